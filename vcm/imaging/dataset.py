@@ -1,0 +1,167 @@
+"""Folders of subjects: a BIDS-like source, and the training set that `vcm prepare` writes from it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcm.errors import VCMError
+from vcm.imaging.geometry import centred_grid
+from vcm.imaging.volume import Grid, read_volume
+
+#: Order of the four covariates everywhere: as context and as channels beside the latent.
+COVARIATES = ("sex", "age", "ventricular_volume", "brain_volume")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One subject of a source folder."""
+
+    subject: str
+    image: Path
+    labels: Path | None
+    age: float | None
+    sex: str | None
+    split: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One subject of a prepared set. Volumes [mL], age [years], sex F or M; None where unknown."""
+
+    subject: str
+    split: str
+    age: float | None
+    sex: str | None
+    ventricular_volume: float | None
+    brain_volume: float | None
+    folder: Path
+
+    @property
+    def image_file(self) -> Path:
+        return self.folder / f"{self.subject}_T1w.nii.gz"
+
+    @property
+    def classes_file(self) -> Path:
+        return self.folder / f"{self.subject}_dseg.nii.gz"
+
+    @property
+    def has_classes(self) -> bool:
+        return self.classes_file.is_file()
+
+    def image(self) -> NDArray[np.float32]:
+        """Brain T1w on the model's grid, 0..1."""
+        return np.asarray(read_volume(self.image_file).data, dtype=np.float32)
+
+    def classes(self) -> NDArray[np.uint8]:
+        """Eight-class map on the model's grid, 0..8."""
+        return read_volume(self.classes_file).data.astype(np.uint8)
+
+
+def model_grid() -> Grid:
+    """The embedded model's grid: 80 x 112 x 80 voxels of 2 mm, LAS, around the MNI152 brain."""
+    return centred_grid((80, 112, 80), 2.0, (0.0, -18.0, 6.0), "LAS")
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Rows of a tab-separated table with a header line."""
+    if not path.is_file():
+        raise VCMError(f"{path} does not exist: give a folder that holds {path.name}.")
+    with path.open(newline="", encoding="utf-8-sig") as lines:
+        return list(csv.DictReader(lines, delimiter="\t"))
+
+
+def write_table(path: Path, rows: Iterable[dict[str, object]], columns: list[str]) -> None:
+    """Write rows tab-separated in one move; None becomes n/a."""
+    temporary = path.with_name(f".part-{path.name}")
+    with temporary.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, columns, delimiter="\t", lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({c: "n/a" if row.get(c) is None else row[c] for c in columns})
+    temporary.replace(path)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON in one move."""
+    temporary = path.with_name(f".part-{path.name}")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def find_scans(folder: Path) -> list[Scan]:
+    """Subjects of a BIDS-like folder that have a `*_T1w.nii[.gz]`, in the order of participants.tsv."""
+    rows = read_table(folder / "participants.tsv")
+    if not rows or "participant_id" not in rows[0]:
+        raise VCMError(
+            f"{folder / 'participants.tsv'} has no column participant_id: BIDS needs one row per subject."
+        )
+    scans = []
+    for row in rows:
+        name = row["participant_id"]
+        images = sorted((folder / name).rglob("*_T1w.nii*"))
+        if not images:
+            continue
+        labels = sorted((folder / name).rglob("*_dseg.nii*"))
+        sex = (row.get("sex") or "").strip().upper()[:1]
+        scans.append(
+            Scan(
+                name,
+                images[0],
+                labels[0] if labels else None,
+                _number(row.get("age")),
+                sex if sex in ("F", "M") else None,
+                row.get("split") or "train",
+            )
+        )
+    if not scans:
+        raise VCMError(
+            f"No *_T1w.nii.gz of a subject in participants.tsv was found under {folder}: "
+            "give a BIDS folder, sub-*/anat/sub-*_T1w.nii.gz."
+        )
+    return scans
+
+
+def load_prepared(*folders: str | Path, split: str | None = None) -> list[Subject]:
+    """Subjects of one or more folders written by `vcm prepare`, of one split or all. Raises VCMError."""
+    subjects = []
+    for folder in map(Path, folders):
+        for row in read_table(folder / "participants.tsv"):
+            if "ventricular_volume" not in row:
+                raise VCMError(
+                    f"{folder} was not written by vcm prepare (its table has no ventricular_volume): "
+                    f"run vcm prepare {folder} --out PREPARED first."
+                )
+            if split is not None and row["split"] != split:
+                continue
+            subjects.append(
+                Subject(
+                    row["participant_id"],
+                    row["split"],
+                    _number(row["age"]),
+                    row["sex"] if row["sex"] in ("F", "M") else None,
+                    _number(row["ventricular_volume"]),
+                    _number(row["brain_volume"]),
+                    folder / row["participant_id"],
+                )
+            )
+    if not subjects:
+        raise VCMError(
+            f"No subject of split '{split}' in {', '.join(map(str, folders))}: check the column split "
+            "of participants.tsv."
+        )
+    return subjects
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if np.isfinite(value) else None

@@ -1,0 +1,67 @@
+"""Move values between grids. Knows affines [mm] and interpolation; nothing of what the values mean."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+from nibabel.processing import resample_from_to
+from numpy.typing import NDArray
+
+from vcm.imaging.volume import Grid, Volume
+
+IDENTITY = np.eye(4)
+
+
+def centred_grid(
+    shape: tuple[int, int, int], spacing: float, centre: tuple[float, float, float], axes: str
+) -> Grid:
+    """A grid of isotropic `spacing` [mm] around the world point `centre`, with axis codes `axes`."""
+    ornt = nib.orientations.axcodes2ornt(tuple(axes))
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for voxel_axis, (world_axis, sign) in enumerate(ornt):
+        affine[int(world_axis), voxel_axis] = sign * spacing
+    affine[:3, 3] = np.asarray(centre) - affine[:3, :3] @ ((np.asarray(shape) - 1) / 2)
+    return Grid(shape, affine)
+
+
+def resample(
+    volume: Volume,
+    grid: Grid,
+    to_world: NDArray[np.float64] = IDENTITY,
+    order: int = 1,
+) -> NDArray:
+    """Values of `volume` at the voxels of `grid`; 0 outside its field of view.
+
+    `to_world` maps the volume's world to the grid's world, RAS+ [mm] -> RAS+ [mm].
+    order 0 is nearest neighbour (labels), 1 linear, 3 cubic. Where the grid is coarser than the
+    volume, intensities (order > 0) are smoothed first so that nothing aliases.
+    """
+    moved = to_world @ volume.affine
+    data = volume.data if order == 0 else _band_limited(volume, grid)
+    image = nib.Nifti1Image(data, moved)
+    out = resample_from_to(image, (grid.shape, grid.affine), order=order, mode="constant", cval=0)
+    return np.asarray(out.dataobj)
+
+
+def to_model_grid(volume: Volume, grid: Grid, to_common: NDArray[np.float64], order: int) -> NDArray:
+    """Forward: scan space -> common space, on the model's grid."""
+    return resample(volume, grid, to_common, order)
+
+
+def from_model_grid(
+    data: NDArray, model: Grid, target: Grid, to_common: NDArray[np.float64], order: int = 1
+) -> NDArray:
+    """Back: the model's grid in common space -> the scan's own voxels."""
+    return resample(Volume(data, model.affine), target, np.linalg.inv(to_common), order)
+
+
+def _band_limited(volume: Volume, grid: Grid) -> NDArray[np.float32]:
+    """Gaussian whose FWHM makes up the difference of the two voxel sizes along each axis."""
+    from scipy.ndimage import gaussian_filter
+
+    target = float(np.mean(grid.spacing))
+    fwhm = [np.sqrt(max(target**2 - s**2, 0.0)) / s for s in volume.grid.spacing]
+    sigma = [f / np.sqrt(8 * np.log(2)) for f in fwhm]
+    data = volume.data.astype(np.float32)
+    return gaussian_filter(data, sigma) if max(sigma) > 0.25 else data

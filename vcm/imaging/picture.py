@@ -1,0 +1,80 @@
+"""Mosaics where people would rather look than read. Knows arrays on a grid; draws PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Colours of the eight classes' outlines, in the order of the classes.
+OUTLINE_COLOURS = (
+    "#f4d35e", "#ee6c4d", "#3a86ff", "#8ac926", "#ff70a6", "#b388eb", "#00c2d1", "#d4a373",
+)  # fmt: skip
+
+
+def three_planes(volume: NDArray) -> list[NDArray]:
+    """Middle sagittal (off-centre), coronal and axial slices of an LAS or RAS volume, head up."""
+    i, j, k = volume.shape
+    return [volume[i // 2 - i // 16].T, volume[:, j // 2].T, volume[:, :, k // 2].T]
+
+
+def mosaic(volumes: Sequence[NDArray], path: Path, titles: Sequence[str] = ()) -> Path:
+    """One small axial and one coronal slice per volume; intensities 0..1."""
+    figure, axes = _figure(-(-len(volumes) // 8) * 2, min(8, len(volumes)), 1.25)
+    for n, volume in enumerate(volumes):
+        planes = three_planes(np.asarray(volume))
+        for row, plane in enumerate((planes[2], planes[1])):
+            axis = axes[n // 8 * 2 + row][n % 8]
+            axis.imshow(plane, cmap="gray", vmin=0, vmax=1, origin="lower")
+            if row == 0 and titles:
+                axis.set_title(titles[n], fontsize=5, color="white", pad=1)
+    return _save(figure, path)
+
+
+def outlined(
+    volumes: Sequence[NDArray], classes: NDArray | None, path: Path, titles: Sequence[str] = ()
+) -> Path:
+    """Three planes per volume, plain above and with the condition's outlines below."""
+    rows = len(volumes) * (2 if classes is not None else 1)
+    figure, axes = _figure(rows, 3, 2.2)
+    for n, volume in enumerate(volumes):
+        for outlines in (False, True) if classes is not None else (False,):
+            row = 2 * n + int(outlines) if classes is not None else n
+            for column, plane in enumerate(three_planes(np.asarray(volume))):
+                axis = axes[row][column]
+                axis.imshow(plane, cmap="gray", vmin=0, vmax=1, origin="lower")
+                if outlines and classes is not None:
+                    _draw_outlines(axis, three_planes(classes)[column])
+            if titles and not outlines:
+                axes[row][1].set_title(titles[n], fontsize=7, color="white", pad=2)
+    return _save(figure, path)
+
+
+def _draw_outlines(axis, classes: NDArray) -> None:  # type: ignore[no-untyped-def]
+    for number, colour in enumerate(OUTLINE_COLOURS, start=1):
+        inside = classes == number
+        if inside.any() and not inside.all():
+            axis.contour(inside.astype(float), [0.5], colors=colour, linewidths=0.5)
+
+
+def _figure(rows: int, columns: int, size: float):  # type: ignore[no-untyped-def]
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(columns * size, rows * size), facecolor="black", layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.ravel():
+        axis.set_axis_off()
+    return figure, axes
+
+
+def _save(figure, path: Path) -> Path:  # type: ignore[no-untyped-def]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".part-{path.name}")
+    figure.savefig(temporary, dpi=150, format="png", metadata={"Software": "vcm"})
+    temporary.replace(path)
+    return path

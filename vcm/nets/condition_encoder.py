@@ -1,0 +1,105 @@
+"""Encode a condition volume into features on the latent grid. Knows nothing of time or of noise.
+
+The encoder of the Volumetric Conditioning Module (Ahn et al., WACV 2025, arXiv 2410.21826): since no
+block sees t, the features of a volume are computed once and reused at every denoising step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def space_to_depth(x: Tensor, factor: int) -> Tensor:
+    """(B, C, D, H, W) -> (B, C f^3, D/f, H/f, W/f), losing nothing: a 3D `pixel_unshuffle`."""
+    if factor == 1:
+        return x
+    b, c, d, h, w = x.shape
+    x = x.reshape(b, c, d // factor, factor, h // factor, factor, w // factor, factor)
+    x = x.permute(0, 1, 3, 5, 7, 2, 4, 6)
+    return x.reshape(b, c * factor**3, d // factor, h // factor, w // factor)
+
+
+class ResidualBlock(nn.Module):
+    """h = skip(x) + conv2(silu(norm2(conv1(silu(norm1(x)))))), which starts as skip(x).
+
+    With `down`, both branches are averaged over 2x2x2 voxels before the first convolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        groups: int,
+        eps: float = 1e-6,
+        down: bool = False,
+    ) -> None:
+        super().__init__()
+        self.down = down
+        self.norm1 = nn.GroupNorm(groups, in_channels, eps=eps)
+        self.conv1 = nn.Conv3d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = nn.GroupNorm(groups, out_channels, eps=eps)
+        self.conv2 = nn.Conv3d(out_channels, out_channels, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+        self.skip_connection: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            self.skip_connection = nn.Conv3d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.silu(self.norm1(x))
+        if self.down:
+            x, h = F.avg_pool3d(x, 2), F.avg_pool3d(h, 2)
+        h = self.conv1(h)
+        h = self.conv2(F.silu(self.norm2(h)))
+        return self.skip_connection(x) + h
+
+
+class Level(nn.Module):
+    """Residual blocks at one resolution, then a residual block that halves it."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, res_blocks: int, groups: int, eps: float
+    ) -> None:
+        super().__init__()
+        widths = [in_channels] + [out_channels] * res_blocks
+        self.resnets = nn.Sequential(
+            *(ResidualBlock(widths[i], widths[i + 1], groups, eps) for i in range(res_blocks))
+        )
+        self.downsampler = ResidualBlock(widths[-1], out_channels, groups, eps, down=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.downsampler(self.resnets(x))
+
+
+class ConditionEncoder(nn.Module):
+    """(B, in_channels, D, H, W) -> (B, channels[-1], D/n, H/n, W/n), n = patch * 2^len(channels).
+
+    Every level ends in a halving, the last one too: three levels bring an image to a x8 latent grid.
+    `patch` > 1 folds that many voxels per axis into channels first; it is not in the paper, loses
+    nothing, and saves the costly full-resolution convolutions of large volumes.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: Sequence[int] = (16, 32, 48),
+        res_blocks: int = 2,
+        groups: int = 16,
+        patch: int = 1,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.patch = patch
+        self.conv_in = nn.Conv3d(in_channels * patch**3, channels[0], 3, padding=1)
+        widths = [channels[0], *channels]
+        self.down_blocks = nn.Sequential(
+            *(Level(a, b, res_blocks, groups, eps) for a, b in zip(widths, channels, strict=False))
+        )
+
+    def forward(self, condition: Tensor) -> Tensor:
+        dtype = self.conv_in.weight.dtype
+        x = space_to_depth(condition.to(dtype), self.patch)
+        return self.down_blocks(self.conv_in(x))

@@ -1,0 +1,158 @@
+"""Prepare: a BIDS folder becomes a training set on the model's grid.
+
+Per subject: read, mask the brain, align rigidly to MNI152, resample, scale to 0..1, measure
+volumes, write. A subject that is done is skipped when the command runs again; one that cannot be
+used is named, with the reason, in rejected.tsv.
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+from vcm import __version__
+from vcm.errors import VCMError
+from vcm.imaging import conditions, dataset
+from vcm.imaging.dataset import Scan, find_scans, model_grid, write_json, write_table
+from vcm.imaging.geometry import to_model_grid
+from vcm.imaging.intensity import PERCENTILES, to_unit_range
+from vcm.imaging.picture import mosaic
+from vcm.imaging.registration import align_rigid
+from vcm.imaging.volume import Volume, read_label_map, read_volume, write_volume
+
+#: A brain outside this range [mL] was not masked, or not aligned.
+PLAUSIBLE_BRAIN = (600.0, 2300.0)
+
+COLUMNS = ["participant_id", "split", "age", "sex", "ventricular_volume", "brain_volume"]
+
+
+@dataclass(frozen=True)
+class PreparedScan:
+    """What is recorded beside each prepared scan (`*_prepare.json`)."""
+
+    participant_id: str
+    split: str
+    age: float | None
+    sex: str | None
+    ventricular_volume: float | None
+    brain_volume: float | None
+    to_common: list[list[float]]
+    intensity_range: tuple[float, float]
+    source: str
+    vcm_version: str = __version__
+
+
+def prepare(folder: Path, out: Path, labels: str = "auto", workers: int = 2) -> list[PreparedScan]:
+    """Prepare every scan of `folder` into `out`. Returns those accepted.
+
+    labels: vocabulary of the `*_dseg` maps, or 'auto'. Raises VCMError if nothing can be used.
+    """
+    scans = find_scans(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    accepted: dict[str, PreparedScan] = {}
+    rejected: list[dict[str, object]] = []
+    with ProcessPoolExecutor(max_workers=max(1, workers)) as pool:
+        jobs = {pool.submit(prepare_scan, scan, out, labels): scan for scan in scans}
+        for job in track(as_completed(jobs), "Preparing", total=len(jobs)):
+            scan = jobs[job]
+            try:
+                accepted[scan.subject] = job.result()
+            except VCMError as error:
+                rejected.append({"participant_id": scan.subject, "reason": str(error)})
+    write_table(out / "rejected.tsv", rejected, ["participant_id", "reason"])
+    if not accepted:
+        raise VCMError(
+            f"None of the {len(scans)} scans in {folder} can be used, the first because: "
+            f"{rejected[0]['reason']} See rejected.tsv."
+        )
+    done = [accepted[s.subject] for s in scans if s.subject in accepted]
+    write_table(out / "participants.tsv", (asdict(d) for d in done), COLUMNS)
+    write_json(out / "dataset.json", _describe(done, labels))
+    images = [read_volume(out / d.participant_id / f"{d.participant_id}_T1w.nii.gz") for d in done]
+    mosaic([v.data for v in images[:48]], out / "qc.png", [d.participant_id for d in done[:48]])
+    return done
+
+
+def prepare_scan(scan: Scan, out: Path, labels: str) -> PreparedScan:
+    """One scan; returns at once if it is done and its source has not changed."""
+    folder = out / scan.subject
+    record = folder / f"{scan.subject}_prepare.json"
+    source = f"{scan.image.name}:{scan.image.stat().st_size}:{labels}"
+    if record.is_file():
+        found = json.loads(record.read_text(encoding="utf-8"))
+        if found["source"] == source and found["vcm_version"] == __version__:
+            return PreparedScan(**found)
+    image = read_volume(scan.image)
+    classes = _read_classes(scan.labels, labels, image) if scan.labels else None
+    mask = classes.data > 0 if classes else image.data > 0
+    if not classes and mask.mean() > 0.6 and np.percentile(image.data, 2) > 0:
+        raise VCMError(
+            f"{scan.image.name} has no label map and is not brain-extracted: add a *_dseg.nii.gz, or "
+            "strip the skull first (for instance with SynthStrip)."
+        )
+    grid = model_grid()
+    to_common = align_rigid(image.with_data(np.where(mask, image.data, 0).astype(np.float32)))
+    moved = to_model_grid(image, grid, to_common, order=1)
+    inside = to_model_grid(image.with_data(mask.astype(np.float32)), grid, to_common, order=1) > 0.5
+    volume_ml = float(inside.sum()) * grid.voxel_volume
+    low, high = PLAUSIBLE_BRAIN
+    if not low < volume_ml < high:
+        raise VCMError(
+            f"{scan.image.name} has {volume_ml:.0f} mL inside its brain mask, expected {low:.0f} to "
+            f"{high:.0f} mL: check the mask or label map, and the voxel size."
+        )
+    scaled, used = to_unit_range(moved, inside)
+    ventricles = brain = None
+    if classes:
+        moved_classes = to_model_grid(classes, grid, to_common, order=0).astype(np.uint8)
+        ventricles, brain = conditions.ventricular_and_brain_volume(
+            classes.data, classes.grid.voxel_volume
+        )
+        write_volume(
+            Volume(moved_classes, grid.affine), folder / f"{scan.subject}_dseg.nii.gz"
+        )
+    write_volume(Volume(scaled, grid.affine), folder / f"{scan.subject}_T1w.nii.gz")
+    prepared = PreparedScan(
+        scan.subject, scan.split, scan.age, scan.sex, ventricles, brain,
+        to_common.tolist(), used, source,
+    )  # fmt: skip
+    write_json(record, asdict(prepared))
+    return prepared
+
+
+def _read_classes(path: Path, labels: str, image: Volume) -> Volume:
+    found = read_label_map(path)
+    if found.data.shape != image.data.shape or not np.allclose(
+        found.affine, image.affine, atol=1e-2
+    ):
+        raise VCMError(
+            f"{path.name} lies on a grid of {found.data.shape}, its scan on {image.data.shape} (or at "
+            "another place): resample the labels to the scan, nearest neighbour."
+        )
+    vocabulary = (
+        conditions.guess_vocabulary(found.data, path.name)
+        if labels == "auto"
+        else conditions.load_vocabulary(labels)
+    )
+    return found.with_data(vocabulary.to_classes(found.data, path.name))
+
+
+def _describe(done: list[PreparedScan], labels: str) -> dict[str, object]:
+    def limits(name: str) -> list[float] | None:
+        known = [getattr(d, name) for d in done if d.split == "train" and getattr(d, name) is not None]
+        return [min(known), max(known)] if known else None
+
+    grid = model_grid()
+    return {
+        "vcm_version": __version__,
+        "grid": {"shape": grid.shape, "affine": grid.affine.tolist(), "axes": grid.orientation},
+        "percentiles": PERCENTILES,
+        "labels": labels,
+        "subjects": {s: sum(d.split == s for d in done) for s in sorted({d.split for d in done})},
+        "train_ranges": {name: limits(name) for name in dataset.COVARIATES[1:]},
+    }
