@@ -44,7 +44,9 @@ def resample(
     return np.asarray(out.dataobj)
 
 
-def to_model_grid(volume: Volume, grid: Grid, to_common: NDArray[np.float64], order: int) -> NDArray:
+def to_model_grid(
+    volume: Volume, grid: Grid, to_common: NDArray[np.float64], order: int
+) -> NDArray:
     """Forward: scan space -> common space, on the model's grid."""
     return resample(volume, grid, to_common, order)
 

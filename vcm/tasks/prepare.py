@@ -113,9 +113,7 @@ def prepare_scan(scan: Scan, out: Path, labels: str) -> PreparedScan:
         ventricles, brain = conditions.ventricular_and_brain_volume(
             classes.data, classes.grid.voxel_volume
         )
-        write_volume(
-            Volume(moved_classes, grid.affine), folder / f"{scan.subject}_dseg.nii.gz"
-        )
+        write_volume(Volume(moved_classes, grid.affine), folder / f"{scan.subject}_dseg.nii.gz")
     write_volume(Volume(scaled, grid.affine), folder / f"{scan.subject}_T1w.nii.gz")
     prepared = PreparedScan(
         scan.subject, scan.split, scan.age, scan.sex, ventricles, brain,
@@ -144,7 +142,9 @@ def _read_classes(path: Path, labels: str, image: Volume) -> Volume:
 
 def _describe(done: list[PreparedScan], labels: str) -> dict[str, object]:
     def limits(name: str) -> list[float] | None:
-        known = [getattr(d, name) for d in done if d.split == "train" and getattr(d, name) is not None]
+        known = [
+            getattr(d, name) for d in done if d.split == "train" and getattr(d, name) is not None
+        ]
         return [min(known), max(known)] if known else None
 
     grid = model_grid()

@@ -1,0 +1,92 @@
+import nibabel as nib
+import numpy as np
+import pytest
+
+from vcm.errors import VCMError
+from vcm.imaging.volume import Volume, read_label_map, read_volume, write_volume
+
+RAMP = np.arange(4 * 5 * 6, dtype=np.float32).reshape(4, 5, 6)
+
+
+def save(path, data, affine=None, unit="mm"):
+    image = nib.Nifti1Image(data, np.eye(4) if affine is None else affine)
+    image.header.set_xyzt_units(unit)
+    nib.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_values_and_place_survive(tmp_path, dtype, suffix):
+    affine = np.array([[0, -2.0, 0.1, 3], [1.5, 0, 0, -4], [0, 0.1, 3, 5], [0, 0, 0, 1]])
+    volume = read_volume(save(tmp_path / f"a{suffix}", RAMP.astype(dtype), affine))
+    again = read_volume(write_volume(volume, tmp_path / f"b{suffix}"))
+    np.testing.assert_array_equal(again.data, RAMP)
+    np.testing.assert_allclose(again.affine, affine, atol=1e-5)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"a{suffix}", f"b{suffix}"]
+
+
+def broken(name):
+    values, affine, unit = RAMP.copy(), np.eye(4), "mm"
+    if name == "4-D":
+        values = np.stack([values, values], -1)
+    elif name == "NaN":
+        values[0, 0, 0] = np.nan
+    elif name == "constant":
+        values[:] = 3
+    elif name == "singular":
+        affine = np.diag([1.0, 1.0, 0.0, 1.0])
+    elif name == "metres":
+        unit = "meter"
+    elif name == "tiny":
+        affine = np.diag([0.001, 0.001, 0.001, 1.0])
+    return values, affine, unit
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("4-D", "dimensions"),
+        ("NaN", "NaN"),
+        ("constant", "everywhere"),
+        ("singular", "inverted"),
+        ("metres", "millimetres"),
+        ("tiny", "millimetres"),
+    ],
+)
+def test_unusable_scans_are_refused_in_one_sentence(tmp_path, name, word):
+    values, affine, unit = broken(name)
+    path = tmp_path / "bad.nii.gz"
+    image = nib.Nifti1Image(values, None)
+    image.header.set_sform(affine, 1)
+    image.header.set_xyzt_units(unit)
+    image = nib.Nifti1Image(values, None, image.header)
+    nib.save(image, path)
+    with pytest.raises(VCMError, match=word) as caught:
+        read_volume(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_and_missing_files_are_refused(tmp_path):
+    path = save(tmp_path / "a.nii.gz", np.random.default_rng(0).random((20, 20, 20)))
+    path.write_bytes(path.read_bytes()[:9000])
+    with pytest.raises(VCMError, match="truncated"):
+        read_volume(path)
+    with pytest.raises(VCMError, match="does not exist"):
+        read_volume(tmp_path / "none.nii.gz")
+    (tmp_path / "text.nii").write_text("hello")
+    with pytest.raises(VCMError, match="NIfTI"):
+        read_volume(tmp_path / "text.nii")
+
+
+def test_probabilities_are_not_labels(tmp_path):
+    with pytest.raises(VCMError, match="probabilit"):
+        read_label_map(save(tmp_path / "p.nii", RAMP / RAMP.max()))
+    with pytest.raises(VCMError, match="negative"):
+        read_label_map(save(tmp_path / "n.nii", RAMP.astype(np.int16) - 1))
+
+
+def test_failed_writing_leaves_nothing(tmp_path):
+    with pytest.raises(nib.spatialimages.HeaderDataError):
+        write_volume(Volume(np.zeros((2, 2, 2), np.complex256), np.eye(4)), tmp_path / "x.nii.gz")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,58 @@
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from vcm.cli import app
+from vcm.errors import VCMError
+from vcm.imaging import dataset
+from vcm.imaging.registration import common_template
+from vcm.imaging.volume import Volume, write_volume
+
+
+def bids(folder, moves):
+    """The MNI152 brain shifted by known amounts [mm], as a BIDS folder."""
+    rows = ["participant_id\tage\tsex\tsplit"]
+    template = common_template()
+    for n, move in enumerate(moves):
+        affine = template.affine.copy()
+        affine[:3, 3] += move
+        name = f"sub-{n:02d}"
+        values = np.where(template.data > 0.2, template.data * 200, 0).astype(np.float32)
+        write_volume(Volume(values, affine), folder / name / "anat" / f"{name}_T1w.nii.gz")
+        rows.append(f"{name}\t{30 + n}\tF\ttrain")
+    (folder / "participants.tsv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_a_moved_brain_is_moved_back_and_a_rerun_is_the_same(tmp_path):
+    moves = [(0, 0, 0), (8, -5, 3)]
+    source, out = bids(tmp_path / "bids", moves), tmp_path / "out"
+    arguments = ["prepare", str(source), "--out", str(out), "--workers", "1"]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    for subject, move in zip(dataset.load_prepared(out), moves, strict=True):
+        record = json.loads((subject.folder / f"{subject.subject}_prepare.json").read_text())
+        np.testing.assert_allclose(np.array(record["to_common"])[:3, 3], -np.array(move), atol=0.7)
+        image = subject.image()
+        assert image.shape == dataset.model_grid().shape
+        assert image.min() == 0 and image.max() == 1
+        assert not subject.has_classes
+    assert (out / "qc.png").is_file()
+    before = {p: p.read_bytes() for p in out.rglob("*.nii.gz")}
+    stamps = {p: p.stat().st_mtime_ns for p in before}
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*.nii.gz")} == stamps
+
+
+def test_what_cannot_be_used_is_named_with_the_reason(tmp_path):
+    source = bids(tmp_path / "bids", [(0, 0, 0), (0, 0, 0)])
+    (source / "sub-01" / "anat" / "sub-01_T1w.nii.gz").write_bytes(b"nothing")
+    from vcm.tasks.prepare import prepare
+
+    assert [p.participant_id for p in prepare(source, tmp_path / "out", workers=1)] == ["sub-00"]
+    rejected = dataset.read_table(tmp_path / "out" / "rejected.tsv")
+    assert rejected[0]["participant_id"] == "sub-01"
+    assert "NIfTI" in rejected[0]["reason"]
+    with pytest.raises(VCMError, match=r"participants\.tsv"):
+        prepare(tmp_path, tmp_path / "none")

@@ -1,0 +1,51 @@
+"""The command `vcm`: parsing only. Heavy imports happen inside the command, so --help is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Steer a frozen 3D diffusion model of brain MRI with a Volumetric Conditioning Module.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _root() -> None:
+    """Steer a frozen 3D diffusion model of brain MRI with a Volumetric Conditioning Module."""
+
+
+@app.command()
+def prepare(
+    folder: Annotated[Path, typer.Argument(help="BIDS folder: participants.tsv, *_T1w.nii.gz.")],
+    out: Annotated[Path, typer.Option(help="Folder for the training set.")],
+    labels: Annotated[
+        str, typer.Option(help="auto | dlmuse | freesurfer | vcm8 | a YAML table.")
+    ] = "auto",
+    workers: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = (
+        os.cpu_count() or 1
+    ),
+) -> None:
+    """Turn a BIDS folder into a training set on the model's grid."""
+    from vcm.tasks.prepare import prepare as run
+
+    done = run(folder, out, labels, workers)
+    typer.echo(f"{len(done)} scans prepared in {out}; see qc.png and rejected.tsv there.")
+
+
+def main() -> None:
+    """Entry point. A VCMError becomes one sentence on stderr and exit code 2."""
+    from vcm.errors import VCMError
+
+    try:
+        app()
+    except VCMError as error:
+        typer.echo(f"vcm: {error}", err=True)
+        sys.exit(2)

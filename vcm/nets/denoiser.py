@@ -1,0 +1,84 @@
+"""The frozen model: predicts the noise in a latent, given timestep and covariates.
+
+The network inside predicts v (Salimans & Ho 2022); at the interface it is converted exactly:
+
+    eps = alpha_t * v + sigma_t * z_t
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import ConfigMixin, DDIMScheduler, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
+from torch import Tensor
+
+
+class LatentDenoiser(ModelMixin, ConfigMixin):
+    """z_t (B, C, x, y, z), t (B,), covariates (B, 4) in 0..1 -> epsilon (B, C, x, y, z).
+
+    As in BrainLDM (arXiv 2209.07162) the covariates enter twice: as channels beside z_t and as a
+    (B, 1, 4) context of cross-attention. prediction_type is what the network itself predicts;
+    the interface is epsilon either way.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        latent_channels: int = 32,
+        covariates: int = 4,
+        channels: tuple[int, ...] = (64, 128),
+        attention: tuple[bool, ...] = (False, True),
+        head_channels: tuple[int, ...] = (0, 64),
+        res_blocks: int = 2,
+        groups: int = 16,
+        prediction_type: str = "v_prediction",
+        beta_start: float = 0.0015,
+        beta_end: float = 0.0205,
+        timesteps: int = 1000,
+    ) -> None:
+        super().__init__()
+        self.net = DiffusionModelUNet(
+            spatial_dims=3,
+            in_channels=latent_channels + covariates,
+            out_channels=latent_channels,
+            channels=channels,
+            num_res_blocks=res_blocks,
+            attention_levels=attention,
+            num_head_channels=head_channels,
+            norm_num_groups=groups,
+            norm_eps=1e-6,
+            resblock_updown=True,
+            with_conditioning=True,
+            transformer_num_layers=1,
+            cross_attention_dim=covariates,
+            upcast_attention=True,
+        )
+        self.v_prediction = prediction_type == "v_prediction"
+        scheduler = DDIMScheduler(
+            num_train_timesteps=timesteps,
+            beta_start=beta_start,
+            beta_end=beta_end,
+            beta_schedule="scaled_linear",
+        )
+        self.register_buffer("alphas_cumprod", scheduler.alphas_cumprod, persistent=False)
+
+    def raw(self, z_t: Tensor, t: Tensor, covariates: Tensor) -> Tensor:
+        """What the network itself predicts (v or epsilon)."""
+        covariates = covariates.to(z_t.dtype).expand(z_t.shape[0], -1)
+        spatial = covariates[:, :, None, None, None].expand(-1, -1, *z_t.shape[2:])
+        out = self.net(torch.cat([z_t, spatial], 1), t.expand(z_t.shape[0]), covariates[:, None])
+        return out
+
+    def forward(self, z_t: Tensor, t: Tensor, covariates: Tensor) -> Tensor:
+        """Predicted noise epsilon."""
+        raw = self.raw(z_t, t, covariates)
+        if not self.v_prediction:
+            return raw
+        alpha, sigma = self.alpha_sigma(t, z_t)
+        return alpha * raw + sigma * z_t
+
+    def alpha_sigma(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """(alpha_t, sigma_t) as (B, 1, 1, 1, 1), alpha^2 + sigma^2 = 1."""
+        a = self.alphas_cumprod[t.expand(like.shape[0])][:, None, None, None, None].to(like.dtype)
+        return a.sqrt(), (1 - a).sqrt()
