@@ -40,6 +40,31 @@ def prepare(
     typer.echo(f"{len(done)} scans prepared in {out}; see qc.png and rejected.tsv there.")
 
 
+pretrain = typer.Typer(help="Train the networks that later stay frozen.", no_args_is_help=True)
+app.add_typer(pretrain, name="pretrain")
+
+
+@pretrain.callback()
+def _pretrain() -> None:
+    """Train the networks that later stay frozen."""
+
+
+@pretrain.command()
+def autoencoder(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value, for instance data=[PREPARED].")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML configuration.")] = None,
+) -> None:
+    """Train the latent autoencoder on prepared scans; run again to resume."""
+    from vcm.config import load_config
+    from vcm.tasks.pretrain_autoencoder import AutoencoderTraining, pretrain_autoencoder
+
+    measures = pretrain_autoencoder(load_config(AutoencoderTraining, config, overrides or []))
+    for name, value in measures.items():
+        typer.echo(f"{name} {value:.3f}")
+
+
 def main() -> None:
     """Entry point. A VCMError becomes one sentence on stderr and exit code 2."""
     from vcm.errors import VCMError

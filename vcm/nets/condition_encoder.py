@@ -1,7 +1,7 @@
 """Encode a condition volume into features on the latent grid. Knows nothing of time or of noise.
 
-The encoder of the Volumetric Conditioning Module (Ahn et al., WACV 2025, arXiv 2410.21826): since no
-block sees t, the features of a volume are computed once and reused at every denoising step.
+The encoder of the Volumetric Conditioning Module (Ahn et al., WACV 2025, arXiv 2410.21826): since
+no block sees t, the features of a volume are computed once and reused at every denoising step.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ResidualBlock(nn.Module):
         in_channels: int,
         out_channels: int,
         groups: int,
-        eps: float = 1e-6,
+        eps: float,
         down: bool = False,
     ) -> None:
         super().__init__()
@@ -77,9 +77,9 @@ class Level(nn.Module):
 class ConditionEncoder(nn.Module):
     """(B, in_channels, D, H, W) -> (B, channels[-1], D/n, H/n, W/n), n = patch * 2^len(channels).
 
-    Every level ends in a halving, the last one too: three levels bring an image to a x8 latent grid.
-    `patch` > 1 folds that many voxels per axis into channels first; it is not in the paper, loses
-    nothing, and saves the costly full-resolution convolutions of large volumes.
+    Every level ends in a halving, the last one too: three levels bring an image to a x8 latent
+    grid. `patch` > 1 folds that many voxels per axis into channels first; it is not in the paper,
+    loses nothing, and saves the costly full-resolution convolutions of large volumes.
     """
 
     def __init__(

@@ -69,8 +69,8 @@ def load_strictly(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     if any(faults.values()):
         report = "; ".join(f"{len(v)} {k}: {', '.join(v)}" for k, v in faults.items() if v)
         raise PublishedNamesError(
-            f"the checkpoint does not fit {type(module).__name__} ({len(expected)} tensors): {report}; "
-            "check that the file and the network's configuration belong together"
+            f"the checkpoint does not fit the {len(expected)} tensors of {type(module).__name__}: "
+            f"{report}; check that the file and the network's configuration belong together"
         )
     module.load_state_dict(dict(state_dict), strict=True)
 

@@ -7,7 +7,7 @@ y the condition volumes,
     gamma, beta = head(time_unet([z_t, eps_t, features], t))
     eps'_t      = eps_t * (1 + gamma) + beta
 
-Nothing here depends on eps being noise: whatever the frozen model predicts (v, velocity) is steered.
+Nothing here depends on eps being noise: a predicted v or velocity is steered alike.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class VolumetricConditioningModule(ModelMixin, ConfigMixin):
 
         The features are the mean over the conditions present, so their scale is the same for every
         subset (the paper leaves the aggregation open). `keep` (B, K) bool is the modality latent
-        drop of training: False removes condition k of sample b. Every sample must keep at least one.
+        drop of training: False removes condition k of sample b; each sample must keep at least one.
         """
         self._check(conditions)
         present = [k for k, condition in enumerate(conditions) if condition is not None]
@@ -107,8 +107,8 @@ class VolumetricConditioningModule(ModelMixin, ConfigMixin):
         kept = keep.to(latents[0].device)[:, present]
         if not bool(kept.any(dim=1).all()):
             raise VCMError(
-                f"sample {int((~kept.any(dim=1)).nonzero()[0])} keeps none of the conditions present; "
-                "every sample must keep at least one"
+                f"sample {int((~kept.any(dim=1)).nonzero()[0])} keeps none of the conditions "
+                "present; every sample must keep at least one"
             )
         share = kept.to(latents[0].dtype) / kept.sum(dim=1, keepdim=True)
         return torch.einsum("bk,kbcdhw->bcdhw", share, torch.stack(latents))
@@ -144,7 +144,7 @@ class VolumetricConditioningModule(ModelMixin, ConfigMixin):
         return prediction * (1 + conditioning_scale * gamma) + conditioning_scale * beta
 
     def load_published(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Load a released checkpoint (names of monai-generative), or refuse it naming each fault."""
+        """Load a released checkpoint (names of monai-generative), or refuse it by name."""
         load_strictly(self, rename_published(state_dict))
 
     def _check(self, conditions: Sequence[Tensor | None]) -> None:
