@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vcm.errors import VCMError
@@ -89,5 +90,13 @@ def _rename(state_dict: Mapping[str, Any], rules: Rules) -> dict[str, Tensor]:
                 f"the checkpoint names {new} twice, the second time as {old}; "
                 "it mixes old and new names, and which to trust is unknown"
             )
-        renamed[new] = tensor
+        renamed[new] = _identity(tensor) if ".proj_attn." in old else tensor
     return renamed
+
+
+def _identity(tensor: Tensor) -> Tensor:
+    """monai-generative held an output projection in its plain self-attention but never applied it;
+    MONAI core applies its own. So the projection that repeats the release is the identity."""
+    if tensor.ndim == 2 and tensor.shape[0] == tensor.shape[1]:
+        return torch.eye(tensor.shape[0], dtype=tensor.dtype, device=tensor.device)
+    return torch.zeros_like(tensor)

@@ -1,0 +1,195 @@
+"""The module against outputs of the released one (formula-filled weights, tests/data)."""
+
+import json
+from math import prod
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+from monai.networks.nets.autoencoderkl import AutoencoderKL
+from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
+from safetensors.torch import load_file
+
+from vcm.errors import VCMError
+from vcm.nets.published_names import (
+    PublishedNamesError,
+    load_strictly,
+    rename_autoencoder,
+    rename_published,
+    rename_unet,
+)
+from vcm.nets.vcm import VolumetricConditioningModule
+
+DATA = Path(__file__).parents[1] / "data"
+CARD = json.loads((DATA / "vcm_small.json").read_text())
+CONFIG = CARD["config"]
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def formula_weights(shapes):
+    """The stored formula: sorted names, sin(0.731 i + k), scaled by the tensor's rank."""
+    filled = {}
+    for k, name in enumerate(sorted(shapes)):
+        shape = shapes[name]
+        value = torch.sin(0.731 * torch.arange(prod(shape), dtype=torch.float64) + k).view(shape)
+        if len(shape) > 1:
+            value = value / prod(shape[1:]) ** 0.5
+        else:
+            value = 0.1 * value + float("norm" in name and name.endswith("weight"))
+        filled[name] = value.float()
+    return filled
+
+
+def current(config):
+    config = dict(config)
+    config["channels"] = config.pop("num_channels")
+    config.pop("use_flash_attention", None)
+    return config
+
+
+@pytest.fixture(scope="module")
+def stored():
+    return load_file(DATA / "vcm_small.safetensors")
+
+
+@pytest.fixture(scope="module")
+def module():
+    net = VolumetricConditioningModule(
+        encoder_channels=(8, 16, 24),
+        encoder_groups=8,
+        unet_channels=(16, 32, 48),
+        unet_groups=16,
+        unet_out_channels=16,
+        head_channels=CARD["keys"]["vcm"]["mlp_shared.conv.weight"][0],
+    ).eval()
+    net.load_published(formula_weights(CARD["keys"]["vcm"]))
+    return net
+
+
+@pytest.fixture(scope="module")
+def frozen():
+    config = current(CONFIG["unet"])
+    net = DiffusionModelUNet(**config).eval()
+    load_strictly(net, rename_unet(formula_weights(CARD["keys"]["unet"])))
+    return net
+
+
+def predict(frozen, z_t, t, covariates):
+    spatial = covariates[:, 0, :, None, None, None].expand(-1, -1, *z_t.shape[2:])
+    return frozen(torch.cat([z_t, spatial], 1), t.expand(z_t.shape[0]), covariates)
+
+
+@torch.no_grad()
+def test_every_output_of_the_released_module(stored, module, frozen):
+    t, z_t = stored["timesteps"], stored["z_t"]
+    prediction = predict(frozen, z_t, t, stored["covariates"])
+    torch.testing.assert_close(prediction, stored["frozen_prediction"], **CLOSE)
+    features = module.encode([stored["labels_onehot"].float()])
+    torch.testing.assert_close(features, stored["condition_features"], **CLOSE)
+    gamma, beta = module.modulation(z_t, prediction, t, features)
+    torch.testing.assert_close(gamma, stored["gamma"], **CLOSE)
+    torch.testing.assert_close(beta, stored["beta"], **CLOSE)
+    steered = module(z_t, prediction, t, features)
+    torch.testing.assert_close(steered, stored["steered_prediction"], **CLOSE)
+    mse = torch.nn.functional.mse_loss(steered, stored["noise"])
+    torch.testing.assert_close(mse.view(1), stored["loss_mse"], **CLOSE)
+
+
+@torch.no_grad()
+def test_the_autoencoder_of_the_release(stored):
+    net = AutoencoderKL(**current(CONFIG["ae"])).eval()
+    load_strictly(net, rename_autoencoder(formula_weights(CARD["keys"]["ae"])))
+    mu, sigma = net.encode(stored["ae_input"])
+    torch.testing.assert_close(mu, stored["ae_mu"], **CLOSE)
+    torch.testing.assert_close(sigma, stored["ae_sigma"], **CLOSE)
+
+
+def test_starts_as_the_identity_without_head_norm():
+    net = VolumetricConditioningModule(
+        encoder_channels=(16, 16),
+        unet_channels=(16, 32),
+        unet_attention=(False, True),
+        unet_groups=16,
+        unet_out_channels=16,
+        head_norm="none",
+    )
+    z_t, prediction = torch.randn(2, 2, 3, 4, 4, 4)
+    features = net.encode([torch.rand(2, 8, 16, 16, 16)])
+    out = net(z_t, prediction, torch.tensor(5), features)
+    torch.testing.assert_close(out, prediction, rtol=0, atol=0)
+    (out - 1).square().mean().backward()
+    assert net.mlp_gamma.weight.grad.abs().sum() > 0
+
+
+def test_any_subset_of_conditions(tmp_path):
+    torch.manual_seed(0)
+    net = VolumetricConditioningModule(
+        condition_channels=(8, 1),
+        encoder_channels=(16, 16),
+        unet_channels=(16, 32),
+        unet_attention=(False, True),
+        unet_groups=16,
+        unet_out_channels=16,
+    ).eval()
+    labels, image = torch.rand(2, 8, 16, 16, 16), torch.rand(2, 1, 16, 16, 16)
+    both = net.encode([labels, image])
+    one, other = net.encode([labels, None]), net.encode([None, image])
+    torch.testing.assert_close(both, (one + other) / 2)
+    mixed = net.encode([labels, image], keep=torch.tensor([[True, False], [True, True]]))
+    torch.testing.assert_close(mixed, torch.stack([one[0], both[1]]))
+    with pytest.raises(VCMError, match="at least one"):
+        net.encode([None, None])
+    with pytest.raises(VCMError, match="keeps none"):
+        net.encode([labels, image], keep=torch.tensor([[True, False], [False, False]]))
+    net.save_pretrained(tmp_path)
+    again = VolumetricConditioningModule.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(again.encode([labels, image]), both)
+
+
+def test_published_size_and_names():
+    with torch.device("meta"):
+        net = VolumetricConditioningModule()
+    assert sum(p.numel() for p in net.parameters()) == 45_220_134
+    keys = json.loads((DATA / "vcm_keys.json").read_text())
+    renamed = rename_published({k: torch.empty(v, device="meta") for k, v in keys.items()})
+    ours = {name: list(value.shape) for name, value in net.state_dict().items()}
+    assert {name: list(value.shape) for name, value in renamed.items()} == ours
+
+
+@pytest.mark.parametrize("fault", ["missing", "unexpected", "shape"])
+def test_a_checkpoint_that_does_not_fit_is_refused_by_name(module, fault):
+    weights = formula_weights(CARD["keys"]["vcm"])
+    name = "mlp_beta.conv.bias"
+    value = weights.pop(name)
+    if fault == "unexpected":
+        weights |= {name: value, "extra.weight": value}
+    if fault == "shape":
+        weights[name] = torch.zeros(5)
+    expected = {"missing": "mlp_beta.bias", "unexpected": "extra.weight", "shape": "mlp_beta.bias"}
+    with pytest.raises(PublishedNamesError, match=expected[fault]):
+        module.load_published(weights)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("steered", [False, True])
+def test_ten_ddim_steps(stored, module, frozen, steered):
+    scheduler = DDIMScheduler(
+        beta_start=0.0015,
+        beta_end=0.0205,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        timestep_spacing="leading",
+    )
+    scheduler.set_timesteps(10)
+    assert scheduler.timesteps.tolist() == CARD["ddim_timesteps"]
+    features = module.encode([stored["labels_onehot"][:1].float()])
+    z = stored["z_t"][:1]
+    for t in scheduler.timesteps:
+        prediction = predict(frozen, z, t[None], stored["covariates"][:1])
+        if steered:
+            prediction = module(z, prediction, t, features)
+        z = scheduler.step(prediction, t, z).prev_sample
+    expected = stored["ddim10_steered" if steered else "ddim10_frozen"]
+    assert (z - expected).norm() / expected.norm() < 1e-3
