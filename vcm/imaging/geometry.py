@@ -55,7 +55,9 @@ def from_model_grid(
     data: NDArray, model: Grid, target: Grid, to_common: NDArray[np.float64], order: int = 1
 ) -> NDArray:
     """Back: the model's grid in common space -> the scan's own voxels."""
-    return resample(Volume(data, model.affine), target, np.linalg.inv(to_common), order)
+    return resample(
+        Volume(data, model.affine), target, np.linalg.inv(to_common).astype(np.float64), order
+    )
 
 
 def _band_limited(volume: Volume, grid: Grid) -> NDArray[np.float32]:

@@ -51,7 +51,7 @@ def align_rigid(brain: Volume, seed: int = 0) -> NDArray[np.float64]:
     fixed_to_moving = np.eye(4)
     fixed_to_moving[:3, :3] = rotation
     fixed_to_moving[:3, 3] = np.array(start.GetTranslation()) + centre - rotation @ centre
-    return np.linalg.inv(_LPS @ fixed_to_moving @ _LPS)
+    return np.linalg.inv(_LPS @ fixed_to_moving @ _LPS).astype(np.float64)
 
 
 def _to_itk(volume: Volume):  # type: ignore[no-untyped-def]

@@ -156,7 +156,7 @@ def write_volume(volume: Volume, path: str | Path, description: str = "") -> Pat
     return path
 
 
-def _open(path: Path) -> nib.Nifti1Image:
+def _open(path: Path) -> nib.Nifti1Pair:
     if not path.is_file():
         raise VCMError(f"{path} does not exist: give the path of a .nii or .nii.gz file.")
     try:
@@ -173,7 +173,7 @@ def _open(path: Path) -> nib.Nifti1Image:
     return image
 
 
-def _checked_affine(image: nib.Nifti1Image, path: Path) -> NDArray[np.float64]:
+def _checked_affine(image: nib.Nifti1Pair, path: Path) -> NDArray[np.float64]:
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise VCMError(
