@@ -1,6 +1,7 @@
 """The module against outputs of the released one (formula-filled weights, tests/data)."""
 
 import json
+from itertools import product
 from math import prod
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
 from safetensors.torch import load_file
 
 from vcm.errors import VCMError
+from vcm.nets.condition_encoder import ConditionEncoder, space_to_depth
 from vcm.nets.published_names import (
     PublishedNamesError,
     load_strictly,
@@ -94,6 +96,8 @@ def test_every_output_of_the_released_module(stored, module, frozen):
     torch.testing.assert_close(steered, stored["steered_prediction"], **CLOSE)
     mse = torch.nn.functional.mse_loss(steered, stored["noise"])
     torch.testing.assert_close(mse.view(1), stored["loss_mse"], **CLOSE)
+    l1 = gamma.abs().sum() + beta.abs().sum()
+    torch.testing.assert_close(l1.view(1), stored["loss_l1_sum"], **CLOSE)
 
 
 @torch.no_grad()
@@ -103,6 +107,19 @@ def test_the_autoencoder_of_the_release(stored):
     mu, sigma = net.encode(stored["ae_input"])
     torch.testing.assert_close(mu, stored["ae_mu"], **CLOSE)
     torch.testing.assert_close(sigma, stored["ae_sigma"], **CLOSE)
+    decoded = net.decode(stored["z_t"] / CARD["latent_scale"])
+    torch.testing.assert_close(decoded, stored["decoded"], **CLOSE)
+
+
+@torch.no_grad()
+def test_features_of_one_volume_serve_a_batch_and_scale_zero_is_frozen(stored, module):
+    z_t, prediction = stored["z_t"], stored["frozen_prediction"]
+    features = stored["condition_features"][:1]
+    both = module(z_t, prediction, 37, features)
+    alone = module(z_t[1:], prediction[1:], torch.tensor([37]), features)
+    torch.testing.assert_close(both[1:], alone, **CLOSE)
+    off = module(z_t, prediction, 37, features, conditioning_scale=0.0)
+    torch.testing.assert_close(off, prediction, rtol=0, atol=0)
 
 
 def test_starts_as_the_identity_without_head_norm():
@@ -155,6 +172,70 @@ def test_published_size_and_names():
     renamed = rename_published({k: torch.empty(v, device="meta") for k, v in keys.items()})
     ours = {name: list(value.shape) for name, value in net.state_dict().items()}
     assert {name: list(value.shape) for name, value in renamed.items()} == ours
+
+
+@pytest.mark.parametrize("net", ["unet", "autoencoder"])
+def test_names_of_brainldm(net):
+    levels = {"spatial_dims": 3, "out_channels": 3, "num_res_blocks": 2, "norm_eps": 1e-6}
+    with torch.device("meta"):
+        if net == "unet":
+            model, rename = (
+                DiffusionModelUNet(
+                    **levels,
+                    in_channels=7,
+                    channels=(256, 512, 768),
+                    attention_levels=(False, True, True),
+                    num_head_channels=(0, 512, 768),
+                    resblock_updown=True,
+                    with_conditioning=True,
+                    cross_attention_dim=4,
+                ),
+                rename_unet,
+            )
+        else:
+            model, rename = (
+                AutoencoderKL(
+                    **levels | {"out_channels": 1},
+                    in_channels=1,
+                    channels=(64, 128, 128, 128),
+                    latent_channels=3,
+                    attention_levels=(False,) * 4,
+                    with_encoder_nonlocal_attn=False,
+                    with_decoder_nonlocal_attn=False,
+                ),
+                rename_autoencoder,
+            )
+    keys = json.loads((DATA / f"brainldm_{net}_generative_keys.json").read_text())
+    renamed = rename({k: torch.empty(v, device="meta") for k, v in keys.items()})
+    expected = {name: value.shape for name, value in model.state_dict().items()}
+    assert {name: value.shape for name, value in renamed.items()} == expected
+    assert renamed.keys() == rename(renamed).keys()
+
+
+def test_wrappers_are_removed_and_a_name_given_twice_is_refused():
+    weight = torch.zeros(2)
+    wrapped = {"state_dict": {"module.mlp_beta.conv.bias": weight}}
+    assert list(rename_published(wrapped)) == ["mlp_beta.bias"]
+    assert len(wrapped["state_dict"]) == 1
+    with pytest.raises(PublishedNamesError, match="twice"):
+        rename_published({"mlp_beta.conv.bias": weight, "mlp_beta.bias": weight})
+
+
+def test_space_to_depth_is_the_pixel_unshuffle_of_three_axes():
+    x = torch.randn(2, 3, 4, 6, 8)
+    folded = space_to_depth(x, 2)
+    assert folded.shape == (2, 24, 2, 3, 4)
+    for c, i, j, k in product(range(3), *[range(2)] * 3):
+        channel = ((c * 2 + i) * 2 + j) * 2 + k
+        assert torch.equal(folded[:, channel], x[:, c, i::2, j::2, k::2])
+    encoder = ConditionEncoder(3, channels=(16, 16), patch=2)
+    assert encoder(torch.randn(1, 3, 16, 16, 8)).shape == (1, 16, 2, 2, 1)
+
+
+@pytest.mark.parametrize("shape", [(1, 7, 32, 64, 32), (1, 8, 32, 60, 32), (8, 32, 64, 32)])
+def test_a_condition_of_the_wrong_shape_is_refused(module, shape):
+    with pytest.raises(VCMError, match="condition 0"):
+        module.encode([torch.zeros(shape)])
 
 
 @pytest.mark.parametrize("fault", ["missing", "unexpected", "shape"])

@@ -11,15 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-def space_to_depth(x: Tensor, factor: int) -> Tensor:
-    """(B, C, D, H, W) -> (B, C f^3, D/f, H/f, W/f), losing nothing: a 3D `pixel_unshuffle`."""
-    if factor == 1:
-        return x
-    b, c, d, h, w = x.shape
-    x = x.reshape(b, c, d // factor, factor, h // factor, factor, w // factor, factor)
-    x = x.permute(0, 1, 3, 5, 7, 2, 4, 6)
-    return x.reshape(b, c * factor**3, d // factor, h // factor, w // factor)
+from vcm.nets.patches import to_patches
 
 
 class ResidualBlock(nn.Module):
@@ -101,5 +93,5 @@ class ConditionEncoder(nn.Module):
 
     def forward(self, condition: Tensor) -> Tensor:
         dtype = self.conv_in.weight.dtype
-        x = space_to_depth(condition.to(dtype), self.patch)
+        x = to_patches(condition.to(dtype), self.patch)
         return self.down_blocks(self.conv_in(x))
