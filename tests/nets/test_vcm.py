@@ -13,7 +13,8 @@ from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
 from safetensors.torch import load_file
 
 from vcm.errors import VCMError
-from vcm.nets.condition_encoder import ConditionEncoder, space_to_depth
+from vcm.nets.condition_encoder import ConditionEncoder
+from vcm.nets.patches import to_patches
 from vcm.nets.published_names import (
     PublishedNamesError,
     load_strictly,
@@ -221,9 +222,9 @@ def test_wrappers_are_removed_and_a_name_given_twice_is_refused():
         rename_published({"mlp_beta.conv.bias": weight, "mlp_beta.bias": weight})
 
 
-def test_space_to_depth_is_the_pixel_unshuffle_of_three_axes():
+def test_patches_are_the_pixel_unshuffle_of_three_axes():
     x = torch.randn(2, 3, 4, 6, 8)
-    folded = space_to_depth(x, 2)
+    folded = to_patches(x, 2)
     assert folded.shape == (2, 24, 2, 3, 4)
     for c, i, j, k in product(range(3), *[range(2)] * 3):
         channel = ((c * 2 + i) * 2 + j) * 2 + k
