@@ -1,8 +1,11 @@
-"""The latent autoencoder: MONAI's AutoencoderKL behind an interface that leaves unit latents.
+"""The latent autoencoder: a linear block transform, refined by MONAI's AutoencoderKL.
 
-    z = ((mu + sigma * eps) - mean) / std        mean: per voxel, std: per channel, both stored
+    mu = A (block - m) + E(x)        x' = S z + m + D(z)        block: f x f x f voxels
+    z  = ((mu + sigma * eps) - mean) / std       mean: per voxel, std: per channel, both stored
 
-Subtracting the stored mean latent of aligned brains leaves a diffusion model the deviations only.
+A and S are fitted in closed form (principal components of blocks) and then trained on with E and
+D, which start at zero: training begins at the best linear code instead of at noise. Subtracting
+the stored mean latent of aligned brains leaves a diffusion model the deviations only.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ class LatentAutoencoder(ModelMixin, ConfigMixin):
 
     Source: AutoencoderKL of latent diffusion (Rombach et al. 2022), as BrainLDM uses it
     (arXiv 2209.07162); `patch` > 1 puts a lossless space-to-depth in front, which moves the work
-    away from full resolution.
+    away from full resolution. Principal components as a start are this project's own.
     """
 
     @register_to_config
@@ -50,7 +53,12 @@ class LatentAutoencoder(ModelMixin, ConfigMixin):
             with_encoder_nonlocal_attn=False,
             with_decoder_nonlocal_attn=False,
         )
-        # A warm start near the mean: sigma begins small, so that early steps reconstruct.
+        self.analysis = nn.Conv3d(self.factor**3, latent_channels, 1)
+        self.synthesis = nn.Conv3d(latent_channels, self.factor**3, 1)
+        # Zero where the refinement ends; sigma = exp(log_var / 2) begins at 0.05.
+        for last in (self.net.quant_conv_mu, self.net.quant_conv_log_sigma, self.net.decoder.blocks[-1]):
+            nn.init.zeros_(last.conv.weight)
+            nn.init.zeros_(last.conv.bias)
         nn.init.constant_(self.net.quant_conv_log_sigma.conv.bias, -6.0)
         self.register_buffer("latent_mean", torch.zeros(latent_channels, *latent_shape))
         self.register_buffer("latent_std", torch.ones(latent_channels))
@@ -58,7 +66,22 @@ class LatentAutoencoder(ModelMixin, ConfigMixin):
     def posterior(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(mu, sigma), each (B, C, x, y, z), before standardisation."""
         mu, sigma = self.net.encode(to_patches(image, self.patch))
-        return mu, sigma
+        return mu + self.analysis(to_patches(image, self.factor)), sigma
+
+    @torch.no_grad()
+    def fit_blocks(self, blocks: Tensor) -> None:
+        """Set A and S to the principal components of blocks (N, f^3), scaled to unit variance."""
+        mean = blocks.mean(0)
+        centred = blocks - mean
+        values, vectors = torch.linalg.eigh(centred.T @ centred / len(blocks))
+        count = self.analysis.out_channels
+        basis = vectors.flip(1)[:, :count]
+        spread = values.flip(0)[:count].sqrt()
+        analysis = (basis / spread).T
+        self.analysis.weight.copy_(analysis[..., None, None, None])
+        self.analysis.bias.copy_(-analysis @ mean)
+        self.synthesis.weight.copy_((basis * spread)[..., None, None, None])
+        self.synthesis.bias.copy_(mean)
 
     def reconstruct(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(reconstruction, mu, sigma) through one sampled latent; for training."""
@@ -67,7 +90,8 @@ class LatentAutoencoder(ModelMixin, ConfigMixin):
 
     def decode_raw(self, z: Tensor) -> Tensor:
         """Raw latent (B, C, x, y, z) of any extent -> image (B, 1, X, Y, Z), not clipped."""
-        return from_patches(self.net.decode(z), self.patch)
+        linear = from_patches(self.synthesis(z), self.factor)
+        return linear + from_patches(self.net.decode(z), self.patch)
 
     def standardise(self, mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior of the latent that the diffusion model sees."""
