@@ -65,6 +65,23 @@ def autoencoder(
         typer.echo(f"{name} {value:.3f}")
 
 
+@pretrain.command()
+def diffusion(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="key=value, for instance data=[PREPARED] autoencoder=FOLDER."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML configuration.")] = None,
+) -> None:
+    """Train the latent diffusion model on an autoencoder's latents; run again to resume."""
+    from vcm.config import load_config
+    from vcm.tasks.pretrain_diffusion import DiffusionTraining, pretrain_diffusion
+
+    measures = pretrain_diffusion(load_config(DiffusionTraining, config, overrides or []))
+    for name, value in measures.items():
+        typer.echo(f"{name} {value:.4f}")
+
+
 def main() -> None:
     """Entry point. A VCMError becomes one sentence on stderr and exit code 2."""
     from vcm.errors import VCMError

@@ -15,9 +15,6 @@ from vcm.errors import VCMError
 from vcm.imaging.geometry import centred_grid
 from vcm.imaging.volume import Grid, read_volume
 
-#: Order of the four covariates everywhere: as context and as channels beside the latent.
-COVARIATES = ("sex", "age", "ventricular_volume", "brain_volume")
-
 
 @dataclass(frozen=True)
 class Scan:

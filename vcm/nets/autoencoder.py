@@ -102,6 +102,12 @@ class LatentAutoencoder(ModelMixin, ConfigMixin):
         """Standardised (mu, sigma) of a whole volume."""
         return self.standardise(*self.posterior(image))
 
+    @torch.no_grad()
+    def channel_weight(self) -> Tensor:
+        """(C,) mean 1: amplitude with which each unit latent channel shows in the image."""
+        shown = self.synthesis.weight.flatten(1).norm(dim=0) * self.latent_std
+        return shown / shown.mean()
+
     def unstandardise(self, z: Tensor) -> Tensor:
         """Standardised latent -> raw latent."""
         return z * self.latent_std[:, None, None, None] + self.latent_mean

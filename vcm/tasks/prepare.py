@@ -17,7 +17,8 @@ from rich.progress import track
 
 from vcm import __version__
 from vcm.errors import VCMError
-from vcm.imaging import conditions, dataset
+from vcm.imaging import conditions
+from vcm.imaging.covariates import COVARIATES
 from vcm.imaging.dataset import Scan, find_scans, model_grid, write_json, write_table
 from vcm.imaging.geometry import to_model_grid
 from vcm.imaging.intensity import PERCENTILES, to_unit_range
@@ -154,5 +155,5 @@ def _describe(done: list[PreparedScan], labels: str) -> dict[str, object]:
         "percentiles": PERCENTILES,
         "labels": labels,
         "subjects": {s: sum(d.split == s for d in done) for s in sorted({d.split for d in done})},
-        "train_ranges": {name: limits(name) for name in dataset.COVARIATES[1:]},
+        "train_ranges": {name: limits(name) for name in COVARIATES[1:]},
     }

@@ -1,0 +1,41 @@
+"""The four covariates of the frozen model: their order, units and trained ranges.
+
+sex is 0 (F) or 1 (M), age in years, ventricular and brain volume in mL. The networks read them
+scaled to 0..1 by the ranges seen in training, as BrainLDM does (arXiv 2209.07162).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vcm.errors import VCMError
+
+#: Order everywhere: as context of the attention and as channels beside the latent.
+COVARIATES = ("sex", "age", "ventricular_volume", "brain_volume")
+UNITS = {"sex": "0 F, 1 M", "age": "years", "ventricular_volume": "mL", "brain_volume": "mL"}
+Ranges = Mapping[str, tuple[float, float]]
+
+
+def sex_number(sex: str | None) -> float | None:
+    """F -> 0, M -> 1, None where unknown. Raises VCMError for anything else."""
+    if sex is None:
+        return None
+    if sex.upper() not in ("F", "M"):
+        raise VCMError(f"sex is '{sex}': the model knows F and M, as its training data do.")
+    return float(sex.upper() == "M")
+
+
+def to_unit(values: Mapping[str, float], ranges: Ranges) -> list[float]:
+    """Covariates in their units -> 0..1, in the order of COVARIATES."""
+    return [(values[n] - ranges[n][0]) / (ranges[n][1] - ranges[n][0]) for n in COVARIATES]
+
+
+def refuse_outside(values: Mapping[str, float], ranges: Ranges) -> None:
+    """Raise VCMError for the first covariate outside the range seen in training."""
+    for name in COVARIATES:
+        low, high = ranges[name]
+        if not low <= values[name] <= high:
+            raise VCMError(
+                f"{name} is {values[name]:.4g} {UNITS[name]}, outside the {low:.4g} to {high:.4g} "
+                f"seen in training: choose a value inside, or add --allow-extrapolation."
+            )

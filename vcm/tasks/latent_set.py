@@ -1,0 +1,155 @@
+"""Training scans as latents: encoded once, with moved and mirrored copies, kept in memory.
+
+Copy 0 is the scan, copy 1 its mirror, further ones are mirrored at random and moved by a small
+random affine, so that few scans teach more than few positions and sizes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from monai.transforms.spatial.array import Affine
+from rich.progress import track
+from torch import Tensor
+
+from vcm.errors import VCMError
+from vcm.imaging import covariates
+from vcm.imaging.conditions import one_hot
+from vcm.imaging.covariates import COVARIATES, Ranges
+from vcm.imaging.dataset import Subject
+from vcm.nets.autoencoder import LatentAutoencoder
+
+
+@dataclass(frozen=True)
+class Motion:
+    """A small affine of the model's grid: mirror, rotation [rad], shift [voxel], scale."""
+
+    mirror: bool = False
+    rotation: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def move(self, values: Tensor, mode: str) -> Tensor:
+        """(C, X, Y, Z) -> the same shape; mode 'bilinear' or 'nearest'."""
+        if self.mirror:
+            values = values.flip(1)
+        if self == Motion(mirror=self.mirror):
+            return values
+        # MONAI's affine maps output to input, so a size grows by 1 / its scale.
+        inverse = [1 / s for s in self.scale]
+        affine = Affine(self.rotation, None, self.shift, inverse, padding_mode="zeros", mode=mode)
+        moved, _ = affine(values.float())
+        return torch.as_tensor(moved).to(values.dtype)
+
+    @property
+    def volume_factor(self) -> float:
+        """By how much volumes grow."""
+        return float(np.prod(self.scale))
+
+
+def draw_motion(random: np.random.Generator) -> Motion:
+    """Rotation within 4 degrees, shift within 2 voxels, scale within 5 % per axis."""
+    return Motion(
+        bool(random.random() < 0.5),
+        _triple(random.uniform(-0.07, 0.07, 3)),
+        _triple(random.uniform(-2, 2, 3)),
+        _triple(random.uniform(0.95, 1.05, 3)),
+    )
+
+
+@dataclass(frozen=True)
+class LatentSet:
+    """Half-precision mu and sigma (N, C, x, y, z), unit covariates (N, 4), classes (N, X, Y, Z)."""
+
+    mu: Tensor
+    sigma: Tensor
+    covariates: Tensor
+    classes: Tensor | None
+
+    def draw(self, count: int, random: np.random.Generator) -> tuple[Tensor, ...]:
+        """z_0, noise (both B, C, x, y, z), time 0..1 (B,), unit covariates (B, 4)."""
+        return self._draw(torch.from_numpy(random.integers(len(self.mu), size=count)), random)
+
+    def draw_conditioned(self, count: int, random: np.random.Generator) -> tuple[Tensor, ...]:
+        """The one-hot condition (B, 8, X, Y, Z), then what `draw` gives."""
+        if self.classes is None:
+            raise VCMError("The training scans have no label maps: give a set with *_dseg.nii.gz.")
+        index = torch.from_numpy(random.integers(len(self.mu), size=count))
+        maps = [one_hot(self.classes[int(i)].numpy()) for i in index]
+        return torch.from_numpy(np.stack(maps)), *self._draw(index, random)
+
+    def _draw(self, index: Tensor, random: np.random.Generator) -> tuple[Tensor, ...]:
+        shape = (2, len(index), *self.mu.shape[1:])
+        spread, noise = torch.from_numpy(random.standard_normal(shape, dtype=np.float32))
+        z = self.mu[index].float() + self.sigma[index].float() * spread
+        return z, noise, torch.from_numpy(random.random(len(index))), self.covariates[index]
+
+
+@torch.inference_mode()
+def encode_subjects(
+    net: LatentAutoencoder,
+    subjects: list[Subject],
+    ranges: Ranges,
+    copies: int,
+    seed: int,
+    with_classes: bool = False,
+) -> LatentSet:
+    """Encode every subject `copies` times. Subjects lacking a covariate raise VCMError."""
+    mus, sigmas, values, maps = [], [], [], []
+    for number, subject in enumerate(track(subjects, "Encoding")):
+        image = torch.from_numpy(subject.image())[None]
+        classes = torch.from_numpy(subject.classes())[None] if with_classes else None
+        for copy in range(copies):
+            motion = Motion(mirror=copy == 1)
+            if copy > 1:
+                motion = draw_motion(np.random.default_rng((seed, number, copy)))
+            mu, sigma = net.encode(motion.move(image, "bilinear")[None])
+            mus.append(mu[0].half())
+            sigmas.append(sigma[0].half())
+            values.append(unit_covariates(subject, ranges, motion.volume_factor))
+            if classes is not None:
+                maps.append(motion.move(classes, "nearest")[0])
+    return LatentSet(
+        torch.stack(mus),
+        torch.stack(sigmas),
+        torch.tensor(values),
+        torch.stack(maps) if maps else None,
+    )
+
+
+def unit_covariates(subject: Subject, ranges: Ranges, volume_factor: float = 1.0) -> list[float]:
+    """Covariates of a subject, 0..1. Raises VCMError if one is unknown."""
+    known = {
+        "sex": covariates.sex_number(subject.sex),
+        "age": subject.age,
+        "ventricular_volume": subject.ventricular_volume,
+        "brain_volume": subject.brain_volume,
+    }
+    missing = [name for name in COVARIATES if known[name] is None]
+    if missing:
+        raise VCMError(
+            f"{subject.subject} has no {', '.join(missing)}: complete participants.tsv of the source "
+            "folder (and give label maps), then prepare it again, or leave the subject out."
+        )
+    values = {name: float(value) for name, value in known.items() if value is not None}
+    for name in ("ventricular_volume", "brain_volume"):
+        values[name] *= volume_factor
+    return covariates.to_unit(values, ranges)
+
+
+def trained_ranges(subjects: list[Subject]) -> dict[str, tuple[float, float]]:
+    """Least and greatest value of each covariate over subjects; sex is 0 to 1."""
+    ranges = {"sex": (0.0, 1.0)}
+    for name in COVARIATES[1:]:
+        known = [float(v) for v in (getattr(s, name) for s in subjects) if v is not None]
+        if not known or min(known) == max(known):
+            raise VCMError(f"The training subjects do not vary in {name}: it cannot be a covariate.")
+        ranges[name] = (min(known), max(known))
+    return ranges
+
+
+def _triple(values: np.ndarray) -> tuple[float, float, float]:
+    x, y, z = (float(v) for v in values)
+    return x, y, z

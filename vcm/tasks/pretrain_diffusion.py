@@ -1,0 +1,119 @@
+"""Pretrain the latent diffusion model that later stays frozen; stops and resumes.
+
+loss = mean_c w_c (v_theta(z_t, t, covariates) - v)^2        v = alpha_t eps - sigma_t z_0
+
+with w_c in proportion to how strongly latent channel c shows in the image, so that the first
+components, which carry the anatomy, are learned before the last ones, which carry the texture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vcm.errors import VCMError
+from vcm.imaging.dataset import load_prepared, write_json
+from vcm.imaging.picture import mosaic
+from vcm.nets.autoencoder import LatentAutoencoder
+from vcm.nets.denoiser import LatentDenoiser
+from vcm.tasks.latent_set import LatentSet, encode_subjects, trained_ranges
+from vcm.tasks.training import TrainingRun, TrainingSchedule
+
+
+@dataclass
+class DiffusionTraining(TrainingSchedule):
+    """Configuration of `vcm pretrain diffusion`."""
+
+    data: list[str] = field(default_factory=list)
+    autoencoder: str = ""
+    out: str = "runs/diffusion"
+    copies: int = 5
+    channels: list[int] = field(default_factory=lambda: [128, 128])
+    attention: list[bool] = field(default_factory=lambda: [False, True])
+    head_channels: list[int] = field(default_factory=lambda: [0, 64])
+    res_blocks: int = 1
+    groups: int = 16
+    batch_size: int = 4
+    ema_decay: float = 0.999
+
+
+class DiffusionObjective(nn.Module):
+    """z_0, noise, time in 0..1 and covariates -> losses of the network's own prediction v."""
+
+    def __init__(self, net: LatentDenoiser, channel_weight: Tensor) -> None:
+        super().__init__()
+        self.net = net
+        self.register_buffer("weight", channel_weight[:, None, None, None], persistent=False)
+
+    def forward(
+        self, z: Tensor, noise: Tensor, time: Tensor, covariates: Tensor
+    ) -> dict[str, Tensor]:
+        t = (time * self.net.config.timesteps).long()
+        alpha, sigma = self.net.alpha_sigma(t, z)
+        v = alpha * noise - sigma * z
+        squared = (self.net.raw(alpha * z + sigma * noise, t, covariates).float() - v).square()
+        weight: Tensor = self.get_buffer("weight")
+        return {"loss": (weight * squared).mean(), "v_mse": squared.mean()}
+
+
+def pretrain_diffusion(config: DiffusionTraining) -> dict[str, float]:
+    """Train, then measure the loss on the split `test` at fixed noise. Returns the measures."""
+    if not config.data or not config.autoencoder:
+        raise VCMError(
+            "No data or no autoencoder is given: add data=[FOLDER] with a folder written by vcm "
+            "prepare, and autoencoder=FOLDER with one written by vcm pretrain autoencoder."
+        )
+    if not (Path(config.autoencoder) / "config.json").is_file():
+        raise VCMError(
+            f"{config.autoencoder} holds no autoencoder (config.json): give the folder 'autoencoder' "
+            "that vcm pretrain autoencoder wrote."
+        )
+    autoencoder = LatentAutoencoder.from_pretrained(config.autoencoder).eval()
+    subjects = load_prepared(*config.data, split="train")
+    ranges = trained_ranges(subjects)
+    net = LatentDenoiser(
+        autoencoder.config.latent_channels,
+        channels=tuple(config.channels),
+        attention=tuple(config.attention),
+        head_channels=tuple(config.head_channels),
+        res_blocks=config.res_blocks,
+        groups=config.groups,
+    )
+    net.to(memory_format=torch.channels_last_3d)
+    objective = DiffusionObjective(net, autoencoder.channel_weight())
+    run = TrainingRun(config, net, objective)
+    if run.progress < 1:
+        known = encode_subjects(autoencoder, subjects, ranges, config.copies, config.seed)
+        run.fit(lambda random: known.draw(config.batch_size, random))
+    net.save_pretrained(run.folder / "denoiser")
+    write_json(run.folder / "covariate_ranges.json", ranges)
+    held_out = load_prepared(*config.data, split="test")
+    test = encode_subjects(autoencoder, held_out, ranges, 1, config.seed)
+    _draw_samples(net, autoencoder, test, run.folder / "samples.png")
+    return _measure(objective, test)
+
+
+@torch.inference_mode()
+def _measure(objective: DiffusionObjective, test: LatentSet) -> dict[str, float]:
+    random = np.random.default_rng(0)
+    losses = [objective(*test.draw(8, random)) for _ in range(16)]
+    return {name: float(torch.stack([x[name] for x in losses]).mean()) for name in losses[0]}
+
+
+@torch.inference_mode()
+def _draw_samples(
+    net: LatentDenoiser, autoencoder: LatentAutoencoder, test: LatentSet, path: Path
+) -> None:
+    """Eight uncontrolled samples with the covariates of the first test subjects; 50 DDIM steps."""
+    from vcm.diffusion.sampling import make_scheduler, sample
+
+    values = test.covariates[:8]
+    shape = (len(values), *test.mu.shape[1:])
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    z = sample(lambda z, t: net(z, t, values), noise, make_scheduler("ddim"), 50)
+    images = [autoencoder.decode(one[None])[0, 0].numpy() for one in z]
+    mosaic(images, path, [f"sample {n}" for n in range(len(images))])
