@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from monai.data.meta_tensor import MetaTensor
 from monai.transforms.spatial.array import Affine
 from rich.progress import track
 from torch import Tensor
@@ -40,8 +41,8 @@ class Motion:
         # MONAI's affine maps output to input, so a size grows by 1 / its scale.
         inverse = [1 / s for s in self.scale]
         affine = Affine(self.rotation, None, self.shift, inverse, padding_mode="zeros", mode=mode)
-        moved, _ = affine(values.float())
-        return torch.as_tensor(moved).to(values.dtype)
+        moved = affine(MetaTensor(values.float()))[0]
+        return moved.as_tensor().to(values.dtype)
 
     @property
     def volume_factor(self) -> float:
@@ -96,7 +97,7 @@ def encode_subjects(
     seed: int,
     with_classes: bool = False,
 ) -> LatentSet:
-    """Encode every subject `copies` times. Subjects lacking a covariate raise VCMError."""
+    """Encode every subject `copies` times; all covariates must be known."""
     mus, sigmas, values, maps = [], [], [], []
     for number, subject in enumerate(track(subjects, "Encoding")):
         image = torch.from_numpy(subject.image())[None]
@@ -120,23 +121,23 @@ def encode_subjects(
 
 
 def unit_covariates(subject: Subject, ranges: Ranges, volume_factor: float = 1.0) -> list[float]:
-    """Covariates of a subject, 0..1. Raises VCMError if one is unknown."""
-    known = {
-        "sex": covariates.sex_number(subject.sex),
-        "age": subject.age,
-        "ventricular_volume": subject.ventricular_volume,
-        "brain_volume": subject.brain_volume,
-    }
-    missing = [name for name in COVARIATES if known[name] is None]
-    if missing:
-        raise VCMError(
-            f"{subject.subject} has no {', '.join(missing)}: complete participants.tsv of the source "
-            "folder (and give label maps), then prepare it again, or leave the subject out."
-        )
-    values = {name: float(value) for name, value in known.items() if value is not None}
+    """Covariates of a subject with all of them known, 0..1."""
+    values = {name: getattr(subject, name) for name in COVARIATES}
+    values["sex"] = covariates.sex_number(subject.sex)
     for name in ("ventricular_volume", "brain_volume"):
         values[name] *= volume_factor
     return covariates.to_unit(values, ranges)
+
+
+def with_covariates(subjects: list[Subject]) -> list[Subject]:
+    """Those whose four covariates are all known. Raises VCMError if there are none."""
+    known = [s for s in subjects if all(getattr(s, name) is not None for name in COVARIATES)]
+    if not known:
+        raise VCMError(
+            f"None of the {len(subjects)} subjects has {', '.join(COVARIATES)}: complete "
+            "participants.tsv of the source folder (and give label maps), then prepare it again."
+        )
+    return known
 
 
 def trained_ranges(subjects: list[Subject]) -> dict[str, tuple[float, float]]:

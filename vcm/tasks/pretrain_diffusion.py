@@ -20,7 +20,7 @@ from vcm.imaging.dataset import load_prepared, write_json
 from vcm.imaging.picture import mosaic
 from vcm.nets.autoencoder import LatentAutoencoder
 from vcm.nets.denoiser import LatentDenoiser
-from vcm.tasks.latent_set import LatentSet, encode_subjects, trained_ranges
+from vcm.tasks.latent_set import LatentSet, encode_subjects, trained_ranges, with_covariates
 from vcm.tasks.training import TrainingRun, TrainingSchedule
 
 
@@ -73,7 +73,7 @@ def pretrain_diffusion(config: DiffusionTraining) -> dict[str, float]:
             "that vcm pretrain autoencoder wrote."
         )
     autoencoder = LatentAutoencoder.from_pretrained(config.autoencoder).eval()
-    subjects = load_prepared(*config.data, split="train")
+    subjects = with_covariates(load_prepared(*config.data, split="train"))
     ranges = trained_ranges(subjects)
     net = LatentDenoiser(
         autoencoder.config.latent_channels,
@@ -91,7 +91,7 @@ def pretrain_diffusion(config: DiffusionTraining) -> dict[str, float]:
         run.fit(lambda random: known.draw(config.batch_size, random))
     net.save_pretrained(run.folder / "denoiser")
     write_json(run.folder / "covariate_ranges.json", ranges)
-    held_out = load_prepared(*config.data, split="test")
+    held_out = with_covariates(load_prepared(*config.data, split="test"))
     test = encode_subjects(autoencoder, held_out, ranges, 1, config.seed)
     _draw_samples(net, autoencoder, test, run.folder / "samples.png")
     return _measure(objective, test)
