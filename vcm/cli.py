@@ -82,6 +82,22 @@ def diffusion(
         typer.echo(f"{name} {value:.4f}")
 
 
+@app.command()
+def train(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value, for instance data=[PREPARED] model=FOLDER.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML configuration.")] = None,
+) -> None:
+    """Train a conditioning module on a frozen model; run again to resume."""
+    from vcm.config import load_config
+    from vcm.tasks.train import ModuleTraining
+    from vcm.tasks.train import train as run
+
+    for name, value in run(load_config(ModuleTraining, config, overrides or [])).items():
+        typer.echo(f"{name} {value:.4f}")
+
+
 def main() -> None:
     """Entry point. A VCMError becomes one sentence on stderr and exit code 2."""
     from vcm.errors import VCMError

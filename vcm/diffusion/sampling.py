@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -46,17 +47,17 @@ def sample(
     noise: Tensor,
     scheduler: Any,
     steps: int,
-    generators: list[torch.Generator] | None = None,
+    generator: torch.Generator | list[torch.Generator] | None = None,
     on_step: Callable[[int, Tensor, Tensor], Tensor | None] | None = None,
 ) -> Tensor:
     """Unit noise (B, C, x, y, z) -> latents, by `steps` of scheduler on predict(z_t, t) = epsilon.
 
-    `generators` feed stochastic schedulers, one per sample. `on_step(i, t, z)` may replace z.
+    `generator` feeds stochastic schedulers, as diffusers has it. `on_step(i, t, z)` may replace z.
     """
     scheduler.set_timesteps(steps, device=noise.device)
     z = noise * scheduler.init_noise_sigma
-    takes_generator = "generator" in scheduler.step.__code__.co_varnames
-    options = {"generator": generators} if takes_generator and generators else {}
+    takes_generator = "generator" in inspect.signature(scheduler.step).parameters
+    options = {"generator": generator} if takes_generator and generator else {}
     for i, t in enumerate(scheduler.timesteps):
         epsilon = predict(scheduler.scale_model_input(z, t), t)
         z = scheduler.step(epsilon, t, z, **options, return_dict=False)[0]

@@ -3,6 +3,11 @@
 The network inside predicts v (Salimans & Ho 2022); at the interface it is converted exactly:
 
     eps = alpha_t * v + sigma_t * z_t
+
+What a Gaussian latent of known spread s already tells about v is not learned but computed, so that
+positions that never vary (air) come out clean and the network learns only the rest, F:
+
+    v = alpha sigma (1 - s^2) / q * z_t + s / sqrt(q) * F(z_t, t)        q = alpha^2 s^2 + sigma^2
 """
 
 from __future__ import annotations
@@ -19,7 +24,9 @@ class LatentDenoiser(ModelMixin, ConfigMixin):
 
     As in BrainLDM (arXiv 2209.07162) the covariates enter twice: as channels beside z_t and as a
     (B, 1, 4) context of cross-attention. prediction_type is what the network itself predicts;
-    the interface is epsilon either way.
+    the interface is epsilon either way. With latent_shape the spread s of the training latents
+    is stored per channel and position and used as in the equation above (the preconditioning of
+    Karras et al. 2022, in alpha and sigma, with a map in place of one number).
     """
 
     @register_to_config
@@ -36,6 +43,7 @@ class LatentDenoiser(ModelMixin, ConfigMixin):
         beta_start: float = 0.0015,
         beta_end: float = 0.0205,
         timesteps: int = 1000,
+        latent_shape: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__()
         self.net = DiffusionModelUNet(
@@ -62,21 +70,44 @@ class LatentDenoiser(ModelMixin, ConfigMixin):
             beta_schedule="scaled_linear",
         )
         self.register_buffer("alphas_cumprod", scheduler.alphas_cumprod, persistent=False)
+        if latent_shape is not None:
+            self.register_buffer("spread", torch.ones(latent_channels, *latent_shape))
 
     def raw(self, z_t: Tensor, t: Tensor, covariates: Tensor) -> Tensor:
         """What the network itself predicts (v or epsilon)."""
         covariates = covariates.to(z_t.dtype).expand(z_t.shape[0], -1)
         spatial = covariates[:, :, None, None, None].expand(-1, -1, *z_t.shape[2:])
-        out = self.net(torch.cat([z_t, spatial], 1), t.expand(z_t.shape[0]), covariates[:, None])
-        return out
+        t = t.expand(z_t.shape[0])
+        out: Tensor = self.net(torch.cat([z_t, spatial], 1), t, covariates[:, None])
+        if self.config.latent_shape is None:
+            return out
+        alpha, sigma = self.alpha_sigma(t, z_t)
+        s2 = self.spread.to(z_t.dtype).square()
+        q = alpha.square() * s2 + sigma.square()
+        return alpha * sigma * (1 - s2) / q * z_t + (s2 / q).sqrt() * out
 
     def forward(self, z_t: Tensor, t: Tensor, covariates: Tensor) -> Tensor:
         """Predicted noise epsilon."""
-        raw = self.raw(z_t, t, covariates)
+        return self.to_epsilon(self.raw(z_t, t, covariates), z_t, t)
+
+    def to_epsilon(self, raw: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
+        """What `raw` gave, steered or not -> epsilon."""
         if not self.v_prediction:
             return raw
         alpha, sigma = self.alpha_sigma(t, z_t)
         return alpha * raw + sigma * z_t
+
+    def target(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What `raw` should give for z_t = alpha z + sigma noise."""
+        if not self.v_prediction:
+            return noise
+        alpha, sigma = self.alpha_sigma(t, z)
+        return alpha * noise - sigma * z
+
+    def add_noise(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """z_t = alpha_t z + sigma_t noise."""
+        alpha, sigma = self.alpha_sigma(t, z)
+        return alpha * z + sigma * noise
 
     def alpha_sigma(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha_t, sigma_t) as (B, 1, 1, 1, 1), alpha^2 + sigma^2 = 1."""

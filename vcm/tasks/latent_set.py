@@ -71,21 +71,37 @@ class LatentSet:
 
     def draw(self, count: int, random: np.random.Generator) -> tuple[Tensor, ...]:
         """z_0, noise (both B, C, x, y, z), time 0..1 (B,), unit covariates (B, 4)."""
-        return self._draw(torch.from_numpy(random.integers(len(self.mu), size=count)), random)
+        index = self._pick(count, random)
+        return *self._noised(index, random), self.covariates[index]
 
-    def draw_conditioned(self, count: int, random: np.random.Generator) -> tuple[Tensor, ...]:
-        """The one-hot condition (B, 8, X, Y, Z), then what `draw` gives."""
+    def draw_conditioned(
+        self, count: int, draws: int, random: np.random.Generator
+    ) -> tuple[Tensor, ...]:
+        """One-hot condition (B, 8, X, Y, Z); z_0, noise (B, R, C, x, y, z), time (B, R) of R
+        `draws` per condition; unit covariates (B, 4)."""
         if self.classes is None:
             raise VCMError("The training scans have no label maps: give a set with *_dseg.nii.gz.")
-        index = torch.from_numpy(random.integers(len(self.mu), size=count))
+        index = self._pick(count, random)
         maps = [one_hot(self.classes[int(i)].numpy()) for i in index]
-        return torch.from_numpy(np.stack(maps)), *self._draw(index, random)
+        noised = self._noised(index.repeat_interleave(draws), random)
+        own = (x.unflatten(0, (count, draws)) for x in noised)
+        return torch.from_numpy(np.stack(maps)), *own, self.covariates[index]
 
-    def _draw(self, index: Tensor, random: np.random.Generator) -> tuple[Tensor, ...]:
+    def spread(self) -> Tensor:
+        """(C, x, y, z): root of the mean square of z_0 at each position, at least 0.02."""
+        square = torch.zeros(self.mu.shape[1:])
+        for mu, sigma in zip(self.mu, self.sigma, strict=True):
+            square += mu.float().square() + sigma.float().square()
+        return (square / len(self.mu)).sqrt().clamp(min=0.02)
+
+    def _pick(self, count: int, random: np.random.Generator) -> Tensor:
+        return torch.from_numpy(random.integers(len(self.mu), size=count))
+
+    def _noised(self, index: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         shape = (2, len(index), *self.mu.shape[1:])
         spread, noise = torch.from_numpy(random.standard_normal(shape, dtype=np.float32))
         z = self.mu[index].float() + self.sigma[index].float() * spread
-        return z, noise, torch.from_numpy(random.random(len(index))), self.covariates[index]
+        return z, noise, torch.from_numpy(random.random(len(index)))
 
 
 @torch.inference_mode()

@@ -72,7 +72,7 @@ def pretrain_autoencoder(config: AutoencoderTraining) -> dict[str, float]:
     net.net.to(memory_format=torch.channels_last_3d)
     objective = AutoencoderObjective(net, config.mse_weight, config.kl_weight)
     run = TrainingRun(config, net, objective)
-    run.fit(lambda random: (_crops(images, config, random),))
+    run.fit(lambda: lambda random: (_crops(images, config, random),))
     _store_latent_statistics(net, images)
     net.save_pretrained(run.folder / "autoencoder")
     return measure_autoencoder(net, load_prepared(*config.data, split="test"), run.folder)

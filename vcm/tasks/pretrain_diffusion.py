@@ -15,21 +15,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vcm.diffusion.sampling import make_scheduler, sample
 from vcm.errors import VCMError
-from vcm.imaging.dataset import load_prepared, write_json
+from vcm.imaging.dataset import load_prepared
 from vcm.imaging.picture import mosaic
 from vcm.nets.autoencoder import LatentAutoencoder
 from vcm.nets.denoiser import LatentDenoiser
+from vcm.pipeline import VCMPipeline
 from vcm.tasks.latent_set import LatentSet, encode_subjects, trained_ranges, with_covariates
-from vcm.tasks.training import TrainingRun, TrainingSchedule
+from vcm.tasks.training import Draw, TrainingRun, TrainingSchedule
 
 
 @dataclass
 class DiffusionTraining(TrainingSchedule):
-    """Configuration of `vcm pretrain diffusion`."""
+    """Configuration of `vcm pretrain diffusion`; start: a denoiser to begin with, if any."""
 
     data: list[str] = field(default_factory=list)
     autoencoder: str = ""
+    start: str = ""
     out: str = "runs/diffusion"
     copies: int = 5
     channels: list[int] = field(default_factory=lambda: [128, 128])
@@ -53,9 +56,8 @@ class DiffusionObjective(nn.Module):
         self, z: Tensor, noise: Tensor, time: Tensor, covariates: Tensor
     ) -> dict[str, Tensor]:
         t = (time * self.net.config.timesteps).long()
-        alpha, sigma = self.net.alpha_sigma(t, z)
-        v = alpha * noise - sigma * z
-        squared = (self.net.raw(alpha * z + sigma * noise, t, covariates).float() - v).square()
+        found = self.net.raw(self.net.add_noise(z, noise, t), t, covariates).float()
+        squared = (found - self.net.target(z, noise, t)).square()
         weight: Tensor = self.get_buffer("weight")
         return {"loss": (weight * squared).mean(), "v_mse": squared.mean()}
 
@@ -82,15 +84,24 @@ def pretrain_diffusion(config: DiffusionTraining) -> dict[str, float]:
         head_channels=tuple(config.head_channels),
         res_blocks=config.res_blocks,
         groups=config.groups,
+        latent_shape=tuple(autoencoder.config.latent_shape),
     )
-    net.to(memory_format=torch.channels_last_3d)
+    if config.start:
+        net.load_state_dict(LatentDenoiser.from_pretrained(config.start).state_dict(), strict=False)
+    net.net.to(memory_format=torch.channels_last_3d)
     objective = DiffusionObjective(net, autoencoder.channel_weight())
     run = TrainingRun(config, net, objective)
-    if run.progress < 1:
+
+    def prepare() -> Draw:
         known = encode_subjects(autoencoder, subjects, ranges, config.copies, config.seed)
-        run.fit(lambda random: known.draw(config.batch_size, random))
-    net.save_pretrained(run.folder / "denoiser")
-    write_json(run.folder / "covariate_ranges.json", ranges)
+        net.spread.copy_(known.spread())
+        return lambda random: known.draw(config.batch_size, random)
+
+    run.fit(prepare)
+    scheduler = make_scheduler("ddim")
+    VCMPipeline(autoencoder, net, scheduler, covariate_ranges=ranges).save_pretrained(
+        run.folder / "model"
+    )
     held_out = with_covariates(load_prepared(*config.data, split="test"))
     test = encode_subjects(autoencoder, held_out, ranges, 1, config.seed)
     _draw_samples(net, autoencoder, test, run.folder / "samples.png")
@@ -109,8 +120,6 @@ def _draw_samples(
     net: LatentDenoiser, autoencoder: LatentAutoencoder, test: LatentSet, path: Path
 ) -> None:
     """Eight uncontrolled samples with the covariates of the first test subjects; 50 DDIM steps."""
-    from vcm.diffusion.sampling import make_scheduler, sample
-
     values = test.covariates[:8]
     shape = (len(values), *test.mu.shape[1:])
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))

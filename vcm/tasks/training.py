@@ -27,6 +27,10 @@ from torch import Tensor, nn
 from vcm.errors import VCMError
 
 
+#: Makes one global batch from a generator that depends on seed and step alone.
+Draw = Callable[[np.random.Generator], tuple[Tensor, ...]]
+
+
 @dataclass
 class TrainingSchedule:
     """What every training has in common. Steps are optimiser steps; max_minutes bounds this run.
@@ -69,11 +73,18 @@ class TrainingRun:
         self._resume()
         self.objective, self.optimizer = self.accelerator.prepare(objective, self.optimizer)
 
-    def fit(self, draw: Callable[[np.random.Generator], tuple[Tensor, ...]]) -> None:
+    def fit(self, prepare: Callable[[], Draw]) -> None:
         """Train to the last step or minute, then leave the averaged weights in the network.
 
-        `draw` makes one global batch; each process trains on its share of the first axis.
+        `prepare` is called only where training is left to do, and gives what draws one global
+        batch; each process trains on its share of the first axis.
         """
+        if self.progress < 1:
+            self._train(prepare())
+        self.ema.copy_to(self.parameters)
+        self.net.eval()
+
+    def _train(self, draw: Draw) -> None:
         before, started = self.minutes, time.monotonic()
         bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"),
@@ -89,8 +100,6 @@ class TrainingRun:
                 if self.step % self.config.checkpoint_every == 0 or self.progress >= 1:
                     self._log(losses)
                     self._checkpoint()
-        self.ema.copy_to(self.parameters)
-        self.net.eval()
 
     @property
     def progress(self) -> float:

@@ -1,0 +1,189 @@
+"""The one object a user holds: frozen model, module, scheduler and covariate ranges, in one folder.
+
+Follows diffusers: from_pretrained, save_pretrained, a call that samples. Tensors in, tensors out;
+files and millimetres are the affair of `vcm synthesize`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils.outputs import BaseOutput
+from torch import Generator, Tensor
+
+from vcm.diffusion.sampling import sample
+from vcm.errors import VCMError
+from vcm.nets.autoencoder import LatentAutoencoder
+from vcm.nets.denoiser import LatentDenoiser
+from vcm.nets.vcm import VolumetricConditioningModule
+
+StepEnd = Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any]]
+
+
+@dataclass
+class VCMPipelineOutput(BaseOutput):
+    """volumes: (B, 1, X, Y, Z) in 0..1 as tensor or array, or latents (B, C, x, y, z)."""
+
+    volumes: Any
+
+
+class VCMPipeline(DiffusionPipeline):
+    """Latent diffusion steered by a Volumetric Conditioning Module (arXiv 2410.21826).
+
+    autoencoder, denoiser   frozen
+    scheduler               any diffusers scheduler that takes epsilon over the same 1000 steps
+    module                  None: the frozen model alone, as `vcm pretrain diffusion` leaves it
+    covariate_ranges        least and greatest value seen in training, by covariate, in its unit
+    """
+
+    model_cpu_offload_seq = "module->denoiser->autoencoder"
+    _optional_components = ["module"]
+    _callback_tensor_inputs = ["latents"]
+
+    def __init__(
+        self,
+        autoencoder: LatentAutoencoder,
+        denoiser: LatentDenoiser,
+        scheduler: Any,
+        module: VolumetricConditioningModule | None = None,
+        covariate_ranges: Any = None,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            autoencoder=autoencoder, denoiser=denoiser, scheduler=scheduler, module=module
+        )
+        ranges: Any = {name: list(pair) for name, pair in (covariate_ranges or {}).items()}
+        self.register_to_config(covariate_ranges=ranges)
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Trained range of each covariate, in its unit."""
+        return {n: (float(a), float(b)) for n, (a, b) in self.config.covariate_ranges.items()}
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """(C, x, y, z) of one latent."""
+        return tuple(self.autoencoder.latent_mean.shape)
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        conditions: Tensor | Sequence[Tensor | None] | None,
+        covariates: Tensor,
+        num_volumes: int | None = None,
+        num_inference_steps: int = 50,
+        generator: Generator | list[Generator] | None = None,
+        latents: Tensor | None = None,
+        conditioning_scale: float = 1.0,
+        control_guidance_start: float = 0.0,
+        control_guidance_end: float = 1.0,
+        callback_on_step_end: StepEnd | None = None,
+        output_type: str = "pt",
+        return_dict: bool = True,
+    ) -> VCMPipelineOutput | tuple[Any]:
+        """Sample volumes that obey the conditions.
+
+        conditions               (1 or B, C_k, X, Y, Z) per condition, None where absent; None for
+                                 all: uncontrolled
+        covariates               (1 or B, 4) in 0..1, in the order of vcm.imaging.covariates
+        num_volumes              B; by default what generator, latents or covariates say
+        generator                one per volume, or one for all in turn
+        latents                  (B, C, x, y, z) unit noise to begin with, instead of drawing it
+        control_guidance_*       the module acts from this to that fraction of the steps
+        callback_on_step_end     (pipeline, i, t, {"latents"}) -> dict, called for each volume
+        output_type              pt | np | latent
+
+        Volumes are sampled one after the other: sample k is the same, bit for bit, whichever
+        others are asked for, and memory does not grow with their number.
+        """
+        count = _count(num_volumes, generator, latents, covariates)
+        features = self._features(conditions)
+        results = []
+        for k in range(count):
+            own = generator[k] if isinstance(generator, list) else generator
+            noise = latents[k : k + 1] if latents is not None else self._noise(own)
+            steer = _Steer(
+                self,
+                covariates[min(k, len(covariates) - 1)][None].to(self.device),
+                None if features is None else features[min(k, len(features) - 1)][None],
+                conditioning_scale,
+                (control_guidance_start, control_guidance_end),
+                num_inference_steps,
+            )
+
+            def on_step(i: int, t: Tensor, z: Tensor) -> Tensor | None:
+                if callback_on_step_end is None:
+                    return None
+                replaced = callback_on_step_end(self, i, t, {"latents": z}) or {}
+                return replaced.get("latents")
+
+            z = sample(
+                steer, noise.to(self.device), self.scheduler, num_inference_steps, own, on_step
+            )
+            results.append(z if output_type == "latent" else self.autoencoder.decode(z))
+        volumes: Any = torch.cat(results)
+        if output_type == "np":
+            volumes = volumes.cpu().numpy()
+        return VCMPipelineOutput(volumes=volumes) if return_dict else (volumes,)
+
+    def _noise(self, generator: Generator | None) -> Tensor:
+        """Drawn on the generator's device, so that a seed means the same noise everywhere."""
+        device = generator.device if generator is not None else torch.device("cpu")
+        return torch.randn((1, *self.latent_shape), generator=generator, device=device)
+
+    def _features(self, conditions: Tensor | Sequence[Tensor | None] | None) -> Tensor | None:
+        if conditions is None:
+            return None
+        if self.module is None:
+            raise VCMError(
+                "The model has no module, so it cannot obey a condition: train one with vcm train, "
+                "or sample without a condition."
+            )
+        listed = [conditions] if isinstance(conditions, Tensor) else conditions
+        return self.module.encode([None if c is None else c.to(self.device) for c in listed])
+
+
+@dataclass
+class _Steer:
+    """predict(z_t, t) = epsilon for one volume; knows at which steps the module acts."""
+
+    pipeline: VCMPipeline
+    covariates: Tensor
+    features: Tensor | None
+    scale: float
+    window: tuple[float, float]
+    steps: int
+    calls: int = 0
+
+    def __call__(self, z_t: Tensor, t: Tensor) -> Tensor:
+        denoiser, module = self.pipeline.denoiser, self.pipeline.module
+        t = torch.as_tensor(t, device=z_t.device)[None].long()
+        raw = denoiser.raw(z_t, t, self.covariates)
+        done = self.calls / self.steps
+        self.calls += 1
+        if self.features is not None and self.window[0] <= done < self.window[1]:
+            raw = module(z_t, raw, t, self.features, self.scale)
+        return denoiser.to_epsilon(raw, z_t, t)
+
+
+def _count(
+    asked: int | None,
+    generator: Generator | list[Generator] | None,
+    latents: Tensor | None,
+    covariates: Tensor,
+) -> int:
+    given = {
+        "num_volumes": asked,
+        "generator": len(generator) if isinstance(generator, list) else None,
+        "latents": None if latents is None else len(latents),
+        "covariates": len(covariates) if len(covariates) > 1 else None,
+    }
+    counts = {name: n for name, n in given.items() if n is not None}
+    if len(set(counts.values())) > 1:
+        raise VCMError(f"The numbers of volumes disagree ({counts}): give one number throughout.")
+    return next(iter(counts.values()), 1)
+
