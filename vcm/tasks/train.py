@@ -128,7 +128,7 @@ def train(config: ModuleTraining) -> dict[str, float]:
         head_norm=config.head_norm,  # type: ignore[arg-type]
     )
     module.to(memory_format=torch.channels_last_3d)
-    pipeline.denoiser.to(memory_format=torch.channels_last_3d)
+    pipeline.denoiser.net.to(memory_format=torch.channels_last_3d)
     weight = pipeline.autoencoder.channel_weight()
     objective = ModuleObjective(module, pipeline.denoiser, weight, config.penalty)
     run = TrainingRun(config, module, objective)
