@@ -12,6 +12,7 @@ A vocabulary is a small YAML table:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +43,9 @@ CSF = 7
 
 #: Typical T1w intensity per class, 0..1: a picture of a label map that a registration can read.
 T1W_CONTRAST = (0.0, 0.85, 0.6, 0.2, 0.7, 0.6, 0.6, 0.2, 0.8)
+
+#: A brain outside this range [mL] was not masked or labelled whole, or is not in millimetres.
+PLAUSIBLE_BRAIN = (600.0, 2300.0)
 
 _FOLDER = Path(__file__).parent / "vocabularies"
 BUILT_IN = ("dlmuse", "freesurfer", "vcm8")
@@ -140,6 +144,30 @@ def one_hot(classes: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Classes (D, H, W) -> (8, D, H, W) of 0 and 1; background has no channel."""
     numbers = np.arange(1, NUMBER_OF_CLASSES + 1).reshape(-1, 1, 1, 1)
     return (classes[None] == numbers).astype(np.float32)
+
+
+#: Channels of each condition that a module can be trained on.
+CONDITION_CHANNELS = {"classes": NUMBER_OF_CLASSES, "ventricles": 1}
+
+
+def as_condition(name: str, classes: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Classes (D, H, W) -> the condition of that name (C, D, H, W), 0 and 1. Raises VCMError.
+
+    classes       the eight-class semantic map, one-hot
+    ventricles    the mask of the ventricles alone
+    """
+    check_conditions([name])
+    hot = one_hot(classes)
+    return hot if name == "classes" else hot[VENTRICLES - 1 : VENTRICLES]
+
+
+def check_conditions(names: Sequence[str]) -> None:
+    """Raise VCMError for a condition that does not exist, or for none."""
+    unknown = [name for name in names if name not in CONDITION_CHANNELS]
+    if unknown or not names:
+        raise VCMError(
+            f"conditions is [{', '.join(names)}]: name one or more of {', '.join(CONDITION_CHANNELS)}."
+        )
 
 
 def as_contrast(classes: Volume) -> Volume:

@@ -6,7 +6,9 @@ scaled to 0..1 by the ranges seen in training, as BrainLDM does (arXiv 2209.0716
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from vcm.errors import VCMError
 
@@ -39,3 +41,25 @@ def refuse_outside(values: Mapping[str, float], ranges: Ranges) -> None:
                 f"{name} is {values[name]:.4g} {UNITS[name]}, outside the {low:.4g} to {high:.4g} "
                 f"seen in training: choose a value inside, or add --allow-extrapolation."
             )
+
+
+def fit_expected_volumes(
+    sex: Sequence[float], age: Sequence[float], ventricular: Sequence[float], brain: Sequence[float]
+) -> dict[str, list[float]]:
+    """Least squares of log volume on (1, sex, age) over training subjects; volumes in mL.
+
+    Returns the three coefficients for each volume: what a user who gives age and sex alone means.
+    """
+    design = np.stack([np.ones(len(age)), sex, age], axis=1)
+    volumes = {"ventricular_volume": ventricular, "brain_volume": brain}
+    return {
+        name: [float(c) for c in np.linalg.lstsq(design, np.log(values), rcond=None)[0]]
+        for name, values in volumes.items()
+    }
+
+
+def expected_volumes(
+    sex: float, age: float, coefficients: Mapping[str, Sequence[float]]
+) -> dict[str, float]:
+    """Ventricular and brain volume [mL] expected at that sex (0 F, 1 M) and age [years]."""
+    return {name: float(np.exp(a + b * sex + c * age)) for name, (a, b, c) in coefficients.items()}

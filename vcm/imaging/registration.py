@@ -21,10 +21,11 @@ def common_template() -> Volume:
     return Volume(np.asarray(image.dataobj, np.float32), np.asarray(image.affine), source="MNI152")
 
 
-def align_rigid(brain: Volume, seed: int = 0) -> NDArray[np.float64]:
+def align_rigid(brain: Volume, seed: int = 1) -> NDArray[np.float64]:
     """Rigid transform (4, 4), scan world -> common world, RAS+ [mm], of a brain-only image.
 
     Mattes mutual information, 4 mm then 2 mm, one thread and a fixed seed: the same every time.
+    The seed must not be 0, which SimpleITK takes for the time of day.
     """
     import SimpleITK as sitk
 
