@@ -1,7 +1,9 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 SHARED = Path(os.environ.get("VCM_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -11,3 +13,62 @@ def real_scans() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"real scans are not at {SHARED}; set VCM_TEST_DATA")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    """A pipeline of random weights and few channels on the real grid, saved as one folder."""
+    from vcm.diffusion.sampling import make_scheduler
+    from vcm.imaging.dataset import model_grid
+    from vcm.nets.autoencoder import LatentAutoencoder
+    from vcm.nets.denoiser import LatentDenoiser
+    from vcm.nets.vcm import VolumetricConditioningModule
+    from vcm.pipeline import VCMPipeline
+
+    torch.manual_seed(0)
+    autoencoder = LatentAutoencoder((8, 16), 4, groups=2, patch=4)
+    denoiser = LatentDenoiser(
+        4, channels=(8, 8), head_channels=(0, 8), groups=2, res_blocks=1, latent_shape=(10, 14, 10)
+    )
+    module = VolumetricConditioningModule(
+        4, (8,), (8,), 1, 2, 4, (8, 8), 1, (False, True), (8, 8), 2, 8, 8, "none"
+    )
+    torch.nn.init.normal_(module.mlp_beta.weight, std=0.1)
+    torch.nn.init.normal_(autoencoder.synthesis.weight, std=0.1)
+    torch.nn.init.constant_(autoencoder.synthesis.bias, 0.4)
+    grid = model_grid()
+    pipeline = VCMPipeline(
+        autoencoder, denoiser, make_scheduler("ddim"), module,
+        conditions=["classes"],
+        covariate_ranges={
+            "sex": (0, 1), "age": (20, 80), "ventricular_volume": (5, 110),
+            "brain_volume": (900, 1900),
+        },
+        population={
+            "typical_age": 50.0,
+            "expected_volumes": {
+                "ventricular_volume": [2.5, 0.1, 0.01], "brain_volume": [7.1, 0.1, -0.002],
+            },
+        },
+        grid={"shape": list(grid.shape), "affine": grid.affine.tolist()},
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def head_map() -> tuple[np.ndarray, np.ndarray]:
+    """(eight-class map, affine) cut from the MNI152 template that nilearn ships, by intensity."""
+    from scipy.ndimage import binary_erosion
+
+    from vcm.imaging.registration import common_template
+
+    template = common_template()
+    brain = template.data > 0.15
+    classes = np.where(brain, 7, 0)
+    classes[brain & (template.data > 0.45)] = 2
+    classes[brain & (template.data > 0.75)] = 1
+    deep = binary_erosion(brain, iterations=12)
+    classes[deep & (template.data < 0.45)] = 3
+    return classes.astype(np.uint8), template.affine

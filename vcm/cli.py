@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,10 +16,92 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+#: Newer versions of typer carry a click of their own, so its classes are reached through typer.
+_USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
+
 
 @app.callback()
 def _root() -> None:
     """Steer a frozen 3D diffusion model of brain MRI with a Volumetric Conditioning Module."""
+
+
+@app.command()
+def synthesize(
+    condition: Annotated[
+        Path | None, typer.Argument(help="Label map (NIfTI); the result lies on its voxels.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for volumes, sidecars and the picture.")] = Path(
+        "synthetic"
+    ),
+    model: Annotated[
+        str, typer.Option(help="Name of an embedded model, or a folder.")
+    ] = "brain2mm",
+    age: Annotated[float | None, typer.Option(help="Years.")] = None,
+    sex: Annotated[str | None, typer.Option(help="F or M.")] = None,
+    ventricular_volume: Annotated[float | None, typer.Option(help="mL.")] = None,
+    brain_volume: Annotated[
+        float | None, typer.Option(help="mL, without ventricles and CSF.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="One volume per seed: 0-3 or 1,5,9.")] = "0",
+    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 50,
+    scheduler: Annotated[str, typer.Option(help="ddim | ddpm | dpm++ | unipc | euler.")] = "ddim",
+    conditioning_scale: Annotated[float, typer.Option(help="Strength of the module.")] = 1.0,
+    control_guidance_start: Annotated[
+        float, typer.Option(help="Fraction of the steps at which the module sets in.")
+    ] = 0.0,
+    control_guidance_end: Annotated[
+        float, typer.Option(help="Fraction of the steps at which it stops.")
+    ] = 1.0,
+    labels: Annotated[
+        str, typer.Option(help="auto | dlmuse | freesurfer | vcm8 | a YAML table.")
+    ] = "auto",
+    uncontrolled: Annotated[
+        bool, typer.Option("--uncontrolled", help="Sample the frozen model alone.")
+    ] = False,
+    model_grid: Annotated[
+        bool, typer.Option("--model-grid", help="Write each volume on the model's grid too.")
+    ] = False,
+    allow_extrapolation: Annotated[
+        bool, typer.Option("--allow-extrapolation", help="Take covariates outside the range seen.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto | cpu | cuda | cuda:1 | mps.")] = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan with expected time and memory.")
+    ] = False,
+) -> None:
+    """Make T1-weighted brains that obey a label map, one per seed, on the map's own voxels."""
+    from rich.console import Console
+
+    from vcm.tasks.synthesize import Synthesis, describe, resolve
+    from vcm.tasks.synthesize import synthesize as run
+
+    config = Synthesis(
+        condition, out, model, labels, age, sex, ventricular_volume, brain_volume,
+        parse_seeds(seeds), steps, scheduler, conditioning_scale, control_guidance_start,
+        control_guidance_end, uncontrolled, model_grid, allow_extrapolation, device,
+    )  # fmt: skip
+    if dry_run:
+        for name, value in describe(resolve(config)).items():
+            typer.echo(f"{name:>18}  {value}")
+        return
+    for path in run(config, ["vcm", *sys.argv[1:]], Console(stderr=True)):
+        typer.echo(path)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """'0-3' or '1,5,9' -> whole numbers, each once. Raises VCMError."""
+    from vcm.errors import VCMError
+
+    try:
+        seeds: list[int] = []
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            seeds += range(int(first), int(last or first) + 1)
+    except ValueError:
+        seeds = []
+    if not seeds:
+        raise VCMError(f"--seeds is '{text}': write whole numbers such as 0-3 or 1,5,9.")
+    return list(dict.fromkeys(seeds))
 
 
 @app.command()
@@ -85,7 +167,8 @@ def diffusion(
 @app.command()
 def train(
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="key=value, for instance data=[PREPARED] model=FOLDER.")
+        list[str] | None,
+        typer.Argument(help="key=value, for instance data=[PREPARED] model=FOLDER."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML configuration.")] = None,
 ) -> None:
@@ -99,11 +182,21 @@ def train(
 
 
 def main() -> None:
-    """Entry point. A VCMError becomes one sentence on stderr and exit code 2."""
+    """Entry point. A VCMError or a wrong usage becomes one sentence on stderr and exit code 2."""
     from vcm.errors import VCMError
 
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)
     except VCMError as error:
-        typer.echo(f"vcm: {error}", err=True)
-        sys.exit(2)
+        _refuse(str(error))
+    except _USAGE_ERROR as error:
+        sentence = error.format_message()
+        _refuse(f"{sentence} See vcm COMMAND --help." if sentence else "")
+    except typer.Abort:
+        sys.exit(130)
+
+
+def _refuse(sentence: str) -> None:
+    if sentence:
+        typer.echo(f"vcm: {sentence}", err=True)
+    sys.exit(2)

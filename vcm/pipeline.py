@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import DiffusionPipeline
@@ -37,12 +37,16 @@ class VCMPipeline(DiffusionPipeline):
     autoencoder, denoiser   frozen
     scheduler               any diffusers scheduler that takes epsilon over the same 1000 steps
     module                  None: the frozen model alone, as `vcm pretrain diffusion` leaves it
+    conditions              names of what its encoders read, in their order
     covariate_ranges        least and greatest value seen in training, by covariate, in its unit
+    population              of the training subjects: "typical_age" [years] and "expected_volumes",
+                            see vcm.imaging.covariates.expected_volumes
+    grid                    "shape" and "affine" (voxel -> common space, RAS+ [mm]) of its volumes
     """
 
     model_cpu_offload_seq = "module->denoiser->autoencoder"
-    _optional_components = ["module"]
-    _callback_tensor_inputs = ["latents"]
+    _optional_components: ClassVar = ["module"]
+    _callback_tensor_inputs: ClassVar = ["latents"]
 
     def __init__(
         self,
@@ -50,14 +54,22 @@ class VCMPipeline(DiffusionPipeline):
         denoiser: LatentDenoiser,
         scheduler: Any,
         module: VolumetricConditioningModule | None = None,
+        conditions: Any = None,
         covariate_ranges: Any = None,
+        population: Any = None,
+        grid: Any = None,
     ) -> None:
         super().__init__()
         self.register_modules(
             autoencoder=autoencoder, denoiser=denoiser, scheduler=scheduler, module=module
         )
         ranges: Any = {name: list(pair) for name, pair in (covariate_ranges or {}).items()}
-        self.register_to_config(covariate_ranges=ranges)
+        self.register_to_config(
+            conditions=list(conditions or []),
+            covariate_ranges=ranges,
+            population=dict(population or {}),
+            grid=dict(grid or {}),
+        )
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
@@ -186,4 +198,3 @@ def _count(
     if len(set(counts.values())) > 1:
         raise VCMError(f"The numbers of volumes disagree ({counts}): give one number throughout.")
     return next(iter(counts.values()), 1)
-

@@ -6,18 +6,21 @@ random affine, so that few scans teach more than few positions and sizes.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.spatial.array import Affine
 from rich.progress import track
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vcm.errors import VCMError
 from vcm.imaging import covariates
-from vcm.imaging.conditions import one_hot
 from vcm.imaging.covariates import COVARIATES, Ranges
 from vcm.imaging.dataset import Subject
 from vcm.nets.autoencoder import LatentAutoencoder
@@ -77,15 +80,14 @@ class LatentSet:
     def draw_conditioned(
         self, count: int, draws: int, random: np.random.Generator
     ) -> tuple[Tensor, ...]:
-        """One-hot condition (B, 8, X, Y, Z); z_0, noise (B, R, C, x, y, z), time (B, R) of R
-        `draws` per condition; unit covariates (B, 4)."""
+        """Classes (B, X, Y, Z); z_0, noise (B, R, C, x, y, z), time (B, R) of R `draws` per
+        condition; unit covariates (B, 4)."""
         if self.classes is None:
             raise VCMError("The training scans have no label maps: give a set with *_dseg.nii.gz.")
         index = self._pick(count, random)
-        maps = [one_hot(self.classes[int(i)].numpy()) for i in index]
         noised = self._noised(index.repeat_interleave(draws), random)
         own = (x.unflatten(0, (count, draws)) for x in noised)
-        return torch.from_numpy(np.stack(maps)), *own, self.covariates[index]
+        return self.classes[index], *own, self.covariates[index]
 
     def spread(self) -> Tensor:
         """(C, x, y, z): root of the mean square of z_0 at each position, at least 0.02."""
@@ -104,16 +106,39 @@ class LatentSet:
         return z, noise, torch.from_numpy(random.random(len(index)))
 
 
-@torch.inference_mode()
 def encode_subjects(
     net: LatentAutoencoder,
     subjects: list[Subject],
     ranges: Ranges,
     copies: int,
     seed: int,
-    with_classes: bool = False,
+    cache: str = "",
 ) -> LatentSet:
-    """Encode every subject `copies` times; all covariates must be known."""
+    """Encode every subject `copies` times; all covariates must be known.
+
+    With `cache`, a folder, the result is kept there under a name made of the autoencoder's weights,
+    the scans, the ranges, copies and seed, so that a stale one is never found. Class maps are part
+    of the set where every subject has one.
+    """
+    key = _key(net, subjects, ranges, copies, seed)
+    kept = Path(cache) / f"latents-{key}.safetensors"
+    if cache and kept.is_file():
+        tensors = load_file(kept)
+    else:
+        tensors = _encode(net, subjects, ranges, copies, seed)
+        if cache:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            part = kept.with_name(f".part-{os.getpid()}-{kept.name}")
+            save_file(tensors, part)
+            part.replace(kept)
+    return LatentSet(**tensors | {"classes": tensors.get("classes")})
+
+
+@torch.inference_mode()
+def _encode(
+    net: LatentAutoencoder, subjects: list[Subject], ranges: Ranges, copies: int, seed: int
+) -> dict[str, Tensor]:
+    with_classes = all(subject.has_classes for subject in subjects)
     mus, sigmas, values, maps = [], [], [], []
     for number, subject in enumerate(track(subjects, "Encoding")):
         image = torch.from_numpy(subject.image())[None]
@@ -128,12 +153,25 @@ def encode_subjects(
             values.append(unit_covariates(subject, ranges, motion.volume_factor))
             if classes is not None:
                 maps.append(motion.move(classes, "nearest")[0])
-    return LatentSet(
-        torch.stack(mus),
-        torch.stack(sigmas),
-        torch.tensor(values),
-        torch.stack(maps) if maps else None,
-    )
+    tensors = {
+        "mu": torch.stack(mus),
+        "sigma": torch.stack(sigmas),
+        "covariates": torch.tensor(values),
+    }
+    return tensors | ({"classes": torch.stack(maps)} if maps else {})
+
+
+def _key(
+    net: LatentAutoencoder, subjects: list[Subject], ranges: Ranges, copies: int, seed: int
+) -> str:
+    digest = hashlib.sha256(repr((ranges, copies, seed)).encode())
+    for name, tensor in net.state_dict().items():
+        digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
+    for subject in subjects:
+        digest.update(repr((subject.subject, subject.age, subject.sex)).encode())
+        for path in (subject.image_file, subject.classes_file):
+            digest.update(path.read_bytes() if path.is_file() else b"absent")
+    return digest.hexdigest()[:20]
 
 
 def unit_covariates(subject: Subject, ranges: Ranges, volume_factor: float = 1.0) -> list[float]:
@@ -162,9 +200,23 @@ def trained_ranges(subjects: list[Subject]) -> dict[str, tuple[float, float]]:
     for name in COVARIATES[1:]:
         known = [float(v) for v in (getattr(s, name) for s in subjects) if v is not None]
         if not known or min(known) == max(known):
-            raise VCMError(f"The training subjects do not vary in {name}: it cannot be a covariate.")
+            raise VCMError(
+                f"The training subjects do not vary in {name}: it cannot be a covariate."
+            )
         ranges[name] = (min(known), max(known))
     return ranges
+
+
+def describe_population(subjects: list[Subject]) -> dict[str, object]:
+    """What is assumed where a user says nothing: typical age, volumes expected at age and sex."""
+    sex = [covariates.sex_number(s.sex) or 0.0 for s in subjects]
+    age, ventricular, brain = (
+        [float(getattr(s, name) or np.nan) for s in subjects] for name in COVARIATES[1:]
+    )
+    return {
+        "typical_age": float(np.median(age)),
+        "expected_volumes": covariates.fit_expected_volumes(sex, age, ventricular, brain),
+    }
 
 
 def _triple(values: np.ndarray) -> tuple[float, float, float]:

@@ -26,9 +26,6 @@ from vcm.imaging.picture import mosaic
 from vcm.imaging.registration import align_rigid
 from vcm.imaging.volume import Volume, read_label_map, read_volume, write_volume
 
-#: A brain outside this range [mL] was not masked, or not aligned.
-PLAUSIBLE_BRAIN = (600.0, 2300.0)
-
 COLUMNS = ["participant_id", "split", "age", "sex", "ventricular_volume", "brain_volume"]
 
 
@@ -101,7 +98,7 @@ def prepare_scan(scan: Scan, out: Path, labels: str) -> PreparedScan:
     moved = to_model_grid(image, grid, to_common, order=1)
     inside = to_model_grid(image.with_data(mask.astype(np.float32)), grid, to_common, order=1) > 0.5
     volume_ml = float(inside.sum()) * grid.voxel_volume
-    low, high = PLAUSIBLE_BRAIN
+    low, high = conditions.PLAUSIBLE_BRAIN
     if not low < volume_ml < high:
         raise VCMError(
             f"{scan.image.name} has {volume_ml:.0f} mL inside its brain mask, expected {low:.0f} to "

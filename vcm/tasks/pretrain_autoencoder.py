@@ -22,9 +22,15 @@ from vcm.tasks.training import TrainingRun, TrainingSchedule
 
 @dataclass
 class AutoencoderTraining(TrainingSchedule):
-    """Configuration of `vcm pretrain autoencoder`. Sizes in voxels."""
+    """Configuration of `vcm pretrain autoencoder`. Sizes in voxels.
+
+    start    folder of an autoencoder of the same sizes to begin with, instead of components
+    crop     edge of the crops; 0 trains on whole volumes, whose group statistics are those that
+             encoding and decoding meet later
+    """
 
     data: list[str] = field(default_factory=list)
+    start: str = ""
     out: str = "runs/autoencoder"
     channels: list[int] = field(default_factory=lambda: [96, 192])
     latent_channels: int = 64
@@ -68,7 +74,10 @@ def pretrain_autoencoder(config: AutoencoderTraining) -> dict[str, float]:
         config.patch,
         (x, y, z),
     )
-    net.fit_blocks(_blocks(images, factor))
+    if config.start:
+        net.load_state_dict(LatentAutoencoder.from_pretrained(config.start).state_dict())
+    else:
+        net.fit_blocks(_blocks(images, factor))
     net.net.to(memory_format=torch.channels_last_3d)
     objective = AutoencoderObjective(net, config.mse_weight, config.kl_weight)
     run = TrainingRun(config, net, objective)
@@ -118,11 +127,12 @@ def _crops(images: Tensor, config: AutoencoderTraining, random: np.random.Genera
     """Random crops that keep `margin` voxels from the border, mirrored half of the time."""
     crops = []
     for _ in range(config.batch_size):
-        image = images[random.integers(len(images))]
-        last = [n - config.crop - config.margin for n in image.shape[1:]]
-        corner = [int(random.integers(min(config.margin, n), max(n, 0) + 1)) for n in last]
-        x, y, z = (slice(c, c + config.crop) for c in corner)
-        crop = image[:, x, y, z]
+        crop = images[random.integers(len(images))]
+        if config.crop:
+            last = [n - config.crop - config.margin for n in crop.shape[1:]]
+            corner = [int(random.integers(min(config.margin, n), max(n, 0) + 1)) for n in last]
+            x, y, z = (slice(c, c + config.crop) for c in corner)
+            crop = crop[:, x, y, z]
         crops.append(crop.flip(1) if random.random() < 0.5 else crop)
     return torch.stack(crops)
 

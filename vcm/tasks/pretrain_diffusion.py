@@ -17,23 +17,34 @@ from torch import Tensor, nn
 
 from vcm.diffusion.sampling import make_scheduler, sample
 from vcm.errors import VCMError
-from vcm.imaging.dataset import load_prepared
+from vcm.imaging.dataset import load_prepared, model_grid
 from vcm.imaging.picture import mosaic
 from vcm.nets.autoencoder import LatentAutoencoder
 from vcm.nets.denoiser import LatentDenoiser
 from vcm.pipeline import VCMPipeline
-from vcm.tasks.latent_set import LatentSet, encode_subjects, trained_ranges, with_covariates
+from vcm.tasks.latent_set import (
+    LatentSet,
+    describe_population,
+    encode_subjects,
+    trained_ranges,
+    with_covariates,
+)
 from vcm.tasks.training import Draw, TrainingRun, TrainingSchedule
 
 
 @dataclass
 class DiffusionTraining(TrainingSchedule):
-    """Configuration of `vcm pretrain diffusion`; start: a denoiser to begin with, if any."""
+    """Configuration of `vcm pretrain diffusion`.
+
+    start    folder of a denoiser to begin with, if any
+    cache    folder where encoded scans are kept for the next run
+    """
 
     data: list[str] = field(default_factory=list)
     autoencoder: str = ""
     start: str = ""
     out: str = "runs/diffusion"
+    cache: str = "runs/latents"
     copies: int = 5
     channels: list[int] = field(default_factory=lambda: [128, 128])
     attention: list[bool] = field(default_factory=lambda: [False, True])
@@ -93,17 +104,24 @@ def pretrain_diffusion(config: DiffusionTraining) -> dict[str, float]:
     run = TrainingRun(config, net, objective)
 
     def prepare() -> Draw:
-        known = encode_subjects(autoencoder, subjects, ranges, config.copies, config.seed)
+        known = encode_subjects(
+            autoencoder, subjects, ranges, config.copies, config.seed, config.cache
+        )
         net.spread.copy_(known.spread())
         return lambda random: known.draw(config.batch_size, random)
 
     run.fit(prepare)
-    scheduler = make_scheduler("ddim")
-    VCMPipeline(autoencoder, net, scheduler, covariate_ranges=ranges).save_pretrained(
-        run.folder / "model"
-    )
+    grid = model_grid()
+    VCMPipeline(
+        autoencoder,
+        net,
+        make_scheduler("ddim"),
+        covariate_ranges=ranges,
+        population=describe_population(subjects),
+        grid={"shape": list(grid.shape), "affine": grid.affine.tolist()},
+    ).save_pretrained(run.folder / "model")
     held_out = with_covariates(load_prepared(*config.data, split="test"))
-    test = encode_subjects(autoencoder, held_out, ranges, 1, config.seed)
+    test = encode_subjects(autoencoder, held_out, ranges, 1, config.seed, config.cache)
     _draw_samples(net, autoencoder, test, run.folder / "samples.png")
     return _measure(objective, test)
 

@@ -10,28 +10,31 @@ paper's loss. w_c follows how strongly latent channel c shows in the image.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vcm.errors import VCMError
-from vcm.imaging.conditions import NUMBER_OF_CLASSES
+from vcm.imaging.conditions import CONDITION_CHANNELS, as_condition, check_conditions
 from vcm.imaging.dataset import load_prepared
 from vcm.nets.denoiser import LatentDenoiser
 from vcm.nets.vcm import VolumetricConditioningModule
-from vcm.pipeline import VCMPipeline
 from vcm.tasks.latent_set import LatentSet, encode_subjects, with_covariates
 from vcm.tasks.training import Draw, TrainingRun, TrainingSchedule
+from vcm.weights import load_pipeline
 
 
 @dataclass
 class ModuleTraining(TrainingSchedule):
     """Configuration of `vcm train`.
 
-    model         folder of the frozen model, as `vcm pretrain diffusion` leaves it
+    model         the frozen model: an embedded one by name, or a folder from `vcm pretrain diffusion`
+    conditions    one or more of vcm.imaging.conditions.CONDITION_CHANNELS, an encoder for each
+    drop          with several, the share of times that one is left out of a sample (modality latent
+                  drop; the paper gives no rate), never all of them
     draws         noises and times per condition and step; its features are computed once for them
     penalty       lambda of the loss
     encoder_*, unet_*, head_*   sizes of VolumetricConditioningModule
@@ -40,6 +43,9 @@ class ModuleTraining(TrainingSchedule):
     data: list[str] = field(default_factory=list)
     model: str = ""
     out: str = "runs/module"
+    cache: str = "runs/latents"
+    conditions: list[str] = field(default_factory=lambda: ["classes"])
+    drop: float = 0.3
     copies: int = 5
     draws: int = 4
     penalty: float = 0.0
@@ -60,27 +66,35 @@ class ModuleTraining(TrainingSchedule):
 
 
 class ModuleObjective(nn.Module):
-    """Conditions (B, 8, X, Y, Z) with R draws each -> losses of the steered prediction."""
+    """Class maps (B, X, Y, Z) with R draws each -> losses of the steered prediction."""
 
     def __init__(
         self,
         module: VolumetricConditioningModule,
         frozen: LatentDenoiser,
         channel_weight: Tensor,
+        conditions: Sequence[str],
         penalty: float = 0.0,
     ) -> None:
         super().__init__()
         self.module, self.frozen = module, frozen
         self.frozen.requires_grad_(False)
-        self.penalty = penalty
+        self.conditions, self.penalty = conditions, penalty
         self.register_buffer("weight", channel_weight[:, None, None, None], persistent=False)
 
     def forward(
-        self, condition: Tensor, z: Tensor, noise: Tensor, time: Tensor, covariates: Tensor
+        self,
+        classes: Tensor,
+        z: Tensor,
+        noise: Tensor,
+        time: Tensor,
+        covariates: Tensor,
+        keep: Tensor,
     ) -> dict[str, Tensor]:
-        """z, noise (B, R, C, x, y, z), time 0..1 (B, R), covariates (B, 4)."""
+        """z, noise (B, R, C, x, y, z), time 0..1 (B, R), covariates (B, 4), keep (B, K) bool."""
         draws = z.shape[1]
-        features = self.module.encode([condition]).repeat_interleave(draws, 0)
+        volumes = [self._volumes(name, classes) for name in self.conditions]
+        features = self.module.encode(volumes, keep).repeat_interleave(draws, 0)
         z, noise, time = z.flatten(0, 1), noise.flatten(0, 1), time.flatten()
         t = (time * self.frozen.config.timesteps).long()
         z_t = self.frozen.add_noise(z, noise, t)
@@ -101,6 +115,18 @@ class ModuleObjective(nn.Module):
             "change": change.detach(),
         }
 
+    def _volumes(self, name: str, classes: Tensor) -> Tensor:
+        maps = [as_condition(name, one) for one in classes.cpu().numpy()]
+        return torch.from_numpy(np.stack(maps)).to(classes.device)
+
+
+def draw_keep(count: int, conditions: int, drop: float, random: np.random.Generator) -> Tensor:
+    """(B, K) bool: each condition is dropped with probability `drop`, but never all of a sample."""
+    keep = random.random((count, conditions)) >= drop
+    spared = random.integers(conditions, size=count)
+    keep[~keep.any(1), spared[~keep.any(1)]] = True
+    return torch.from_numpy(keep)
+
 
 def train(config: ModuleTraining) -> dict[str, float]:
     """Train, save the whole pipeline in out/model, then measure the loss on the split `test`."""
@@ -109,11 +135,12 @@ def train(config: ModuleTraining) -> dict[str, float]:
             "No data or no model is given: add data=[FOLDER] with a folder written by vcm prepare, "
             "and model=FOLDER with the frozen model that the module is to steer."
         )
+    check_conditions(config.conditions)
     pipeline = load_pipeline(config.model)
     subjects = with_covariates(load_prepared(*config.data, split="train"))
     module = VolumetricConditioningModule(
         latent_channels=pipeline.latent_shape[0],
-        condition_channels=(NUMBER_OF_CLASSES,),
+        condition_channels=tuple(CONDITION_CHANNELS[name] for name in config.conditions),
         encoder_channels=tuple(config.encoder_channels),
         encoder_res_blocks=config.encoder_res_blocks,
         encoder_groups=config.encoder_groups,
@@ -130,38 +157,45 @@ def train(config: ModuleTraining) -> dict[str, float]:
     module.to(memory_format=torch.channels_last_3d)
     pipeline.denoiser.net.to(memory_format=torch.channels_last_3d)
     weight = pipeline.autoencoder.channel_weight()
-    objective = ModuleObjective(module, pipeline.denoiser, weight, config.penalty)
+    objective = ModuleObjective(
+        module, pipeline.denoiser, weight, config.conditions, config.penalty
+    )
     run = TrainingRun(config, module, objective)
 
     def encode(chosen: str, copies: int) -> LatentSet:
         known = subjects if chosen == "train" else load_prepared(*config.data, split=chosen)
         return encode_subjects(
-            pipeline.autoencoder, with_covariates(known), pipeline.ranges, copies, config.seed, True
+            pipeline.autoencoder,
+            with_covariates(known),
+            pipeline.ranges,
+            copies,
+            config.seed,
+            config.cache,
         )
 
     def prepare() -> Draw:
         known = encode("train", config.copies)
-        return lambda random: known.draw_conditioned(config.batch_size, config.draws, random)
+        return lambda random: _draw(known, config, config.drop, random)
 
     run.fit(prepare)
-    VCMPipeline(
-        pipeline.autoencoder, pipeline.denoiser, pipeline.scheduler, module, pipeline.ranges
-    ).save_pretrained(run.folder / "model")
-    return _measure(objective, encode("test", 1), config.draws)
+    pipeline.register_modules(module=module)
+    pipeline.register_to_config(conditions=list(config.conditions))
+    pipeline.save_pretrained(run.folder / "model")
+    return _measure(objective, encode("test", 1), config)
 
 
-def load_pipeline(folder: str) -> VCMPipeline:
-    """A pipeline from a local folder. Raises VCMError if there is none."""
-    if not (Path(folder) / "model_index.json").is_file():
-        raise VCMError(
-            f"{folder} holds no model (model_index.json): give a folder written by vcm pretrain "
-            "diffusion or vcm train."
-        )
-    return VCMPipeline.from_pretrained(folder)
+def _draw(
+    known: LatentSet, config: ModuleTraining, drop: float, random: np.random.Generator
+) -> tuple[Tensor, ...]:
+    drawn = known.draw_conditioned(config.batch_size, config.draws, random)
+    return *drawn, draw_keep(config.batch_size, len(config.conditions), drop, random)
 
 
 @torch.inference_mode()
-def _measure(objective: ModuleObjective, test: LatentSet, draws: int) -> dict[str, float]:
+def _measure(
+    objective: ModuleObjective, test: LatentSet, config: ModuleTraining
+) -> dict[str, float]:
+    """Mean losses over fixed draws with every condition present."""
     random = np.random.default_rng(0)
-    losses = [objective(*test.draw_conditioned(2, draws, random)) for _ in range(24)]
+    losses = [objective(*_draw(test, config, 0.0, random)) for _ in range(24)]
     return {name: float(torch.stack([x[name] for x in losses]).mean()) for name in losses[0]}

@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from vcm.errors import VCMError
 
-
 #: Makes one global batch from a generator that depends on seed and step alone.
 Draw = Callable[[np.random.Generator], tuple[Tensor, ...]]
 

@@ -1,0 +1,113 @@
+import pytest
+import torch
+
+from vcm.diffusion.sampling import make_scheduler
+from vcm.errors import VCMError
+from vcm.weights import load_pipeline
+
+MIDDLE = torch.full((1, 4), 0.5)
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_model):
+    return load_pipeline(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def condition():
+    numbers = torch.randint(0, 8, (1, 1, 80, 112, 80), generator=torch.Generator().manual_seed(5))
+    return torch.cat([(numbers == n).float() for n in range(8)], 1)
+
+
+def seeds(*numbers):
+    return [torch.Generator().manual_seed(n) for n in numbers]
+
+
+def latents(pipeline, conditions, generator, **options):
+    options = {"num_inference_steps": 3, "output_type": "latent"} | options
+    return pipeline(conditions, MIDDLE, generator=generator, **options).volumes
+
+
+def test_a_sample_is_the_same_alone_and_among_others(pipeline, condition):
+    together = latents(pipeline, condition, seeds(3, 4))
+    assert torch.equal(together[1:], latents(pipeline, condition, seeds(4)))
+    assert not torch.equal(together[0], together[1])
+
+
+def test_a_saved_pipeline_computes_the_same(pipeline, condition, tmp_path):
+    pipeline.save_pretrained(tmp_path)
+    again = load_pipeline(tmp_path)
+    assert again.config.conditions == ["classes"]
+    assert again.ranges == pipeline.ranges
+    before, after = (latents(p, condition, seeds(0)) for p in (pipeline, again))
+    assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize(
+    "off", [{"conditioning_scale": 0.0}, {"control_guidance_end": 0.0}, {"control_guidance_start": 1.0}]
+)
+def test_a_module_that_does_not_act_leaves_the_frozen_model(pipeline, condition, off):
+    frozen = latents(pipeline, None, seeds(0))
+    torch.testing.assert_close(latents(pipeline, condition, seeds(0), **off), frozen)
+    assert not torch.allclose(latents(pipeline, condition, seeds(0)), frozen, atol=1e-3)
+
+
+def test_the_window_of_the_module_is_in_fractions_of_the_steps(pipeline, condition, monkeypatch):
+    acted = []
+    forward = type(pipeline.module).forward
+    monkeypatch.setattr(
+        type(pipeline.module), "forward",
+        lambda self, z, raw, t, *rest: acted.append(int(t)) or forward(self, z, raw, t, *rest),
+    )  # fmt: skip
+    window = {"control_guidance_start": 0.25, "control_guidance_end": 0.75}
+    latents(pipeline, condition, seeds(0), num_inference_steps=4, **window)
+    assert acted == pipeline.scheduler.timesteps.tolist()[1:3]
+
+
+def test_the_condition_is_encoded_once(pipeline, condition, monkeypatch):
+    calls = []
+    encode = type(pipeline.module).encode
+    monkeypatch.setattr(
+        type(pipeline.module), "encode", lambda self, *given: calls.append(1) or encode(self, *given)
+    )
+    latents(pipeline, condition, seeds(0, 1))
+    assert len(calls) == 1
+
+
+def test_latents_given_are_the_noise_to_begin_with(pipeline, condition):
+    noise = torch.randn((1, *pipeline.latent_shape), generator=seeds(7)[0])
+    drawn = latents(pipeline, condition, seeds(7))
+    assert torch.equal(latents(pipeline, condition, None, latents=noise), drawn)
+
+
+def test_the_callback_sees_every_step_and_may_replace_the_latents(pipeline):
+    seen = []
+
+    def at_end(_, i, t, given):
+        seen.append((i, int(t)))
+        return {"latents": torch.zeros_like(given["latents"])} if i == 2 else {}
+
+    result = latents(pipeline, None, seeds(0), callback_on_step_end=at_end)
+    assert [i for i, _ in seen] == [0, 1, 2]
+    assert not result.any()
+
+
+@pytest.mark.parametrize("name", ["ddim", "ddpm", "dpm++", "unipc", "euler"])
+def test_every_scheduler_gives_finite_volumes_in_0_to_1(tiny_model, condition, name):
+    own = load_pipeline(tiny_model)
+    own.scheduler = make_scheduler(name)
+    volumes = own(
+        condition, MIDDLE, generator=seeds(0), num_inference_steps=3, output_type="np"
+    ).volumes
+    assert volumes.shape == (1, 1, 80, 112, 80)
+    assert 0 <= volumes.min() < volumes.max() <= 1
+
+
+def test_numbers_that_disagree_are_refused(pipeline):
+    with pytest.raises(VCMError, match="disagree"):
+        latents(pipeline, None, seeds(0, 1), num_volumes=3)
+
+
+def test_an_unknown_model_names_the_embedded_ones(tmp_path):
+    with pytest.raises(VCMError, match="neither embedded"):
+        load_pipeline(tmp_path)

@@ -1,0 +1,304 @@
+"""Synthesize: a condition becomes volumes that obey it, on the condition's own voxels.
+
+Read and align the condition, settle the covariates, encode the condition once, denoise one latent
+per seed, decode, bring each volume back, and write it with all that repeats it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+
+from vcm import __version__
+from vcm.diffusion.sampling import make_scheduler
+from vcm.errors import VCMError
+from vcm.imaging import covariates
+from vcm.imaging.conditions import as_condition
+from vcm.imaging.covariates import COVARIATES, UNITS
+from vcm.imaging.dataset import write_json
+from vcm.imaging.picture import outlined
+from vcm.imaging.volume import Grid, Volume, write_volume
+from vcm.pipeline import VCMPipeline
+from vcm.tasks.placing import PlacedCondition, nowhere, place_label_map
+from vcm.tasks.provenance import synthetic_mark, versions
+from vcm.weights import fingerprint, load_pipeline, model_folder, sha256
+
+
+@dataclass
+class Synthesis:
+    """Configuration of `vcm synthesize`. Ages in years, volumes in mL; None: see `settle`."""
+
+    condition: Path | None = None
+    out: Path = Path("synthetic")
+    model: str = "brain2mm"
+    labels: str = "auto"
+    age: float | None = None
+    sex: str | None = None
+    ventricular_volume: float | None = None
+    brain_volume: float | None = None
+    seeds: list[int] = field(default_factory=lambda: [0])
+    steps: int = 50
+    scheduler: str = "ddim"
+    conditioning_scale: float = 1.0
+    control_guidance_start: float = 0.0
+    control_guidance_end: float = 1.0
+    uncontrolled: bool = False
+    model_grid: bool = False
+    allow_extrapolation: bool = False
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Covariate:
+    """One value, in its unit, and where it comes from: given, condition or population."""
+
+    value: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything decided before the first step."""
+
+    config: Synthesis
+    pipeline: VCMPipeline
+    place: PlacedCondition
+    covariates: dict[str, Covariate]
+    device: torch.device
+
+    @property
+    def steered(self) -> bool:
+        """Whether the module acts."""
+        return self.place.classes is not None and not self.config.uncontrolled
+
+    @property
+    def stem(self) -> str:
+        """First part of every file name."""
+        name = self.config.condition.name if self.config.condition else "uncontrolled"
+        return name.removesuffix(".gz").removesuffix(".nii")
+
+
+def synthesize(config: Synthesis, command: list[str], console: Console) -> list[Path]:
+    """Write one volume per seed; returns their paths. Raises VCMError before anything is written."""
+    plan = resolve(config)
+    record = _record(plan, command)
+    written, shown = [], []
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("Synthesizing", total=config.steps * len(config.seeds))
+        for seed in config.seeds:
+            image = sample_volume(plan, seed, lambda: bar.advance(task))
+            shown.append(image)
+            written.append(_write(plan, seed, image, record))
+    titles = [f"synthetic, seed {seed}" for seed in config.seeds]
+    outlined(
+        shown, plan.place.classes, config.out / f"{plan.stem}_desc-synthetic_mosaic.png", titles
+    )
+    return written
+
+
+def resolve(config: Synthesis) -> Plan:
+    """Load the model and the condition, check every value. Raises VCMError."""
+    _check(config)
+    pipeline = load_pipeline(config.model)
+    if config.condition and not config.uncontrolled and pipeline.module is None:
+        raise VCMError(
+            f"The model {config.model} has no module, so it cannot obey {config.condition.name}: train "
+            "one with vcm train, or add --uncontrolled."
+        )
+    pipeline.scheduler = make_scheduler(config.scheduler)
+    device = choose_device(config.device)
+    pipeline.to(device)
+    shape = pipeline.config.grid["shape"]
+    grid = Grid((shape[0], shape[1], shape[2]), np.asarray(pipeline.config.grid["affine"]))
+    condition = config.condition
+    place = place_label_map(condition, config.labels, grid) if condition else nowhere(grid)
+    settled = settle(config, pipeline, place)
+    if not config.allow_extrapolation:
+        covariates.refuse_outside({n: c.value for n, c in settled.items()}, pipeline.ranges)
+    return Plan(config, pipeline, place, settled, device)
+
+
+def settle(
+    config: Synthesis, pipeline: VCMPipeline, place: PlacedCondition
+) -> dict[str, Covariate]:
+    """Covariates: as given; else volumes from the condition; else the training population's
+    typical age, F, and the volumes expected at that age and sex."""
+    population = pipeline.config.population
+    sex = covariates.sex_number(config.sex)
+    found = {
+        "sex": Covariate(sex or 0.0, "given" if sex is not None else "population"),
+        "age": Covariate(float(population["typical_age"]), "population"),
+    }
+    if config.age is not None:
+        found["age"] = Covariate(config.age, "given")
+    expected = covariates.expected_volumes(
+        found["sex"].value, found["age"].value, population["expected_volumes"]
+    )
+    found |= {name: Covariate(value, "population") for name, value in expected.items()}
+    measured = place.volumes()
+    if measured is not None:
+        found["ventricular_volume"] = Covariate(measured[0], "condition")
+        found["brain_volume"] = Covariate(measured[1], "condition")
+    for name in ("ventricular_volume", "brain_volume"):
+        given = getattr(config, name)
+        if given is not None:
+            found[name] = Covariate(given, "given")
+    return found
+
+
+@torch.inference_mode()
+def sample_volume(
+    plan: Plan, seed: int, on_step: Callable[[], None], steps: int | None = None
+) -> NDArray[np.float32]:
+    """One volume (X, Y, Z) on the model's grid, 0..1; the noise depends on the seed alone."""
+    values = {name: c.value for name, c in plan.covariates.items()}
+    unit = torch.tensor([covariates.to_unit(values, plan.pipeline.ranges)])
+    conditions = None
+    if plan.steered and plan.place.classes is not None:
+        names = plan.pipeline.config.conditions
+        volumes = [as_condition(name, plan.place.classes) for name in names]
+        conditions = [torch.from_numpy(volume)[None] for volume in volumes]
+
+    def step(*_: Any) -> dict[str, Any]:
+        on_step()
+        return {}
+
+    config = plan.config
+    result = plan.pipeline(
+        conditions,
+        unit,
+        num_inference_steps=steps or config.steps,
+        generator=torch.Generator().manual_seed(seed),
+        conditioning_scale=config.conditioning_scale,
+        control_guidance_start=config.control_guidance_start,
+        control_guidance_end=config.control_guidance_end,
+        callback_on_step_end=step,
+        output_type="np",
+    )
+    return np.asarray(result.volumes[0, 0], dtype=np.float32)
+
+
+def describe(plan: Plan) -> dict[str, str]:
+    """The plan in words, with time and memory found by running one step and one decoding."""
+    started = time.monotonic()
+    sample_volume(plan, 0, lambda: None, steps=1)
+    first = time.monotonic() - started
+    started = time.monotonic()
+    sample_volume(plan, 0, lambda: None, steps=3)
+    step = max((time.monotonic() - started - first) / 2, first / 20)
+    config, place = plan.config, plan.place
+    seconds = len(config.seeds) * (first + step * (config.steps - 1))
+    named = {
+        name: f"{c.value:.4g} ({UNITS[name]}; from {c.source})"
+        for name, c in plan.covariates.items()
+    }
+    act = f"{config.control_guidance_start:g} to {config.control_guidance_end:g} of the steps"
+    steered = f"scale {config.conditioning_scale:g}, {act}" if plan.steered else "not steered"
+    labels = f", labels {place.vocabulary}" if place.vocabulary else ""
+    sizes = " x ".join(f"{s:.3g}" for s in place.target.spacing)
+    return {
+        "model": f"{config.model}, {' x '.join(map(str, place.model.shape))} on {plan.device}",
+        "condition": f"{config.condition or 'none'}{labels}; {steered}",
+        "result": f"{place.target.shape} of {sizes} mm, {place.target.orientation}",
+        **named,
+        "seeds": ", ".join(map(str, config.seeds)),
+        "sampling": f"{config.scheduler}, {config.steps} steps",
+        "expected time": f"{seconds:.0f} s for {len(config.seeds)} volume(s), {step:.2f} s per step",
+        "expected memory": f"{_peak_memory() / 1e9:.1f} GB",
+    }
+
+
+def choose_device(name: str) -> torch.device:
+    """auto: a GPU where there is one. Raises VCMError for a device that is not there."""
+    torch.set_flush_denormal(True)
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise VCMError(
+            f"The device '{name}' cannot be used ({str(error).splitlines()[0]}): choose cpu or auto."
+        ) from error
+    return torch.device(name)
+
+
+def _check(config: Synthesis) -> None:
+    start, end = config.control_guidance_start, config.control_guidance_end
+    if config.condition is None and not config.uncontrolled:
+        raise VCMError("No condition is given: add the path of a label map, or --uncontrolled.")
+    if not 1 <= config.steps <= 1000:
+        raise VCMError(f"--steps is {config.steps}: the model has 1000, choose 1 to 1000.")
+    if not 0 <= start <= end <= 1:
+        raise VCMError(
+            f"The module is to act from {start:g} to {end:g} of the steps: choose fractions with "
+            "0 <= start <= end <= 1."
+        )
+    if not np.isfinite(config.conditioning_scale):
+        raise VCMError(f"--conditioning-scale is {config.conditioning_scale}: choose a number.")
+
+
+def _write(plan: Plan, seed: int, image: NDArray[np.float32], record: dict[str, Any]) -> Path:
+    """The volume on the condition's grid, if asked also on the model's, and its sidecar."""
+    place, out = plan.place, plan.config.out
+    header = place.source.header if place.source else None
+    name = f"{plan.stem}_desc-synthetic_seed-{seed}_T1w"
+    mark = f"synthetic, vcm {__version__}, seed {seed}"
+    result = Volume(_stored(place.back(image)), place.target.affine, header)
+    path = write_volume(result, out / f"{name}.nii.gz", mark)
+    files = {path.name: sha256(path)}
+    if plan.config.model_grid:
+        own = Volume(_stored(image), place.model.affine)
+        path_model = write_volume(
+            own, out / f"{plan.stem}_space-model_{name[len(plan.stem) + 1 :]}.nii.gz", mark
+        )
+        files[path_model.name] = sha256(path_model)
+    write_json(out / f"{name}.json", record | {"Seed": seed, "Files": files})
+    return path
+
+
+def _stored(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rounded to 1/4096: finer than any noise, and the file is half as large."""
+    return (np.rint(image * 4096) / 4096).astype(np.float32)
+
+
+def _record(plan: Plan, command: list[str]) -> dict[str, Any]:
+    config, folder = plan.config, model_folder(plan.config.model)
+    return {
+        **synthetic_mark(),
+        "Command": command,
+        "Condition": config.condition.name if config.condition else None,
+        "ConditionSHA256": sha256(config.condition) if config.condition else None,
+        "Labels": plan.place.vocabulary or None,
+        "Covariates": {
+            name: {"value": plan.covariates[name].value, "source": plan.covariates[name].source}
+            for name in COVARIATES
+        },
+        "Steered": plan.steered,
+        "Steps": config.steps,
+        "Scheduler": {"name": config.scheduler} | dict(plan.pipeline.scheduler.config),
+        "ConditioningScale": config.conditioning_scale,
+        "ControlGuidance": [config.control_guidance_start, config.control_guidance_end],
+        "ToCommonSpace": plan.place.to_common.tolist(),
+        "Model": config.model,
+        "ModelSHA256": fingerprint(folder),
+        "Device": str(plan.device),
+        "Versions": versions(),
+    }
+
+
+def _peak_memory() -> float:
+    """Largest resident set of this process so far [bytes]."""
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak if sys.platform == "darwin" else 1024 * peak)

@@ -1,0 +1,70 @@
+"""Find and load models: by the name of one that travels with the package, or by folder."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from diffusers.utils import logging
+
+from vcm.errors import VCMError
+from vcm.pipeline import VCMPipeline
+
+_PACKAGE = Path(__file__).parent
+#: Installed from a wheel, or used from a clone.
+_SHELVES = (_PACKAGE / "_embedded" / "weights", _PACKAGE.parent / "weights")
+
+
+def embedded_models() -> list[str]:
+    """Names of the models that travel with the package."""
+    found = {p.parent.name for shelf in _SHELVES for p in shelf.glob("*/model_index.json")}
+    return sorted(found)
+
+
+def embedded_folder(name: str) -> Path | None:
+    """Folder of embedded weights of that name, if there is one."""
+    return next((shelf / name for shelf in _SHELVES if (shelf / name).is_dir()), None)
+
+
+def model_folder(model: str | Path) -> Path:
+    """Folder of a model given by name or by path. Raises VCMError if there is none."""
+    folder = Path(model)
+    if (folder / "model_index.json").is_file():
+        return folder
+    named = embedded_folder(str(model))
+    if named is not None and (named / "model_index.json").is_file():
+        return named
+    names = ", ".join(embedded_models()) or "none"
+    raise VCMError(
+        f"The model '{model}' is neither embedded ({names}) nor a folder with a model_index.json: "
+        "give one of these names, or a folder written by vcm pretrain diffusion or vcm train."
+    )
+
+
+def load_pipeline(model: str | Path) -> VCMPipeline:
+    """The pipeline in float32 on the CPU, in evaluation mode. Raises VCMError."""
+    folder = model_folder(model)
+    logging.disable_progress_bar()
+    try:
+        pipeline = VCMPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise VCMError(
+            f"The model in {folder} cannot be loaded ({reason}): its files are damaged or belong to "
+            "another version; copy the folder again."
+        ) from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """SHA-256 of every tensor file of a model, by its path in the folder."""
+    files = sorted(folder.rglob("*.safetensors"))
+    return {p.relative_to(folder).as_posix(): sha256(p) for p in files}
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
