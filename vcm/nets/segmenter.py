@@ -1,0 +1,76 @@
+"""A small U-Net that names tissues. It measures what a generative model made, and makes nothing.
+
+Convolutions and blocks are MONAI's (those of DynUNet); full resolution has few channels, because
+that is where the time goes.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetOutBlock, UnetUpBlock
+from torch import Tensor, nn
+
+from vcm.errors import VCMError
+
+
+class TissueSegmenter(ModelMixin, ConfigMixin):
+    """Images (B, 1, X, Y, Z) in 0..1 -> logits (B, 9, X, Y, Z): background and eight classes.
+
+    Source: U-Net (Ronneberger et al. 2015) in the form of nnU-Net (Isensee et al. 2021), with group
+    instead of instance normalisation: after the latter every channel has the same mean and spread,
+    and `features` would have little to tell.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        channels: tuple[int, ...] = (8, 32, 64, 128),
+        groups: int = 8,
+        out_classes: int = 9,
+    ) -> None:
+        super().__init__()
+        norm = ("group", {"num_groups": groups})
+        pairs = list(zip((1, *channels), channels, strict=False))
+        self.down = nn.ModuleList(
+            UnetBasicBlock(3, a, b, 3, 1 if level == 0 else 2, norm)
+            for level, (a, b) in enumerate(pairs)
+        )
+        self.up = nn.ModuleList(UnetUpBlock(3, b, a, 3, 1, 2, norm) for a, b in pairs[:0:-1])
+        self.out = UnetOutBlock(3, channels[0], out_classes)
+        self.downsampling = 2 ** (len(channels) - 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+                nn.init.kaiming_normal_(module.weight, a=0.01)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits per class."""
+        *skips, h = self._levels(image)
+        for up, skip in zip(self.up, reversed(skips), strict=True):
+            h = up(h, skip)
+        return self.out(h)
+
+    @torch.no_grad()
+    def classes(self, image: Tensor) -> Tensor:
+        """(B, 1, X, Y, Z) -> the most probable class per voxel, uint8 (B, X, Y, Z)."""
+        return self(image).argmax(1).to(torch.uint8)
+
+    @torch.no_grad()
+    def features(self, image: Tensor) -> Tensor:
+        """(B, 1, X, Y, Z) -> (B, F): mean and standard deviation over space of every channel of
+        the deepest level, F = 2 channels[-1]. For distances between sets of images (MMD, KID)."""
+        deepest = self._levels(image)[-1].float().flatten(2)
+        return torch.cat([deepest.mean(2), deepest.std(2, correction=0)], 1)
+
+    def _levels(self, image: Tensor) -> list[Tensor]:
+        """Activations of each level, full resolution first."""
+        if any(n % self.downsampling for n in image.shape[2:]):
+            raise VCMError(
+                f"The image has axes {tuple(image.shape[2:])}; each must be a multiple of "
+                f"{self.downsampling}: pad or resample it."
+            )
+        levels = [image]
+        for down in self.down:
+            levels.append(down(levels[-1]))
+        return levels[1:]
