@@ -164,6 +164,22 @@ def diffusion(
         typer.echo(f"{name} {value:.4f}")
 
 
+@pretrain.command()
+def segmenter(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value, for instance data=[PREPARED].")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML configuration.")] = None,
+) -> None:
+    """Train the tissue segmenter that `vcm evaluate` measures with; run again to resume."""
+    from vcm.config import load_config
+    from vcm.tasks.pretrain_segmenter import SegmenterTraining, pretrain_segmenter
+
+    measures = pretrain_segmenter(load_config(SegmenterTraining, config, overrides or []))
+    for name, value in measures.items():
+        typer.echo(f"{name} {value:.3f}")
+
+
 @app.command()
 def train(
     overrides: Annotated[
@@ -179,6 +195,47 @@ def train(
 
     for name, value in run(load_config(ModuleTraining, config, overrides or [])).items():
         typer.echo(f"{name} {value:.4f}")
+
+
+@app.command()
+def evaluate(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value, for instance data=[PREPARED] model=NAME.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML configuration.")] = None,
+) -> None:
+    """Measure a model on test subjects: adherence, realism, privacy, covariates; with a report."""
+    from vcm.config import load_config
+    from vcm.tasks.evaluate import Evaluation
+    from vcm.tasks.evaluate import evaluate as run
+
+    chosen = load_config(Evaluation, config, overrides or [])
+    run(chosen)
+    typer.echo(f"Measured; see summary.md, summary.json and the tables in {chosen.out}.")
+
+
+weights = typer.Typer(help="Models that travel with the package, and copies of yours.")
+app.add_typer(weights, name="weights")
+
+
+@weights.command("list")
+def list_weights() -> None:
+    """Name the embedded models and their folders."""
+    from vcm.weights import embedded_models, model_folder
+
+    for name in embedded_models():
+        typer.echo(f"{name}\t{model_folder(name)}")
+
+
+@weights.command("pack")
+def pack_weights(
+    model: Annotated[str, typer.Argument(help="Name of an embedded model, or a folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for the copy.")],
+) -> None:
+    """Copy a model in half precision, as the embedded ones are stored."""
+    from vcm.weights import pack
+
+    typer.echo(f"{pack(model, out) / 1e6:.1f} MB in {out}")
 
 
 def main() -> None:
