@@ -72,3 +72,28 @@ def head_map() -> tuple[np.ndarray, np.ndarray]:
     deep = binary_erosion(brain, iterations=12)
     classes[deep & (template.data < 0.45)] = 3
     return classes.astype(np.uint8), template.affine
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory, head_map) -> Path:
+    """Five subjects on the model's grid as `vcm prepare` writes them: three train, two test."""
+    from vcm.imaging.conditions import ventricular_and_brain_volume
+    from vcm.imaging.dataset import model_grid
+    from vcm.imaging.geometry import resample
+    from vcm.imaging.registration import common_template
+    from vcm.imaging.volume import Volume, write_volume
+
+    folder, grid, template = tmp_path_factory.mktemp("prepared"), model_grid(), common_template()
+    rows = ["participant_id\tsplit\tage\tsex\tventricular_volume\tbrain_volume"]
+    for n, split in enumerate(["train", "train", "train", "test", "test"]):
+        size = np.diag([0.92 + 0.02 * n] * 3 + [1])
+        classes = resample(Volume(head_map[0], head_map[1]), grid, size, order=0).astype(np.uint8)
+        image = resample(Volume(template.data, template.affine), grid, size, order=1)
+        image = np.where(classes > 0, np.clip(image, 0, 1), 0).astype(np.float32)
+        name = f"sub-{n}"
+        write_volume(Volume(image, grid.affine), folder / name / f"{name}_T1w.nii.gz")
+        write_volume(Volume(classes, grid.affine), folder / name / f"{name}_dseg.nii.gz")
+        ventricles, brain = ventricular_and_brain_volume(classes, grid.voxel_volume)
+        rows.append(f"{name}\t{split}\t{30 + 10 * n}\t{'FM'[n % 2]}\t{ventricles}\t{brain}")
+    (folder / "participants.tsv").write_text("\n".join(rows) + "\n")
+    return folder

@@ -58,6 +58,14 @@ def load_pipeline(model: str | Path) -> VCMPipeline:
     return pipeline
 
 
+def pack(model: str | Path, out: Path) -> int:
+    """Copy a model in half precision; returns the size of its tensors [bytes]."""
+    pipeline = load_pipeline(model)
+    pipeline.to(dtype=torch.float16)
+    pipeline.save_pretrained(out)
+    return sum(path.stat().st_size for path in out.rglob("*.safetensors"))
+
+
 def fingerprint(folder: Path) -> dict[str, str]:
     """SHA-256 of every tensor file of a model, by its path in the folder."""
     files = sorted(folder.rglob("*.safetensors"))

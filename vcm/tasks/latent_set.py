@@ -164,7 +164,7 @@ def _encode(
 def _key(
     net: LatentAutoencoder, subjects: list[Subject], ranges: Ranges, copies: int, seed: int
 ) -> str:
-    digest = hashlib.sha256(repr((ranges, copies, seed)).encode())
+    digest = hashlib.sha256(repr((sorted(ranges.items()), copies, seed)).encode())
     for name, tensor in net.state_dict().items():
         digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
     for subject in subjects:

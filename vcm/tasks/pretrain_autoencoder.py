@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from vcm.errors import VCMError
@@ -66,6 +67,7 @@ def pretrain_autoencoder(config: AutoencoderTraining) -> dict[str, float]:
     images = stack_images(load_prepared(*config.data, split="train"))
     factor = config.patch * 2 ** (len(config.channels) - 1)
     x, y, z = (n // factor for n in images.shape[-3:])
+    set_seed(config.seed)
     net = LatentAutoencoder(
         tuple(config.channels),
         config.latent_channels,

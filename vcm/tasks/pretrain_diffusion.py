@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from vcm.diffusion.sampling import make_scheduler, sample
@@ -88,6 +89,7 @@ def pretrain_diffusion(config: DiffusionTraining) -> dict[str, float]:
     autoencoder = LatentAutoencoder.from_pretrained(config.autoencoder).eval()
     subjects = with_covariates(load_prepared(*config.data, split="train"))
     ranges = trained_ranges(subjects)
+    set_seed(config.seed)
     net = LatentDenoiser(
         autoencoder.config.latent_channels,
         channels=tuple(config.channels),

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from vcm.errors import VCMError
@@ -138,6 +139,7 @@ def train(config: ModuleTraining) -> dict[str, float]:
     check_conditions(config.conditions)
     pipeline = load_pipeline(config.model)
     subjects = with_covariates(load_prepared(*config.data, split="train"))
+    set_seed(config.seed)
     module = VolumetricConditioningModule(
         latent_channels=pipeline.latent_shape[0],
         condition_channels=tuple(CONDITION_CHANNELS[name] for name in config.conditions),
