@@ -44,7 +44,8 @@ def test_a_saved_pipeline_computes_the_same(pipeline, condition, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "off", [{"conditioning_scale": 0.0}, {"control_guidance_end": 0.0}, {"control_guidance_start": 1.0}]
+    "off",
+    [{"conditioning_scale": 0.0}, {"control_guidance_end": 0.0}, {"control_guidance_start": 1.0}],
 )
 def test_a_module_that_does_not_act_leaves_the_frozen_model(pipeline, condition, off):
     frozen = latents(pipeline, None, seeds(0))
@@ -68,7 +69,9 @@ def test_the_condition_is_encoded_once(pipeline, condition, monkeypatch):
     calls = []
     encode = type(pipeline.module).encode
     monkeypatch.setattr(
-        type(pipeline.module), "encode", lambda self, *given: calls.append(1) or encode(self, *given)
+        type(pipeline.module),
+        "encode",
+        lambda self, *given: calls.append(1) or encode(self, *given),
     )
     latents(pipeline, condition, seeds(0, 1))
     assert len(calls) == 1

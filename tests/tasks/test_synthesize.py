@@ -21,7 +21,9 @@ def oblique(shape, spacing, angles, axes, flips, centre):
 
 
 GRIDS = {
-    "as the model": oblique((96, 120, 96), (2, 2, 2), (0, 0, 0), [0, 1, 2], [-1, 1, 1], (0, -18, 6)),
+    "as the model": oblique(
+        (96, 120, 96), (2, 2, 2), (0, 0, 0), [0, 1, 2], [-1, 1, 1], (0, -18, 6)
+    ),
     "oblique and flipped": oblique(
         (150, 75, 110), (1.3, 3.0, 2.0), (8, -6, 5), [1, 2, 0], [-1, 1, -1], (30, -60, 55)
     ),
@@ -69,7 +71,9 @@ def test_classes_come_back_where_they_were(maps, name):
     white = place.back((place.classes == 1).astype(np.float32)) > 0.5
     brain = place.back((place.classes > 0).astype(np.float32)) > 0.5
     for found, truth in ((white, before == 1), (brain, before > 0)):
-        assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > (0.97 if found is brain else 0.85)
+        assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > (
+            0.97 if found is brain else 0.85
+        )
 
 
 def test_the_result_lies_on_the_condition_and_can_be_repeated(

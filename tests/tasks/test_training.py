@@ -108,6 +108,8 @@ def test_latent_drop_never_drops_everything_and_keeps_its_rate():
 
 
 def test_an_unknown_condition_is_refused(prepared, tmp_path):
-    config = load_config(ModuleTraining, None, ["conditions=[skull]", f"data=[{prepared}]", "model=x"])
+    config = load_config(
+        ModuleTraining, None, ["conditions=[skull]", f"data=[{prepared}]", "model=x"]
+    )
     with pytest.raises(VCMError, match="classes, ventricles"):
         train(config)

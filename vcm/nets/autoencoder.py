@@ -57,7 +57,11 @@ class LatentAutoencoder(ModelMixin, ConfigMixin):
         self.analysis = nn.Conv3d(self.factor**3, latent_channels, 1)
         self.synthesis = nn.Conv3d(latent_channels, self.factor**3, 1)
         # Zero where the refinement ends; sigma = exp(log_var / 2) begins at 0.05.
-        for last in (self.net.quant_conv_mu, self.net.quant_conv_log_sigma, self.net.decoder.blocks[-1]):
+        for last in (
+            self.net.quant_conv_mu,
+            self.net.quant_conv_log_sigma,
+            self.net.decoder.blocks[-1],
+        ):
             nn.init.zeros_(last.conv.weight)
             nn.init.zeros_(last.conv.bias)
         nn.init.constant_(self.net.quant_conv_log_sigma.conv.bias, -6.0)
