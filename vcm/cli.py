@@ -28,7 +28,8 @@ def _root() -> None:
 @app.command()
 def synthesize(
     condition: Annotated[
-        Path | None, typer.Argument(help="Label map (NIfTI); the result lies on its voxels.")
+        Path | None,
+        typer.Argument(help="Label map (NIfTI), or 'example'; the result lies on its voxels."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for volumes, sidecars and the picture.")] = Path(
         "synthetic"
@@ -74,7 +75,10 @@ def synthesize(
 
     from vcm.tasks.synthesize import Synthesis, describe, resolve
     from vcm.tasks.synthesize import synthesize as run
+    from vcm.weights import example_condition
 
+    if condition == Path("example") and not condition.exists():
+        condition = example_condition()
     config = Synthesis(
         condition, out, model, labels, age, sex, ventricular_volume, brain_volume,
         parse_seeds(seeds), steps, scheduler, conditioning_scale, control_guidance_start,
@@ -120,6 +124,21 @@ def prepare(
 
     done = run(folder, out, labels, workers)
     typer.echo(f"{len(done)} scans prepared in {out}; see qc.png and rejected.tsv there.")
+
+
+@app.command()
+def segment(
+    scan: Annotated[Path, typer.Argument(help="Brain-extracted T1w scan (NIfTI).")],
+    out: Annotated[Path, typer.Option(help="Label map to write, for instance sub-1_dseg.nii.gz.")],
+    segmenter: Annotated[
+        str, typer.Option(help="Name of an embedded segmenter, or a folder.")
+    ] = "segmenter2mm",
+) -> None:
+    """Make an eight-class label map of a scan, a condition for `vcm synthesize`."""
+    from vcm.tasks.segment import segment as run
+
+    for name, volume in run(scan, out, segmenter).items():
+        typer.echo(f"{name:>18}  {volume:.1f} mL")
 
 
 pretrain = typer.Typer(help="Train the networks that later stay frozen.", no_args_is_help=True)

@@ -15,6 +15,8 @@ _PACKAGE = Path(__file__).parent
 #: Installed from a wheel, or used from a clone.
 _SHELVES = (_PACKAGE / "_embedded" / "weights", _PACKAGE.parent / "weights")
 
+EXAMPLE = Path("brain2mm", "example_dseg.nii.gz")
+
 
 def embedded_models() -> list[str]:
     """Names of the models that travel with the package."""
@@ -40,6 +42,14 @@ def model_folder(model: str | Path) -> Path:
         f"The model '{model}' is neither embedded ({names}) nor a folder with a model_index.json: "
         "give one of these names, or a folder written by vcm pretrain diffusion or vcm train."
     )
+
+
+def example_condition() -> Path:
+    """The label map that travels with the package: the segmentation of an uncontrolled sample."""
+    folder = embedded_folder(EXAMPLE.parent.name)
+    if folder is None or not (folder / EXAMPLE.name).is_file():
+        raise VCMError(f"The example {EXAMPLE} does not travel with this copy: give a label map.")
+    return folder / EXAMPLE.name
 
 
 def load_pipeline(model: str | Path) -> VCMPipeline:

@@ -31,8 +31,9 @@ from vcm.tasks.evaluation_samples import Case, Request, SampleStore, as_case
 from vcm.tasks.evaluation_summary import Summary, summarise
 from vcm.tasks.pretrain_segmenter import with_classes
 from vcm.tasks.provenance import versions
+from vcm.tasks.segment import load_segmenter
 from vcm.tasks.synthesize import choose_device
-from vcm.weights import embedded_folder, fingerprint, load_pipeline, model_folder
+from vcm.weights import fingerprint, load_pipeline, model_folder
 
 #: Seeds count up from the configured one: subjects, their second samples, samples at two ages.
 SECOND_SEEDS, AGE_SEEDS = 10_000, 20_000
@@ -111,19 +112,6 @@ def evaluate(config: Evaluation) -> Summary:
     write_json(out / "summary.json", summary)
     (out / "summary.md").write_text(as_page(summary), encoding="utf-8")
     return summary
-
-
-def load_segmenter(name: str) -> TissueSegmenter:
-    """A segmenter, embedded under that name or in that folder. Raises VCMError if there is none."""
-    folder = Path(name)
-    if not (folder / "config.json").is_file():
-        folder = embedded_folder(name) or folder
-    if not (folder / "config.json").is_file():
-        raise VCMError(
-            f"{name} holds no segmenter (config.json): give the folder 'segmenter' that vcm pretrain "
-            "segmenter wrote."
-        )
-    return TissueSegmenter.from_pretrained(folder).eval()
 
 
 def _check(config: Evaluation) -> None:

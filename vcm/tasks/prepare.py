@@ -18,12 +18,12 @@ from rich.progress import track
 from vcm import __version__
 from vcm.errors import VCMError
 from vcm.imaging import conditions
+from vcm.imaging.brain import align_brain, brain_mask
 from vcm.imaging.covariates import COVARIATES
 from vcm.imaging.dataset import Scan, find_scans, model_grid, write_json, write_table
 from vcm.imaging.geometry import to_model_grid
-from vcm.imaging.intensity import PERCENTILES, to_unit_range
+from vcm.imaging.intensity import PERCENTILES
 from vcm.imaging.picture import mosaic
-from vcm.imaging.registration import align_rigid
 from vcm.imaging.volume import Volume, read_label_map, read_volume, write_volume
 
 COLUMNS = ["participant_id", "split", "age", "sex", "ventricular_volume", "brain_volume"]
@@ -87,35 +87,20 @@ def prepare_scan(scan: Scan, out: Path, labels: str) -> PreparedScan:
             return PreparedScan(**found)
     image = read_volume(scan.image)
     classes = _read_classes(scan.labels, labels, image) if scan.labels else None
-    mask = classes.data > 0 if classes else image.data > 0
-    if not classes and mask.mean() > 0.6 and np.percentile(image.data, 2) > 0:
-        raise VCMError(
-            f"{scan.image.name} has no label map and is not brain-extracted: add a *_dseg.nii.gz, or "
-            "strip the skull first (for instance with SynthStrip)."
-        )
+    mask = classes.data > 0 if classes else brain_mask(image)
     grid = model_grid()
-    to_common = align_rigid(image.with_data(np.where(mask, image.data, 0).astype(np.float32)))
-    moved = to_model_grid(image, grid, to_common, order=1)
-    inside = to_model_grid(image.with_data(mask.astype(np.float32)), grid, to_common, order=1) > 0.5
-    volume_ml = float(inside.sum()) * grid.voxel_volume
-    low, high = conditions.PLAUSIBLE_BRAIN
-    if not low < volume_ml < high:
-        raise VCMError(
-            f"{scan.image.name} has {volume_ml:.0f} mL inside its brain mask, expected {low:.0f} to "
-            f"{high:.0f} mL: check the mask or label map, and the voxel size."
-        )
-    scaled, used = to_unit_range(moved, inside)
+    aligned = align_brain(image, mask, grid)
     ventricles = brain = None
     if classes:
-        moved_classes = to_model_grid(classes, grid, to_common, order=0).astype(np.uint8)
+        moved_classes = to_model_grid(classes, grid, aligned.to_common, order=0).astype(np.uint8)
         ventricles, brain = conditions.ventricular_and_brain_volume(
             classes.data, classes.grid.voxel_volume
         )
         write_volume(Volume(moved_classes, grid.affine), folder / f"{scan.subject}_dseg.nii.gz")
-    write_volume(Volume(scaled, grid.affine), folder / f"{scan.subject}_T1w.nii.gz")
+    write_volume(Volume(aligned.image, grid.affine), folder / f"{scan.subject}_T1w.nii.gz")
     prepared = PreparedScan(
         scan.subject, scan.split, scan.age, scan.sex, ventricles, brain,
-        to_common.tolist(), used, source,
+        aligned.to_common.tolist(), aligned.intensity_range, source,
     )  # fmt: skip
     write_json(record, asdict(prepared))
     return prepared
