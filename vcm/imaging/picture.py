@@ -36,19 +36,18 @@ def mosaic(volumes: Sequence[NDArray], path: Path, titles: Sequence[str] = ()) -
 def outlined(
     volumes: Sequence[NDArray], classes: NDArray | None, path: Path, titles: Sequence[str] = ()
 ) -> Path:
-    """Three planes per volume, plain above and with the condition's outlines below."""
-    rows = len(volumes) * (2 if classes is not None else 1)
-    figure, axes = _figure(rows, 3, 2.2)
+    """A row of three planes per volume, and beside them the same with the condition's outlines."""
+    sides = (False, True) if classes is not None else (False,)
+    figure, axes = _figure(len(volumes), 3 * len(sides), 1.9)
     for n, volume in enumerate(volumes):
-        for outlines in (False, True) if classes is not None else (False,):
-            row = 2 * n + int(outlines) if classes is not None else n
+        for side, with_outlines in enumerate(sides):
             for column, plane in enumerate(three_planes(np.asarray(volume))):
-                axis = axes[row][column]
+                axis = axes[n][3 * side + column]
                 axis.imshow(plane, cmap="gray", vmin=0, vmax=1, origin="lower")
-                if outlines and classes is not None:
+                if with_outlines and classes is not None:
                     _draw_outlines(axis, three_planes(classes)[column])
-            if titles and not outlines:
-                axes[row][1].set_title(titles[n], fontsize=7, color="white", pad=2)
+        if titles:
+            axes[n][1].set_title(titles[n], fontsize=7, color="white", pad=2)
     return _save(figure, path)
 
 
