@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, ModelMixin
 from diffusers.utils.outputs import BaseOutput
 from torch import Generator, Tensor
 
 from vcm.diffusion.sampling import sample
 from vcm.errors import VCMError
-from vcm.nets.autoencoder import LatentAutoencoder
-from vcm.nets.denoiser import LatentDenoiser
+from vcm.imaging.covariates import COVARIATES
 from vcm.nets.vcm import VolumetricConditioningModule
 
 StepEnd = Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any]]
@@ -34,10 +33,12 @@ class VCMPipelineOutput(BaseOutput):
 class VCMPipeline(DiffusionPipeline):
     """Latent diffusion steered by a Volumetric Conditioning Module (arXiv 2410.21826).
 
-    autoencoder, denoiser   frozen
-    scheduler               any diffusers scheduler that takes epsilon over the same 1000 steps
+    autoencoder, denoiser   frozen; what they offer is in vcm.nets.frozen
+    scheduler               any diffusers scheduler that takes what the denoiser gives: epsilon over
+                            the same 1000 steps, or a velocity for flow matching
     module                  None: the frozen model alone, as `vcm pretrain diffusion` leaves it
     conditions              names of what its encoders read, in their order
+    inputs                  names of what the denoiser is told, in its order; see vcm.nets.frozen
     covariate_ranges        least and greatest value seen in training, by covariate, in its unit
     population              of the training subjects: "typical_age" [years] and "expected_volumes",
                             see vcm.imaging.covariates.expected_volumes
@@ -50,11 +51,12 @@ class VCMPipeline(DiffusionPipeline):
 
     def __init__(
         self,
-        autoencoder: LatentAutoencoder,
-        denoiser: LatentDenoiser,
+        autoencoder: ModelMixin,
+        denoiser: ModelMixin,
         scheduler: Any,
         module: VolumetricConditioningModule | None = None,
         conditions: Any = None,
+        inputs: Any = COVARIATES,
         covariate_ranges: Any = None,
         population: Any = None,
         grid: Any = None,
@@ -66,6 +68,7 @@ class VCMPipeline(DiffusionPipeline):
         ranges: Any = {name: list(pair) for name, pair in (covariate_ranges or {}).items()}
         self.register_to_config(
             conditions=list(conditions or []),
+            inputs=list(inputs),
             covariate_ranges=ranges,
             population=dict(population or {}),
             grid=dict(grid or {}),
@@ -79,7 +82,7 @@ class VCMPipeline(DiffusionPipeline):
     @property
     def latent_shape(self) -> tuple[int, ...]:
         """(C, x, y, z) of one latent."""
-        return tuple(self.autoencoder.latent_mean.shape)
+        return tuple(self.autoencoder.latent_shape)
 
     @torch.inference_mode()
     def __call__(
@@ -161,7 +164,7 @@ class VCMPipeline(DiffusionPipeline):
 
 @dataclass
 class _Steer:
-    """predict(z_t, t) = epsilon for one volume; knows at which steps the module acts."""
+    """predict(z_t, t) for one volume, as the scheduler wants it; knows when the module acts."""
 
     pipeline: VCMPipeline
     covariates: Tensor
@@ -173,13 +176,13 @@ class _Steer:
 
     def __call__(self, z_t: Tensor, t: Tensor) -> Tensor:
         denoiser, module = self.pipeline.denoiser, self.pipeline.module
-        t = torch.as_tensor(t, device=z_t.device)[None].long()
+        t = torch.as_tensor(t, device=z_t.device)[None]
         raw = denoiser.raw(z_t, t, self.covariates)
         done = self.calls / self.steps
         self.calls += 1
         if self.features is not None and self.window[0] <= done < self.window[1]:
             raw = module(z_t, raw, t, self.features, self.scale)
-        return denoiser.to_epsilon(raw, z_t, t)
+        return denoiser.to_model_output(raw, z_t, t)
 
 
 def _count(

@@ -50,7 +50,7 @@ def sample(
     generator: torch.Generator | list[torch.Generator] | None = None,
     on_step: Callable[[int, Tensor, Tensor], Tensor | None] | None = None,
 ) -> Tensor:
-    """Unit noise (B, C, x, y, z) -> latents, by `steps` of scheduler on predict(z_t, t) = epsilon.
+    """Unit noise (B, C, x, y, z) -> latents, by `steps` of the scheduler on predict(z_t, t).
 
     `generator` feeds stochastic schedulers, as diffusers has it. `on_step(i, t, z)` may replace z.
     """

@@ -69,6 +69,11 @@ class LatentAutoencoder(ModelMixin, ConfigMixin):
         self.register_buffer("latent_mean", torch.zeros(latent_channels, *latent_shape))
         self.register_buffer("latent_std", torch.ones(latent_channels))
 
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """(C, x, y, z) of one latent."""
+        return tuple(self.latent_mean.shape)
+
     def posterior(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(mu, sigma), each (B, C, x, y, z), before standardisation."""
         mu, sigma = self.net.encode(to_patches(image, self.patch))

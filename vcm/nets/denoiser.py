@@ -62,6 +62,7 @@ class LatentDenoiser(ModelMixin, ConfigMixin):
             cross_attention_dim=covariates,
             upcast_attention=True,
         )
+        self.timesteps = timesteps
         self.v_prediction = prediction_type == "v_prediction"
         scheduler = DDIMScheduler(
             num_train_timesteps=timesteps,
@@ -88,10 +89,10 @@ class LatentDenoiser(ModelMixin, ConfigMixin):
 
     def forward(self, z_t: Tensor, t: Tensor, covariates: Tensor) -> Tensor:
         """Predicted noise epsilon."""
-        return self.to_epsilon(self.raw(z_t, t, covariates), z_t, t)
+        return self.to_model_output(self.raw(z_t, t, covariates), z_t, t)
 
-    def to_epsilon(self, raw: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
-        """What `raw` gave, steered or not -> epsilon."""
+    def to_model_output(self, raw: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
+        """What `raw` gave, steered or not -> epsilon, which the schedulers step with."""
         if not self.v_prediction:
             return raw
         alpha, sigma = self.alpha_sigma(t, z_t)
@@ -109,7 +110,13 @@ class LatentDenoiser(ModelMixin, ConfigMixin):
         alpha, sigma = self.alpha_sigma(t, z)
         return alpha * z + sigma * noise
 
+    def at(self, time: Tensor) -> Tensor:
+        """Time in 0..1 (B,) -> whole steps 0..T-1."""
+        return (time * self.timesteps).long()
+
     def alpha_sigma(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha_t, sigma_t) as (B, 1, 1, 1, 1), alpha^2 + sigma^2 = 1."""
-        a = self.alphas_cumprod[t.expand(like.shape[0])][:, None, None, None, None].to(like.dtype)
+        a = self.alphas_cumprod[t.long().expand(like.shape[0])][:, None, None, None, None].to(
+            like.dtype
+        )
         return a.sqrt(), (1 - a).sqrt()

@@ -67,7 +67,7 @@ class DiffusionObjective(nn.Module):
     def forward(
         self, z: Tensor, noise: Tensor, time: Tensor, covariates: Tensor
     ) -> dict[str, Tensor]:
-        t = (time * self.net.config.timesteps).long()
+        t = self.net.at(time)
         found = self.net.raw(self.net.add_noise(z, noise, t), t, covariates).float()
         squared = (found - self.net.target(z, noise, t)).square()
         weight: Tensor = self.get_buffer("weight")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vcm.errors import VCMError
 from vcm.imaging.conditions import CONDITION_CHANNELS, as_condition, check_conditions
 from vcm.imaging.dataset import load_prepared
-from vcm.nets.denoiser import LatentDenoiser
+from vcm.nets.frozen import FrozenDenoiser
 from vcm.nets.vcm import VolumetricConditioningModule
 from vcm.tasks.latent_set import LatentSet, encode_subjects, with_covariates
 from vcm.tasks.training import Draw, TrainingRun, TrainingSchedule
@@ -72,7 +72,7 @@ class ModuleObjective(nn.Module):
     def __init__(
         self,
         module: VolumetricConditioningModule,
-        frozen: LatentDenoiser,
+        frozen: FrozenDenoiser,
         channel_weight: Tensor,
         conditions: Sequence[str],
         penalty: float = 0.0,
@@ -97,7 +97,7 @@ class ModuleObjective(nn.Module):
         volumes = [self._volumes(name, classes) for name in self.conditions]
         features = self.module.encode(volumes, keep).repeat_interleave(draws, 0)
         z, noise, time = z.flatten(0, 1), noise.flatten(0, 1), time.flatten()
-        t = (time * self.frozen.config.timesteps).long()
+        t = self.frozen.at(time)
         z_t = self.frozen.add_noise(z, noise, t)
         with torch.no_grad():
             raw = self.frozen.raw(z_t, t, covariates.repeat_interleave(draws, 0)).float()

@@ -1,0 +1,62 @@
+"""What a frozen model must offer, whichever family it is of, so that all else need not ask.
+
+The denoiser predicts something of its own (epsilon, v, a velocity); a module modulates that raw
+prediction; only then is it turned into what the scheduler steps with.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+
+class FrozenAutoencoder(Protocol):
+    """Volumes (B, 1, X, Y, Z) in 0..1 <-> latents (B, C, x, y, z), in the diffusion model's scale."""
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """(C, x, y, z) of one latent."""
+
+    def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior (mu, sigma) of a volume's latent."""
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latent -> volume in 0..1."""
+
+    def channel_weight(self) -> Tensor:
+        """(C,) mean 1: weight of each latent channel in the loss."""
+
+    def enable_tiling(self, slab: int = 16) -> None:
+        """Decode in slabs: the same result, less memory."""
+
+    def disable_tiling(self) -> None:
+        """Decode whole feature maps at once."""
+
+
+class FrozenDenoiser(Protocol):
+    """z_t (B, C, x, y, z), step t (B,), inputs (B, K) -> a prediction of the network's own kind.
+
+    inputs    what the model is told beside z_t: the four covariates in 0..1 for BrainLDM and
+              brain2mm; spacing [mm] along x, y, z and the class of the contrast for MAISI
+    """
+
+    timesteps: int
+
+    def requires_grad_(self, requires_grad: bool = True) -> Any:
+        """As torch has it: a frozen model needs no gradient of its own."""
+
+    def raw(self, z_t: Tensor, t: Tensor, inputs: Tensor) -> Tensor:
+        """What the network predicts."""
+
+    def to_model_output(self, raw: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
+        """The raw prediction, steered or not -> what the diffusers scheduler steps with."""
+
+    def target(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What `raw` should be for z_t = add_noise(z, noise, t)."""
+
+    def add_noise(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """The noisy latent z_t."""
+
+    def at(self, time: Tensor) -> Tensor:
+        """Time in 0..1 (B,) -> steps t (B,) of training: whole numbers where the model knows these."""

@@ -1,0 +1,71 @@
+"""The autoencoder of BrainLDM: MONAI's AutoencoderKL and one latent scale."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from monai.networks.nets.autoencoderkl import AutoencoderKL
+from torch import Tensor
+
+from vcm.nets.slabs import decode_in_slabs
+
+
+class PublishedAutoencoder(ModelMixin, ConfigMixin):
+    """Volumes (B, 1, X, Y, Z) in 0..1 <-> latents (B, C, X/8, Y/8, Z/8), z = (mu + sigma eps) scale.
+
+    Source: Pinaya et al., arXiv 2209.07162; sizes of the released weights are the defaults. The
+    scale belongs to the checkpoint of the diffusion model (1 in MONAI's bundle, 0.896264910697937
+    in the weights released with VCM).
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        channels: tuple[int, ...] = (64, 128, 128, 128),
+        latent_channels: int = 3,
+        res_blocks: int = 2,
+        groups: int = 32,
+        scale: float = 1.0,
+        latent_shape: tuple[int, int, int] = (20, 28, 20),
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.latent_shape: tuple[int, ...] = (latent_channels, *latent_shape)
+        self.slab: int | None = None
+        self.net = AutoencoderKL(
+            spatial_dims=3,
+            in_channels=1,
+            out_channels=1,
+            channels=channels,
+            latent_channels=latent_channels,
+            num_res_blocks=res_blocks,
+            norm_num_groups=groups,
+            norm_eps=1e-6,
+            attention_levels=[False] * len(channels),
+            with_encoder_nonlocal_attn=False,
+            with_decoder_nonlocal_attn=False,
+        )
+
+    def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior (mu, sigma) in the diffusion model's scale."""
+        mu, sigma = self.net.encode(image)
+        return mu * self.scale, sigma * self.scale
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latent in the diffusion model's scale -> image in 0..1."""
+        z = z / self.scale
+        out = self.net.decode(z) if self.slab is None else decode_in_slabs(self.net, z, self.slab)
+        return out.clamp(0, 1)
+
+    def channel_weight(self) -> Tensor:
+        """(C,) ones: no channel counts more than another, as in the papers."""
+        return torch.ones(self.latent_shape[0])
+
+    def enable_tiling(self, slab: int = 16) -> None:
+        """Decode layer by layer in slabs of that many planes: the same result, less memory."""
+        self.slab = slab
+
+    def disable_tiling(self) -> None:
+        """Decode whole feature maps at once."""
+        self.slab = None
