@@ -55,10 +55,10 @@ def test_a_module_that_does_not_act_leaves_the_frozen_model(pipeline, condition,
 
 def test_the_window_of_the_module_is_in_fractions_of_the_steps(pipeline, condition, monkeypatch):
     acted = []
-    forward = type(pipeline.module).forward
+    steer = type(pipeline.module).steer
     monkeypatch.setattr(
-        type(pipeline.module), "forward",
-        lambda self, z, raw, t, *rest: acted.append(int(t)) or forward(self, z, raw, t, *rest),
+        type(pipeline.module), "steer",
+        lambda self, frozen, z, t, *rest: acted.append(int(t)) or steer(self, frozen, z, t, *rest),
     )  # fmt: skip
     window = {"control_guidance_start": 0.25, "control_guidance_end": 0.75}
     latents(pipeline, condition, seeds(0), num_inference_steps=4, **window)

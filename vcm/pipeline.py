@@ -18,7 +18,6 @@ from torch import Generator, Tensor
 from vcm.diffusion.sampling import sample
 from vcm.errors import VCMError
 from vcm.imaging.covariates import COVARIATES
-from vcm.nets.vcm import VolumetricConditioningModule
 
 StepEnd = Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any]]
 
@@ -36,7 +35,7 @@ class VCMPipeline(DiffusionPipeline):
     autoencoder, denoiser   frozen; what they offer is in vcm.nets.frozen
     scheduler               any diffusers scheduler that takes what the denoiser gives: epsilon over
                             the same 1000 steps, or a velocity for flow matching
-    module                  None: the frozen model alone, as `vcm pretrain diffusion` leaves it
+    module                  a control method (vcm.nets.control), or None: the frozen model alone, as `vcm pretrain diffusion` leaves it
     conditions              names of what its encoders read, in their order
     inputs                  names of what the denoiser is told, in its order; see vcm.nets.frozen
     covariate_ranges        least and greatest value seen in training, by covariate, in its unit
@@ -54,7 +53,7 @@ class VCMPipeline(DiffusionPipeline):
         autoencoder: ModelMixin,
         denoiser: ModelMixin,
         scheduler: Any,
-        module: VolumetricConditioningModule | None = None,
+        module: ModelMixin | None = None,
         conditions: Any = None,
         inputs: Any = COVARIATES,
         covariate_ranges: Any = None,
@@ -177,11 +176,14 @@ class _Steer:
     def __call__(self, z_t: Tensor, t: Tensor) -> Tensor:
         denoiser, module = self.pipeline.denoiser, self.pipeline.module
         t = torch.as_tensor(t, device=z_t.device)[None]
-        raw = denoiser.raw(z_t, t, self.covariates)
         done = self.calls / self.steps
         self.calls += 1
         if self.features is not None and self.window[0] <= done < self.window[1]:
-            raw = module(z_t, raw, t, self.features, self.scale)
+            raw = module.steer(
+                denoiser, z_t, t, self.covariates, self.features, self.scale
+            ).prediction
+        else:
+            raw = denoiser.raw(z_t, t, self.covariates)
         return denoiser.to_model_output(raw, z_t, t)
 
 

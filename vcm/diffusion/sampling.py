@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from diffusers import (
     DDPMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
     UniPCMultistepScheduler,
 )
 from torch import Tensor
@@ -24,22 +26,55 @@ SCHEDULE = {
     "beta_start": 0.0015,
     "beta_end": 0.0205,
     "beta_schedule": "scaled_linear",
+    "timestep_spacing": "trailing",
 }
-SCHEDULERS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "ddim": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": False}),
-    "ddpm": (DDPMScheduler, {"clip_sample": False}),
-    "dpm++": (DPMSolverMultistepScheduler, {}),
-    "unipc": (UniPCMultistepScheduler, {}),
-    "euler": (EulerDiscreteScheduler, {}),
+#: What a scheduler steps with -> name -> (class, options). "flow" is the velocity noise - z.
+SCHEDULERS: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
+    "epsilon": {
+        "ddim": (DDIMScheduler, {**SCHEDULE, "clip_sample": False, "set_alpha_to_one": False}),
+        "ddpm": (DDPMScheduler, {**SCHEDULE, "clip_sample": False}),
+        "dpm++": (DPMSolverMultistepScheduler, SCHEDULE),
+        "unipc": (UniPCMultistepScheduler, SCHEDULE),
+        "euler": (EulerDiscreteScheduler, SCHEDULE),
+    },
+    "flow": {
+        "flow": (FlowMatchEulerDiscreteScheduler, {"num_train_timesteps": 1000}),
+    },
 }
 
 
-def make_scheduler(name: str) -> Any:
-    """A diffusers scheduler over the model's schedule, predicting epsilon. Raises VCMError."""
-    if name not in SCHEDULERS:
-        raise VCMError(f"The scheduler '{name}' is unknown: choose {', '.join(SCHEDULERS)}.")
-    kind, options = SCHEDULERS[name]
-    return kind(**SCHEDULE, timestep_spacing="trailing", **options)
+def make_scheduler(name: str, **options: Any) -> Any:
+    """A diffusers scheduler over the model's schedule; options as its class has them.
+
+    A flow takes `shift`, see `flow_shift`. Raises VCMError for an unknown name.
+    """
+    known = {n: made for family in SCHEDULERS.values() for n, made in family.items()}
+    if name not in known:
+        raise VCMError(f"The scheduler '{name}' is unknown: choose {', '.join(known)}.")
+    kind, defaults = known[name]
+    return kind(**{**defaults, **options})
+
+
+def check_scheduler(name: str, steps_with: str) -> None:
+    """Refuse a scheduler that steps with something else than the model predicts. Raises VCMError.
+
+    steps_with    "epsilon" or "flow", as every frozen denoiser states
+    """
+    valid = SCHEDULERS[steps_with]
+    if name not in valid:
+        raise VCMError(
+            f"The scheduler '{name}' does not fit a model whose schedulers step with {steps_with}: "
+            f"choose {', '.join(valid)}."
+        )
+
+
+def flow_shift(latent_shape: Sequence[int]) -> float:
+    """(..., x, y, z) of a latent -> s = (x y z / 32^3)^(1/3), the `shift` of a flow.
+
+    Larger volumes need more of the noisy steps (Esser et al. 2024, arXiv 2403.03206, section 5.3.2):
+    t' = s t / (1 + (s - 1) t), t in 0..1. This s is that of MAISI, by MONAI's RFlowScheduler.
+    """
+    return (math.prod(latent_shape[-3:]) / 32**3) ** (1 / 3)
 
 
 def sample(
@@ -54,14 +89,28 @@ def sample(
 
     `generator` feeds stochastic schedulers, as diffusers has it. `on_step(i, t, z)` may replace z.
     """
-    scheduler.set_timesteps(steps, device=noise.device)
-    z = noise * scheduler.init_noise_sigma
+    _set_timesteps(scheduler, steps, noise.device)
+    z = noise * getattr(scheduler, "init_noise_sigma", 1.0)
+    scaled = getattr(scheduler, "scale_model_input", lambda z, t: z)
     takes_generator = "generator" in inspect.signature(scheduler.step).parameters
     options = {"generator": generator} if takes_generator and generator else {}
     for i, t in enumerate(scheduler.timesteps):
-        epsilon = predict(scheduler.scale_model_input(z, t), t)
-        z = scheduler.step(epsilon, t, z, **options, return_dict=False)[0]
+        output = predict(scaled(z, t), t)
+        z = scheduler.step(output, t, z, **options, return_dict=False)[0]
         if on_step is not None:
             replaced = on_step(i, t, z)
             z = z if replaced is None else replaced
     return z
+
+
+def _set_timesteps(scheduler: Any, steps: int, device: torch.device) -> None:
+    """Steps of a flow begin at 1 - i / N, as MONAI has them, before the shift.
+
+    Left to itself, diffusers shifts its last step twice, to next to nothing, and spends one of N
+    there. MONAI in turn rounds times to half precision and steps on to the whole part of the next:
+    1 % too far in 30 steps. Here they are exact.
+    """
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        scheduler.set_timesteps(sigmas=[1 - i / steps for i in range(steps)], device=device)
+    else:
+        scheduler.set_timesteps(steps, device=device)

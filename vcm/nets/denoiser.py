@@ -12,11 +12,16 @@ positions that never vary (air) come out clean and the network learns only the r
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from diffusers import ConfigMixin, DDIMScheduler, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
 from torch import Tensor
+
+from vcm.nets.frozen import Residuals
 
 
 class LatentDenoiser(ModelMixin, ConfigMixin):
@@ -28,6 +33,8 @@ class LatentDenoiser(ModelMixin, ConfigMixin):
     is stored per channel and position and used as in the equation above (the preconditioning of
     Karras et al. 2022, in alpha and sigma, with a map in place of one number).
     """
+
+    steps_with: str = "epsilon"
 
     @register_to_config
     def __init__(
@@ -74,18 +81,50 @@ class LatentDenoiser(ModelMixin, ConfigMixin):
         if latent_shape is not None:
             self.register_buffer("spread", torch.ones(latent_channels, *latent_shape))
 
-    def raw(self, z_t: Tensor, t: Tensor, covariates: Tensor) -> Tensor:
-        """What the network itself predicts (v or epsilon)."""
+    def told(self, z_t: Tensor, t: Tensor, covariates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the U-Net is given: z_t beside the covariates' channels, t (B,), context (B, 1, 4)."""
         covariates = covariates.to(z_t.dtype).expand(z_t.shape[0], -1)
         spatial = covariates[:, :, None, None, None].expand(-1, -1, *z_t.shape[2:])
-        t = t.expand(z_t.shape[0])
-        out: Tensor = self.net(torch.cat([z_t, spatial], 1), t, covariates[:, None])
+        return torch.cat([z_t, spatial], 1), t.expand(z_t.shape[0]), covariates[:, None]
+
+    def raw(
+        self, z_t: Tensor, t: Tensor, covariates: Tensor, residuals: Residuals | None = None
+    ) -> Tensor:
+        """What the network itself predicts (v or epsilon)."""
+        x, t, context = self.told(z_t, t, covariates)
+        added: dict[str, Any] = {}
+        if residuals is not None:
+            added = {
+                "down_block_additional_residuals": tuple(residuals.down),
+                "mid_block_additional_residual": residuals.middle,
+            }
+        out: Tensor = self.net(x, t, context, **added)
         if self.config.latent_shape is None:
             return out
         alpha, sigma = self.alpha_sigma(t, z_t)
         s2 = self.spread.to(z_t.dtype).square()
         q = alpha.square() * s2 + sigma.square()
         return alpha * sigma * (1 - s2) / q * z_t + (s2 / q).sqrt() * out
+
+    def raw_with_encoder_maps(
+        self, z_t: Tensor, t: Tensor, covariates: Tensor, maps: Sequence[Tensor]
+    ) -> Tensor:
+        """`raw`, with one map per level added to the last output of the encoder's block there.
+
+        What is added goes on to the deeper levels and, as a skip, to the decoder: it enters before
+        the block halves the map, so each map has its level's own extent.
+        """
+        added = [
+            block.resnets[-1].register_forward_hook(_adding(one))
+            if getattr(block, "attentions", None) is None
+            else block.attentions[-1].register_forward_hook(_adding(one))
+            for block, one in zip(self.net.down_blocks, maps, strict=True)
+        ]
+        try:
+            return self.raw(z_t, t, covariates)
+        finally:
+            for handle in added:
+                handle.remove()
 
     def forward(self, z_t: Tensor, t: Tensor, covariates: Tensor) -> Tensor:
         """Predicted noise epsilon."""
@@ -120,3 +159,8 @@ class LatentDenoiser(ModelMixin, ConfigMixin):
             like.dtype
         )
         return a.sqrt(), (1 - a).sqrt()
+
+
+def _adding(one: Tensor) -> Callable[[Any, Any, Tensor], Tensor]:
+    """A hook that adds a map to what a layer puts out."""
+    return lambda layer, given, out: out + one.to(out.dtype)

@@ -6,7 +6,8 @@ prediction; only then is it turned into what the scheduler steps with.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -34,20 +35,36 @@ class FrozenAutoencoder(Protocol):
         """Decode whole feature maps at once."""
 
 
+class Residuals(NamedTuple):
+    """What a control method adds inside the frozen U-Net.
+
+    down    one per feature map that the U-Net hands to its decoder, in the order they arise
+    middle  added to the output of the middle block; None: nothing
+    """
+
+    down: Sequence[Tensor]
+    middle: Tensor | None
+
+
 class FrozenDenoiser(Protocol):
     """z_t (B, C, x, y, z), step t (B,), inputs (B, K) -> a prediction of the network's own kind.
 
-    inputs    what the model is told beside z_t: the four covariates in 0..1 for BrainLDM and
-              brain2mm; spacing [mm] along x, y, z and the class of the contrast for MAISI
+    inputs        what the model is told beside z_t: the four covariates in 0..1 for BrainLDM and
+                  brain2mm; spacing [mm] along x, y, z and the class of the contrast for MAISI
+    steps_with    what `to_model_output` gives, and so which schedulers fit: "epsilon", the noise,
+                  or "flow", the velocity noise - z
     """
 
     timesteps: int
+    steps_with: str
 
     def requires_grad_(self, requires_grad: bool = True) -> Any:
         """As torch has it: a frozen model needs no gradient of its own."""
 
-    def raw(self, z_t: Tensor, t: Tensor, inputs: Tensor) -> Tensor:
-        """What the network predicts."""
+    def raw(
+        self, z_t: Tensor, t: Tensor, inputs: Tensor, residuals: Residuals | None = None
+    ) -> Tensor:
+        """What the network predicts, with `residuals` added inside where a method gives them."""
 
     def to_model_output(self, raw: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
         """The raw prediction, steered or not -> what the diffusers scheduler steps with."""

@@ -1,11 +1,12 @@
 """Decode slab by slab: what `AutoencoderKL.decode` returns, without seams, in a fraction of the memory.
 
-Knows MONAI's decoder, layer by layer; refuses any layer it does not know. Each layer still sees the
-whole volume: convolutions slide along the first spatial axis and carry the two planes that
-neighbouring slabs share, and group norms take their statistics over the complete feature map. So,
-unlike tiles that are blended, the result equals the plain decode up to rounding. Beside the work of
-one slab, at most two feature maps are alive: the input x of a block (its skip needs it to the end)
-and the map h being written.
+Knows MONAI's decoder and that of MAISI, layer by layer; refuses any layer it does not know. Each
+layer still sees the whole volume: convolutions slide along the first spatial axis and carry the two
+planes that neighbouring slabs share, and group norms take their statistics over the complete
+feature map. So, unlike tiles that are blended, the result equals the plain decode up to rounding.
+Beside the work of one slab, at most two feature maps are alive: the input x of a block (its skip
+needs it to the end) and the map h being written. The parts in which MAISI itself may run a
+convolution are not used.
 """
 
 from __future__ import annotations
@@ -15,6 +16,12 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
+from monai.apps.generation.maisi.networks.autoencoderkl_maisi import (
+    MaisiConvolution,
+    MaisiGroupNorm3D,
+    MaisiResBlock,
+    MaisiUpsample,
+)
 from monai.networks.blocks import Convolution, SpatialAttentionBlock, UpSample
 from monai.networks.nets.autoencoderkl import AEKLResBlock, AutoencoderKL
 from torch import Tensor, nn
@@ -159,8 +166,9 @@ def _convolution(slabs: _Slabs, layer: Convolution, x: Tensor) -> Tensor:
     return slabs.convolve(layer, slabs.plain(x), out)
 
 
-def _residual(slabs: _Slabs, block: AEKLResBlock, x: Tensor) -> Tensor:
+def _residual(slabs: _Slabs, block: AEKLResBlock | MaisiResBlock, x: Tensor) -> Tensor:
     """conv2(silu(norm2(h))) + shortcut(x), h = conv1(silu(norm1(x))); the sum overwrites h."""
+    shortcut = _unsplit(block.nin_shortcut)
     h = slabs.new(x, block.out_channels)
     slabs.convolve(block.conv1, slabs.activated(block.norm1, x), h)
     read_x = slabs.plain(x)
@@ -168,7 +176,7 @@ def _residual(slabs: _Slabs, block: AEKLResBlock, x: Tensor) -> Tensor:
         block.conv2,
         slabs.activated(block.norm2, h),
         h,
-        skip=lambda start, stop: block.nin_shortcut(read_x(start, stop)),
+        skip=lambda start, stop: shortcut(read_x(start, stop)),
     )
 
 
@@ -201,6 +209,24 @@ def _upsample(slabs: _Slabs, block: UpSample, x: Tensor) -> Tensor:
     return slabs.convolve(conv, read, out)
 
 
+def _upsample_linearly(slabs: _Slabs, block: MaisiUpsample, x: Tensor) -> Tensor:
+    """Trilinear to twice the extents, then a convolution; not MAISI's transposed one, which overlaps.
+
+    Plane j lies between input planes (j - 1) // 2 and (j - 1) // 2 + 1, the border ones held.
+    """
+    if block.use_convtranspose:
+        raise _unknown(block, "transposed, with overlapping blocks")
+    extent = x.shape[2]
+
+    def read(start: int, stop: int) -> Tensor:
+        low, high = max((start - 1) // 2, 0), min(stop // 2 + 1, extent)
+        y = F.interpolate(x[:, :, low:high].to(slabs.computed), scale_factor=2.0, mode="trilinear")
+        return y[:, :, start - 2 * low : stop - 2 * low]
+
+    out = slabs.new(x, _same_convolution(block.conv).out_channels, (2, 2, 2))
+    return slabs.convolve(block.conv, read, out)
+
+
 def _deconvolve(slabs: _Slabs, deconv: nn.ConvTranspose3d, x: Tensor) -> Tensor:
     factor = deconv.stride
     if deconv.kernel_size != factor or any(deconv.padding) or any(deconv.output_padding):
@@ -223,12 +249,21 @@ _LAYERS: dict[type[nn.Module], Callable[[_Slabs, nn.Module, Tensor], Tensor]] = 
     nn.GroupNorm: _group_norm,
     UpSample: _upsample,
     SpatialAttentionBlock: _attention,
+    MaisiConvolution: _convolution,
+    MaisiResBlock: _residual,
+    MaisiGroupNorm3D: _group_norm,
+    MaisiUpsample: _upsample_linearly,
 }
+
+
+def _unsplit(layer: nn.Module) -> nn.Module:
+    """MONAI's `Convolution` in that of MAISI; any other layer as it is."""
+    return layer.conv if type(layer) is MaisiConvolution else layer
 
 
 def _same_convolution(layer: nn.Module) -> nn.Conv3d:
     """The one Conv3d in MONAI's `Convolution`, if it keeps the extents and reaches one plane at most."""
-    children = list(layer.children())
+    children = list(_unsplit(layer).children())
     if len(children) != 1 or not isinstance(children[0], nn.Conv3d):
         raise _unknown(layer, f"layers {[type(child).__name__ for child in children]}")
     conv = children[0]

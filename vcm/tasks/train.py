@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,17 +20,17 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from vcm.errors import VCMError
-from vcm.imaging.conditions import CONDITION_CHANNELS, as_condition, check_conditions
+from vcm.imaging.conditions import as_condition, check_conditions
 from vcm.imaging.dataset import load_prepared
 from vcm.nets.frozen import FrozenDenoiser
-from vcm.nets.vcm import VolumetricConditioningModule
+from vcm.tasks.controls import ControlSizes, make_control
 from vcm.tasks.latent_set import LatentSet, encode_subjects, with_covariates
 from vcm.tasks.training import Draw, TrainingRun, TrainingSchedule
 from vcm.weights import load_pipeline
 
 
 @dataclass
-class ModuleTraining(TrainingSchedule):
+class ModuleTraining(ControlSizes, TrainingSchedule):
     """Configuration of `vcm train`.
 
     model         the frozen model: an embedded one by name, or a folder from `vcm pretrain diffusion`
@@ -38,30 +39,17 @@ class ModuleTraining(TrainingSchedule):
                   drop; the paper gives no rate), never all of them
     draws         noises and times per condition and step; its features are computed once for them
     penalty       lambda of the loss
-    encoder_*, unet_*, head_*   sizes of VolumetricConditioningModule
+    control, encoder_*, unet_*, head_*, embedding_*   the method and its sizes, see ControlSizes
     """
 
     data: list[str] = field(default_factory=list)
     model: str = ""
     out: str = "runs/module"
     cache: str = "runs/latents"
-    conditions: list[str] = field(default_factory=lambda: ["classes"])
     drop: float = 0.3
     copies: int = 5
     draws: int = 4
     penalty: float = 0.0
-    encoder_channels: list[int] = field(default_factory=lambda: [64])
-    encoder_res_blocks: int = 1
-    encoder_groups: int = 16
-    encoder_patch: int = 4
-    unet_channels: list[int] = field(default_factory=lambda: [96, 128])
-    unet_attention: list[bool] = field(default_factory=lambda: [False, True])
-    unet_head_channels: list[int] = field(default_factory=lambda: [64, 64])
-    unet_res_blocks: int = 1
-    unet_groups: int = 16
-    unet_out_channels: int = 96
-    head_channels: int = 128
-    head_norm: str = "none"
     ema_decay: float = 0.998
     batch_size: int = 2
 
@@ -71,7 +59,7 @@ class ModuleObjective(nn.Module):
 
     def __init__(
         self,
-        module: VolumetricConditioningModule,
+        module: Any,
         frozen: FrozenDenoiser,
         channel_weight: Tensor,
         conditions: Sequence[str],
@@ -99,22 +87,18 @@ class ModuleObjective(nn.Module):
         z, noise, time = z.flatten(0, 1), noise.flatten(0, 1), time.flatten()
         t = self.frozen.at(time)
         z_t = self.frozen.add_noise(z, noise, t)
-        with torch.no_grad():
-            raw = self.frozen.raw(z_t, t, covariates.repeat_interleave(draws, 0)).float()
-        gamma, beta = self.module.modulation(z_t, raw, t, features)
+        inputs = covariates.repeat_interleave(draws, 0)
+        steered = self.module.steer(self.frozen, z_t, t, inputs, features)
         target = self.frozen.target(z, noise, t)
-        steered = (raw * (1 + gamma) + beta).float()
+        loss = self._error(steered.prediction, target)
+        measured = {"steered": loss.detach(), "change": steered.change.detach()}
+        if steered.unsteered is not None:
+            measured["frozen"] = self._error(steered.unsteered, target)
+        return {"minimised": loss + self.penalty * steered.change} | measured
+
+    def _error(self, found: Tensor, target: Tensor) -> Tensor:
         weight: Tensor = self.get_buffer("weight")
-        loss = (weight * (steered - target).square()).mean()
-        with torch.no_grad():
-            frozen = (weight * (raw - target).square()).mean()
-        change = gamma.abs().mean() + beta.abs().mean()
-        return {
-            "minimised": loss + self.penalty * change,
-            "steered": loss.detach(),
-            "frozen": frozen,
-            "change": change.detach(),
-        }
+        return (weight * (found.float() - target).square()).mean()
 
     def _volumes(self, name: str, classes: Tensor) -> Tensor:
         maps = [as_condition(name, one) for one in classes.cpu().numpy()]
@@ -140,22 +124,7 @@ def train(config: ModuleTraining) -> dict[str, float]:
     pipeline = load_pipeline(config.model)
     subjects = with_covariates(load_prepared(*config.data, split="train"))
     set_seed(config.seed)
-    module = VolumetricConditioningModule(
-        latent_channels=pipeline.latent_shape[0],
-        condition_channels=tuple(CONDITION_CHANNELS[name] for name in config.conditions),
-        encoder_channels=tuple(config.encoder_channels),
-        encoder_res_blocks=config.encoder_res_blocks,
-        encoder_groups=config.encoder_groups,
-        encoder_patch=config.encoder_patch,
-        unet_channels=tuple(config.unet_channels),
-        unet_res_blocks=config.unet_res_blocks,
-        unet_attention=tuple(config.unet_attention),
-        unet_head_channels=tuple(config.unet_head_channels),
-        unet_groups=config.unet_groups,
-        unet_out_channels=config.unet_out_channels,
-        head_channels=config.head_channels,
-        head_norm=config.head_norm,  # type: ignore[arg-type]
-    )
+    module = make_control(config, pipeline.denoiser)
     module.to(memory_format=torch.channels_last_3d)
     pipeline.denoiser.net.to(memory_format=torch.channels_last_3d)
     weight = pipeline.autoencoder.channel_weight()

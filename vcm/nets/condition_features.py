@@ -1,0 +1,70 @@
+"""Several conditions, one encoder each, one set of features: any subset will do.
+
+Knows how features of the conditions present are put together; nothing of what they steer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vcm.errors import VCMError
+
+
+class ConditionFeatures(nn.Module):
+    """Part of every control method. Whoever derives from it sets the three attributes.
+
+    encoders              one per condition, each (B, C_k, D, H, W) -> (B, F, D/n, H/n, W/n)
+    condition_channels    C_k of each
+    downsampling          n; every axis of a condition must be a multiple of it
+    """
+
+    encoders: nn.ModuleList
+    condition_channels: tuple[int, ...]
+    downsampling: int
+
+    def encode(self, conditions: Sequence[Tensor | None], keep: Tensor | None = None) -> Tensor:
+        """Conditions (B, C_k, D, H, W), None where absent -> features (B, F, D/n, H/n, W/n).
+
+        The features are the mean over the conditions present, so their scale is the same for every
+        subset (the paper leaves the aggregation open). `keep` (B, K) bool is the modality latent
+        drop of training: False removes condition k of sample b; each sample must keep at least one.
+        """
+        self._check(conditions)
+        present = [k for k, condition in enumerate(conditions) if condition is not None]
+        latents = [self.encoders[k](conditions[k]) for k in present]
+        if keep is None:
+            return sum(latents[1:], latents[0]) / len(latents)
+        kept = keep.to(latents[0].device)[:, present]
+        if not bool(kept.any(dim=1).all()):
+            raise VCMError(
+                f"sample {int((~kept.any(dim=1)).nonzero()[0])} keeps none of the conditions "
+                "present; every sample must keep at least one"
+            )
+        share = kept.to(latents[0].dtype) / kept.sum(dim=1, keepdim=True)
+        return torch.einsum("bk,kbcdhw->bcdhw", share, torch.stack(latents))
+
+    def _check(self, conditions: Sequence[Tensor | None]) -> None:
+        expected = self.condition_channels
+        if len(conditions) != len(expected):
+            raise VCMError(
+                f"{len(conditions)} conditions given, the module has {len(expected)}; "
+                "pass None for an absent one"
+            )
+        if all(condition is None for condition in conditions):
+            raise VCMError("every condition is None; the module needs at least one")
+        for k, condition in enumerate(conditions):
+            if condition is None:
+                continue
+            if condition.ndim != 5 or condition.shape[1] != expected[k]:
+                raise VCMError(
+                    f"condition {k} has shape {tuple(condition.shape)}; "
+                    f"it must be (B, {expected[k]}, D, H, W)"
+                )
+            if any(n % self.downsampling for n in condition.shape[2:]):
+                raise VCMError(
+                    f"condition {k} has axes {tuple(condition.shape[2:])}; "
+                    f"each must be a multiple of {self.downsampling}: pad or resample it"
+                )

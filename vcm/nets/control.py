@@ -1,0 +1,55 @@
+"""What every control method offers, so that sampling and training never ask which one they hold.
+
+    features = control.encode(conditions)                          once per volume: independent of t
+    steered  = control.steer(frozen, z_t, t, inputs, features)     what the frozen model should say
+
+A method may modulate the frozen model's output (VCM, MCM) or add to its inner activations
+(ControlNet, ControlNet-LITE, T2I-Adapter).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from vcm.nets.frozen import FrozenDenoiser
+
+
+class Steered(NamedTuple):
+    """What a step of a control method gives.
+
+    prediction    (B, C, x, y, z), of the frozen network's own kind
+    unsteered     the same without the method; None where the method never asks for it
+    change        () mean |gamma| + mean |beta| for modulation, 0 for the others
+    """
+
+    prediction: Tensor
+    unsteered: Tensor | None
+    change: Tensor
+
+
+class Control(Protocol):
+    """A control method."""
+
+    def encode(self, conditions: Sequence[Tensor | None], keep: Tensor | None = None) -> Tensor:
+        """Condition volumes -> features on the latent grid; see ConditionFeatures."""
+
+    def steer(
+        self,
+        frozen: FrozenDenoiser,
+        z_t: Tensor,
+        t: Tensor,
+        inputs: Tensor,
+        features: Tensor,
+        conditioning_scale: float = 1.0,
+    ) -> Steered:
+        """The frozen model's prediction, steered; a scale of 0 leaves it alone."""
+
+
+def frozen_prediction(frozen: FrozenDenoiser, z_t: Tensor, t: Tensor, inputs: Tensor) -> Tensor:
+    """What the frozen network says, without a graph: modulation needs no gradient through it."""
+    with torch.no_grad():
+        return frozen.raw(z_t, t, inputs).to(z_t.dtype)

@@ -1,0 +1,230 @@
+"""The MAISI family: a rectified flow over latents that is told voxel spacing and contrast.
+
+With noise n and time t in 0..1000,
+
+    z_t = (1 - t/1000) z + t/1000 n        v = z - n, predicted by the network
+
+Source: Guo et al., arXiv 2409.11169 (autoencoder); Zhao et al., arXiv 2508.05772 (flow); networks of
+MONAI core at the sizes of NVIDIA's NV-Generate, which are the defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
+from monai.apps.generation.maisi.networks.diffusion_model_unet_maisi import DiffusionModelUNetMaisi
+from torch import Tensor
+
+from vcm.errors import VCMError
+from vcm.nets.maisi_names import maisi_autoencoder, maisi_unet
+from vcm.nets.published_names import load_strictly
+from vcm.nets.slabs import decode_in_slabs
+
+#: Class of "no contrast given": a tenth of the training volumes carried it instead of their own.
+NO_CONTRAST = 0
+
+
+class MaisiDenoiser(ModelMixin, ConfigMixin):
+    """z_t (B, C, x, y, z), t (B,) in 0..1000, inputs (B, 4) -> velocity v (B, C, x, y, z).
+
+    inputs            spacing along x, y, z [mm] and the class of the contrast (T1w 9, T2w 10, FLAIR
+                      11, SWI 20; skull-stripped 29, 30, 31, 32), a whole number given as float
+    guidance_scale    g of classifier-free guidance, v = v(none) + g (v(class) - v(none)), where none
+                      is class 0 at the same spacing; may be set at any time. 1 is the plain
+                      prediction at half the work; there, NVIDIA's scripts say 0. They use 10 for
+                      brain MR and no guidance for CT
+    shift             s of the transform t' = s t / (1 + (s - 1) t) of training times, t in 0..1; for
+                      MAISI (latent voxels / 32^3)^(1/3). Not learned: it belongs to the volume size
+
+    Each axis of a latent must be a multiple of 2^(levels - 1). Attention is computed plainly, as
+    MONAI's flash attention needs CUDA; the weights are the same.
+    """
+
+    steps_with: str = "flow"
+
+    @register_to_config
+    def __init__(
+        self,
+        latent_channels: int = 4,
+        channels: tuple[int, ...] = (64, 128, 256, 512),
+        attention: tuple[bool, ...] = (False, False, True, True),
+        head_channels: tuple[int, ...] = (0, 0, 32, 32),
+        res_blocks: int = 2,
+        groups: int = 32,
+        classes: int = 128,
+        timesteps: int = 1000,
+        guidance_scale: float = 1.0,
+        shift: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.net = DiffusionModelUNetMaisi(
+            spatial_dims=3,
+            in_channels=latent_channels,
+            out_channels=latent_channels,
+            num_channels=channels,
+            attention_levels=attention,
+            num_head_channels=head_channels,
+            num_res_blocks=res_blocks,
+            norm_num_groups=groups,
+            norm_eps=1e-6,
+            resblock_updown=True,
+            include_fc=True,
+            num_class_embeds=classes,
+            include_spacing_input=True,
+            use_flash_attention=False,
+        )
+        self.timesteps = timesteps
+        self.guidance_scale = guidance_scale
+        self.shift = shift
+
+    def raw(self, z_t: Tensor, t: Tensor, inputs: Tensor) -> Tensor:
+        """The velocity v = z - noise, guided; what a module steers."""
+        spacing, contrast = self._told(inputs)
+        v = self._velocity(z_t, t, spacing, contrast)
+        if self.guidance_scale == 1:
+            return v
+        none = self._velocity(z_t, t, spacing, torch.full_like(contrast, NO_CONTRAST))
+        return none + self.guidance_scale * (v - none)
+
+    def forward(self, z_t: Tensor, t: Tensor, inputs: Tensor) -> Tensor:
+        """The velocity noise - z, which the schedulers step with."""
+        return self.to_model_output(self.raw(z_t, t, inputs), z_t, t)
+
+    def to_model_output(self, raw: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
+        """diffusers' flows go from data to noise: dz_t / d(t/1000) = noise - z = -v."""
+        return -raw
+
+    def target(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """v = z - noise, at every t."""
+        return z - noise
+
+    def add_noise(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """z_t = (1 - t/1000) z + t/1000 noise."""
+        part = (t.to(z.dtype) / self.timesteps).expand(z.shape[0])[:, None, None, None, None]
+        return (1 - part) * z + part * noise
+
+    def at(self, time: Tensor) -> Tensor:
+        """Time in 0..1 (B,) -> shifted steps in 0..1000, not rounded."""
+        return self.timesteps * self.shift * time / (1 + (self.shift - 1) * time)
+
+    def load_published(self, checkpoint: Mapping[str, Any]) -> None:
+        """Load a released file of the U-Net, or refuse it by name; its scale: `maisi_scale`."""
+        load_strictly(self.net, maisi_unet(checkpoint))
+
+    def _velocity(self, z_t: Tensor, t: Tensor, spacing: Tensor, contrast: Tensor) -> Tensor:
+        batch = z_t.shape[0]
+        return self.net(
+            z_t,
+            t.expand(batch),
+            class_labels=contrast.expand(batch),
+            spacing_tensor=spacing.to(z_t.dtype).expand(batch, -1),
+        )
+
+    def _told(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """(1 or B, 4) -> spacing (1 or B, 3) [mm / 100] and class (1 or B,) as the network has them."""
+        if inputs.ndim != 2 or inputs.shape[1] != 4:
+            raise VCMError(
+                f"MAISI's inputs have shape {tuple(inputs.shape)}; they must be (B, 4): "
+                "spacing along x, y, z [mm] and the class of the contrast"
+            )
+        contrast = inputs[:, 3].round().long()
+        classes = self.net.num_class_embeds
+        if bool(((contrast < 0) | (contrast >= classes)).any()):
+            raise VCMError(
+                f"The classes of contrast are {contrast.tolist()}; "
+                f"this model knows 0 to {classes - 1}, see the model card for their meaning"
+            )
+        return inputs[:, :3] * 100, contrast
+
+
+class MaisiAutoencoder(ModelMixin, ConfigMixin):
+    """Volumes (B, 1, X, Y, Z) in 0..1 <-> latents (B, C, X/4, Y/4, Z/4), z = (mu + sigma eps) scale.
+
+    scale         belongs to the checkpoint of the diffusion model (`scale_factor` there)
+    num_splits    > 1 has MONAI run each convolution in that many overlapping parts along axis
+                  dim_split, for less memory and the same result; the extent of the latent along it
+                  must be a multiple of num_splits, three planes or more each. NVIDIA uses 4 along
+                  axis 1. `enable_tiling` saves more, along the first axis, and ignores it
+
+    MAISI maps the 99.5th percentile of an MR scan to 1 and leaves what is brighter above it; decoded
+    volumes are clipped here. It normalises in half precision; here everything keeps the type of the
+    weights, which must be float32 outside of autocast, as MAISI's group norm always returns that.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        channels: tuple[int, ...] = (64, 128, 256),
+        latent_channels: int = 4,
+        res_blocks: tuple[int, ...] = (2, 2, 2),
+        groups: int = 32,
+        scale: float = 1.0,
+        latent_shape: tuple[int, int, int] = (64, 64, 64),
+        num_splits: int = 1,
+        dim_split: int = 1,
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.factor = 2 ** (len(channels) - 1)
+        self.latent_shape: tuple[int, ...] = (latent_channels, *latent_shape)
+        self.slab: int | None = None
+        self.net = AutoencoderKlMaisi(
+            spatial_dims=3,
+            in_channels=1,
+            out_channels=1,
+            num_channels=channels,
+            latent_channels=latent_channels,
+            num_res_blocks=res_blocks,
+            attention_levels=(False,) * len(channels),
+            norm_num_groups=groups,
+            norm_eps=1e-6,
+            norm_float16=False,
+            num_splits=num_splits,
+            dim_split=dim_split,
+            print_info=False,
+            save_mem=False,
+        )
+
+    def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior (mu, sigma) in the diffusion model's scale."""
+        self._check_splits([n // self.factor for n in image.shape[2:]])
+        mu, sigma = self.net.encode(image)
+        return mu * self.scale, sigma * self.scale
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latent in the diffusion model's scale -> image in 0..1."""
+        z = z / self.scale
+        if self.slab is not None:
+            return decode_in_slabs(self.net, z, self.slab).clamp(0, 1)
+        self._check_splits(z.shape[2:])
+        return self.net.decode(z).clamp(0, 1)
+
+    def channel_weight(self) -> Tensor:
+        """(C,) ones: no channel counts more than another, as in the papers."""
+        return torch.ones(self.latent_shape[0])
+
+    def enable_tiling(self, slab: int = 16) -> None:
+        """Decode layer by layer in slabs of that many planes: the same result, less memory."""
+        self.slab = slab
+
+    def disable_tiling(self) -> None:
+        """Decode whole feature maps at once."""
+        self.slab = None
+
+    def load_published(self, checkpoint: Mapping[str, Any]) -> None:
+        """Load a released file of the autoencoder, or refuse it by name."""
+        load_strictly(self.net, maisi_autoencoder(checkpoint))
+
+    def _check_splits(self, latent: Sequence[int]) -> None:
+        """MONAI drops the planes that are left over, and wraps around in thin parts."""
+        parts, extent = self.config.num_splits, latent[self.config.dim_split]
+        if parts > 1 and (extent % parts or extent // parts < 3):
+            raise VCMError(
+                f"A latent of {extent} planes along axis {self.config.dim_split} cannot be cut into "
+                f"{parts} parts of 3 planes or more: set num_splits to 1 and use enable_tiling"
+            )

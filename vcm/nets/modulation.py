@@ -1,0 +1,113 @@
+"""Scale and shift what a frozen model predicts: the part that VCM and MCM have in common.
+
+    gamma, beta = head(time_unet([z_t, prediction, features], t))
+    steered     = prediction * (1 + gamma) + beta
+
+Nothing here depends on the prediction being noise: a v or a velocity is steered alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from monai.networks.nets import DiffusionModelUNet
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vcm.errors import VCMError
+from vcm.nets.condition_features import ConditionFeatures
+from vcm.nets.control import Steered, frozen_prediction
+from vcm.nets.frozen import FrozenDenoiser
+
+
+class Modulation(ConditionFeatures):
+    """A time-dependent U-Net on the latent grid with two heads; see VolumetricConditioningModule."""
+
+    def build_modulation(
+        self,
+        latent_channels: int,
+        features: int,
+        unet_channels: Sequence[int],
+        unet_res_blocks: int,
+        unet_attention: Sequence[bool],
+        unet_head_channels: Sequence[int] | None,
+        unet_groups: int,
+        unet_out_channels: int,
+        head_channels: int,
+        head_norm: str,
+    ) -> None:
+        """Make the U-Net and the heads. Raises VCMError for an unknown head_norm."""
+        if head_norm not in ("instance", "none"):
+            raise VCMError(f"head_norm is {head_norm!r}; it must be 'instance' or 'none'")
+        self.head_norm = head_norm
+        self.time_unet = DiffusionModelUNet(
+            spatial_dims=3,
+            in_channels=2 * latent_channels + features,
+            out_channels=unet_out_channels,
+            num_res_blocks=unet_res_blocks,
+            channels=tuple(unet_channels),
+            attention_levels=tuple(unet_attention),
+            norm_num_groups=unet_groups,
+            norm_eps=1e-6,
+            resblock_updown=True,
+            num_head_channels=tuple(unet_head_channels or unet_channels),
+            upcast_attention=True,
+        )
+        self.mlp_shared = nn.Conv3d(unet_out_channels, head_channels, 3, padding=1)
+        self.mlp_gamma = nn.Conv3d(head_channels, latent_channels, 3, padding=1)
+        self.mlp_beta = nn.Conv3d(head_channels, latent_channels, 3, padding=1)
+        if head_norm == "none":
+            self._start_as_identity()
+
+    def _start_as_identity(self) -> None:
+        """Zero gamma and beta; wake MONAI's zeroed last layer, as one zero in series is enough."""
+        for conv in (self.mlp_gamma, self.mlp_beta):
+            nn.init.zeros_(conv.weight)
+            nn.init.zeros_(conv.bias)
+        self.time_unet.out[-1].conv.reset_parameters()
+
+    def modulation(
+        self, z_t: Tensor, prediction: Tensor, t: Tensor | int, features: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Latent z_t and frozen prediction (B, L, d, h, w), step t () or (B,) -> (gamma, beta).
+
+        Features of one volume serve a whole batch of latents.
+        """
+        batch = z_t.shape[0]
+        if features.shape[0] == 1:
+            features = features.expand(batch, *features.shape[1:])
+        steps = torch.as_tensor(t, device=z_t.device).expand(batch)
+        h = self.time_unet(torch.cat([z_t, prediction, features], dim=1), steps)
+        h = F.leaky_relu(self.mlp_shared(h), 0.01)
+        gamma, beta = self.mlp_gamma(h), self.mlp_beta(h)
+        if self.head_norm == "instance":
+            gamma, beta = F.instance_norm(gamma), F.instance_norm(beta)
+        return gamma, beta
+
+    def forward(
+        self,
+        z_t: Tensor,
+        prediction: Tensor,
+        t: Tensor | int,
+        features: Tensor,
+        conditioning_scale: float = 1.0,
+    ) -> Tensor:
+        """The steered prediction (B, L, d, h, w); a scale of 0 gives the frozen one back."""
+        gamma, beta = self.modulation(z_t, prediction, t, features)
+        return prediction * (1 + conditioning_scale * gamma) + conditioning_scale * beta
+
+    def steer(
+        self,
+        frozen: FrozenDenoiser,
+        z_t: Tensor,
+        t: Tensor,
+        inputs: Tensor,
+        features: Tensor,
+        conditioning_scale: float = 1.0,
+    ) -> Steered:
+        """See vcm.nets.control.Control."""
+        raw = frozen_prediction(frozen, z_t, t, inputs)
+        gamma, beta = self.modulation(z_t, raw, t, features)
+        steered = raw * (1 + conditioning_scale * gamma) + conditioning_scale * beta
+        return Steered(steered, raw, gamma.abs().mean() + beta.abs().mean())

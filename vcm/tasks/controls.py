@@ -1,0 +1,101 @@
+"""Which control method a module is, and how large: from a configuration and a frozen model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from vcm.errors import VCMError
+from vcm.imaging.conditions import CONDITION_CHANNELS
+from vcm.nets.controlnet import ControlNetLite, ControlNetModule
+from vcm.nets.denoiser import LatentDenoiser
+from vcm.nets.mcm import ModulatingConditionModule
+from vcm.nets.t2i_adapter import T2IAdapter
+from vcm.nets.vcm import VolumetricConditioningModule
+
+CONTROLS = ("vcm", "mcm", "controlnet", "controlnet-lite", "t2i-adapter")
+
+
+@dataclass
+class ControlSizes:
+    """Part of the configuration of `vcm train`.
+
+    control               vcm | mcm | controlnet | controlnet-lite | t2i-adapter
+    encoder_*             VCM's condition encoder
+    unet_*, head_*        the U-Net and the heads of VCM and MCM
+    embedding_channels    how ControlNet and ControlNet-LITE embed a condition
+    adapter_blocks        residual blocks per level of T2I-Adapter
+    The last three methods take their widths from the frozen U-Net.
+    """
+
+    control: str = "vcm"
+    conditions: list[str] = field(default_factory=lambda: ["classes"])
+    encoder_channels: list[int] = field(default_factory=lambda: [64])
+    encoder_res_blocks: int = 1
+    encoder_groups: int = 16
+    encoder_patch: int = 4
+    unet_channels: list[int] = field(default_factory=lambda: [96, 128])
+    unet_attention: list[bool] = field(default_factory=lambda: [False, True])
+    unet_head_channels: list[int] = field(default_factory=lambda: [64, 64])
+    unet_res_blocks: int = 1
+    unet_groups: int = 16
+    unet_out_channels: int = 96
+    head_channels: int = 128
+    head_norm: str = "none"
+    embedding_channels: list[int] = field(default_factory=lambda: [8, 16, 32, 64])
+    adapter_blocks: int = 1
+
+
+def make_control(sizes: ControlSizes, frozen: Any) -> Any:
+    """A new control method for that frozen model, with untrained weights. Raises VCMError."""
+    if sizes.control not in CONTROLS:
+        raise VCMError(f"control is '{sizes.control}': choose {', '.join(CONTROLS)}.")
+    read = tuple(CONDITION_CHANNELS[name] for name in sizes.conditions)
+    latent = frozen.config.latent_channels
+    if sizes.control in ("vcm", "mcm"):
+        modulation: dict[str, Any] = {
+            "latent_channels": latent,
+            "condition_channels": read,
+            "unet_channels": tuple(sizes.unet_channels),
+            "unet_res_blocks": sizes.unet_res_blocks,
+            "unet_attention": tuple(sizes.unet_attention),
+            "unet_head_channels": tuple(sizes.unet_head_channels),
+            "unet_groups": sizes.unet_groups,
+            "unet_out_channels": sizes.unet_out_channels,
+            "head_channels": sizes.head_channels,
+            "head_norm": sizes.head_norm,
+        }
+        if sizes.control == "mcm":
+            return ModulatingConditionModule(**modulation)
+        return VolumetricConditioningModule(
+            encoder_channels=tuple(sizes.encoder_channels),
+            encoder_res_blocks=sizes.encoder_res_blocks,
+            encoder_groups=sizes.encoder_groups,
+            encoder_patch=sizes.encoder_patch,
+            **modulation,
+        )
+    if not isinstance(frozen, LatentDenoiser):
+        raise VCMError(
+            f"control is '{sizes.control}', which reaches into the frozen U-Net, and that of "
+            f"{type(frozen).__name__} is not supported: choose vcm or mcm."
+        )
+    widths = tuple(frozen.config.channels)
+    if sizes.control == "t2i-adapter":
+        return T2IAdapter(read, widths, sizes.adapter_blocks)
+    embedding = tuple(sizes.embedding_channels)
+    blocks = frozen.config.res_blocks
+    if sizes.control == "controlnet-lite":
+        return ControlNetLite(read, widths, blocks, embedding)
+    copy = ControlNetModule(
+        latent,
+        read,
+        frozen.config.covariates,
+        widths,
+        tuple(frozen.config.attention),
+        tuple(frozen.config.head_channels),
+        blocks,
+        frozen.config.groups,
+        embedding,
+    )
+    copy.start_from(frozen)
+    return copy
