@@ -83,6 +83,12 @@ def test_latents_given_are_the_noise_to_begin_with(pipeline, condition):
     assert torch.equal(latents(pipeline, condition, None, latents=noise), drawn)
 
 
+def test_temperature_scales_the_noise_to_begin_with(pipeline):
+    noise = torch.randn((1, *pipeline.latent_shape), generator=seeds(7)[0])
+    halved = latents(pipeline, None, None, latents=noise / 2)
+    assert torch.equal(latents(pipeline, None, seeds(7), temperature=0.5), halved)
+
+
 def test_the_callback_sees_every_step_and_may_replace_the_latents(pipeline):
     seen = []
 

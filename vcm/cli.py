@@ -45,7 +45,17 @@ def synthesize(
     ] = None,
     seeds: Annotated[str, typer.Option(help="One volume per seed: 0-3 or 1,5,9.")] = "0",
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = 50,
-    scheduler: Annotated[str, typer.Option(help="ddim | ddpm | dpm++ | unipc | euler.")] = "ddim",
+    scheduler: Annotated[
+        str,
+        typer.Option(help="auto (the model's own) | ddim | ddpm | dpm++ | unipc | euler | flow."),
+    ] = "auto",
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="Scale of the noise to begin with; the model's own if none."),
+    ] = None,
+    contrast: Annotated[
+        str | None, typer.Option(help="For models that make several, by name.")
+    ] = None,
     conditioning_scale: Annotated[float, typer.Option(help="Strength of the module.")] = 1.0,
     control_guidance_start: Annotated[
         float, typer.Option(help="Fraction of the steps at which the module sets in.")
@@ -80,9 +90,12 @@ def synthesize(
     if condition == Path("example") and not condition.exists():
         condition = example_condition()
     config = Synthesis(
-        condition, out, model, labels, age, sex, ventricular_volume, brain_volume,
-        parse_seeds(seeds), steps, scheduler, conditioning_scale, control_guidance_start,
-        control_guidance_end, uncontrolled, model_grid, allow_extrapolation, device,
+        condition=condition, out=out, model=model, labels=labels, age=age, sex=sex,
+        ventricular_volume=ventricular_volume, brain_volume=brain_volume, contrast=contrast,
+        seeds=parse_seeds(seeds), steps=steps, scheduler=scheduler, temperature=temperature,
+        conditioning_scale=conditioning_scale, control_guidance_start=control_guidance_start,
+        control_guidance_end=control_guidance_end, uncontrolled=uncontrolled,
+        model_grid=model_grid, allow_extrapolation=allow_extrapolation, device=device,
     )  # fmt: skip
     if dry_run:
         for name, value in describe(resolve(config)).items():
@@ -233,17 +246,84 @@ def evaluate(
     typer.echo(f"Measured; see summary.md, summary.json and the tables in {chosen.out}.")
 
 
-weights = typer.Typer(help="Models that travel with the package, and copies of yours.")
+weights = typer.Typer(
+    help="Models that travel with the package, published ones, and copies of yours."
+)
 app.add_typer(weights, name="weights")
 
 
 @weights.command("list")
 def list_weights() -> None:
-    """Name the embedded models and their folders."""
+    """Name the embedded models with their folders, and the published ones that can be imported."""
+    from vcm.model_cards import card_names, load_card
     from vcm.weights import embedded_models, model_folder
 
     for name in embedded_models():
-        typer.echo(f"{name}\t{model_folder(name)}")
+        typer.echo(f"{name}\tembedded\t{model_folder(name)}")
+    for card in map(load_card, card_names()):
+        if not card.embedded:
+            licences = sorted({file.licence or "unknown" for file in card.files.values()})
+            typer.echo(f"{card.name}\tpublished\t{card.title}; licence {', '.join(licences)}")
+
+
+@weights.command("show")
+def show_weights(
+    name: Annotated[str, typer.Argument(help="Name of a model, as vcm weights list has it.")],
+) -> None:
+    """Print the card of a model: files, licences, grid, inputs, latent scale, sources."""
+    from vcm.model_cards import describe, load_card
+
+    for key, value in describe(load_card(name)).items():
+        typer.echo(f"{key:>12}  {value}")
+
+
+@weights.command("fetch")
+def fetch_weights(
+    name: Annotated[str, typer.Argument(help="Name of a published model.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the files; by default the hub's own cache.")
+    ] = None,
+    accept_license: Annotated[
+        bool, typer.Option("--accept-license", help="I have read the licences and accept them.")
+    ] = False,
+) -> None:
+    """Show the licences of a published model's files, then fetch the files."""
+    from rich.console import Console
+
+    from vcm.tasks.fetch_weights import fetch
+
+    for part, path in fetch(name, out, accept_license, Console(stderr=True)).items():
+        typer.echo(f"{part}\t{path}")
+
+
+@weights.command("import")
+def import_model(
+    name: Annotated[str, typer.Argument(help="Name of a published model.")],
+    autoencoder: Annotated[Path, typer.Option(help="Its autoencoder: .pt, .pth or .safetensors.")],
+    unet: Annotated[Path, typer.Option(help="Its diffusion U-Net.")],
+    out: Annotated[Path, typer.Option(help="Folder for the model; must not exist yet.")],
+    module: Annotated[Path | None, typer.Option(help="Its conditioning module, if any.")] = None,
+) -> None:
+    """Load published files strictly and write them as a folder for --model."""
+    from rich.console import Console
+
+    from vcm.tasks.import_weights import import_weights
+
+    import_weights(name, autoencoder, unet, module, out, Console(stderr=True))
+    typer.echo(out)
+
+
+@weights.command("verify")
+def verify_weights(
+    folder: Annotated[
+        str, typer.Argument(help="Folder of a model, or the name of an embedded one.")
+    ],
+) -> None:
+    """Check every tensor of a model against its networks, and the frozen model against its record."""
+    from vcm.tasks.verify_weights import verify
+
+    for row in verify(folder):
+        typer.echo(f"{row.what:>12}  {row.found}")
 
 
 @weights.command("pack")

@@ -41,6 +41,9 @@ class VCMPipeline(DiffusionPipeline):
     covariate_ranges        least and greatest value seen in training, by covariate, in its unit
     population              of the training subjects: "typical_age" [years] and "expected_volumes",
                             see vcm.imaging.covariates.expected_volumes
+    temperature             scale of the noise to begin with, where a call gives none: below 1 a
+                            sample keeps closer to what the model expects, as truncation does in
+                            other generators (Brock et al. 2019, arXiv 1809.11096)
     grid                    "shape" and "affine" (voxel -> common space, RAS+ [mm]) of its volumes
     """
 
@@ -58,6 +61,7 @@ class VCMPipeline(DiffusionPipeline):
         inputs: Any = COVARIATES,
         covariate_ranges: Any = None,
         population: Any = None,
+        temperature: float = 1.0,
         grid: Any = None,
     ) -> None:
         super().__init__()
@@ -70,6 +74,7 @@ class VCMPipeline(DiffusionPipeline):
             inputs=list(inputs),
             covariate_ranges=ranges,
             population=dict(population or {}),
+            temperature=temperature,
             grid=dict(grid or {}),
         )
 
@@ -92,6 +97,7 @@ class VCMPipeline(DiffusionPipeline):
         num_inference_steps: int = 50,
         generator: Generator | list[Generator] | None = None,
         latents: Tensor | None = None,
+        temperature: float | None = None,
         conditioning_scale: float = 1.0,
         control_guidance_start: float = 0.0,
         control_guidance_end: float = 1.0,
@@ -103,9 +109,11 @@ class VCMPipeline(DiffusionPipeline):
 
         conditions               (1 or B, C_k, X, Y, Z) per condition, None where absent; None for
                                  all: uncontrolled
-        covariates               (1 or B, 4) in 0..1, in the order of vcm.imaging.covariates
+        covariates               (1 or B, K) what the denoiser is told, in the order of `inputs`; for
+                                 brain2mm and BrainLDM the four covariates in 0..1
         num_volumes              B; by default what generator, latents or covariates say
         generator                one per volume, or one for all in turn
+        temperature              scale of that noise; None: the model's own
         latents                  (B, C, x, y, z) unit noise to begin with, instead of drawing it
         control_guidance_*       the module acts from this to that fraction of the steps
         callback_on_step_end     (pipeline, i, t, {"latents"}) -> dict, called for each volume
@@ -116,6 +124,7 @@ class VCMPipeline(DiffusionPipeline):
         """
         count = _count(num_volumes, generator, latents, covariates)
         features = self._features(conditions)
+        heat = self.config.temperature if temperature is None else temperature
         results = []
         for k in range(count):
             own = generator[k] if isinstance(generator, list) else generator
@@ -136,7 +145,12 @@ class VCMPipeline(DiffusionPipeline):
                 return replaced.get("latents")
 
             z = sample(
-                steer, noise.to(self.device), self.scheduler, num_inference_steps, own, on_step
+                steer,
+                heat * noise.to(self.device),
+                self.scheduler,
+                num_inference_steps,
+                own,
+                on_step,
             )
             results.append(z if output_type == "latent" else self.autoencoder.decode(z))
         volumes: Any = torch.cat(results)

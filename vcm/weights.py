@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 
 import torch
 from diffusers.utils import logging
 
 from vcm.errors import VCMError
+from vcm.frozen_digest import check_module_fits, record_frozen
 from vcm.pipeline import VCMPipeline
 
 _PACKAGE = Path(__file__).parent
 #: Installed from a wheel, or used from a clone.
 _SHELVES = (_PACKAGE / "_embedded" / "weights", _PACKAGE.parent / "weights")
 
+#: Volumes of more voxels than this are decoded in slabs: whole feature maps would fill a laptop.
+LARGE = 2_000_000
 EXAMPLE = Path("brain2mm", "example_dseg.nii.gz")
 
 
@@ -53,7 +57,11 @@ def example_condition() -> Path:
 
 
 def load_pipeline(model: str | Path) -> VCMPipeline:
-    """The pipeline in float32 on the CPU, in evaluation mode. Raises VCMError."""
+    """The pipeline in float32 on the CPU, in evaluation mode.
+
+    Raises VCMError for a folder that is none or is damaged, and for a module that was trained on
+    another frozen model.
+    """
     folder = model_folder(model)
     logging.disable_progress_bar()
     try:
@@ -64,6 +72,9 @@ def load_pipeline(model: str | Path) -> VCMPipeline:
             f"The model in {folder} cannot be loaded ({reason}): its files are damaged or belong to "
             "another version; copy the folder again."
         ) from error
+    check_module_fits(pipeline)
+    if math.prod(pipeline.config.grid["shape"]) > LARGE:
+        pipeline.autoencoder.enable_tiling()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -72,6 +83,7 @@ def pack(model: str | Path, out: Path) -> int:
     """Copy a model in half precision; returns the size of its tensors [bytes]."""
     pipeline = load_pipeline(model)
     pipeline.to(dtype=torch.float16)
+    record_frozen(pipeline)
     pipeline.save_pretrained(out)
     return sum(path.stat().st_size for path in out.rglob("*.safetensors"))
 

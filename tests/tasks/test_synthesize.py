@@ -98,9 +98,9 @@ def test_the_result_lies_on_the_condition_and_can_be_repeated(
 
     record = json.loads((out / f"{stem}_desc-synthetic_seed-1_T1w.json").read_text())
     assert record["Synthetic"] is True
-    assert record["Covariates"]["sex"] == {"value": 0.0, "source": "given"}
-    assert record["Covariates"]["ventricular_volume"]["source"] == "condition"
-    assert record["Covariates"]["age"]["source"] == "population"
+    assert record["Inputs"]["sex"] == {"value": 0.0, "source": "given"}
+    assert record["Inputs"]["ventricular_volume"]["source"] == "condition"
+    assert record["Inputs"]["age"]["source"] == "population"
     before = {p.name: p.read_bytes() for p in out.glob("*seed-1*.nii.gz")}
     command = record["Command"]
     command[command.index("0-1")] = "1"
@@ -121,7 +121,7 @@ def test_uncontrolled_needs_no_condition(synthesize, tmp_path):
     record = json.loads((tmp_path / "uncontrolled_desc-synthetic_seed-0_T1w.json").read_text())
     assert not record["Steered"]
     expected = np.exp(2.5 + 0.01 * 30)
-    assert record["Covariates"]["ventricular_volume"]["value"] == pytest.approx(expected)
+    assert record["Inputs"]["ventricular_volume"]["value"] == pytest.approx(expected)
 
 
 def test_a_dry_run_tells_the_plan_and_writes_nothing(synthesize, maps, tmp_path, capsys):
@@ -141,6 +141,8 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(synthesize, maps, tmp_path,
         (["--seeds", "3-1"], "--seeds"),
         (["--steps", "0"], "--steps"),
         (["--scheduler", "magic"], "choose ddim"),
+        (["--scheduler", "flow"], "choose ddim"),
+        (["--contrast", "t2"], "T1w only"),
         (["--control-guidance-start", "0.8", "--control-guidance-end", "0.2"], "start <= end"),
         (["--labels", "dlmuse"], "does not name: 2, 3"),
         (["--labels", "nothing.yaml"], "neither built in"),

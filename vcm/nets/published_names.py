@@ -74,19 +74,21 @@ def rules_applied(names: Iterable[str], rules: Rules) -> dict[str, int]:
     return counts
 
 
-def load_strictly(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+def load_strictly(
+    module: nn.Module, state_dict: Mapping[str, Tensor], source: str = "The checkpoint"
+) -> None:
     """Load tensors under today's names; refuse by name whatever does not fit.
 
     Refused are tensors that are missing, unexpected, of another shape, not numbers of the same kind
     (integers for floats), not finite, and any tensor of the module that the load leaves without
     values. A module on the meta device takes the given tensors themselves, so no second copy is
-    made; any other module is filled by copying.
+    made; any other module is filled by copying. `source` is what the refusal calls the tensors.
     """
     faults = load_faults(module, state_dict)
     if any(faults.values()):
         total = len(module.state_dict())
         raise PublishedNamesError(
-            f"The checkpoint does not fit the {total} tensors of {type(module).__name__}: check that "
+            f"{source} does not fit the {total} tensors of {type(module).__name__}: check that "
             f"the file and the network's configuration belong together.{fault_table(faults)}"
         )
     expected = module.state_dict()

@@ -46,6 +46,8 @@ class Evaluation:
     """Configuration of `vcm evaluate`.
 
     model, segmenter     embedded ones by name, or folders
+    split                whose label maps are the conditions; choose settings on another than test
+    temperature          None: the model's own
     limit                the first test subjects only; None: all that have a label map
     covariate_samples    samples at each age and arm
     """
@@ -54,8 +56,10 @@ class Evaluation:
     model: str = ""
     segmenter: str = ""
     out: str = "runs/evaluation"
+    split: str = "test"
     steps: int = 50
     scheduler: str = "ddim"
+    temperature: float | None = None
     seed: int = 0
     limit: int | None = None
     covariate_samples: int = 8
@@ -82,7 +86,7 @@ def evaluate(config: Evaluation) -> Summary:
     for net in (pipeline, segmenter):
         net.to(device)
     train = load_prepared(*config.data, split="train")
-    held_out = with_classes(load_prepared(*config.data, split="test"))[: config.limit]
+    held_out = with_classes(load_prepared(*config.data, split=config.split))[: config.limit]
     cases = [as_case(subject, pipeline.ranges) for subject in held_out]
     requests = age_requests(
         train, pipeline.ranges, config.covariate_samples, config.seed + AGE_SEEDS
@@ -91,7 +95,14 @@ def evaluate(config: Evaluation) -> Summary:
     out.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.create(asdict(config)), out / "config.yaml")
     store = SampleStore(
-        pipeline, out / "samples", _digest(config.model), config.scheduler, config.steps
+        pipeline,
+        out / "samples",
+        {
+            "model": _digest(config.model),
+            "scheduler": config.scheduler,
+            "steps": config.steps,
+            "temperature": config.temperature,
+        },
     )
     scene = _sample(store, cases, train, config.seed)
     _draw(scene, out)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,14 +71,12 @@ def clamp(value: float, limits: tuple[float, float]) -> float:
 class SampleStore:
     """Volumes of a pipeline in a folder: ARM/NAME_seed-N.npy in float16, with what made them beside.
 
-    A volume is reused only if model, steps, scheduler, seed, covariates and condition are the same.
+    A volume is reused only if what it was made by (model, scheduler, steps, temperature), its seed,
+    covariates and condition are the same.
     """
 
-    def __init__(
-        self, pipeline: VCMPipeline, folder: Path, model: str, scheduler: str, steps: int
-    ) -> None:
-        self.pipeline, self.folder = pipeline, folder
-        self.made_by = {"model": model, "scheduler": scheduler, "steps": steps}
+    def __init__(self, pipeline: VCMPipeline, folder: Path, made_by: dict[str, Any]) -> None:
+        self.pipeline, self.folder, self.made_by = pipeline, folder, made_by
 
     def volumes(self, requests: list[Request], title: str) -> list[NDArray[np.float32]]:
         """One volume (X, Y, Z) in 0..1 per request, in their order."""
@@ -111,6 +110,7 @@ class SampleStore:
             conditions,
             torch.tensor([unit]),
             num_inference_steps=self.made_by["steps"],
+            temperature=self.made_by["temperature"],
             generator=torch.Generator().manual_seed(request.seed),
             output_type="np",
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from vcm import __version__
-from vcm.diffusion.sampling import make_scheduler
+from vcm.diffusion.sampling import check_scheduler, flow_shift, make_scheduler
 from vcm.errors import VCMError
-from vcm.imaging import covariates
 from vcm.imaging.conditions import as_condition
-from vcm.imaging.covariates import COVARIATES, UNITS
 from vcm.imaging.dataset import write_json
 from vcm.imaging.picture import outlined
 from vcm.imaging.volume import Grid, Volume, write_volume
 from vcm.pipeline import VCMPipeline
+from vcm.tasks.model_inputs import Told, as_tensor, in_words, settle
 from vcm.tasks.placing import PlacedCondition, nowhere, place_label_map
 from vcm.tasks.provenance import synthetic_mark, versions
 from vcm.weights import fingerprint, load_pipeline, model_folder, sha256
@@ -35,7 +34,8 @@ from vcm.weights import fingerprint, load_pipeline, model_folder, sha256
 
 @dataclass
 class Synthesis:
-    """Configuration of `vcm synthesize`. Ages in years, volumes in mL; None: see `settle`."""
+    """Configuration of `vcm synthesize`. Ages in years, volumes in mL; None: see
+    vcm.tasks.model_inputs. scheduler "auto" is the one saved with the model."""
 
     condition: Path | None = None
     out: Path = Path("synthetic")
@@ -45,9 +45,11 @@ class Synthesis:
     sex: str | None = None
     ventricular_volume: float | None = None
     brain_volume: float | None = None
+    contrast: str | None = None
     seeds: list[int] = field(default_factory=lambda: [0])
     steps: int = 50
-    scheduler: str = "ddim"
+    scheduler: str = "auto"
+    temperature: float | None = None
     conditioning_scale: float = 1.0
     control_guidance_start: float = 0.0
     control_guidance_end: float = 1.0
@@ -58,27 +60,25 @@ class Synthesis:
 
 
 @dataclass(frozen=True)
-class Covariate:
-    """One value, in its unit, and where it comes from: given, condition or population."""
-
-    value: float
-    source: str
-
-
-@dataclass(frozen=True)
 class Plan:
     """Everything decided before the first step."""
 
     config: Synthesis
     pipeline: VCMPipeline
     place: PlacedCondition
-    covariates: dict[str, Covariate]
+    told: dict[str, Told]
     device: torch.device
 
     @property
     def steered(self) -> bool:
         """Whether the module acts."""
         return self.place.classes is not None and not self.config.uncontrolled
+
+    @property
+    def temperature(self) -> float:
+        """Scale of the noise to begin with."""
+        own = self.config.temperature
+        return float(self.pipeline.config.temperature if own is None else own)
 
     @property
     def stem(self) -> str:
@@ -114,45 +114,22 @@ def resolve(config: Synthesis) -> Plan:
             f"The model {config.model} has no module, so it cannot obey {config.condition.name}: train "
             "one with vcm train, or add --uncontrolled."
         )
-    pipeline.scheduler = make_scheduler(config.scheduler)
+    if config.scheduler != "auto":
+        check_scheduler(config.scheduler, pipeline.denoiser.steps_with)
+        pipeline.scheduler = make_scheduler(config.scheduler, **scheduler_options(pipeline))
     device = choose_device(config.device)
     pipeline.to(device)
     shape = pipeline.config.grid["shape"]
     grid = Grid((shape[0], shape[1], shape[2]), np.asarray(pipeline.config.grid["affine"]))
     condition = config.condition
     place = place_label_map(condition, config.labels, grid) if condition else nowhere(grid)
-    settled = settle(config, pipeline, place)
-    if not config.allow_extrapolation:
-        covariates.refuse_outside({n: c.value for n, c in settled.items()}, pipeline.ranges)
-    return Plan(config, pipeline, place, settled, device)
+    return Plan(config, pipeline, place, settle(config, pipeline, place), device)
 
 
-def settle(
-    config: Synthesis, pipeline: VCMPipeline, place: PlacedCondition
-) -> dict[str, Covariate]:
-    """Covariates: as given; else volumes from the condition; else the training population's
-    typical age, F, and the volumes expected at that age and sex."""
-    population = pipeline.config.population
-    sex = covariates.sex_number(config.sex)
-    found = {
-        "sex": Covariate(sex or 0.0, "given" if sex is not None else "population"),
-        "age": Covariate(float(population["typical_age"]), "population"),
-    }
-    if config.age is not None:
-        found["age"] = Covariate(config.age, "given")
-    expected = covariates.expected_volumes(
-        found["sex"].value, found["age"].value, population["expected_volumes"]
-    )
-    found |= {name: Covariate(value, "population") for name, value in expected.items()}
-    measured = place.volumes()
-    if measured is not None:
-        found["ventricular_volume"] = Covariate(measured[0], "condition")
-        found["brain_volume"] = Covariate(measured[1], "condition")
-    for name in ("ventricular_volume", "brain_volume"):
-        given = getattr(config, name)
-        if given is not None:
-            found[name] = Covariate(given, "given")
-    return found
+def scheduler_options(pipeline: VCMPipeline) -> dict[str, Any]:
+    """What a scheduler must be told of this model's latents."""
+    flow = pipeline.denoiser.steps_with == "flow"
+    return {"shift": flow_shift(pipeline.latent_shape)} if flow else {}
 
 
 @torch.inference_mode()
@@ -160,8 +137,6 @@ def sample_volume(
     plan: Plan, seed: int, on_step: Callable[[], None], steps: int | None = None
 ) -> NDArray[np.float32]:
     """One volume (X, Y, Z) on the model's grid, 0..1; the noise depends on the seed alone."""
-    values = {name: c.value for name, c in plan.covariates.items()}
-    unit = torch.tensor([covariates.to_unit(values, plan.pipeline.ranges)])
     conditions = None
     if plan.steered and plan.place.classes is not None:
         names = plan.pipeline.config.conditions
@@ -175,9 +150,10 @@ def sample_volume(
     config = plan.config
     result = plan.pipeline(
         conditions,
-        unit,
+        as_tensor(plan.told, plan.pipeline),
         num_inference_steps=steps or config.steps,
         generator=torch.Generator().manual_seed(seed),
+        temperature=config.temperature,
         conditioning_scale=config.conditioning_scale,
         control_guidance_start=config.control_guidance_start,
         control_guidance_end=config.control_guidance_end,
@@ -197,10 +173,6 @@ def describe(plan: Plan) -> dict[str, str]:
     step = max((time.monotonic() - started - first) / 2, first / 20)
     config, place = plan.config, plan.place
     seconds = len(config.seeds) * (first + step * (config.steps - 1))
-    named = {
-        name: f"{c.value:.4g} ({UNITS[name]}; from {c.source})"
-        for name, c in plan.covariates.items()
-    }
     act = f"{config.control_guidance_start:g} to {config.control_guidance_end:g} of the steps"
     steered = f"scale {config.conditioning_scale:g}, {act}" if plan.steered else "not steered"
     labels = f", labels {place.vocabulary}" if place.vocabulary else ""
@@ -209,9 +181,9 @@ def describe(plan: Plan) -> dict[str, str]:
         "model": f"{config.model}, {' x '.join(map(str, place.model.shape))} on {plan.device}",
         "condition": f"{config.condition or 'none'}{labels}; {steered}",
         "result": f"{place.target.shape} of {sizes} mm, {place.target.orientation}",
-        **named,
+        **in_words(plan.told),
         "seeds": ", ".join(map(str, config.seeds)),
-        "sampling": f"{config.scheduler}, {config.steps} steps",
+        "sampling": f"{config.scheduler}, {config.steps} steps, temperature {plan.temperature:g}",
         "expected time": f"{seconds:.0f} s for {len(config.seeds)} volume(s), {step:.2f} s per step",
         "expected memory": f"{_peak_memory() / 1e9:.1f} GB",
     }
@@ -242,6 +214,8 @@ def _check(config: Synthesis) -> None:
             f"The module is to act from {start:g} to {end:g} of the steps: choose fractions with "
             "0 <= start <= end <= 1."
         )
+    if config.temperature is not None and not 0 <= config.temperature <= 2:
+        raise VCMError(f"--temperature is {config.temperature}: choose 0 to 2; 1 is plain noise.")
     if not np.isfinite(config.conditioning_scale):
         raise VCMError(f"--conditioning-scale is {config.conditioning_scale}: choose a number.")
 
@@ -278,13 +252,12 @@ def _record(plan: Plan, command: list[str]) -> dict[str, Any]:
         "Condition": config.condition.name if config.condition else None,
         "ConditionSHA256": sha256(config.condition) if config.condition else None,
         "Labels": plan.place.vocabulary or None,
-        "Covariates": {
-            name: {"value": plan.covariates[name].value, "source": plan.covariates[name].source}
-            for name in COVARIATES
-        },
+        "Inputs": {name: asdict(told) for name, told in plan.told.items()},
         "Steered": plan.steered,
         "Steps": config.steps,
-        "Scheduler": {"name": config.scheduler} | dict(plan.pipeline.scheduler.config),
+        "Scheduler": {"class": type(plan.pipeline.scheduler).__name__}
+        | dict(plan.pipeline.scheduler.config),
+        "Temperature": plan.temperature,
         "ConditioningScale": config.conditioning_scale,
         "ControlGuidance": [config.control_guidance_start, config.control_guidance_end],
         "ToCommonSpace": plan.place.to_common.tolist(),

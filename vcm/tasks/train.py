@@ -20,6 +20,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from vcm.errors import VCMError
+from vcm.frozen_digest import record_frozen
 from vcm.imaging.conditions import as_condition, check_conditions
 from vcm.imaging.dataset import load_prepared
 from vcm.nets.frozen import FrozenDenoiser
@@ -151,6 +152,7 @@ def train(config: ModuleTraining) -> dict[str, float]:
     run.fit(prepare)
     pipeline.register_modules(module=module)
     pipeline.register_to_config(conditions=list(config.conditions))
+    record_frozen(pipeline)
     pipeline.save_pretrained(run.folder / "model")
     return _measure(objective, encode("test", 1), config)
 
