@@ -2,7 +2,6 @@
 
 import json
 from itertools import product
-from math import prod
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import torch
 from diffusers import DDIMScheduler
 from monai.networks.nets.autoencoderkl import AutoencoderKL
 from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
+from published_files import formula_weights
 from safetensors.torch import load_file
 
 from vcm.errors import VCMError
@@ -28,20 +28,6 @@ DATA = Path(__file__).parents[1] / "data"
 CARD = json.loads((DATA / "vcm_small.json").read_text())
 CONFIG = CARD["config"]
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
-
-
-def formula_weights(shapes):
-    """The stored formula: sorted names, sin(0.731 i + k), scaled by the tensor's rank."""
-    filled = {}
-    for k, name in enumerate(sorted(shapes)):
-        shape = shapes[name]
-        value = torch.sin(0.731 * torch.arange(prod(shape), dtype=torch.float64) + k).view(shape)
-        if len(shape) > 1:
-            value = value / prod(shape[1:]) ** 0.5
-        else:
-            value = 0.1 * value + float("norm" in name and name.endswith("weight"))
-        filled[name] = value.float()
-    return filled
 
 
 def current(config):

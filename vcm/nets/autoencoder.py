@@ -17,10 +17,10 @@ from monai.networks.nets.autoencoderkl import AutoencoderKL
 from torch import Tensor, nn
 
 from vcm.nets.patches import from_patches, to_patches
-from vcm.nets.slabs import decode_in_slabs
+from vcm.nets.slabs import SlabDecoding
 
 
-class LatentAutoencoder(ModelMixin, ConfigMixin):
+class LatentAutoencoder(SlabDecoding, ModelMixin, ConfigMixin):
     """Volumes (B, 1, X, Y, Z) in 0..1 <-> latents (B, C, X/f, Y/f, Z/f).
 
     Source: AutoencoderKL of latent diffusion (Rombach et al. 2022), as BrainLDM uses it
@@ -65,7 +65,6 @@ class LatentAutoencoder(ModelMixin, ConfigMixin):
             nn.init.zeros_(last.conv.weight)
             nn.init.zeros_(last.conv.bias)
         nn.init.constant_(self.net.quant_conv_log_sigma.conv.bias, -6.0)
-        self.slab: int | None = None
         self.register_buffer("latent_mean", torch.zeros(latent_channels, *latent_shape))
         self.register_buffer("latent_std", torch.ones(latent_channels))
 
@@ -102,17 +101,7 @@ class LatentAutoencoder(ModelMixin, ConfigMixin):
     def decode_raw(self, z: Tensor) -> Tensor:
         """Raw latent (B, C, x, y, z) of any extent -> image (B, 1, X, Y, Z), not clipped."""
         linear = from_patches(self.synthesis(z), self.factor)
-        if self.slab is None:
-            return linear + from_patches(self.net.decode(z), self.patch)
-        return linear + from_patches(decode_in_slabs(self.net, z, self.slab), self.patch)
-
-    def enable_tiling(self, slab: int = 16) -> None:
-        """Decode layer by layer in slabs of that many planes: the same result, less memory."""
-        self.slab = slab
-
-    def disable_tiling(self) -> None:
-        """Decode whole feature maps at once."""
-        self.slab = None
+        return linear + from_patches(self.run_decoder(self.net, z), self.patch)
 
     def standardise(self, mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior of the latent that the diffusion model sees."""

@@ -23,7 +23,7 @@ from torch import Tensor
 from vcm.errors import VCMError
 from vcm.nets.maisi_names import maisi_autoencoder, maisi_unet
 from vcm.nets.published_names import load_strictly
-from vcm.nets.slabs import decode_in_slabs
+from vcm.nets.slabs import SlabDecoding
 
 #: Class of "no contrast given": a tenth of the training volumes carried it instead of their own.
 NO_CONTRAST = 0
@@ -142,7 +142,7 @@ class MaisiDenoiser(ModelMixin, ConfigMixin):
         return inputs[:, :3] * 100, contrast
 
 
-class MaisiAutoencoder(ModelMixin, ConfigMixin):
+class MaisiAutoencoder(SlabDecoding, ModelMixin, ConfigMixin):
     """Volumes (B, 1, X, Y, Z) in 0..1 <-> latents (B, C, X/4, Y/4, Z/4), z = (mu + sigma eps) scale.
 
     scale         belongs to the checkpoint of the diffusion model (`scale_factor` there)
@@ -172,7 +172,6 @@ class MaisiAutoencoder(ModelMixin, ConfigMixin):
         self.scale = scale
         self.factor = 2 ** (len(channels) - 1)
         self.latent_shape: tuple[int, ...] = (latent_channels, *latent_shape)
-        self.slab: int | None = None
         self.net = AutoencoderKlMaisi(
             spatial_dims=3,
             in_channels=1,
@@ -198,23 +197,13 @@ class MaisiAutoencoder(ModelMixin, ConfigMixin):
 
     def decode(self, z: Tensor) -> Tensor:
         """Latent in the diffusion model's scale -> image in 0..1."""
-        z = z / self.scale
-        if self.slab is not None:
-            return decode_in_slabs(self.net, z, self.slab).clamp(0, 1)
-        self._check_splits(z.shape[2:])
-        return self.net.decode(z).clamp(0, 1)
+        if self.slab is None:
+            self._check_splits(z.shape[2:])
+        return self.run_decoder(self.net, z / self.scale).clamp(0, 1)
 
     def channel_weight(self) -> Tensor:
         """(C,) ones: no channel counts more than another, as in the papers."""
         return torch.ones(self.latent_shape[0])
-
-    def enable_tiling(self, slab: int = 16) -> None:
-        """Decode layer by layer in slabs of that many planes: the same result, less memory."""
-        self.slab = slab
-
-    def disable_tiling(self) -> None:
-        """Decode whole feature maps at once."""
-        self.slab = None
 
     def load_published(self, checkpoint: Mapping[str, Any]) -> None:
         """Load a released file of the autoencoder, or refuse it by name."""

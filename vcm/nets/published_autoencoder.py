@@ -8,10 +8,10 @@ from diffusers.configuration_utils import register_to_config
 from monai.networks.nets.autoencoderkl import AutoencoderKL
 from torch import Tensor
 
-from vcm.nets.slabs import decode_in_slabs
+from vcm.nets.slabs import SlabDecoding
 
 
-class PublishedAutoencoder(ModelMixin, ConfigMixin):
+class PublishedAutoencoder(SlabDecoding, ModelMixin, ConfigMixin):
     """Volumes (B, 1, X, Y, Z) in 0..1 <-> latents (B, C, X/8, Y/8, Z/8), z = (mu + sigma eps) scale.
 
     Source: Pinaya et al., arXiv 2209.07162; sizes of the released weights are the defaults. The
@@ -32,7 +32,6 @@ class PublishedAutoencoder(ModelMixin, ConfigMixin):
         super().__init__()
         self.scale = scale
         self.latent_shape: tuple[int, ...] = (latent_channels, *latent_shape)
-        self.slab: int | None = None
         self.net = AutoencoderKL(
             spatial_dims=3,
             in_channels=1,
@@ -54,18 +53,8 @@ class PublishedAutoencoder(ModelMixin, ConfigMixin):
 
     def decode(self, z: Tensor) -> Tensor:
         """Latent in the diffusion model's scale -> image in 0..1."""
-        z = z / self.scale
-        out = self.net.decode(z) if self.slab is None else decode_in_slabs(self.net, z, self.slab)
-        return out.clamp(0, 1)
+        return self.run_decoder(self.net, z / self.scale).clamp(0, 1)
 
     def channel_weight(self) -> Tensor:
         """(C,) ones: no channel counts more than another, as in the papers."""
         return torch.ones(self.latent_shape[0])
-
-    def enable_tiling(self, slab: int = 16) -> None:
-        """Decode layer by layer in slabs of that many planes: the same result, less memory."""
-        self.slab = slab
-
-    def disable_tiling(self) -> None:
-        """Decode whole feature maps at once."""
-        self.slab = None

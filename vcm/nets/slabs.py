@@ -32,6 +32,27 @@ Read = Callable[[int, int], Tensor]  # (start, stop) -> those planes (B, C, stop
 
 
 @torch.inference_mode()
+class SlabDecoding:
+    """Part of an autoencoder that can decode either way, under the names that diffusers has."""
+
+    slab: int | None = None
+
+    def enable_tiling(self, slab: int = 16) -> None:
+        """Decode layer by layer in slabs of that many planes: the same result, less memory."""
+        self.slab = slab
+
+    def disable_tiling(self) -> None:
+        """Decode whole feature maps at once."""
+        self.slab = None
+
+    def run_decoder(self, net: AutoencoderKL, z: Tensor) -> Tensor:
+        """Raw latent -> raw image."""
+        if self.slab is not None:
+            return decode_in_slabs(net, z, self.slab)
+        image: Tensor = net.decode(z)
+        return image
+
+
 def decode_in_slabs(
     net: AutoencoderKL, z: Tensor, thickness: int = 16, storage_dtype: torch.dtype | None = None
 ) -> Tensor:
