@@ -73,7 +73,7 @@ def load_pipeline(model: str | Path) -> VCMPipeline:
             "another version; copy the folder again."
         ) from error
     check_module_fits(pipeline)
-    if math.prod(pipeline.config.grid["shape"]) > LARGE:
+    if math.prod(pipeline.config.grid.get("shape", ())) > LARGE:
         pipeline.autoencoder.enable_tiling()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

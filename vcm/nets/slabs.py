@@ -31,7 +31,6 @@ from vcm.errors import VCMError
 Read = Callable[[int, int], Tensor]  # (start, stop) -> those planes (B, C, stop - start, Y, Z)
 
 
-@torch.inference_mode()
 class SlabDecoding:
     """Part of an autoencoder that can decode either way, under the names that diffusers has."""
 
@@ -53,6 +52,7 @@ class SlabDecoding:
         return image
 
 
+@torch.inference_mode()
 def decode_in_slabs(
     net: AutoencoderKL, z: Tensor, thickness: int = 16, storage_dtype: torch.dtype | None = None
 ) -> Tensor:
