@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -41,6 +44,25 @@ def test_a_saved_pipeline_computes_the_same(pipeline, condition, tmp_path):
     assert again.ranges == pipeline.ranges
     before, after = (latents(p, condition, seeds(0)) for p in (pipeline, again))
     assert torch.equal(before, after)
+
+
+def test_a_new_process_loads_it_and_samples_the_same(pipeline, condition, tiny_model, tmp_path):
+    """diffusers loads classes only from modules that were imported: a fresh process has none."""
+    script = """
+import sys, torch
+from vcm import VCMPipeline
+pipeline = VCMPipeline.from_pretrained(sys.argv[1])
+result = pipeline(
+    torch.load(sys.argv[2], weights_only=True), torch.full((1, 4), 0.5), num_inference_steps=3,
+    generator=torch.Generator().manual_seed(4), output_type="latent",
+)
+torch.save(result.volumes, sys.argv[3])
+"""
+    torch.save(condition, tmp_path / "condition.pt")
+    paths = [str(p) for p in (tiny_model, tmp_path / "condition.pt", tmp_path / "latent.pt")]
+    subprocess.run([sys.executable, "-c", script, *paths], check=True)
+    found = torch.load(tmp_path / "latent.pt", weights_only=True)
+    assert torch.equal(found, latents(pipeline, condition, seeds(3, 4))[1:])
 
 
 @pytest.mark.parametrize(

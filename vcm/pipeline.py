@@ -6,8 +6,11 @@ files and millimetres are the affair of `vcm synthesize`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -77,6 +80,21 @@ class VCMPipeline(DiffusionPipeline):
             temperature=temperature,
             grid=dict(grid or {}),
         )
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> Any:
+        """As diffusers has it, from a local folder.
+
+        diffusers loads components only from modules that are imported already; those of this
+        package, and no others, are imported here.
+        """
+        index = Path(pretrained_model_name_or_path) / "model_index.json"
+        if index.is_file():
+            for entry in json.loads(index.read_text(encoding="utf-8")).values():
+                library = entry[0] if isinstance(entry, list) and entry else None
+                if isinstance(library, str) and library.startswith("vcm.nets."):
+                    import_module(library)
+        return super().from_pretrained(pretrained_model_name_or_path, **options)
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:

@@ -65,13 +65,14 @@ def load_pipeline(model: str | Path) -> VCMPipeline:
     folder = model_folder(model)
     logging.disable_progress_bar()
     try:
-        pipeline = VCMPipeline.from_pretrained(folder, torch_dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        pipeline = VCMPipeline.from_pretrained(folder)
+    except (ImportError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise VCMError(
             f"The model in {folder} cannot be loaded ({reason}): its files are damaged or belong to "
             "another version; copy the folder again."
         ) from error
+    pipeline.to(dtype=torch.float32)
     check_module_fits(pipeline)
     if math.prod(pipeline.config.grid.get("shape", ())) > LARGE:
         pipeline.autoencoder.enable_tiling()

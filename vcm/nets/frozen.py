@@ -75,5 +75,8 @@ class FrozenDenoiser(Protocol):
     def add_noise(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """The noisy latent z_t."""
 
+    def alpha_sigma(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """(alpha, sigma) of z_t = alpha z + sigma noise, as (B, 1, 1, 1, 1)."""
+
     def at(self, time: Tensor) -> Tensor:
         """Time in 0..1 (B,) -> steps t (B,) of training: whole numbers where the model knows these."""

@@ -105,8 +105,13 @@ class MaisiDenoiser(ModelMixin, ConfigMixin):
 
     def add_noise(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """z_t = (1 - t/1000) z + t/1000 noise."""
-        part = (t.to(z.dtype) / self.timesteps).expand(z.shape[0])[:, None, None, None, None]
-        return (1 - part) * z + part * noise
+        alpha, sigma = self.alpha_sigma(t, z)
+        return alpha * z + sigma * noise
+
+    def alpha_sigma(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """(1 - t/1000, t/1000) as (B, 1, 1, 1, 1)."""
+        part = (t.to(like.dtype) / self.timesteps).expand(like.shape[0])[:, None, None, None, None]
+        return 1 - part, part
 
     def at(self, time: Tensor) -> Tensor:
         """Time in 0..1 (B,) -> shifted steps in 0..1000, not rounded."""

@@ -19,10 +19,13 @@ from vcm.errors import VCMError
 from vcm.nets.condition_features import ConditionFeatures
 from vcm.nets.control import Steered, frozen_prediction
 from vcm.nets.frozen import FrozenDenoiser
+from vcm.nets.linear_prior import LinearPrior
 
 
 class Modulation(ConditionFeatures):
     """A time-dependent U-Net on the latent grid with two heads; see VolumetricConditioningModule."""
+
+    prior: LinearPrior | None
 
     def build_modulation(
         self,
@@ -36,11 +39,13 @@ class Modulation(ConditionFeatures):
         unet_out_channels: int,
         head_channels: int,
         head_norm: str,
+        prior_shape: tuple[int, int, int] | None = None,
     ) -> None:
         """Make the U-Net and the heads. Raises VCMError for an unknown head_norm."""
         if head_norm not in ("instance", "none"):
             raise VCMError(f"head_norm is {head_norm!r}; it must be 'instance' or 'none'")
         self.head_norm = head_norm
+        self.prior = None if prior_shape is None else LinearPrior(latent_channels, prior_shape)
         self.time_unet = DiffusionModelUNet(
             spatial_dims=3,
             in_channels=2 * latent_channels + features,
@@ -108,6 +113,12 @@ class Modulation(ConditionFeatures):
     ) -> Steered:
         """See vcm.nets.control.Control."""
         raw = frozen_prediction(frozen, z_t, t, inputs)
-        gamma, beta = self.modulation(z_t, raw, t, features)
-        steered = raw * (1 + conditioning_scale * gamma) + conditioning_scale * beta
-        return Steered(steered, raw, gamma.abs().mean() + beta.abs().mean())
+        start = raw
+        if self.prior is not None:
+            times = torch.as_tensor(t, device=z_t.device).expand(len(z_t))
+            reading = features[:, : z_t.shape[1]].expand_as(z_t).to(z_t.dtype)
+            start = self.prior(frozen, z_t, times, raw, reading)
+        gamma, beta = self.modulation(z_t, start, t, features)
+        full = start * (1 + gamma) + beta
+        change = gamma.abs().mean() + beta.abs().mean()
+        return Steered(raw + conditioning_scale * (full - raw), raw, change)

@@ -28,6 +28,9 @@ class VolumetricConditioningModule(Modulation, ModelMixin, ConfigMixin):
     """Defaults are the published sizes for BrainLDM: 45,220,134 parameters.
 
     condition_channels   channels of each condition volume; one encoder per condition
+    prior_shape          latent extents: the first features are a linear reading of the latent, and
+                         what it tells is computed, see LinearPrior; None, as published: it is not
+    encoder_halve        False: fold all voxels of a latent position, see ConditionEncoder
     encoder_patch        > 1 folds voxels into channels in front of the encoder (not in the paper)
     unet_head_channels   channels per attention head and level; None is one head per attention
     head_norm            "instance" as released: gamma and beta have zero mean and unit variance per
@@ -52,19 +55,27 @@ class VolumetricConditioningModule(Modulation, ModelMixin, ConfigMixin):
         unet_out_channels: int = 64,
         head_channels: int = 128,
         head_norm: Literal["instance", "none"] = "instance",
+        encoder_halve: bool = True,
+        prior_shape: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__()
         self.condition_channels = tuple(condition_channels)
-        self.downsampling = encoder_patch * 2 ** len(encoder_channels)
+        self.downsampling = encoder_patch * (2 ** len(encoder_channels) if encoder_halve else 1)
         self.encoders = nn.ModuleList(
             ConditionEncoder(
-                channels, encoder_channels, encoder_res_blocks, encoder_groups, encoder_patch
+                channels,
+                encoder_channels,
+                encoder_res_blocks,
+                encoder_groups,
+                encoder_patch,
+                halve=encoder_halve,
             )
             for channels in condition_channels
         )
         self.build_modulation(
             latent_channels, encoder_channels[-1], unet_channels, unet_res_blocks, unet_attention,
             unet_head_channels, unet_groups, unet_out_channels, head_channels, head_norm,
+            prior_shape,
         )  # fmt: skip
 
     def load_published(self, state_dict: Mapping[str, Tensor]) -> None:

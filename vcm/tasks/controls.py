@@ -22,6 +22,8 @@ class ControlSizes:
 
     control               vcm | mcm | controlnet | controlnet-lite | t2i-adapter
     encoder_*             VCM's condition encoder
+    linear_prior          VCM: start from a linear reading of the condition, see vcm.nets.linear_prior;
+                          needs encoder_halve=false
     unet_*, head_*        the U-Net and the heads of VCM and MCM
     embedding_channels    how ControlNet and ControlNet-LITE embed a condition
     adapter_blocks        residual blocks per level of T2I-Adapter
@@ -30,26 +32,33 @@ class ControlSizes:
 
     control: str = "vcm"
     conditions: list[str] = field(default_factory=lambda: ["classes"])
-    encoder_channels: list[int] = field(default_factory=lambda: [64])
-    encoder_res_blocks: int = 1
+    encoder_channels: list[int] = field(default_factory=lambda: [96])
+    encoder_res_blocks: int = 2
     encoder_groups: int = 16
-    encoder_patch: int = 4
-    unet_channels: list[int] = field(default_factory=lambda: [96, 128])
+    encoder_patch: int = 8
+    encoder_halve: bool = False
+    linear_prior: bool = True
+    unet_channels: list[int] = field(default_factory=lambda: [96, 64])
     unet_attention: list[bool] = field(default_factory=lambda: [False, True])
-    unet_head_channels: list[int] = field(default_factory=lambda: [64, 64])
+    unet_head_channels: list[int] = field(default_factory=lambda: [48, 32])
     unet_res_blocks: int = 1
     unet_groups: int = 16
     unet_out_channels: int = 96
-    head_channels: int = 128
+    head_channels: int = 96
     head_norm: str = "none"
     embedding_channels: list[int] = field(default_factory=lambda: [8, 16, 32, 64])
     adapter_blocks: int = 1
 
 
-def make_control(sizes: ControlSizes, frozen: Any) -> Any:
+def make_control(sizes: ControlSizes, frozen: Any, latent_shape: tuple[int, ...]) -> Any:
     """A new control method for that frozen model, with untrained weights. Raises VCMError."""
     if sizes.control not in CONTROLS:
         raise VCMError(f"control is '{sizes.control}': choose {', '.join(CONTROLS)}.")
+    if sizes.control == "vcm" and sizes.linear_prior and sizes.encoder_halve:
+        raise VCMError(
+            "linear_prior is true and encoder_halve too: an encoder that averages has no linear reading "
+            "to start from; set one of them to false."
+        )
     read = tuple(CONDITION_CHANNELS[name] for name in sizes.conditions)
     latent = frozen.config.latent_channels
     if sizes.control in ("vcm", "mcm"):
@@ -72,6 +81,8 @@ def make_control(sizes: ControlSizes, frozen: Any) -> Any:
             encoder_res_blocks=sizes.encoder_res_blocks,
             encoder_groups=sizes.encoder_groups,
             encoder_patch=sizes.encoder_patch,
+            encoder_halve=sizes.encoder_halve,
+            prior_shape=tuple(latent_shape[1:]) if sizes.linear_prior else None,
             **modulation,
         )
     if not isinstance(frozen, LatentDenoiser):

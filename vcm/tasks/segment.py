@@ -40,4 +40,4 @@ def load_segmenter(name: str) -> TissueSegmenter:
             f"{name} holds no segmenter (config.json): give the folder 'segmenter' that vcm pretrain "
             "segmenter wrote."
         )
-    return TissueSegmenter.from_pretrained(folder, torch_dtype=torch.float32).eval()
+    return TissueSegmenter.from_pretrained(folder).float().eval()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ from vcm.imaging.dataset import load_prepared
 from vcm.nets.frozen import FrozenDenoiser
 from vcm.tasks.controls import ControlSizes, make_control
 from vcm.tasks.latent_set import LatentSet, encode_subjects, with_covariates
-from vcm.tasks.training import Draw, TrainingRun, TrainingSchedule
+from vcm.tasks.linear_start import start_linear
+from vcm.tasks.training import Draw, TrainingRun, TrainingSchedule, has_checkpoint
 from vcm.weights import load_pipeline
 
 
@@ -125,15 +127,9 @@ def train(config: ModuleTraining) -> dict[str, float]:
     pipeline = load_pipeline(config.model)
     subjects = with_covariates(load_prepared(*config.data, split="train"))
     set_seed(config.seed)
-    module = make_control(config, pipeline.denoiser)
-    module.to(memory_format=torch.channels_last_3d)
-    pipeline.denoiser.net.to(memory_format=torch.channels_last_3d)
-    weight = pipeline.autoencoder.channel_weight()
-    objective = ModuleObjective(
-        module, pipeline.denoiser, weight, config.conditions, config.penalty
-    )
-    run = TrainingRun(config, module, objective)
+    module = make_control(config, pipeline.denoiser, pipeline.latent_shape)
 
+    @cache
     def encode(chosen: str, copies: int) -> LatentSet:
         known = subjects if chosen == "train" else load_prepared(*config.data, split=chosen)
         return encode_subjects(
@@ -144,6 +140,18 @@ def train(config: ModuleTraining) -> dict[str, float]:
             config.seed,
             config.cache,
         )
+
+    if getattr(module, "prior", None) is not None and not has_checkpoint(config):
+        known = encode("train", config.copies)
+        start_linear(module, pipeline.denoiser, config.conditions, known, config.seed)
+    for part in (*module.modules(), *pipeline.denoiser.modules()):
+        if isinstance(part, nn.Conv3d):
+            part.to(memory_format=torch.channels_last_3d)
+    weight = pipeline.autoencoder.channel_weight()
+    objective = ModuleObjective(
+        module, pipeline.denoiser, weight, config.conditions, config.penalty
+    )
+    run = TrainingRun(config, module, objective)
 
     def prepare() -> Draw:
         known = encode("train", config.copies)

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from vcm.errors import VCMError
 
+CHECKPOINT = "checkpoint.pt"
 #: Makes one global batch from a generator that depends on seed and step alone.
 Draw = Callable[[np.random.Generator], tuple[Tensor, ...]]
 
@@ -50,6 +51,11 @@ class TrainingSchedule:
     mixed_precision: str = "bf16"
     checkpoint_every: int = 200
     seed: int = 0
+
+
+def has_checkpoint(config: TrainingSchedule) -> bool:
+    """Whether a run in config.out was begun before and will go on."""
+    return (Path(config.out) / CHECKPOINT).is_file()
 
 
 class TrainingRun:
@@ -156,10 +162,10 @@ class TrainingRun:
         }
         part = self.folder / ".part-checkpoint.pt"
         torch.save(state, part)
-        part.replace(self.folder / "checkpoint.pt")
+        part.replace(self.folder / CHECKPOINT)
 
     def _resume(self) -> None:
-        path = self.folder / "checkpoint.pt"
+        path = self.folder / CHECKPOINT
         if not path.is_file():
             return
         state: dict[str, Any] = torch.load(path, weights_only=True)

@@ -1,0 +1,48 @@
+"""What a linear reading of the condition tells about the latent, computed instead of learned.
+
+With y the linear reading of z_0, s the spread of z_0 around it, and z_t = alpha z_0 + sigma eps,
+
+    z_hat = (alpha s^2 z_t + sigma^2 y) / (alpha^2 s^2 + sigma^2)        E[z_0 | z_t, y], Gaussian
+    prior = (1 - m) raw + m P(z_hat)                                      m per channel and time
+
+P(z_hat) is what the frozen network would predict if z_0 were z_hat. It is a scale and a shift of the
+raw prediction, as all that VCM does, with gamma = -m and beta = m P(z_hat); the module goes on from
+there, and through y it trains its encoder. Not in the paper: it is for few scans and few hours.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vcm.nets.frozen import FrozenDenoiser
+
+#: Equal parts of the time 0..1 in which m is constant.
+BINS = 8
+
+
+class LinearPrior(nn.Module):
+    """spread s (C, x, y, z), fitted and fixed; mix m (BINS, C), fitted and trained on."""
+
+    def __init__(self, latent_channels: int, latent_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.register_buffer("spread", torch.ones(latent_channels, *latent_shape))
+        self.mix = nn.Parameter(torch.zeros(BINS, latent_channels))
+
+    def expected(self, frozen: FrozenDenoiser, z_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """P(z_hat) (B, C, x, y, z) from the linear reading y (B, C, x, y, z)."""
+        alpha, sigma = frozen.alpha_sigma(t, z_t)
+        square: Tensor = self.get_buffer("spread").to(z_t.dtype).square()
+        z = (alpha * square * z_t + sigma.square() * y) / (alpha.square() * square + sigma.square())
+        return frozen.target(z, (z_t - alpha * z) / sigma, t)
+
+    def bins(self, frozen: FrozenDenoiser, t: Tensor) -> Tensor:
+        """Which row of `mix` belongs to each t (B,)."""
+        return (t.float() * BINS / frozen.timesteps).long().clamp(0, BINS - 1)
+
+    def forward(
+        self, frozen: FrozenDenoiser, z_t: Tensor, t: Tensor, raw: Tensor, y: Tensor
+    ) -> Tensor:
+        """The mixed prediction (B, C, x, y, z)."""
+        mix = self.mix[self.bins(frozen, t)][..., None, None, None]
+        return raw + mix * (self.expected(frozen, z_t, t, y) - raw)
