@@ -9,8 +9,7 @@ from vcm.imaging.conditions import CLASS_NAMES, as_condition
 from vcm.imaging.covariates import expected_volumes, to_unit
 from vcm.imaging.volume import read_label_map
 from vcm.metrics import dice
-from vcm.tasks.segment import load_segmenter
-from vcm.weights import embedded_models, model_folder
+from vcm.weights import embedded_models, load_segmenter, model_folder
 
 STEPS = 20
 

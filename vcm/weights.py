@@ -11,6 +11,7 @@ from diffusers.utils import logging
 
 from vcm.errors import VCMError
 from vcm.frozen_digest import check_module_fits, record_frozen
+from vcm.nets.segmenter import TissueSegmenter
 from vcm.pipeline import VCMPipeline
 
 _PACKAGE = Path(__file__).parent
@@ -72,7 +73,7 @@ def load_pipeline(model: str | Path) -> VCMPipeline:
             f"The model in {folder} cannot be loaded ({reason}): its files are damaged or belong to "
             "another version; copy the folder again."
         ) from error
-    pipeline.to(dtype=torch.float32)
+    _cast(pipeline, torch.float32)
     check_module_fits(pipeline)
     if math.prod(pipeline.config.grid.get("shape", ())) > LARGE:
         pipeline.autoencoder.enable_tiling()
@@ -80,12 +81,31 @@ def load_pipeline(model: str | Path) -> VCMPipeline:
     return pipeline
 
 
+def load_segmenter(name: str) -> TissueSegmenter:
+    """A segmenter, embedded under that name or in that folder. Raises VCMError if there is none."""
+    folder = Path(name)
+    if not (folder / "config.json").is_file():
+        folder = embedded_folder(name) or folder
+    if not (folder / "config.json").is_file():
+        raise VCMError(
+            f"{name} holds no segmenter (config.json): give the folder 'segmenter' that vcm pretrain "
+            "segmenter wrote."
+        )
+    return TissueSegmenter.from_pretrained(folder).float().eval()
+
+
 def pack(model: str | Path, out: Path) -> int:
-    """Copy a model in half precision; returns the size of its tensors [bytes]."""
-    pipeline = load_pipeline(model)
-    pipeline.to(dtype=torch.float16)
-    record_frozen(pipeline)
-    pipeline.save_pretrained(out)
+    """Copy a model, or a segmenter's folder, in half precision; returns its tensors' size [bytes]."""
+    folder = Path(model)
+    if (folder / "config.json").is_file():
+        segmenter = TissueSegmenter.from_pretrained(folder)
+        torch.nn.Module.to(segmenter, torch.float16)
+        segmenter.save_pretrained(out)
+    else:
+        pipeline = load_pipeline(model)
+        _cast(pipeline, torch.float16)
+        record_frozen(pipeline)
+        pipeline.save_pretrained(out)
     return sum(path.stat().st_size for path in out.rglob("*.safetensors"))
 
 
@@ -99,3 +119,10 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _cast(pipeline: VCMPipeline, dtype: torch.dtype) -> None:
+    """Every network to one type of numbers (diffusers' own way warns where nothing is wrong)."""
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            torch.nn.Module.to(part, dtype)

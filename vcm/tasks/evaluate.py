@@ -31,9 +31,8 @@ from vcm.tasks.evaluation_samples import Case, Request, SampleStore, as_case
 from vcm.tasks.evaluation_summary import Summary, summarise
 from vcm.tasks.pretrain_segmenter import with_classes
 from vcm.tasks.provenance import versions
-from vcm.tasks.segment import load_segmenter
 from vcm.tasks.synthesize import choose_device
-from vcm.weights import fingerprint, load_pipeline, model_folder
+from vcm.weights import fingerprint, load_pipeline, load_segmenter, model_folder
 
 #: Seeds count up from the configured one: subjects, their second samples, samples at two ages.
 SECOND_SEEDS, AGE_SEEDS = 10_000, 20_000

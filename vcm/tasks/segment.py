@@ -13,8 +13,7 @@ from vcm.imaging.conditions import class_volumes
 from vcm.imaging.dataset import model_grid
 from vcm.imaging.geometry import from_model_grid
 from vcm.imaging.volume import read_volume, write_volume
-from vcm.nets.segmenter import TissueSegmenter
-from vcm.weights import embedded_folder
+from vcm.weights import load_segmenter
 
 
 def segment(scan: Path, out: Path, segmenter: str) -> dict[str, float]:
@@ -28,16 +27,3 @@ def segment(scan: Path, out: Path, segmenter: str) -> dict[str, float]:
     back = from_model_grid(found, grid, image.grid, brain.to_common, order=0).astype(np.uint8)
     write_volume(image.with_data(back), out, "eight classes, vcm segment")
     return class_volumes(back, image.grid.voxel_volume)
-
-
-def load_segmenter(name: str) -> TissueSegmenter:
-    """A segmenter, embedded under that name or in that folder. Raises VCMError if there is none."""
-    folder = Path(name)
-    if not (folder / "config.json").is_file():
-        folder = embedded_folder(name) or folder
-    if not (folder / "config.json").is_file():
-        raise VCMError(
-            f"{name} holds no segmenter (config.json): give the folder 'segmenter' that vcm pretrain "
-            "segmenter wrote."
-        )
-    return TissueSegmenter.from_pretrained(folder).float().eval()
