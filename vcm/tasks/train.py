@@ -42,6 +42,7 @@ class ModuleTraining(ControlSizes, TrainingSchedule):
                   drop; the paper gives no rate), never all of them
     draws         noises and times per condition and step; its features are computed once for them
     penalty       lambda of the loss
+    temperature   that the saved pipeline samples with by default, see VCMPipeline
     control, encoder_*, unet_*, head_*, embedding_*   the method and its sizes, see ControlSizes
     """
 
@@ -53,6 +54,7 @@ class ModuleTraining(ControlSizes, TrainingSchedule):
     copies: int = 5
     draws: int = 4
     penalty: float = 0.0
+    temperature: float = 1.0
     ema_decay: float = 0.998
     batch_size: int = 2
 
@@ -159,7 +161,7 @@ def train(config: ModuleTraining) -> dict[str, float]:
 
     run.fit(prepare)
     pipeline.register_modules(module=module)
-    pipeline.register_to_config(conditions=list(config.conditions))
+    pipeline.register_to_config(conditions=list(config.conditions), temperature=config.temperature)
     record_frozen(pipeline)
     pipeline.save_pretrained(run.folder / "model")
     return _measure(objective, encode("test", 1), config)
