@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from pathlib import Path
 
@@ -106,6 +107,11 @@ def pack(model: str | Path, out: Path) -> int:
         _cast(pipeline, torch.float16)
         record_frozen(pipeline)
         pipeline.save_pretrained(out)
+    for path in out.rglob("*.json"):
+        table = json.loads(path.read_text(encoding="utf-8"))
+        # Where a copy came from is no business of those who get it.
+        if table.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
     return sum(path.stat().st_size for path in out.rglob("*.safetensors"))
 
 
