@@ -99,7 +99,7 @@ class ConditionEncoder(nn.Module):
         halve: bool = True,
     ) -> None:
         super().__init__()
-        self.patch = patch
+        self.patch, self.halve = patch, halve
         # Every voxel of a one-hot map speaks up at once: unscaled, one small step of each of their
         # weights would be a leap of their sum.
         self.scale = 1.0 if halve else patch**-1.5
@@ -123,6 +123,11 @@ class ConditionEncoder(nn.Module):
         torch.as_tensor(self.conv_in.bias)[:count] = bias
 
     def forward(self, condition: Tensor) -> Tensor:
-        dtype = self.conv_in.weight.dtype
-        x = self.scale * to_patches(condition.to(dtype), self.patch)
-        return self.down_blocks(self.conv_in(x))
+        weight, bias = self.conv_in.weight, self.conv_in.bias
+        x = self.scale * to_patches(condition.to(weight.dtype), self.patch)
+        if self.halve:
+            return self.down_blocks(self.conv_in(x))
+        # The same as conv_in(x), as a product: with thousands of channels in, few out, channels last
+        # and bfloat16, the backward of that convolution corrupts memory (oneDNN in torch 2.13).
+        mixed = F.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
+        return self.down_blocks(mixed)
