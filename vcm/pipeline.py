@@ -18,7 +18,7 @@ from diffusers import DiffusionPipeline, ModelMixin
 from diffusers.utils.outputs import BaseOutput
 from torch import Generator, Tensor
 
-from vcm.diffusion.sampling import sample
+from vcm.diffusion.sampling import check_scheduler, flow_shift, make_scheduler, sample
 from vcm.errors import VCMError
 from vcm.imaging.covariates import COVARIATES
 
@@ -95,6 +95,13 @@ class VCMPipeline(DiffusionPipeline):
                 if isinstance(library, str) and library.startswith("vcm.nets."):
                     import_module(library)
         return super().from_pretrained(pretrained_model_name_or_path, **options)
+
+    def use_scheduler(self, name: str) -> None:
+        """Sample with that scheduler, told what it must know of these latents. Raises VCMError."""
+        check_scheduler(name, self.denoiser.steps_with)
+        flow = self.denoiser.steps_with == "flow"
+        options = {"shift": flow_shift(self.latent_shape)} if flow else {}
+        self.scheduler = make_scheduler(name, **options)
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vcm.nets.frozen import FrozenDenoiser
 
@@ -53,3 +53,11 @@ def frozen_prediction(frozen: FrozenDenoiser, z_t: Tensor, t: Tensor, inputs: Te
     """What the frozen network says, without a graph: modulation needs no gradient through it."""
     with torch.no_grad():
         return frozen.raw(z_t, t, inputs).to(z_t.dtype)
+
+
+def zero_convolution(channels: int) -> nn.Conv3d:
+    """1x1x1, all zero: what lies behind it joins the frozen model without a jolt."""
+    conv = nn.Conv3d(channels, channels, 1)
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(torch.as_tensor(conv.bias))
+    return conv

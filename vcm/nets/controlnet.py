@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from monai.networks.nets.controlnet import ControlNet, ControlNetConditioningEmbedding
 from torch import Tensor, nn
 
 from vcm.nets.condition_features import ConditionFeatures
-from vcm.nets.control import Steered
+from vcm.nets.control import Steered, zero_convolution
 from vcm.nets.denoiser import LatentDenoiser
 from vcm.nets.frozen import Residuals
 
@@ -129,7 +128,7 @@ class ControlNetLite(ConditionFeatures, ModelMixin, ConfigMixin):
             for n in condition_channels
         )
         self.levels = nn.ModuleList()
-        self.zeros = nn.ModuleList([_zero_convolution(channels[0])])
+        self.zeros = nn.ModuleList([zero_convolution(channels[0])])
         before = channels[0]
         for level, width in enumerate(channels):
             steps = nn.ModuleList()
@@ -139,9 +138,9 @@ class ControlNetLite(ConditionFeatures, ModelMixin, ConfigMixin):
             if level < len(channels) - 1:
                 steps.append(nn.AvgPool3d(2))
             self.levels.append(steps)
-            self.zeros.extend(_zero_convolution(width) for _ in steps)
+            self.zeros.extend(zero_convolution(width) for _ in steps)
         self.middle = nn.Sequential(nn.Conv3d(before, before, 3, padding=1), nn.SiLU())
-        self.zero_middle = _zero_convolution(before)
+        self.zero_middle = zero_convolution(before)
 
     def steer(
         self,
@@ -162,10 +161,3 @@ class ControlNetLite(ConditionFeatures, ModelMixin, ConfigMixin):
         return Steered(
             frozen.raw(z_t, t, inputs, Residuals(scaled, middle)), None, z_t.new_zeros(())
         )
-
-
-def _zero_convolution(channels: int) -> nn.Conv3d:
-    conv = nn.Conv3d(channels, channels, 1)
-    nn.init.zeros_(conv.weight)
-    nn.init.zeros_(torch.as_tensor(conv.bias))
-    return conv

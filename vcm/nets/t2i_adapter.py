@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcm.nets.condition_features import ConditionFeatures
-from vcm.nets.control import Steered
+from vcm.nets.control import Steered, zero_convolution
 from vcm.nets.denoiser import LatentDenoiser
 from vcm.nets.patches import to_patches
 
@@ -78,11 +78,8 @@ class T2IAdapter(ConditionFeatures, ModelMixin, ConfigMixin):
             widths = [before] + [width] * res_blocks
             blocks = [AdapterBlock(a, b) for a, b in pairwise(widths)]
             self.levels.append(nn.Sequential(*halve, *blocks))
-            self.zeros.append(nn.Conv3d(width, width, 1))
+            self.zeros.append(zero_convolution(width))
             before = width
-        for zero in self.zeros:
-            nn.init.zeros_(zero.weight)
-            nn.init.zeros_(zero.bias)
 
     def steer(
         self,

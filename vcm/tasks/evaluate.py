@@ -17,7 +17,6 @@ import numpy as np
 from omegaconf import OmegaConf
 from rich.progress import track
 
-from vcm.diffusion.sampling import make_scheduler
 from vcm.errors import VCMError
 from vcm.imaging.dataset import Subject, load_prepared, write_json, write_table
 from vcm.imaging.picture import mosaic, outlined
@@ -144,7 +143,7 @@ def _load_steered(config: Evaluation) -> VCMPipeline:
             f"The model {config.model} has no module, so there is nothing to evaluate against a "
             "condition: train one with vcm train."
         )
-    pipeline.scheduler = make_scheduler(config.scheduler)
+    pipeline.use_scheduler(config.scheduler)
     return pipeline
 
 

@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.progress import Progress
 
 from vcm import __version__
-from vcm.diffusion.sampling import check_scheduler, flow_shift, make_scheduler
 from vcm.errors import VCMError
 from vcm.imaging.conditions import as_condition
 from vcm.imaging.dataset import write_json
@@ -115,8 +114,7 @@ def resolve(config: Synthesis) -> Plan:
             "one with vcm train, or add --uncontrolled."
         )
     if config.scheduler != "auto":
-        check_scheduler(config.scheduler, pipeline.denoiser.steps_with)
-        pipeline.scheduler = make_scheduler(config.scheduler, **scheduler_options(pipeline))
+        pipeline.use_scheduler(config.scheduler)
     device = choose_device(config.device)
     pipeline.to(device)
     shape = pipeline.config.grid["shape"]
@@ -124,12 +122,6 @@ def resolve(config: Synthesis) -> Plan:
     condition = config.condition
     place = place_label_map(condition, config.labels, grid) if condition else nowhere(grid)
     return Plan(config, pipeline, place, settle(config, pipeline, place), device)
-
-
-def scheduler_options(pipeline: VCMPipeline) -> dict[str, Any]:
-    """What a scheduler must be told of this model's latents."""
-    flow = pipeline.denoiser.steps_with == "flow"
-    return {"shift": flow_shift(pipeline.latent_shape)} if flow else {}
 
 
 @torch.inference_mode()
