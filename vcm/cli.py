@@ -131,11 +131,12 @@ def prepare(
     workers: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = (
         os.cpu_count() or 1
     ),
+    spacing: Annotated[float, typer.Option(help="Of the model's grid [mm]: 2 or 1.")] = 2.0,
 ) -> None:
     """Turn a BIDS folder into a training set on the model's grid."""
     from vcm.tasks.prepare import prepare as run
 
-    done = run(folder, out, labels, workers)
+    done = run(folder, out, labels, workers, spacing)
     typer.echo(f"{len(done)} scans prepared in {out}; see qc.png and rejected.tsv there.")
 
 

@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from vcm.errors import VCMError
 from vcm.imaging.dataset import model_grid
 from vcm.imaging.geometry import from_model_grid, to_model_grid
 from vcm.imaging.volume import Grid, Volume
@@ -52,3 +54,18 @@ def centre_of_mass(data: np.ndarray, grid: Grid) -> np.ndarray:
     weights = np.where(data > 0.05, data, 0)[..., None]
     voxel = (positions * weights).sum((0, 1, 2)) / weights.sum()
     return grid.affine[:3, :3] @ voxel + grid.affine[:3, 3]
+
+
+def test_the_model_grid_at_1_mm_covers_what_the_one_at_2_mm_does() -> None:
+    coarse, fine = model_grid(), model_grid(1.0)
+    assert fine.shape == (160, 224, 160)
+    for grid in (coarse, fine):
+        edges = np.array([[-0.5] * 3, np.asarray(grid.shape) - 0.5])
+        corners = edges @ grid.affine[:3, :3].T + grid.affine[:3, 3]
+        np.testing.assert_allclose(np.abs(np.diff(corners, axis=0)[0]), [160, 224, 160])
+        np.testing.assert_allclose(corners.mean(0), [0, -18, 6])
+
+
+def test_a_spacing_that_does_not_divide_the_field_of_view_is_refused() -> None:
+    with pytest.raises(VCMError, match=r"1\.5 mm .* choose 2 or 1"):
+        model_grid(1.5)

@@ -61,9 +61,24 @@ class Subject:
         return read_volume(self.classes_file).data.astype(np.uint8)
 
 
-def model_grid() -> Grid:
-    """The embedded model's grid: 80 x 112 x 80 voxels of 2 mm, LAS, around the MNI152 brain."""
-    return centred_grid((80, 112, 80), 2.0, (0.0, -18.0, 6.0), "LAS")
+#: Extent of every embedded model's grid [mm]; it holds an adult brain with some room around it.
+FIELD_OF_VIEW = (160.0, 224.0, 160.0)
+
+
+def model_grid(spacing: float = 2.0) -> Grid:
+    """The grid of an embedded model of that spacing [mm], LAS, around the MNI152 brain.
+
+    80 x 112 x 80 voxels for brain2mm, 160 x 224 x 160 for brain1mm. Raises VCMError where the field
+    of view does not hold a multiple of 16 voxels along each axis.
+    """
+    x, y, z = (round(extent / spacing) for extent in FIELD_OF_VIEW)
+    whole = np.allclose(np.multiply((x, y, z), spacing), FIELD_OF_VIEW)
+    if not whole or x % 16 or y % 16 or z % 16:
+        raise VCMError(
+            f"A spacing of {spacing:g} mm does not divide the field of view of 160 x 224 x 160 mm into "
+            "multiples of 16 voxels: choose 2 or 1."
+        )
+    return centred_grid((x, y, z), spacing, (0.0, -18.0, 6.0), "LAS")
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

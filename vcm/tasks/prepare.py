@@ -24,7 +24,7 @@ from vcm.imaging.dataset import Scan, find_scans, model_grid, write_json, write_
 from vcm.imaging.geometry import to_model_grid
 from vcm.imaging.intensity import PERCENTILES
 from vcm.imaging.picture import mosaic
-from vcm.imaging.volume import Volume, read_label_map, read_volume, write_volume
+from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume, write_volume
 
 COLUMNS = ["participant_id", "split", "age", "sex", "ventricular_volume", "brain_volume"]
 
@@ -45,17 +45,20 @@ class PreparedScan:
     vcm_version: str = __version__
 
 
-def prepare(folder: Path, out: Path, labels: str = "auto", workers: int = 2) -> list[PreparedScan]:
+def prepare(
+    folder: Path, out: Path, labels: str = "auto", workers: int = 2, spacing: float = 2.0
+) -> list[PreparedScan]:
     """Prepare every scan of `folder` into `out`. Returns those accepted.
 
-    labels: vocabulary of the `*_dseg` maps, or 'auto'. Raises VCMError if nothing can be used.
+    labels: vocabulary of the `*_dseg` maps, or 'auto'; spacing [mm] of the model's grid, 2 or 1.
+    Raises VCMError if nothing can be used.
     """
-    scans = find_scans(folder)
+    scans, grid = find_scans(folder), model_grid(spacing)
     out.mkdir(parents=True, exist_ok=True)
     accepted: dict[str, PreparedScan] = {}
     rejected: list[dict[str, object]] = []
     with ProcessPoolExecutor(max_workers=max(1, workers)) as pool:
-        jobs = {pool.submit(prepare_scan, scan, out, labels): scan for scan in scans}
+        jobs = {pool.submit(prepare_scan, scan, out, labels, grid): scan for scan in scans}
         for job in track(as_completed(jobs), "Preparing", total=len(jobs)):
             scan = jobs[job]
             try:
@@ -70,17 +73,17 @@ def prepare(folder: Path, out: Path, labels: str = "auto", workers: int = 2) -> 
         )
     done = [accepted[s.subject] for s in scans if s.subject in accepted]
     write_table(out / "participants.tsv", (asdict(d) for d in done), COLUMNS)
-    write_json(out / "dataset.json", _describe(done, labels))
+    write_json(out / "dataset.json", _describe(done, labels, grid))
     images = [read_volume(out / d.participant_id / f"{d.participant_id}_T1w.nii.gz") for d in done]
     mosaic([v.data for v in images[:48]], out / "qc.png", [d.participant_id for d in done[:48]])
     return done
 
 
-def prepare_scan(scan: Scan, out: Path, labels: str) -> PreparedScan:
+def prepare_scan(scan: Scan, out: Path, labels: str, grid: Grid) -> PreparedScan:
     """One scan; returns at once if it is done and its source has not changed."""
     folder = out / scan.subject
     record = folder / f"{scan.subject}_prepare.json"
-    source = f"{scan.image.name}:{scan.image.stat().st_size}:{labels}"
+    source = f"{scan.image.name}:{scan.image.stat().st_size}:{labels}:{grid.spacing[0]:g}mm"
     if record.is_file():
         found = json.loads(record.read_text(encoding="utf-8"))
         if found["source"] == source and found["vcm_version"] == __version__:
@@ -88,7 +91,6 @@ def prepare_scan(scan: Scan, out: Path, labels: str) -> PreparedScan:
     image = read_volume(scan.image)
     classes = _read_classes(scan.labels, labels, image) if scan.labels else None
     mask = classes.data > 0 if classes else brain_mask(image)
-    grid = model_grid()
     aligned = align_brain(image, mask, grid)
     ventricles = brain = None
     if classes:
@@ -123,14 +125,13 @@ def _read_classes(path: Path, labels: str, image: Volume) -> Volume:
     return found.with_data(vocabulary.to_classes(found.data, path.name))
 
 
-def _describe(done: list[PreparedScan], labels: str) -> dict[str, object]:
+def _describe(done: list[PreparedScan], labels: str, grid: Grid) -> dict[str, object]:
     def limits(name: str) -> list[float] | None:
         known = [
             getattr(d, name) for d in done if d.split == "train" and getattr(d, name) is not None
         ]
         return [min(known), max(known)] if known else None
 
-    grid = model_grid()
     return {
         "vcm_version": __version__,
         "grid": {"shape": grid.shape, "affine": grid.affine.tolist(), "axes": grid.orientation},
