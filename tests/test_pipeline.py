@@ -142,3 +142,18 @@ def test_numbers_that_disagree_are_refused(pipeline):
 def test_an_unknown_model_names_the_embedded_ones(tmp_path):
     with pytest.raises(VCMError, match="neither embedded"):
         load_pipeline(tmp_path)
+
+
+def test_features_encoded_once_give_the_same_volume(pipeline, condition):
+    plain = latents(pipeline, condition, seeds(0))
+    kept = pipeline.encode(condition)
+    assert torch.equal(latents(pipeline, None, seeds(0), features=kept), plain)
+    assert not torch.equal(latents(pipeline, None, seeds(0)), plain)
+
+
+def test_bfloat16_is_near_float32_and_returns_float32(pipeline, condition):
+    plain = latents(pipeline, condition, seeds(0))
+    half = latents(pipeline, condition, seeds(0), precision="bfloat16")
+    assert half.dtype == torch.float32
+    difference = (half - plain).abs().max()
+    assert 0 < difference < 0.1 * plain.abs().max()

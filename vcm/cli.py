@@ -44,10 +44,15 @@ def synthesize(
         float | None, typer.Option(help="mL, without ventricles and CSF.")
     ] = None,
     seeds: Annotated[str, typer.Option(help="One volume per seed: 0-3 or 1,5,9.")] = "0",
-    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 50,
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps; as the model recommends if none.")
+    ] = None,
     scheduler: Annotated[
         str,
-        typer.Option(help="auto (the model's own) | ddim | ddpm | dpm++ | unipc | euler | flow."),
+        typer.Option(
+            help="auto (what the model recommends) | saved (in its folder; of imported models the "
+            "authors') | ddim | ddpm | dpm++ | unipc | euler | flow."
+        ),
     ] = "auto",
     temperature: Annotated[
         float | None,
@@ -76,6 +81,9 @@ def synthesize(
         bool, typer.Option("--allow-extrapolation", help="Take covariates outside the range seen.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto | cpu | cuda | cuda:1 | mps.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="float32 | bfloat16: of the denoising, faster on most machines.")
+    ] = "float32",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan with expected time and memory.")
     ] = False,
@@ -95,7 +103,7 @@ def synthesize(
         seeds=parse_seeds(seeds), steps=steps, scheduler=scheduler, temperature=temperature,
         conditioning_scale=conditioning_scale, control_guidance_start=control_guidance_start,
         control_guidance_end=control_guidance_end, uncontrolled=uncontrolled,
-        model_grid=model_grid, allow_extrapolation=allow_extrapolation, device=device,
+        model_grid=model_grid, allow_extrapolation=allow_extrapolation, device=device, precision=precision,
     )  # fmt: skip
     if dry_run:
         for name, value in describe(resolve(config)).items():

@@ -67,8 +67,9 @@ class Card:
     contrast        the one that is meant where nothing is said
     latent_scale    z = (mu + sigma eps) scale; None where the file of the denoiser holds it
     prediction      what the denoiser's network predicts
-    scheduler       name and options for vcm.diffusion.sampling.make_scheduler
-    steps           of sampling, as its authors have it
+    scheduler       name and options for vcm.diffusion.sampling.make_scheduler, as its authors have it
+    steps           of sampling, likewise
+    sampling        scheduler and steps that `vcm synthesize` takes where nothing is said, if others
     """
 
     name: str
@@ -89,6 +90,7 @@ class Card:
     contrast: str | None = None
     latent_scale: float | None = None
     steps: int | None = None
+    sampling: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -131,6 +133,7 @@ def describe(card: Card) -> dict[str, str]:
     grid = card.grid
     centre = _listed(grid.centre) if grid.centre else "unknown"
     scale = f"{card.latent_scale:.15g}" if card.latent_scale else "in the denoiser's file"
+    own = [card.sampling] if card.sampling else []
     lines = {
         "model": f"{card.name}: {card.title}",
         "intended use": card.intended_use,
@@ -141,7 +144,8 @@ def describe(card: Card) -> dict[str, str]:
         "conditions": ", ".join(card.conditions),
         "prediction": card.prediction,
         "latent scale": "in its folder" if card.embedded else scale,
-        "sampling": f"{_scheduler(card.scheduler)}; {card.steps or 'unknown'} steps",
+        "sampling": f"{_scheduler(card.scheduler)}; {card.steps or 'unknown'} steps"
+        + "".join(f"; here by default {s['scheduler']}, {s['steps']} steps" for s in own),
     }
     lines |= {part: describe_file(file) for part, file in card.files.items()}
     lines |= {"sources": "; ".join(card.sources), "notes": " ".join(map(_sentence, card.notes))}

@@ -22,6 +22,7 @@ from vcm.diffusion.sampling import check_scheduler, flow_shift, make_scheduler, 
 from vcm.errors import VCMError
 from vcm.imaging.covariates import COVARIATES
 
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 StepEnd = Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any]]
 
 
@@ -48,6 +49,8 @@ class VCMPipeline(DiffusionPipeline):
                             sample keeps closer to what the model expects, as truncation does in
                             other generators (Brock et al. 2019, arXiv 1809.11096)
     grid                    "shape" and "affine" (voxel -> common space, RAS+ [mm]) of its volumes
+    sampling                "scheduler" (by name, see vcm.diffusion.sampling) and "steps" that `vcm
+                            synthesize` takes where nothing is said; by default the one saved, and 50
     """
 
     model_cpu_offload_seq = "module->denoiser->autoencoder"
@@ -66,6 +69,7 @@ class VCMPipeline(DiffusionPipeline):
         population: Any = None,
         temperature: float = 1.0,
         grid: Any = None,
+        sampling: Any = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -79,6 +83,7 @@ class VCMPipeline(DiffusionPipeline):
             population=dict(population or {}),
             temperature=temperature,
             grid=dict(grid or {}),
+            sampling=dict(sampling or {}),
         )
 
     @classmethod
@@ -116,8 +121,8 @@ class VCMPipeline(DiffusionPipeline):
     @torch.inference_mode()
     def __call__(
         self,
-        conditions: Tensor | Sequence[Tensor | None] | None,
-        covariates: Tensor,
+        conditions: Tensor | Sequence[Tensor | None] | None = None,
+        covariates: Tensor | None = None,
         num_volumes: int | None = None,
         num_inference_steps: int = 50,
         generator: Generator | list[Generator] | None = None,
@@ -126,6 +131,8 @@ class VCMPipeline(DiffusionPipeline):
         conditioning_scale: float = 1.0,
         control_guidance_start: float = 0.0,
         control_guidance_end: float = 1.0,
+        features: Tensor | None = None,
+        precision: str = "float32",
         callback_on_step_end: StepEnd | None = None,
         output_type: str = "pt",
         return_dict: bool = True,
@@ -141,14 +148,18 @@ class VCMPipeline(DiffusionPipeline):
         temperature              scale of that noise; None: the model's own
         latents                  (B, C, x, y, z) unit noise to begin with, instead of drawing it
         control_guidance_*       the module acts from this to that fraction of the steps
+        features                 what `encode` made of the conditions, instead of them
+        precision                float32 | bfloat16 of the denoising; the rest stays in float32
         callback_on_step_end     (pipeline, i, t, {"latents"}) -> dict, called for each volume
         output_type              pt | np | latent
 
         Volumes are sampled one after the other: sample k is the same, bit for bit, whichever
         others are asked for, and memory does not grow with their number.
         """
+        if covariates is None:
+            raise VCMError("No covariates are given: pass (1, K) values in the order of `inputs`.")
         count = _count(num_volumes, generator, latents, covariates)
-        features = self._features(conditions)
+        features = self.encode(conditions) if features is None else features
         heat = self.config.temperature if temperature is None else temperature
         results = []
         for k in range(count):
@@ -161,6 +172,7 @@ class VCMPipeline(DiffusionPipeline):
                 conditioning_scale,
                 (control_guidance_start, control_guidance_end),
                 num_inference_steps,
+                check_precision(precision),
             )
 
             def on_step(i: int, t: Tensor, z: Tensor) -> Tensor | None:
@@ -188,7 +200,12 @@ class VCMPipeline(DiffusionPipeline):
         device = generator.device if generator is not None else torch.device("cpu")
         return torch.randn((1, *self.latent_shape), generator=generator, device=device)
 
-    def _features(self, conditions: Tensor | Sequence[Tensor | None] | None) -> Tensor | None:
+    @torch.inference_mode()
+    def encode(self, conditions: Tensor | Sequence[Tensor | None] | None) -> Tensor | None:
+        """Conditions, as a call takes them -> features for any number of calls; None for none.
+
+        They depend on neither step nor seed, so a volume's conditions need encoding only once.
+        """
         if conditions is None:
             return None
         if self.module is None:
@@ -210,9 +227,15 @@ class _Steer:
     scale: float
     window: tuple[float, float]
     steps: int
+    dtype: torch.dtype
     calls: int = 0
 
     def __call__(self, z_t: Tensor, t: Tensor) -> Tensor:
+        half = self.dtype != torch.float32
+        with torch.autocast(z_t.device.type, self.dtype, enabled=half):
+            return self._predict(z_t, t).to(z_t.dtype)
+
+    def _predict(self, z_t: Tensor, t: Tensor) -> Tensor:
         denoiser, module = self.pipeline.denoiser, self.pipeline.module
         t = torch.as_tensor(t, device=z_t.device)[None]
         done = self.calls / self.steps
@@ -224,6 +247,13 @@ class _Steer:
         else:
             raw = denoiser.raw(z_t, t, self.covariates)
         return denoiser.to_model_output(raw, z_t, t)
+
+
+def check_precision(name: str) -> torch.dtype:
+    """float32 or bfloat16. Raises VCMError for anything else."""
+    if name not in PRECISIONS:
+        raise VCMError(f"The precision '{name}' is unknown: choose {' or '.join(PRECISIONS)}.")
+    return PRECISIONS[name]
 
 
 def _count(

@@ -249,6 +249,7 @@ def _assemble(card: Card, networks: dict[str, nn.Module]) -> tuple[VCMPipeline, 
             {"contrasts": card.contrasts, "contrast": card.contrast} if card.contrasts else None
         ),
         grid={"shape": list(grid.shape), "affine": grid.affine.tolist()},
+        sampling=card.sampling or {"scheduler": "saved", "steps": card.steps or 50},
     )
     return pipeline, "published" if card.grid.centre else "assumed"
 

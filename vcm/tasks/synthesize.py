@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
+from torch import Tensor
 
 from vcm import __version__
 from vcm.errors import VCMError
@@ -24,7 +26,8 @@ from vcm.imaging.conditions import as_condition
 from vcm.imaging.dataset import write_json
 from vcm.imaging.picture import outlined
 from vcm.imaging.volume import Grid, Volume, write_volume
-from vcm.pipeline import VCMPipeline
+from vcm.pipeline import VCMPipeline, check_precision
+from vcm.tasks.forecast import forecast, peak_memory
 from vcm.tasks.model_inputs import Told, as_tensor, in_words, settle
 from vcm.tasks.placing import PlacedCondition, nowhere, place_label_map
 from vcm.tasks.provenance import synthetic_mark, versions
@@ -34,7 +37,8 @@ from vcm.weights import fingerprint, load_pipeline, model_folder, sha256
 @dataclass
 class Synthesis:
     """Configuration of `vcm synthesize`. Ages in years, volumes in mL; None: see
-    vcm.tasks.model_inputs. scheduler "auto" is the one saved with the model."""
+    vcm.tasks.model_inputs. scheduler "auto" and no steps: what the model recommends; "saved": the
+    scheduler in its folder, for imported models the one of their authors."""
 
     condition: Path | None = None
     out: Path = Path("synthetic")
@@ -46,7 +50,7 @@ class Synthesis:
     brain_volume: float | None = None
     contrast: str | None = None
     seeds: list[int] = field(default_factory=lambda: [0])
-    steps: int = 50
+    steps: int | None = None
     scheduler: str = "auto"
     temperature: float | None = None
     conditioning_scale: float = 1.0
@@ -56,6 +60,7 @@ class Synthesis:
     model_grid: bool = False
     allow_extrapolation: bool = False
     device: str = "auto"
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,23 @@ class Plan:
         return float(self.pipeline.config.temperature if own is None else own)
 
     @property
+    def steps(self) -> int:
+        """Denoising steps: those asked for, else the model's own."""
+        return self.config.steps or int(self.pipeline.config.sampling.get("steps", 50))
+
+    @cached_property
+    def features(self) -> Tensor | None:
+        """The conditions, encoded once for all seeds; None where the module does not act."""
+        return self.pipeline.encode(self.conditions())
+
+    def conditions(self) -> list[Tensor | None] | None:
+        """Volumes (1, C, X, Y, Z) that the module reads, in its order; None: not steered."""
+        if not self.steered or self.place.classes is None:
+            return None
+        volumes = [as_condition(n, self.place.classes) for n in self.pipeline.config.conditions]
+        return [torch.from_numpy(volume)[None] for volume in volumes]
+
+    @property
     def stem(self) -> str:
         """First part of every file name."""
         name = self.config.condition.name if self.config.condition else "uncontrolled"
@@ -91,8 +113,9 @@ def synthesize(config: Synthesis, command: list[str], console: Console) -> list[
     plan = resolve(config)
     record = _record(plan, command)
     written, shown = [], []
+    started = time.monotonic()
     with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("Synthesizing", total=config.steps * len(config.seeds))
+        task = bar.add_task("Synthesizing", total=plan.steps * len(config.seeds))
         for seed in config.seeds:
             image = sample_volume(plan, seed, lambda: bar.advance(task))
             shown.append(image)
@@ -101,6 +124,8 @@ def synthesize(config: Synthesis, command: list[str], console: Console) -> list[
     outlined(
         shown, plan.place.classes, config.out / f"{plan.stem}_desc-synthetic_mosaic.png", titles
     )
+    seconds, peak = time.monotonic() - started, peak_memory(plan.device) / 1e9
+    console.print(f"{len(written)} volume(s) in {seconds:.0f} s, at most {peak:.1f} GB of memory.")
     return written
 
 
@@ -113,8 +138,10 @@ def resolve(config: Synthesis) -> Plan:
             f"The model {config.model} has no module, so it cannot obey {config.condition.name}: train "
             "one with vcm train, or add --uncontrolled."
         )
-    if config.scheduler != "auto":
-        pipeline.use_scheduler(config.scheduler)
+    recommended = pipeline.config.sampling.get("scheduler", "saved")
+    scheduler = recommended if config.scheduler == "auto" else config.scheduler
+    if scheduler != "saved":
+        pipeline.use_scheduler(scheduler)
     device = choose_device(config.device)
     pipeline.to(device)
     shape = pipeline.config.grid["shape"]
@@ -125,15 +152,8 @@ def resolve(config: Synthesis) -> Plan:
 
 
 @torch.inference_mode()
-def sample_volume(
-    plan: Plan, seed: int, on_step: Callable[[], None], steps: int | None = None
-) -> NDArray[np.float32]:
+def sample_volume(plan: Plan, seed: int, on_step: Callable[[], None]) -> NDArray[np.float32]:
     """One volume (X, Y, Z) on the model's grid, 0..1; the noise depends on the seed alone."""
-    conditions = None
-    if plan.steered and plan.place.classes is not None:
-        names = plan.pipeline.config.conditions
-        volumes = [as_condition(name, plan.place.classes) for name in names]
-        conditions = [torch.from_numpy(volume)[None] for volume in volumes]
 
     def step(*_: Any) -> dict[str, Any]:
         on_step()
@@ -141,9 +161,10 @@ def sample_volume(
 
     config = plan.config
     result = plan.pipeline(
-        conditions,
-        as_tensor(plan.told, plan.pipeline),
-        num_inference_steps=steps or config.steps,
+        features=plan.features,
+        covariates=as_tensor(plan.told, plan.pipeline),
+        num_inference_steps=plan.steps,
+        precision=config.precision,
         generator=torch.Generator().manual_seed(seed),
         temperature=config.temperature,
         conditioning_scale=config.conditioning_scale,
@@ -156,15 +177,11 @@ def sample_volume(
 
 
 def describe(plan: Plan) -> dict[str, str]:
-    """The plan in words, with time and memory found by running one step and one decoding."""
-    started = time.monotonic()
-    sample_volume(plan, 0, lambda: None, steps=1)
-    first = time.monotonic() - started
-    started = time.monotonic()
-    sample_volume(plan, 0, lambda: None, steps=3)
-    step = max((time.monotonic() - started - first) / 2, first / 20)
+    """The plan in words, with time and memory forecast from a fraction of the work."""
     config, place = plan.config, plan.place
-    seconds = len(config.seeds) * (first + step * (config.steps - 1))
+    told = as_tensor(plan.told, plan.pipeline)
+    cost = forecast(plan.pipeline, plan.conditions(), told, config.precision)
+    seconds = cost.seconds(plan.steps, len(config.seeds))
     act = f"{config.control_guidance_start:g} to {config.control_guidance_end:g} of the steps"
     steered = f"scale {config.conditioning_scale:g}, {act}" if plan.steered else "not steered"
     labels = f", labels {place.vocabulary}" if place.vocabulary else ""
@@ -175,9 +192,11 @@ def describe(plan: Plan) -> dict[str, str]:
         "result": f"{place.target.shape} of {sizes} mm, {place.target.orientation}",
         **in_words(plan.told),
         "seeds": ", ".join(map(str, config.seeds)),
-        "sampling": f"{config.scheduler}, {config.steps} steps, temperature {plan.temperature:g}",
-        "expected time": f"{seconds:.0f} s for {len(config.seeds)} volume(s), {step:.2f} s per step",
-        "expected memory": f"{_peak_memory() / 1e9:.1f} GB",
+        "sampling": f"{type(plan.pipeline.scheduler).__name__}, {plan.steps} steps, temperature "
+        f"{plan.temperature:g}, {config.precision}",
+        "expected time": f"{seconds:.0f} s for {len(config.seeds)} volume(s): {cost.encode.seconds:.1f} s "
+        f"to encode, {cost.step.seconds:.2f} s per step, {cost.decode.seconds:.1f} s to decode",
+        "expected memory": f"{cost.memory / 1e9:.1f} GB",
     }
 
 
@@ -199,7 +218,8 @@ def _check(config: Synthesis) -> None:
     start, end = config.control_guidance_start, config.control_guidance_end
     if config.condition is None and not config.uncontrolled:
         raise VCMError("No condition is given: add the path of a label map, or --uncontrolled.")
-    if not 1 <= config.steps <= 1000:
+    check_precision(config.precision)
+    if config.steps is not None and not 1 <= config.steps <= 1000:
         raise VCMError(f"--steps is {config.steps}: the model has 1000, choose 1 to 1000.")
     if not 0 <= start <= end <= 1:
         raise VCMError(
@@ -246,7 +266,8 @@ def _record(plan: Plan, command: list[str]) -> dict[str, Any]:
         "Labels": plan.place.vocabulary or None,
         "Inputs": {name: asdict(told) for name, told in plan.told.items()},
         "Steered": plan.steered,
-        "Steps": config.steps,
+        "Steps": plan.steps,
+        "Precision": config.precision,
         "Scheduler": {"class": type(plan.pipeline.scheduler).__name__}
         | dict(plan.pipeline.scheduler.config),
         "Temperature": plan.temperature,
@@ -258,12 +279,3 @@ def _record(plan: Plan, command: list[str]) -> dict[str, Any]:
         "Device": str(plan.device),
         "Versions": versions(),
     }
-
-
-def _peak_memory() -> float:
-    """Largest resident set of this process so far [bytes]."""
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak if sys.platform == "darwin" else 1024 * peak)
