@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline, ModelMixin
 from diffusers.utils.outputs import BaseOutput
@@ -21,6 +22,7 @@ from torch import Generator, Tensor
 from vcm.diffusion.sampling import check_scheduler, flow_shift, make_scheduler, sample
 from vcm.errors import VCMError
 from vcm.imaging.covariates import COVARIATES
+from vcm.imaging.volume import Grid
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 StepEnd = Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any]]
@@ -112,6 +114,12 @@ class VCMPipeline(DiffusionPipeline):
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Trained range of each covariate, in its unit."""
         return {n: (float(a), float(b)) for n, (a, b) in self.config.covariate_ranges.items()}
+
+    @property
+    def volume_grid(self) -> Grid:
+        """Voxels of the model's volumes, in common space."""
+        x, y, z = self.config.grid["shape"]
+        return Grid((x, y, z), np.asarray(self.config.grid["affine"], dtype=np.float64))
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

@@ -146,8 +146,9 @@ def one_hot(classes: NDArray[np.uint8]) -> NDArray[np.float32]:
     return (classes[None] == numbers).astype(np.float32)
 
 
-#: Channels of each condition that a module can be trained on.
-CONDITION_CHANNELS = {"classes": NUMBER_OF_CLASSES, "ventricles": 1}
+#: Channels of each condition that a module can be trained on. The last two are made of images, see
+#: vcm.imaging.image_conditions.
+CONDITION_CHANNELS = {"classes": NUMBER_OF_CLASSES, "ventricles": 1, "partial": 2, "thick": 2}
 
 
 def as_condition(name: str, classes: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -156,7 +157,8 @@ def as_condition(name: str, classes: NDArray[np.uint8]) -> NDArray[np.float32]:
     classes       the eight-class semantic map, one-hot
     ventricles    the mask of the ventricles alone
     """
-    check_conditions([name])
+    if name not in ("classes", "ventricles"):
+        raise VCMError(f"The condition '{name}' is not made of a label map: give an image for it.")
     hot = one_hot(classes)
     return hot if name == "classes" else hot[VENTRICLES - 1 : VENTRICLES]
 

@@ -14,12 +14,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from rich.progress import track
 
 from vcm.errors import VCMError
 from vcm.imaging.dataset import Subject, load_prepared, write_json, write_table
+from vcm.imaging.image_conditions import draw_condition
 from vcm.imaging.picture import mosaic, outlined
+from vcm.imaging.volume import Grid
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.pipeline import VCMPipeline
 from vcm.tasks import evaluation_measures as measures
@@ -102,7 +105,9 @@ def evaluate(config: Evaluation) -> Summary:
             "temperature": config.temperature,
         },
     )
-    scene = _sample(store, cases, train, config.seed)
+    names, grid = pipeline.config.conditions, pipeline.volume_grid
+    given = [_conditions(case.subject, names, grid, n) for n, case in enumerate(cases)]
+    scene = _sample(store, cases, train, given, config.seed)
     _draw(scene, out)
     tables = _measure(scene, segmenter, out, config.seed)
     aged = store.volumes(requests, "Sampling, two ages")
@@ -152,16 +157,30 @@ def _digest(model: str) -> str:
     return hashlib.sha256(json.dumps(fingerprint(model_folder(model))).encode()).hexdigest()
 
 
-def _sample(store: SampleStore, cases: list[Case], train: Sequence[Subject], seed: int) -> Scene:
+def _conditions(
+    subject: Subject, names: Sequence[str], grid: Grid, number: int
+) -> list[NDArray[np.float32]]:
+    """What the module reads of a subject; draws depend on its number alone, not on the seed."""
+    classes, image = subject.classes(), subject.image()
+    random = np.random.default_rng(number)
+    return [draw_condition(name, classes, image, grid, random) for name in names]
+
+
+def _sample(
+    store: SampleStore,
+    cases: list[Case],
+    train: Sequence[Subject],
+    given: list[list[NDArray[np.float32]]],
+    seed: int,
+) -> Scene:
     """Real scans, one controlled and one uncontrolled sample each, and second ones of a few."""
     truth = [case.subject.classes() for case in cases]
     real = [case.subject.image() for case in cases]
 
-    def draw(arm: str, first_seed: int, count: int, maps: Maps | None) -> Volumes:
+    def draw(arm: str, first_seed: int, count: int) -> Volumes:
+        steered = arm == "controlled"
         requests = [
-            Request(
-                arm, case.name, first_seed + n, case.covariates, None if maps is None else maps[n]
-            )
+            Request(arm, case.name, first_seed + n, case.covariates, given[n] if steered else None)
             for n, case in enumerate(cases[:count])
         ]
         return store.volumes(requests, f"Sampling, {arm}")
@@ -175,13 +194,13 @@ def _sample(store: SampleStore, cases: list[Case], train: Sequence[Subject], see
         [s.image() for s in track(train, "Reading training scans")],
         {
             "real": real,
-            "controlled": draw("controlled", seed, len(cases), truth),
-            "uncontrolled": draw("uncontrolled", seed, len(cases), None),
+            "controlled": draw("controlled", seed, len(cases)),
+            "uncontrolled": draw("uncontrolled", seed, len(cases)),
         },
         another
         | {
-            "controlled": draw("controlled", seed + SECOND_SEEDS, SAMPLED_TWICE, truth),
-            "uncontrolled": draw("uncontrolled", seed + SECOND_SEEDS, SAMPLED_TWICE, None),
+            "controlled": draw("controlled", seed + SECOND_SEEDS, SAMPLED_TWICE),
+            "uncontrolled": draw("uncontrolled", seed + SECOND_SEEDS, SAMPLED_TWICE),
         },
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from vcm.imaging import covariates
-from vcm.imaging.conditions import as_condition
 from vcm.imaging.covariates import COVARIATES, UNITS, Ranges
 from vcm.imaging.dataset import Subject, write_json
 from vcm.pipeline import VCMPipeline
@@ -39,13 +38,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Request:
-    """One sample: covariates in their units, classes (X, Y, Z) of 0..8 or None for uncontrolled."""
+    """One sample: covariates in their units, the conditions (C, X, Y, Z) that the module reads, in
+    its order, or None for uncontrolled."""
 
     arm: str
     name: str
     seed: int
     covariates: Mapping[str, float]
-    classes: NDArray[np.uint8] | None = None
+    conditions: Sequence[NDArray[np.float32]] | None = None
 
 
 def as_case(subject: Subject, ranges: Ranges) -> Case:
@@ -89,7 +89,7 @@ class SampleStore:
         fingerprint = self.made_by | {
             "seed": request.seed,
             "covariates": [round(u, 6) for u in unit],
-            "condition": _digest(request.classes),
+            "condition": _digest(request.conditions),
         }
         if not _holds(record, fingerprint) or not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,10 +102,7 @@ class SampleStore:
 
     @torch.inference_mode()
     def _sample(self, request: Request, unit: list[float]) -> NDArray[np.float32]:
-        conditions = None
-        if request.classes is not None:
-            maps = [as_condition(n, request.classes) for n in self.pipeline.config.conditions]
-            conditions = [torch.from_numpy(m)[None] for m in maps]
+        conditions = request.conditions and [torch.from_numpy(c)[None] for c in request.conditions]
         result = self.pipeline(
             conditions,
             torch.tensor([unit]),
@@ -117,8 +114,13 @@ class SampleStore:
         return np.asarray(result.volumes[0, 0], dtype=np.float32)
 
 
-def _digest(classes: NDArray[np.uint8] | None) -> str | None:
-    return None if classes is None else hashlib.sha256(classes.tobytes()).hexdigest()
+def _digest(conditions: Sequence[NDArray[np.float32]] | None) -> str | None:
+    if conditions is None:
+        return None
+    digest = hashlib.sha256()
+    for condition in conditions:
+        digest.update(np.ascontiguousarray(condition).tobytes())
+    return digest.hexdigest()
 
 
 def _holds(record: Path, fingerprint: dict[str, object]) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.spatial.array import Affine
+from numpy.typing import NDArray
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -23,6 +24,8 @@ from vcm.errors import VCMError
 from vcm.imaging import covariates
 from vcm.imaging.covariates import COVARIATES, Ranges
 from vcm.imaging.dataset import Subject
+from vcm.imaging.image_conditions import IMAGE_CONDITIONS, draw_condition
+from vcm.imaging.volume import Grid
 from vcm.nets.autoencoder import LatentAutoencoder
 
 
@@ -65,12 +68,14 @@ def draw_motion(random: np.random.Generator) -> Motion:
 
 @dataclass(frozen=True)
 class LatentSet:
-    """Half-precision mu and sigma (N, C, x, y, z), unit covariates (N, 4), classes (N, X, Y, Z)."""
+    """Half-precision mu and sigma (N, C, x, y, z), unit covariates (N, 4), classes (N, X, Y, Z);
+    images (N, X, Y, Z) in half precision where a condition is made of them."""
 
     mu: Tensor
     sigma: Tensor
     covariates: Tensor
-    classes: Tensor | None
+    classes: Tensor | None = None
+    images: Tensor | None = None
 
     def draw(self, count: int, random: np.random.Generator) -> tuple[Tensor, ...]:
         """z_0, noise (both B, C, x, y, z), time 0..1 (B,), unit covariates (B, 4)."""
@@ -80,14 +85,22 @@ class LatentSet:
     def draw_conditioned(
         self, count: int, draws: int, random: np.random.Generator
     ) -> tuple[Tensor, ...]:
-        """Classes (B, X, Y, Z); z_0, noise (B, R, C, x, y, z), time (B, R) of R `draws` per
+        """Positions (B,) in this set; z_0, noise (B, R, C, x, y, z), time (B, R) of R `draws` per
         condition; unit covariates (B, 4)."""
-        if self.classes is None:
-            raise VCMError("The training scans have no label maps: give a set with *_dseg.nii.gz.")
         index = self._pick(count, random)
         noised = self._noised(index.repeat_interleave(draws), random)
         own = (x.unflatten(0, (count, draws)) for x in noised)
-        return self.classes[index], *own, self.covariates[index]
+        return index, *own, self.covariates[index]
+
+    def condition(
+        self, name: str, index: int, grid: Grid, random: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """The condition of that name (C, X, Y, Z) of one scan. Raises VCMError without label maps."""
+        if name not in IMAGE_CONDITIONS and self.classes is None:
+            raise VCMError("The training scans have no label maps: give a set with *_dseg.nii.gz.")
+        classes = None if self.classes is None else self.classes[index].numpy()
+        image = None if self.images is None else self.images[index].float().numpy()
+        return draw_condition(name, classes, image, grid, random)
 
     def spread(self) -> Tensor:
         """(C, x, y, z): root of the mean square of z_0 at each position, at least 0.02."""
@@ -113,33 +126,39 @@ def encode_subjects(
     copies: int,
     seed: int,
     cache: str = "",
+    with_images: bool = False,
 ) -> LatentSet:
     """Encode every subject `copies` times; all covariates must be known.
 
     With `cache`, a folder, the result is kept there under a name made of the autoencoder's weights,
     the scans, the ranges, copies and seed, so that a stale one is never found. Class maps are part
-    of the set where every subject has one.
+    of the set where every subject has one, images where they are asked for.
     """
-    key = _key(net, subjects, ranges, copies, seed)
+    key = _key(net, subjects, ranges, copies, seed) + ("-images" if with_images else "")
     kept = Path(cache) / f"latents-{key}.safetensors"
     if cache and kept.is_file():
         tensors = load_file(kept)
     else:
-        tensors = _encode(net, subjects, ranges, copies, seed)
+        tensors = _encode(net, subjects, ranges, copies, seed, with_images)
         if cache:
             kept.parent.mkdir(parents=True, exist_ok=True)
             part = kept.with_name(f".part-{os.getpid()}-{kept.name}")
             save_file(tensors, part)
             part.replace(kept)
-    return LatentSet(**tensors | {"classes": tensors.get("classes")})
+    return LatentSet(**tensors)
 
 
 @torch.inference_mode()
 def _encode(
-    net: LatentAutoencoder, subjects: list[Subject], ranges: Ranges, copies: int, seed: int
+    net: LatentAutoencoder,
+    subjects: list[Subject],
+    ranges: Ranges,
+    copies: int,
+    seed: int,
+    with_images: bool,
 ) -> dict[str, Tensor]:
     with_classes = all(subject.has_classes for subject in subjects)
-    mus, sigmas, values, maps = [], [], [], []
+    mus, sigmas, values, maps, images = [], [], [], [], []
     for number, subject in enumerate(track(subjects, "Encoding")):
         image = torch.from_numpy(subject.image())[None]
         classes = torch.from_numpy(subject.classes())[None] if with_classes else None
@@ -147,7 +166,10 @@ def _encode(
             motion = Motion(mirror=copy == 1)
             if copy > 1:
                 motion = draw_motion(np.random.default_rng((seed, number, copy)))
-            mu, sigma = net.encode(motion.move(image, "bilinear")[None])
+            moved = motion.move(image, "bilinear")
+            mu, sigma = net.encode(moved[None])
+            if with_images:
+                images.append(moved[0].half())
             mus.append(mu[0].half())
             sigmas.append(sigma[0].half())
             values.append(unit_covariates(subject, ranges, motion.volume_factor))
@@ -158,7 +180,8 @@ def _encode(
         "sigma": torch.stack(sigmas),
         "covariates": torch.tensor(values),
     }
-    return tensors | ({"classes": torch.stack(maps)} if maps else {})
+    further = {"classes": maps, "images": images}
+    return tensors | {name: torch.stack(kept) for name, kept in further.items() if kept}
 
 
 def _key(

@@ -15,7 +15,7 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from vcm.imaging.conditions import as_condition
+from vcm.imaging.volume import Grid
 from vcm.nets.condition_encoder import ConditionEncoder
 from vcm.nets.denoiser import LatentDenoiser
 from vcm.nets.linear_prior import BINS, LinearPrior
@@ -33,6 +33,7 @@ def start_linear(
     frozen: LatentDenoiser,
     conditions: Sequence[str],
     known: LatentSet,
+    grid: Grid,
     seed: int,
 ) -> None:
     """Fit the encoders, the spread around what they read, and the mixture, to a training set."""
@@ -40,19 +41,19 @@ def start_linear(
     order = random.permutation(len(known.mu))
     for encoder, name in zip(module.encoders, conditions, strict=True):
         assert isinstance(encoder, ConditionEncoder)
-        _fit_encoder(encoder, name, known, order[:MOST])
+        _fit_encoder(encoder, name, known, grid, order[:MOST])
     assert module.prior is not None
-    module.prior.spread.copy_(_spread(module, conditions, known, order[:MOST]))
-    module.prior.mix.copy_(_mixture(module, module.prior, frozen, conditions, known, random))
+    module.prior.spread.copy_(_spread(module, conditions, known, grid, order[:MOST]))
+    module.prior.mix.copy_(_mixture(module, module.prior, frozen, conditions, known, grid, random))
 
 
 def _fit_encoder(
-    encoder: ConditionEncoder, name: str, known: LatentSet, chosen: np.ndarray
+    encoder: ConditionEncoder, name: str, known: LatentSet, grid: Grid, chosen: np.ndarray
 ) -> None:
     rows = encoder.conv_in.in_channels + 1
     squares, products = torch.zeros(rows, rows), torch.zeros(rows, known.mu.shape[1])
     for index in track(chosen, f"Fitting {name}"):
-        folded = _flat(to_patches(_condition(name, known, index), encoder.patch))
+        folded = _flat(to_patches(_condition(name, known, grid, index), encoder.patch))
         read = torch.cat([folded, torch.ones(len(folded), 1)], 1)
         squares += read.T @ read
         products += read.T @ _flat(known.mu[index][None].float())
@@ -64,12 +65,13 @@ def _spread(
     module: VolumetricConditioningModule,
     conditions: Sequence[str],
     known: LatentSet,
+    grid: Grid,
     chosen: np.ndarray,
 ) -> Tensor:
     """(C, x, y, z): root of the mean square of z_0 around its reading, at least 0.02."""
     square = torch.zeros(known.mu.shape[1:])
     for index in track(chosen, "Measuring the spread"):
-        missed = known.mu[index].float() - _read(module, conditions, known, index)[0]
+        missed = known.mu[index].float() - _read(module, conditions, known, grid, index)[0]
         square += missed.square() + known.sigma[index].float().square()
     return (square / len(chosen)).sqrt().clamp(min=0.02)
 
@@ -80,6 +82,7 @@ def _mixture(
     frozen: LatentDenoiser,
     conditions: Sequence[str],
     known: LatentSet,
+    grid: Grid,
     random: np.random.Generator,
 ) -> Tensor:
     """(BINS, C): least squares of the target on raw + m (expected - raw), each bin of time alike."""
@@ -92,7 +95,7 @@ def _mixture(
         t = frozen.at(torch.tensor([(n % BINS + float(random.random())) / BINS]))
         z_t = frozen.add_noise(z, noise, t)
         raw = frozen.raw(z_t, t, known.covariates[index][None])
-        step = prior.expected(frozen, z_t, t, _read(module, conditions, known, index)) - raw
+        step = prior.expected(frozen, z_t, t, _read(module, conditions, known, grid, index)) - raw
         row = int(prior.bins(frozen, t))
         over[row] += (step * (frozen.target(z, noise, t) - raw)).sum((0, 2, 3, 4))
         under[row] += step.square().sum((0, 2, 3, 4))
@@ -100,16 +103,21 @@ def _mixture(
 
 
 def _read(
-    module: VolumetricConditioningModule, conditions: Sequence[str], known: LatentSet, index: int
+    module: VolumetricConditioningModule,
+    conditions: Sequence[str],
+    known: LatentSet,
+    grid: Grid,
+    index: int,
 ) -> Tensor:
     """The reading (1, C, x, y, z): the first features of all conditions together."""
-    features = module.encode([_condition(name, known, index) for name in conditions])
+    features = module.encode([_condition(name, known, grid, index) for name in conditions])
     return features[:, : known.mu.shape[1]]
 
 
-def _condition(name: str, known: LatentSet, index: int) -> Tensor:
-    assert known.classes is not None
-    return torch.from_numpy(as_condition(name, known.classes[int(index)].numpy()))[None]
+def _condition(name: str, known: LatentSet, grid: Grid, index: int) -> Tensor:
+    """Conditions that are drawn are drawn by the position, so that each pass sees the same."""
+    drawn = known.condition(name, int(index), grid, np.random.default_rng(int(index)))
+    return torch.from_numpy(drawn)[None]
 
 
 def _flat(volume: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from vcm.errors import VCMError
 from vcm.imaging.conditions import as_condition
 from vcm.imaging.dataset import write_json
 from vcm.imaging.picture import outlined
-from vcm.imaging.volume import Grid, Volume, write_volume
+from vcm.imaging.volume import Volume, write_volume
 from vcm.pipeline import VCMPipeline, check_precision
 from vcm.tasks.forecast import forecast, peak_memory
 from vcm.tasks.model_inputs import Told, as_tensor, in_words, settle
@@ -144,8 +144,7 @@ def resolve(config: Synthesis) -> Plan:
         pipeline.use_scheduler(scheduler)
     device = choose_device(config.device)
     pipeline.to(device)
-    shape = pipeline.config.grid["shape"]
-    grid = Grid((shape[0], shape[1], shape[2]), np.asarray(pipeline.config.grid["affine"]))
+    grid = pipeline.volume_grid
     condition = config.condition
     place = place_label_map(condition, config.labels, grid) if condition else nowhere(grid)
     return Plan(config, pipeline, place, settle(config, pipeline, place), device)

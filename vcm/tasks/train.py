@@ -22,8 +22,10 @@ from torch import Tensor, nn
 
 from vcm.errors import VCMError
 from vcm.frozen_digest import record_frozen
-from vcm.imaging.conditions import as_condition, check_conditions
+from vcm.imaging.conditions import CONDITION_CHANNELS, check_conditions
 from vcm.imaging.dataset import load_prepared
+from vcm.imaging.image_conditions import IMAGE_CONDITIONS
+from vcm.imaging.volume import Grid
 from vcm.nets.frozen import FrozenDenoiser
 from vcm.tasks.controls import ControlSizes, make_control
 from vcm.tasks.latent_set import LatentSet, encode_subjects, with_covariates
@@ -60,7 +62,7 @@ class ModuleTraining(ControlSizes, TrainingSchedule):
 
 
 class ModuleObjective(nn.Module):
-    """Class maps (B, X, Y, Z) with R draws each -> losses of the steered prediction."""
+    """Conditions (B, sum C_k, X, Y, Z) with R draws each -> losses of the steered prediction."""
 
     def __init__(
         self,
@@ -73,12 +75,12 @@ class ModuleObjective(nn.Module):
         super().__init__()
         self.module, self.frozen = module, frozen
         self.frozen.requires_grad_(False)
-        self.conditions, self.penalty = conditions, penalty
+        self.channels, self.penalty = [CONDITION_CHANNELS[n] for n in conditions], penalty
         self.register_buffer("weight", channel_weight[:, None, None, None], persistent=False)
 
     def forward(
         self,
-        classes: Tensor,
+        volumes: Tensor,
         z: Tensor,
         noise: Tensor,
         time: Tensor,
@@ -87,8 +89,8 @@ class ModuleObjective(nn.Module):
     ) -> dict[str, Tensor]:
         """z, noise (B, R, C, x, y, z), time 0..1 (B, R), covariates (B, 4), keep (B, K) bool."""
         draws = z.shape[1]
-        volumes = [self._volumes(name, classes) for name in self.conditions]
-        features = self.module.encode(volumes, keep).repeat_interleave(draws, 0)
+        conditions = volumes.split(self.channels, 1)
+        features = self.module.encode(conditions, keep).repeat_interleave(draws, 0)
         z, noise, time = z.flatten(0, 1), noise.flatten(0, 1), time.flatten()
         t = self.frozen.at(time)
         z_t = self.frozen.add_noise(z, noise, t)
@@ -104,10 +106,6 @@ class ModuleObjective(nn.Module):
     def _error(self, found: Tensor, target: Tensor) -> Tensor:
         weight: Tensor = self.get_buffer("weight")
         return (weight * (found.float() - target).square()).mean()
-
-    def _volumes(self, name: str, classes: Tensor) -> Tensor:
-        maps = [as_condition(name, one) for one in classes.cpu().numpy()]
-        return torch.from_numpy(np.stack(maps)).to(classes.device)
 
 
 def draw_keep(count: int, conditions: int, drop: float, random: np.random.Generator) -> Tensor:
@@ -131,6 +129,9 @@ def train(config: ModuleTraining) -> dict[str, float]:
     set_seed(config.seed)
     module = make_control(config, pipeline.denoiser, pipeline.latent_shape)
 
+    grid = pipeline.volume_grid
+    with_images = any(name in IMAGE_CONDITIONS for name in config.conditions)
+
     @cache
     def encode(chosen: str, copies: int) -> LatentSet:
         known = subjects if chosen == "train" else load_prepared(*config.data, split=chosen)
@@ -141,11 +142,12 @@ def train(config: ModuleTraining) -> dict[str, float]:
             copies,
             config.seed,
             config.cache,
+            with_images,
         )
 
     if getattr(module, "prior", None) is not None and not has_checkpoint(config):
         known = encode("train", config.copies)
-        start_linear(module, pipeline.denoiser, config.conditions, known, config.seed)
+        start_linear(module, pipeline.denoiser, config.conditions, known, grid, config.seed)
     for part in (*module.modules(), *pipeline.denoiser.modules()):
         if isinstance(part, nn.Conv3d):
             part.to(memory_format=torch.channels_last_3d)
@@ -157,28 +159,33 @@ def train(config: ModuleTraining) -> dict[str, float]:
 
     def prepare() -> Draw:
         known = encode("train", config.copies)
-        return lambda random: _draw(known, config, config.drop, random)
+        return lambda random: _draw(known, config, grid, config.drop, random)
 
     run.fit(prepare)
     pipeline.register_modules(module=module)
     pipeline.register_to_config(conditions=list(config.conditions), temperature=config.temperature)
     record_frozen(pipeline)
     pipeline.save_pretrained(run.folder / "model")
-    return _measure(objective, encode("test", 1), config)
+    return _measure(objective, encode("test", 1), config, grid)
 
 
 def _draw(
-    known: LatentSet, config: ModuleTraining, drop: float, random: np.random.Generator
+    known: LatentSet, config: ModuleTraining, grid: Grid, drop: float, random: np.random.Generator
 ) -> tuple[Tensor, ...]:
-    drawn = known.draw_conditioned(config.batch_size, config.draws, random)
-    return *drawn, draw_keep(config.batch_size, len(config.conditions), drop, random)
+    index, *drawn = known.draw_conditioned(config.batch_size, config.draws, random)
+    volumes = [
+        np.concatenate([known.condition(n, int(i), grid, random) for n in config.conditions])
+        for i in index
+    ]
+    keep = draw_keep(config.batch_size, len(config.conditions), drop, random)
+    return torch.from_numpy(np.stack(volumes)), *drawn, keep
 
 
 @torch.inference_mode()
 def _measure(
-    objective: ModuleObjective, test: LatentSet, config: ModuleTraining
+    objective: ModuleObjective, test: LatentSet, config: ModuleTraining, grid: Grid
 ) -> dict[str, float]:
     """Mean losses over fixed draws with every condition present."""
     random = np.random.default_rng(0)
-    losses = [objective(*_draw(test, config, 0.0, random)) for _ in range(24)]
+    losses = [objective(*_draw(test, config, grid, 0.0, random)) for _ in range(24)]
     return {name: float(torch.stack([x[name] for x in losses]).mean()) for name in losses[0]}

@@ -1,0 +1,114 @@
+"""Conditions made of an image: a part of it, or the image as thick slices would show it.
+
+Each has two channels: values in 0..1, 0 where unknown, and 1 where they are known. Training draws
+which part is known, or how the slices lie; every draw is a function of the generator alone.
+"""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
+
+from vcm.imaging.acquisition import SLICE_NAMES, Acquisition, ProfileKind
+from vcm.imaging.conditions import as_condition, check_conditions
+from vcm.imaging.degradation import simulate_thick
+from vcm.imaging.geometry import IDENTITY, resample
+from vcm.imaging.volume import Grid, Volume
+
+#: Conditions that are made of the scan itself rather than of its label map.
+IMAGE_CONDITIONS = ("partial", "thick")
+#: What `partial` may leave known: the outermost layer of the brain, one side of a plane, all but a box.
+PARTS = ("shell", "side", "surround")
+#: Ranges that training draws from [mm].
+SHELL, BOX, THICKNESS = (6.0, 16.0), (30.0, 80.0), (2.0, 8.0)
+#: Slice thickness over slice spacing: gaps below 1, overlap above.
+FILL = (0.7, 1.2)
+
+Random = np.random.Generator
+
+
+def draw_condition(
+    name: str,
+    classes: NDArray[np.uint8] | None,
+    image: NDArray[np.float32] | None,
+    grid: Grid,
+    random: Random,
+) -> NDArray[np.float32]:
+    """The condition of that name (C, X, Y, Z) for one subject on the model's grid.
+
+    classes and image (X, Y, Z) may be None where the condition is not made of them.
+    """
+    check_conditions([name])
+    if name not in IMAGE_CONDITIONS:
+        assert classes is not None
+        return as_condition(name, classes)
+    assert image is not None
+    if name == "partial":
+        return as_partial(image, draw_known(image > 0, grid, random))
+    thick, acquisition = draw_thick(image, grid, random)
+    return as_thick(thick, acquisition, grid)
+
+
+def as_partial(image: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """(2, X, Y, Z): the image where it is known, and where that is."""
+    return np.stack([np.where(known, image, 0), known]).astype(np.float32)
+
+
+def as_thick(
+    thick: Volume,
+    acquisition: Acquisition,
+    grid: Grid,
+    to_world: NDArray[np.float64] = IDENTITY,
+) -> NDArray[np.float32]:
+    """(2, X, Y, Z): the thick scan interpolated to `grid`, and each voxel's nearness to a slice.
+
+    Nearness is 1 at a slice's centre and 0 halfway between two, linear; 0 outside the scan.
+    """
+    positions = np.arange(thick.data.shape[acquisition.axis])
+    shape = [1, 1, 1]
+    shape[acquisition.axis] = -1
+    ramp = np.broadcast_to(positions.reshape(shape), thick.data.shape).astype(np.float32)
+    # Index + 1, so that 0 still means outside.
+    index = resample(thick.with_data(ramp + 1), grid, to_world, order=1)
+    inside = index >= 1
+    nearness = np.where(inside, 1 - 2 * np.abs(index - np.rint(index)), 0)
+    values = resample(thick.with_data(thick.data.astype(np.float32)), grid, to_world, order=1)
+    return np.stack([np.clip(values, 0, 1), nearness]).astype(np.float32)
+
+
+def draw_known(brain: NDArray[np.bool_], grid: Grid, random: Random) -> NDArray[np.bool_]:
+    """Which voxels of a scan stay known; background always does, except beyond a plane."""
+    part = PARTS[random.integers(len(PARTS))]
+    if part == "shell":
+        depth = random.uniform(*SHELL)
+        return np.asarray(distance_transform_edt(brain, sampling=grid.spacing) <= depth)
+    axes = [np.arange(n) * s for n, s in zip(brain.shape, grid.spacing, strict=True)]
+    if part == "side":
+        along = int(random.integers(3))
+        middle = axes[along][len(axes[along]) // 2] + random.uniform(-20, 20)
+        beyond = (axes[along] > middle) == (random.random() < 0.5)
+        shape = [1, 1, 1]
+        shape[along] = -1
+        return np.broadcast_to(beyond.reshape(shape), brain.shape).copy()
+    centre = np.argwhere(brain)[random.integers(max(int(brain.sum()), 1))] * grid.spacing
+    sizes = random.uniform(*BOX, 3)
+    inside = [np.abs(a - c) < s / 2 for a, c, s in zip(axes, centre, sizes, strict=True)]
+    box: NDArray[np.bool_] = inside[0][:, None, None] & inside[1][:, None] & inside[2]
+    return ~box
+
+
+def draw_thick(
+    image: NDArray[np.float32], grid: Grid, random: Random
+) -> tuple[Volume, Acquisition]:
+    """Thick slices of a scan: axial more often than not, spacing, thickness, profile, phase drawn."""
+    axis = SLICE_NAMES[random.choice(3, p=(0.2, 0.2, 0.6))]
+    spacing = random.uniform(max(THICKNESS[0], 1.5 * max(grid.spacing)), THICKNESS[1])
+    kinds = get_args(ProfileKind)
+    profile: ProfileKind = kinds[random.integers(len(kinds))]
+    return simulate_thick(
+        Volume(image, grid.affine), axis, spacing, spacing * random.uniform(*FILL), profile,
+        noise=random.uniform(0, 0.02), random=random,
+    )  # fmt: skip
