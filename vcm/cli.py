@@ -140,11 +140,14 @@ def prepare(
         os.cpu_count() or 1
     ),
     spacing: Annotated[float, typer.Option(help="Of the model's grid [mm]: 2 or 1.")] = 2.0,
+    segmenter: Annotated[
+        str, typer.Option(help="Labels scans that have no map: segmenter2mm, or a folder.")
+    ] = "",
 ) -> None:
     """Turn a BIDS folder into a training set on the model's grid."""
     from vcm.tasks.prepare import prepare as run
 
-    done = run(folder, out, labels, workers, spacing)
+    done = run(folder, out, labels, workers, spacing, segmenter)
     typer.echo(f"{len(done)} scans prepared in {out}; see qc.png and rejected.tsv there.")
 
 
@@ -175,15 +178,17 @@ def _pretrain() -> None:
 @pretrain.command()
 def autoencoder(
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="key=value, for instance data=[PREPARED].")
+        list[str] | None, typer.Argument(help="CONFIG, key=value, for instance data=[PREPARED].")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML configuration.")] = None,
 ) -> None:
     """Train the latent autoencoder on prepared scans; run again to resume."""
-    from vcm.config import load_config
+    from vcm.config import load_config, split_arguments
     from vcm.tasks.pretrain_autoencoder import AutoencoderTraining, pretrain_autoencoder
 
-    measures = pretrain_autoencoder(load_config(AutoencoderTraining, config, overrides or []))
+    measures = pretrain_autoencoder(
+        load_config(AutoencoderTraining, *split_arguments(overrides or [], config))
+    )
     for name, value in measures.items():
         typer.echo(f"{name} {value:.3f}")
 
@@ -192,15 +197,17 @@ def autoencoder(
 def diffusion(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="key=value, for instance data=[PREPARED] autoencoder=FOLDER."),
+        typer.Argument(help="CONFIG, key=value, for instance data=[PREPARED] autoencoder=FOLDER."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML configuration.")] = None,
 ) -> None:
     """Train the latent diffusion model on an autoencoder's latents; run again to resume."""
-    from vcm.config import load_config
+    from vcm.config import load_config, split_arguments
     from vcm.tasks.pretrain_diffusion import DiffusionTraining, pretrain_diffusion
 
-    measures = pretrain_diffusion(load_config(DiffusionTraining, config, overrides or []))
+    measures = pretrain_diffusion(
+        load_config(DiffusionTraining, *split_arguments(overrides or [], config))
+    )
     for name, value in measures.items():
         typer.echo(f"{name} {value:.4f}")
 
@@ -208,15 +215,17 @@ def diffusion(
 @pretrain.command()
 def segmenter(
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="key=value, for instance data=[PREPARED].")
+        list[str] | None, typer.Argument(help="CONFIG, key=value, for instance data=[PREPARED].")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML configuration.")] = None,
 ) -> None:
     """Train the tissue segmenter that `vcm evaluate` measures with; run again to resume."""
-    from vcm.config import load_config
+    from vcm.config import load_config, split_arguments
     from vcm.tasks.pretrain_segmenter import SegmenterTraining, pretrain_segmenter
 
-    measures = pretrain_segmenter(load_config(SegmenterTraining, config, overrides or []))
+    measures = pretrain_segmenter(
+        load_config(SegmenterTraining, *split_arguments(overrides or [], config))
+    )
     for name, value in measures.items():
         typer.echo(f"{name} {value:.3f}")
 
@@ -225,32 +234,46 @@ def segmenter(
 def train(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(help="key=value, for instance data=[PREPARED] model=FOLDER."),
+        typer.Argument(help="CONFIG, key=value, for instance data=[PREPARED] model=FOLDER."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML configuration.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan with expected time and memory.")
+    ] = False,
 ) -> None:
-    """Train a conditioning module on a frozen model; run again to resume."""
-    from vcm.config import load_config
+    """Train a conditioning module on a frozen model; run again to resume.
+
+    CONFIG is a YAML file or the name of one that travels with the package; key=value changes it.
+    """
+    from vcm.config import load_config, split_arguments
     from vcm.tasks.train import ModuleTraining
     from vcm.tasks.train import train as run
 
-    for name, value in run(load_config(ModuleTraining, config, overrides or [])).items():
+    chosen = load_config(ModuleTraining, *split_arguments(overrides or [], config))
+    if dry_run:
+        from vcm.tasks.train_forecast import describe
+
+        for name, words in describe(chosen).items():
+            typer.echo(f"{name:>18}  {words}")
+        return
+    for name, value in run(chosen).items():
         typer.echo(f"{name} {value:.4f}")
 
 
 @app.command()
 def evaluate(
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="key=value, for instance data=[PREPARED] model=NAME.")
+        list[str] | None,
+        typer.Argument(help="CONFIG, key=value, for instance data=[PREPARED] model=NAME."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML configuration.")] = None,
 ) -> None:
     """Measure a model on test subjects: adherence, realism, privacy, covariates; with a report."""
-    from vcm.config import load_config
+    from vcm.config import load_config, split_arguments
     from vcm.tasks.evaluate import Evaluation
     from vcm.tasks.evaluate import evaluate as run
 
-    chosen = load_config(Evaluation, config, overrides or [])
+    chosen = load_config(Evaluation, *split_arguments(overrides or [], config))
     run(chosen)
     typer.echo(f"Measured; see summary.md, summary.json and the tables in {chosen.out}.")
 

@@ -13,6 +13,9 @@ from yaml import YAMLError
 from vcm.errors import VCMError
 
 Schema = TypeVar("Schema")
+_PACKAGE = Path(__file__).parent
+#: Installed from a wheel, or used from a clone.
+_SHELVES = (_PACKAGE / "_embedded" / "configs", _PACKAGE.parent / "configs")
 
 
 def load_config(schema: type[Schema], path: Path | None, overrides: list[str]) -> Schema:
@@ -29,6 +32,33 @@ def load_config(schema: type[Schema], path: Path | None, overrides: list[str]) -
     except (OmegaConfBaseException, YAMLError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise VCMError(f"The configuration cannot be read ({reason}): correct that key.") from error
+
+
+def split_arguments(arguments: list[str], path: Path | None) -> tuple[Path | None, list[str]]:
+    """CONFIG key=value ... -> (path of CONFIG, overrides); `path` is that of an option, if given.
+
+    CONFIG is a YAML file, or the name of one that travels with the package (brain2mm_classes).
+    Raises VCMError for more than one, or a name that is none.
+    """
+    names = [a for a in arguments if "=" not in a]
+    overrides = [a for a in arguments if "=" in a]
+    if len(names) + (path is not None) > 1:
+        raise VCMError(
+            f"Two configurations are given ({', '.join([*names, *([str(path)] if path else [])])}): "
+            "give one, and change it by key=value."
+        )
+    if not names:
+        return path, overrides
+    if Path(names[0]).suffix in (".yaml", ".yml"):
+        return Path(names[0]), overrides
+    known = {p.stem: p for shelf in _SHELVES for p in sorted(shelf.glob("*/*.yaml"))}
+    if names[0] not in known:
+        near = get_close_matches(names[0], known, 1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}."
+        raise VCMError(
+            f"'{names[0]}' is neither key=value nor a configuration (a .yaml file or a name): {hint}"
+        )
+    return known[names[0]], overrides
 
 
 def _refuse_unknown(part: Any, valid: list[str]) -> None:

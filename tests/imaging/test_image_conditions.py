@@ -87,3 +87,14 @@ def test_the_drawn_slices_are_thick_slices(brain):
         thick, acquisition = draw_thick(brain, GRID, np.random.default_rng(seed))
         assert 3.0 <= acquisition.spacing <= 8.0
         assert find_acquisition(thick.grid, acquisition.name).axis == acquisition.axis
+
+
+@pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
+def test_the_short_way_along_one_axis_equals_the_general_one(brain, axis, monkeypatch):
+    from vcm.imaging import image_conditions
+
+    thick, acquisition = simulate_thick(Volume(brain, GRID.affine), axis, 5.3, 5.0)
+    short = as_thick(thick, acquisition, GRID)
+    monkeypatch.setattr(image_conditions, "_along_one_axis", lambda *_: False)
+    general = as_thick(thick, acquisition, GRID)
+    np.testing.assert_allclose(short, general, atol=2e-4)

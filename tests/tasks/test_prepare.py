@@ -56,3 +56,21 @@ def test_what_cannot_be_used_is_named_with_the_reason(tmp_path):
     assert "NIfTI" in rejected[0]["reason"]
     with pytest.raises(VCMError, match=r"participants\.tsv"):
         prepare(tmp_path, tmp_path / "none")
+
+
+def test_scans_without_labels_can_be_labelled(tmp_path):
+    """On the fine grid too: ventricles and brain as large as a head's are, covariates then known."""
+    from vcm.tasks.prepare import prepare
+
+    source = bids(tmp_path / "bids", [(0, 0, 0)])
+    done = prepare(source, tmp_path / "out", workers=1, spacing=1.0, segmenter="segmenter2mm")
+    assert done[0].labelled_by == "segmenter2mm"
+    (subject,) = dataset.load_prepared(tmp_path / "out")
+    assert 5 < subject.ventricular_volume < 120 and 800 < subject.brain_volume < 1900
+    classes, image = subject.classes(), subject.image()
+    assert classes.shape == image.shape == (160, 224, 160)
+    assert set(np.unique(classes)) <= set(range(9)) and (classes[image <= 0] == 0).all()
+    assert ((classes > 0) & (image > 0)).sum() > 0.9 * (image > 0).sum()
+    before = subject.classes_file.stat().st_mtime_ns
+    again = prepare(source, tmp_path / "out", workers=1, spacing=1.0, segmenter="segmenter2mm")
+    assert again[0].labelled_by == "segmenter2mm" and subject.classes_file.stat().st_mtime_ns == before

@@ -1,7 +1,7 @@
 """Prepare: a BIDS folder becomes a training set on the model's grid.
 
 Per subject: read, mask the brain, align rigidly to MNI152, resample, scale to 0..1, measure
-volumes, write. A subject that is done is skipped when the command runs again; one that cannot be
+volumes, write; scans without labels may be labelled by a segmenter. A subject that is done is skipped when the command runs again; one that cannot be
 used is named, with the reason, in rejected.tsv.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,9 @@ from vcm.imaging.geometry import to_model_grid
 from vcm.imaging.intensity import PERCENTILES
 from vcm.imaging.picture import mosaic
 from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume, write_volume
+from vcm.nets.segmenter import TissueSegmenter
+from vcm.tasks.label_scans import label_scan
+from vcm.weights import load_segmenter
 
 COLUMNS = ["participant_id", "split", "age", "sex", "ventricular_volume", "brain_volume"]
 
@@ -43,17 +46,25 @@ class PreparedScan:
     intensity_range: tuple[float, float]
     source: str
     vcm_version: str = __version__
+    labelled_by: str = ""
 
 
 def prepare(
-    folder: Path, out: Path, labels: str = "auto", workers: int = 2, spacing: float = 2.0
+    folder: Path,
+    out: Path,
+    labels: str = "auto",
+    workers: int = 2,
+    spacing: float = 2.0,
+    segmenter: str = "",
 ) -> list[PreparedScan]:
     """Prepare every scan of `folder` into `out`. Returns those accepted.
 
-    labels: vocabulary of the `*_dseg` maps, or 'auto'; spacing [mm] of the model's grid, 2 or 1.
+    labels: vocabulary of the `*_dseg` maps, or 'auto'; spacing [mm] of the model's grid, 2 or 1;
+    segmenter: labels the scans that have no map, so that their volumes are known too; empty: none.
     Raises VCMError if nothing can be used.
     """
     scans, grid = find_scans(folder), model_grid(spacing)
+    net = load_segmenter(segmenter) if segmenter else None
     out.mkdir(parents=True, exist_ok=True)
     accepted: dict[str, PreparedScan] = {}
     rejected: list[dict[str, object]] = []
@@ -72,6 +83,8 @@ def prepare(
             f"{rejected[0]['reason']} See rejected.tsv."
         )
     done = [accepted[s.subject] for s in scans if s.subject in accepted]
+    if net is not None:
+        done = [_labelled(scan, out, segmenter, net) for scan in track(done, "Labelling")]
     write_table(out / "participants.tsv", (asdict(d) for d in done), COLUMNS)
     write_json(out / "dataset.json", _describe(done, labels, grid))
     images = [read_volume(out / d.participant_id / f"{d.participant_id}_T1w.nii.gz") for d in done]
@@ -106,6 +119,20 @@ def prepare_scan(scan: Scan, out: Path, labels: str, grid: Grid) -> PreparedScan
     )  # fmt: skip
     write_json(record, asdict(prepared))
     return prepared
+
+
+def _labelled(scan: PreparedScan, out: Path, segmenter: str, net: TissueSegmenter) -> PreparedScan:
+    """The scan with a label map, made here where it has none."""
+    if scan.ventricular_volume is not None:
+        return scan
+    stem = out / scan.participant_id / scan.participant_id
+    image, classes = (stem.with_name(f"{stem.name}_{end}.nii.gz") for end in ("T1w", "dseg"))
+    ventricles, brain = label_scan(image, classes, net)
+    labelled = replace(
+        scan, ventricular_volume=ventricles, brain_volume=brain, labelled_by=segmenter
+    )
+    write_json(stem.with_name(f"{stem.name}_prepare.json"), asdict(labelled))
+    return labelled
 
 
 def _read_classes(path: Path, labels: str, image: Volume) -> Volume:

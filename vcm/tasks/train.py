@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,15 +23,18 @@ from torch import Tensor, nn
 from vcm.errors import VCMError
 from vcm.frozen_digest import record_frozen
 from vcm.imaging.conditions import CONDITION_CHANNELS, check_conditions
-from vcm.imaging.dataset import load_prepared
+from vcm.imaging.dataset import Subject
 from vcm.imaging.image_conditions import IMAGE_CONDITIONS
 from vcm.imaging.volume import Grid
 from vcm.nets.frozen import FrozenDenoiser
+from vcm.pipeline import VCMPipeline
+from vcm.tasks.chosen_subjects import choose_subjects
 from vcm.tasks.controls import ControlSizes, make_control
-from vcm.tasks.latent_set import LatentSet, encode_subjects, with_covariates
+from vcm.tasks.latent_set import LatentSet, encode_subjects
 from vcm.tasks.linear_start import start_linear
 from vcm.tasks.training import Draw, TrainingRun, TrainingSchedule, has_checkpoint
-from vcm.weights import load_pipeline
+from vcm.tasks.validation import Validation
+from vcm.weights import load_pipeline, load_segmenter
 
 
 @dataclass
@@ -45,6 +48,11 @@ class ModuleTraining(ControlSizes, TrainingSchedule):
     draws         noises and times per condition and step; its features are computed once for them
     penalty       lambda of the loss
     temperature   that the saved pipeline samples with by default, see VCMPipeline
+    max_samples   train on that many scans only, drawn by subset_seed; of one seed a smaller subset is
+                  part of every larger one
+    validation_subjects   with validate_every: as many scans of the split `validation`, or where
+                  there is none held out of `train`; never of `test`
+    segmenter     measures adherence at each validation; empty: it is not measured
     control, encoder_*, unet_*, head_*, embedding_*   the method and its sizes, see ControlSizes
     """
 
@@ -57,6 +65,10 @@ class ModuleTraining(ControlSizes, TrainingSchedule):
     draws: int = 4
     penalty: float = 0.0
     temperature: float = 1.0
+    max_samples: int | None = None
+    subset_seed: int = 0
+    validation_subjects: int = 4
+    segmenter: str = ""
     ema_decay: float = 0.998
     batch_size: int = 2
 
@@ -118,6 +130,101 @@ def draw_keep(count: int, conditions: int, drop: float, random: np.random.Genera
 
 def train(config: ModuleTraining) -> dict[str, float]:
     """Train, save the whole pipeline in out/model, then measure the loss on the split `test`."""
+    setup = set_up(config)
+    pipeline, module = setup.pipeline, setup.module
+    if getattr(module, "prior", None) is not None and not has_checkpoint(config):
+        known = setup.encoded("train")
+        start_linear(module, pipeline.denoiser, config.conditions, known, setup.grid, config.seed)
+    for part in (*module.modules(), *pipeline.denoiser.modules()):
+        if isinstance(part, nn.Conv3d):
+            part.to(memory_format=torch.channels_last_3d)
+    run = TrainingRun(config, module, setup.objective)
+
+    def prepare() -> Draw:
+        known = setup.encoded("train")
+        return lambda random: draw_batch(known, config, setup.grid, config.drop, random)
+
+    pipeline.register_modules(module=module)
+    pipeline.register_to_config(conditions=list(config.conditions), temperature=config.temperature)
+    run.fit(prepare, setup.validation() if config.validate_every else None)
+    record_frozen(pipeline)
+    if run.is_main:
+        pipeline.save_pretrained(run.folder / "model")
+    return _measure(setup.objective, setup.encoded("test"), config, setup.grid)
+
+
+@dataclass
+class Setup:
+    """Everything that a training of a module needs, before its first step."""
+
+    config: ModuleTraining
+    pipeline: VCMPipeline
+    module: Any
+    objective: ModuleObjective
+    subjects: dict[str, list[Subject]]
+
+    @property
+    def grid(self) -> Grid:
+        """Voxels of the frozen model's volumes."""
+        return self.pipeline.volume_grid
+
+    @property
+    def with_images(self) -> bool:
+        """Whether a condition is made of the scans themselves."""
+        return any(name in IMAGE_CONDITIONS for name in self.config.conditions)
+
+    def encoded(self, split: str) -> LatentSet:
+        """Latents of the scans of train, validation or test; copies of those of train only."""
+        if split not in self._latents:
+            self._latents[split] = encode_subjects(
+                self.pipeline.autoencoder,
+                self.subjects[split],
+                self.pipeline.ranges,
+                self.config.copies if split == "train" else 1,
+                self.config.seed,
+                self.config.cache,
+                self.with_images,
+            )
+        return self._latents[split]
+
+    def validation(self) -> Validation:
+        """Of the scans held out for it, with everything that is random fixed now."""
+        config, known = self.config, self.encoded("validation")
+        volumes = [
+            [
+                known.condition(name, n, self.grid, np.random.default_rng((n, k)))
+                for k, name in enumerate(config.conditions)
+            ]
+            for n in range(len(known.mu))
+        ]
+        keep = torch.ones(1, len(config.conditions), dtype=torch.bool)
+
+        def batch(n: int, time: Tensor) -> tuple[Tensor, ...]:
+            condition = torch.from_numpy(np.concatenate(volumes[n]))[None]
+            shape = (2, 1, 1, *known.mu.shape[1:])
+            random = np.random.default_rng((n, int(1000 * float(time))))
+            spread, noise = torch.from_numpy(random.standard_normal(shape, dtype=np.float32))
+            z = known.mu[n].float() + known.sigma[n].float() * spread
+            return condition, z, noise, time[None], known.covariates[n][None], keep
+
+        segmenter = load_segmenter(config.segmenter) if config.segmenter else None
+        return Validation(
+            self.pipeline,
+            self.objective,
+            batch,
+            self.subjects["validation"],
+            [[torch.from_numpy(v)[None] for v in own] for own in volumes],
+            known.covariates,
+            segmenter,
+            Path(config.out) / "validation.png",
+        )
+
+    def __post_init__(self) -> None:
+        self._latents: dict[str, LatentSet] = {}
+
+
+def set_up(config: ModuleTraining) -> Setup:
+    """Load the frozen model, choose the scans, make the module. Raises VCMError."""
     if not config.data or not config.model:
         raise VCMError(
             "No data or no model is given: add data=[FOLDER] with a folder written by vcm prepare, "
@@ -125,53 +232,21 @@ def train(config: ModuleTraining) -> dict[str, float]:
         )
     check_conditions(config.conditions)
     pipeline = load_pipeline(config.model)
-    subjects = with_covariates(load_prepared(*config.data, split="train"))
+    held_out = config.validation_subjects if config.validate_every else 0
+    subjects = choose_subjects(config.data, config.max_samples, config.subset_seed, held_out)
     set_seed(config.seed)
     module = make_control(config, pipeline.denoiser, pipeline.latent_shape)
-
-    grid = pipeline.volume_grid
-    with_images = any(name in IMAGE_CONDITIONS for name in config.conditions)
-
-    @cache
-    def encode(chosen: str, copies: int) -> LatentSet:
-        known = subjects if chosen == "train" else load_prepared(*config.data, split=chosen)
-        return encode_subjects(
-            pipeline.autoencoder,
-            with_covariates(known),
-            pipeline.ranges,
-            copies,
-            config.seed,
-            config.cache,
-            with_images,
-        )
-
-    if getattr(module, "prior", None) is not None and not has_checkpoint(config):
-        known = encode("train", config.copies)
-        start_linear(module, pipeline.denoiser, config.conditions, known, grid, config.seed)
-    for part in (*module.modules(), *pipeline.denoiser.modules()):
-        if isinstance(part, nn.Conv3d):
-            part.to(memory_format=torch.channels_last_3d)
     weight = pipeline.autoencoder.channel_weight()
     objective = ModuleObjective(
         module, pipeline.denoiser, weight, config.conditions, config.penalty
     )
-    run = TrainingRun(config, module, objective)
-
-    def prepare() -> Draw:
-        known = encode("train", config.copies)
-        return lambda random: _draw(known, config, grid, config.drop, random)
-
-    run.fit(prepare)
-    pipeline.register_modules(module=module)
-    pipeline.register_to_config(conditions=list(config.conditions), temperature=config.temperature)
-    record_frozen(pipeline)
-    pipeline.save_pretrained(run.folder / "model")
-    return _measure(objective, encode("test", 1), config, grid)
+    return Setup(config, pipeline, module, objective, subjects)
 
 
-def _draw(
+def draw_batch(
     known: LatentSet, config: ModuleTraining, grid: Grid, drop: float, random: np.random.Generator
 ) -> tuple[Tensor, ...]:
+    """One global batch as ModuleObjective takes it."""
     index, *drawn = known.draw_conditioned(config.batch_size, config.draws, random)
     volumes = [
         np.concatenate([known.condition(n, int(i), grid, random) for n in config.conditions])
@@ -187,5 +262,9 @@ def _measure(
 ) -> dict[str, float]:
     """Mean losses over fixed draws with every condition present."""
     random = np.random.default_rng(0)
-    losses = [objective(*_draw(test, config, grid, 0.0, random)) for _ in range(24)]
+    device = next(objective.parameters()).device
+    losses = []
+    for _ in range(24):
+        batch = draw_batch(test, config, grid, 0.0, random)
+        losses.append(objective(*(x.to(device) for x in batch)))
     return {name: float(torch.stack([x[name] for x in losses]).mean()) for name in losses[0]}
