@@ -125,9 +125,10 @@ def test_a_scheduler_of_the_other_kind_is_refused():
         make_scheduler("heun")
 
 
-def test_ddim_with_trailing_steps_must_divide_the_schedule():
+def test_ddim_refuses_trailing_steps_that_drift():
     """diffusers steps back by 1000 // N: at N = 300 each step would end 0.33 before the next begins."""
     with pytest.raises(VCMError, match="choose 250 or 500"):
         seen_by(make_scheduler("ddim"), 300)
     assert len(seen_by(make_scheduler("ddim"), 250)) == 250
+    assert len(seen_by(make_scheduler("ddim"), 30)) == 30
     assert len(seen_by(make_scheduler("ddim", timestep_spacing="leading"), 300)) == 300

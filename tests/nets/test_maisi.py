@@ -159,7 +159,7 @@ def test_slabs_and_splits_equal_the_plain_decode(slab, num_splits):
     expected = plain.decode(z)
     assert expected.std() > 0.01
     torch.testing.assert_close(other.decode(z), expected, atol=1e-5, rtol=1e-5)
-    other.enable_tiling(slab)
+    other.enable_tiling(slab, storage_dtype=None)
     torch.testing.assert_close(other.decode(z), expected, atol=1e-5, rtol=1e-5)
     other.disable_tiling()
     assert other.slab is None

@@ -17,7 +17,7 @@ from vcm.tasks.train import ModuleTraining, draw_keep, train
 from vcm.tasks.training import TrainingRun
 from vcm.weights import load_pipeline
 
-BRIEF = ["steps=4", "checkpoint_every=1", "warmup_steps=1"]
+BRIEF = ["steps=4", "checkpoint_every=1", "warmup_steps=1", "tracker=none"]
 AUTOENCODER = ["channels=[8,16]", "latent_channels=4", "groups=2", "crop=24", *BRIEF]
 DIFFUSION = ["channels=[8,8]", "head_channels=[0,8]", "groups=2", "copies=3", *BRIEF]
 MODULE = [

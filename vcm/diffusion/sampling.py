@@ -28,6 +28,8 @@ SCHEDULE = {
     "beta_schedule": "scaled_linear",
     "timestep_spacing": "trailing",
 }
+#: Share of the way that steps may drift from their times.
+MOST_DRIFT = 0.02
 #: What a scheduler steps with -> name -> (class, options). "flow" is the velocity noise - z.
 SCHEDULERS: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
     "epsilon": {
@@ -111,15 +113,16 @@ def _set_timesteps(scheduler: Any, steps: int, device: torch.device) -> None:
     1 % too far in 30 steps. Here they are exact.
 
     DDIM steps back by the whole part of 1000 / N, whatever its next timestep is; where that is not
-    a whole number, trailing steps drift from their times (300 of them by 10 % of the way).
+    a whole number, trailing steps drift from their times: by 1000 mod N, for N = 300 a tenth of
+    the way.
     """
     trailing = getattr(scheduler.config, "timestep_spacing", None) == "trailing"
     times = getattr(scheduler.config, "num_train_timesteps", 1000)
-    if isinstance(scheduler, DDIMScheduler) and trailing and times % steps:
+    if isinstance(scheduler, DDIMScheduler) and trailing and times % steps > MOST_DRIFT * times:
         near = [n for n in range(1, times + 1) if times % n == 0]
         low, high = max(n for n in near if n < steps), min(n for n in near if n > steps)
         raise VCMError(
-            f"ddim cannot take {steps} steps, which do not divide {times} evenly: choose {low} or "
+            f"ddim cannot take {steps} steps, which drift from the {times} of training: choose {low} or "
             f"{high}, or another scheduler such as dpm++."
         )
     if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):

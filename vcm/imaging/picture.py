@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
+
+from vcm.imaging.volume import Grid
 
 #: Colours of the eight classes' outlines, in the order of the classes.
 OUTLINE_COLOURS = (
@@ -48,6 +51,20 @@ def outlined(
                     _draw_outlines(axis, three_planes(classes)[column])
         if titles:
             axes[n][1].set_title(titles[n], fontsize=7, color="white", pad=2)
+    return _save(figure, path)
+
+
+def compared(volumes: Sequence[NDArray], titles: Sequence[str], grid: Grid, path: Path) -> Path:
+    """One column per volume and one row per plane, at the middle of `grid`, head up; values 0..1."""
+    axes_of_ras = nib.orientations.io_orientation(grid.affine)
+    turned = [nib.orientations.apply_orientation(np.asarray(v), axes_of_ras) for v in volumes]
+    figure, axes = _figure(3, len(volumes), 2.4)
+    for column, (volume, title) in enumerate(zip(turned, titles, strict=True)):
+        for row, plane in enumerate(three_planes(volume)[::-1]):
+            axis = axes[row][column]
+            axis.imshow(plane, cmap="gray", vmin=0, vmax=1, origin="lower")
+            if row == 0:
+                axis.set_title(title, fontsize=7, color="white", pad=2)
     return _save(figure, path)
 
 

@@ -4,14 +4,19 @@ Knows MONAI's decoder and that of MAISI, layer by layer; refuses any layer it do
 layer still sees the whole volume: convolutions slide along the first spatial axis and carry the two
 planes that neighbouring slabs share, and group norms take their statistics over the complete
 feature map. So, unlike tiles that are blended, the result equals the plain decode up to rounding.
-Beside the work of one slab, at most two feature maps are alive: the input x of a block (its skip
-needs it to the end) and the map h being written. The parts in which MAISI itself may run a
-convolution are not used.
+
+A feature map need not be stored: MONAI's upsampled ones are computed anew, a few planes at a time,
+whenever they are read. Beside the work of one slab, at most two maps are stored: the input x of a
+block (its skip needs it to the end), or the map that x is upsampled from, and the map h being
+written. The parts in which MAISI itself may run a convolution are not used.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,14 +36,26 @@ from vcm.errors import VCMError
 Read = Callable[[int, int], Tensor]  # (start, stop) -> those planes (B, C, stop - start, Y, Z)
 
 
+class MapOverflow(VCMError):
+    """A feature map does not fit the type in which it was to be stored."""
+
+
 class SlabDecoding:
     """Part of an autoencoder that can decode either way, under the names that diffusers has."""
 
     slab: int | None = None
+    storage_dtype: torch.dtype | None = None
 
-    def enable_tiling(self, slab: int = 16) -> None:
-        """Decode layer by layer in slabs of that many planes: the same result, less memory."""
-        self.slab = slab
+    def enable_tiling(
+        self, slab: int = 2, storage_dtype: torch.dtype | None = torch.float16
+    ) -> None:
+        """Decode layer by layer in slabs of that many planes: the same result, less memory.
+
+        Where the weights are float32, the largest feature maps are stored as `storage_dtype`. In
+        float16 they change an image in 0..1 by less than 1e-3; where one exceeds the range of that
+        type, the latent is decoded again with all maps in float32. None stores every map exactly.
+        """
+        self.slab, self.storage_dtype = slab, storage_dtype
 
     def disable_tiling(self) -> None:
         """Decode whole feature maps at once."""
@@ -46,21 +63,25 @@ class SlabDecoding:
 
     def run_decoder(self, net: AutoencoderKL, z: Tensor) -> Tensor:
         """Raw latent -> raw image."""
-        if self.slab is not None:
-            return decode_in_slabs(net, z, self.slab)
-        image: Tensor = net.decode(z)
-        return image
+        if self.slab is None:
+            image: Tensor = net.decode(z)
+            return image
+        if net.post_quant_conv.conv.weight.dtype == torch.float32:
+            with suppress(MapOverflow):
+                return decode_in_slabs(net, z, self.slab, self.storage_dtype)
+        return decode_in_slabs(net, z, self.slab)
 
 
 @torch.inference_mode()
 def decode_in_slabs(
-    net: AutoencoderKL, z: Tensor, thickness: int = 16, storage_dtype: torch.dtype | None = None
+    net: AutoencoderKL, z: Tensor, thickness: int = 2, storage_dtype: torch.dtype | None = None
 ) -> Tensor:
     """Latent (B, C, x, y, z) -> image (B, C', X, Y, Z), as `net.decode(z)` but with little memory.
 
-    thickness [planes of the feature map at hand]: more is faster, less is smaller. storage_dtype
-    (e.g. torch.float16) stores the feature maps between layers in that type and so halves them
-    again; every computation stays in the type of the weights.
+    thickness [planes of the feature map at hand]: less is smaller; even numbers suit upsampling by
+    2. storage_dtype (e.g. torch.float16) stores the feature maps at the resolution of the image in
+    that type and so halves them again; every computation stays in the type of the weights. Raises
+    MapOverflow, a VCMError, if a map does not fit that type.
     """
     if z.ndim != 5:
         raise VCMError(f"A latent has shape (B, C, x, y, z), this one {tuple(z.shape)}.")
@@ -72,36 +93,62 @@ def decode_in_slabs(
         if type(block) not in _LAYERS:  # exactly: a subclass may compute something else
             raise _unknown(block)
     computed = net.post_quant_conv.conv.weight.dtype
-    slabs = _Slabs(thickness, computed, storage_dtype or computed)
-    x = net.post_quant_conv(z).to(slabs.stored)
-    *blocks, last = net.decoder.blocks
-    for block in blocks:
+    exact = _Slabs(thickness, computed, computed, z.device)
+    narrow = replace(exact, storage=storage_dtype or computed)
+    # Where to store narrowly: at the resolution of the image, but for the image itself. All else is
+    # small beside the maps there, so that it would cost digits and save nothing.
+    kinds = [type(block) for block in net.decoder.blocks]
+    first = max((i for i, kind in enumerate(kinds) if kind in _UPSAMPLING), default=0)
+    x = exact.stored(net.post_quant_conv(z))
+    for i, block in enumerate(net.decoder.blocks):
+        slabs = narrow if first <= i < len(kinds) - 1 else exact
         x = _LAYERS[type(block)](slabs, block, x)
-    # The image is small beside the maps: storing it in half would cost digits and save nothing.
-    return _LAYERS[type(last)](replace(slabs, stored=computed), last, x)
+    return x.read(0, x.shape[2]).contiguous()
+
+
+@dataclass(frozen=True)
+class _Map:
+    """A feature map (B, C, X, Y, Z): kept in memory, or computed anew each time it is read."""
+
+    shape: tuple[int, ...]
+    read: Read  # in the computed type; what it returns is the reader's to overwrite
 
 
 @dataclass(frozen=True)
 class _Slabs:
-    """How a feature map (B, C, X, Y, Z) is cut along X, and the types it is computed and kept in."""
+    """How a map is cut along X, the types it is computed and stored in, and where."""
 
     thickness: int
     computed: torch.dtype
-    stored: torch.dtype
+    storage: torch.dtype
+    device: torch.device
 
     def spans(self, extent: int) -> Iterator[tuple[int, int]]:
         """(start, stop) of each slab, front to back; the last may be thinner."""
         for start in range(0, extent, self.thickness):
             yield start, min(start + self.thickness, extent)
+            if self.device.type == "cpu":
+                _trim_heap()
 
-    def new(self, x: Tensor, channels: int, factor: tuple[int, ...] = (1, 1, 1)) -> Tensor:
-        """An unwritten map with x's batch, other channels and `factor` times its extents."""
-        extents = [n * f for n, f in zip(x.shape[2:], factor, strict=True)]
-        return torch.empty(x.shape[0], channels, *extents, dtype=self.stored, device=x.device)
+    def new(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """An unwritten map (B, C, X, Y, Z). With its channels last, a slab is one piece of memory."""
+        return torch.empty(
+            shape,
+            dtype=dtype or self.storage,
+            device=self.device,
+            memory_format=torch.channels_last_3d,
+        )
 
-    def convolve(
-        self, layer: nn.Module, read: Read, out: Tensor, skip: Read | None = None
-    ) -> Tensor:
+    def stored(self, x: Tensor) -> _Map:
+        """x as a map."""
+        kept = x.to(self.storage)
+
+        def read(start: int, stop: int) -> Tensor:
+            return kept[:, :, start:stop].to(self.computed, copy=True)
+
+        return _Map(tuple(x.shape), read)
+
+    def convolve(self, layer: nn.Module, read: Read, out: Tensor, skip: Read | None = None) -> _Map:
         """out = layer(all that `read` gives) + skip, and return it.
 
         Each plane is read once, and before the first plane that depends on it is written: `read`
@@ -110,127 +157,175 @@ class _Slabs:
         conv = _same_convolution(layer)
         halo = conv.padding[0]
         extent = out.shape[2]
-        # The volume's border is zero after norm and SiLU, hence here and not in what `read` reads.
-        border = torch.zeros(
-            (out.shape[0], conv.in_channels, halo, *out.shape[3:]),
-            dtype=self.computed,
-            device=out.device,
+        planes = min(self.thickness, extent) + 2 * halo
+        patch = self.new(
+            out.shape[0], conv.in_channels, planes, *out.shape[3:], dtype=self.computed
         )
-        overlap, known = border, 0
+        # The volume's border is zero after norm and SiLU, hence here and not in what `read` reads.
+        patch[:, :, :halo] = 0
+        known = 0
         for start, stop in self.spans(extent):
             ahead = min(stop + halo, extent)
-            parts = [overlap]
+            offset = halo - start  # plane j lies at patch[:, :, j + offset]
             if ahead > known:
-                parts.append(read(known, ahead))
-            if ahead < stop + halo:
-                parts.append(border)
+                patch[:, :, known + offset : ahead + offset] = read(known, ahead)
+            patch[:, :, ahead + offset : stop + halo + offset] = 0
             known = ahead
-            patch = torch.cat(parts, 2)
-            del parts  # it would keep a second copy of the slab during the convolution
+            window = patch[:, :, : stop + halo + offset]
             padding = (0, *conv.padding[1:])
-            value = F.conv3d(patch, conv.weight, conv.bias, padding=padding, groups=conv.groups)
-            overlap = patch[:, :, patch.shape[2] - 2 * halo :].clone()
-            del patch
+            value = F.conv3d(window, conv.weight, conv.bias, padding=padding, groups=conv.groups)
             out[:, :, start:stop] = value if skip is None else value.add_(skip(start, stop))
             del value
-        return out
+            # A copy first: in a slab thinner than what it shares, source and target overlap.
+            patch[:, :, : 2 * halo] = window[:, :, stop - start :].clone()
+        return self.stored(out)
 
-    def affine(self, norm: nn.GroupNorm, x: Tensor) -> tuple[Tensor, Tensor]:
+    def affine(self, norm: nn.GroupNorm, x: _Map) -> tuple[Tensor, Tensor]:
         """(scale, shift), each (B, C, 1, 1, 1), with norm(x) = scale x + shift.
 
-        Moments of the whole map from those of its slabs (law of total variance):
-            mean = sum w_i mean_i,    var = sum w_i (var_i + (mean_i - mean)^2),    w_i = n_i / n
+        Moments of a group from those of its c channels in each slab (law of total variance):
+            mean = sum w_i mean_i,    var = sum w_i (var_i + (mean_i - mean)^2),    w_i = n_i / (n c)
         which, unlike E[x^2] - E[x]^2, loses nothing where the mean is large.
         """
         wide = torch.promote_types(self.computed, torch.float32)
-        grouped = x.unflatten(1, (norm.num_groups, -1))
-        extent = x.shape[2]
-        moments = [
-            torch.var_mean(grouped[:, :, :, a:b].to(wide), (2, 3, 4, 5), correction=0)
-            for a, b in self.spans(extent)
-        ]
-        variances, means = (torch.stack(column) for column in zip(*moments, strict=True))
-        weights = [(b - a) / extent for a, b in self.spans(extent)]
-        w = torch.tensor(weights, dtype=wide, device=x.device)[:, None, None]
-        mean = (w * means).sum(0)
-        variance = (w * (variances + (means - mean) ** 2)).sum(0)  # (B, groups)
-        if self.stored != self.computed and not variance.isfinite().all():
-            raise VCMError(
-                f"A feature map is not finite when stored as {self.stored}; "
+        grouped = (norm.num_groups, norm.num_channels // norm.num_groups)
+        means, variances, weights = [], [], []
+        for start, stop in self.spans(x.shape[2]):
+            y = x.read(start, stop).to(wide)
+            means.append(y.mean((2, 3, 4), keepdim=True))
+            variances.append(y.sub_(means[-1]).square_().mean((2, 3, 4)))
+            weights.append((stop - start) / (x.shape[2] * grouped[1]))
+            del y
+        w = torch.tensor(weights, dtype=wide, device=self.device)[:, None, None, None]
+        mean_i = torch.stack(means)[..., 0, 0, 0].unflatten(2, grouped)  # (slabs, B, groups, c)
+        variance_i = torch.stack(variances).unflatten(2, grouped)
+        mean = (w * mean_i).sum((0, 3))  # (B, groups)
+        variance = (w * (variance_i + (mean_i - mean[..., None]) ** 2)).sum((0, 3))
+        if self.storage != self.computed and not variance.isfinite().all():
+            raise MapOverflow(
+                f"A feature map is not finite when stored as {self.storage}; "
                 "store it as torch.bfloat16, which has the range of float32, or leave storage_dtype out."
             )
-        repeats = norm.num_channels // norm.num_groups
-        scale = (variance + norm.eps).rsqrt().repeat_interleave(repeats, 1)  # (B, C)
-        shift = -mean.repeat_interleave(repeats, 1) * scale
+        scale = (variance + norm.eps).rsqrt().repeat_interleave(grouped[1], 1)  # (B, C)
+        shift = -mean.repeat_interleave(grouped[1], 1) * scale
         if norm.affine:
             scale = scale * norm.weight
             shift = shift * norm.weight + norm.bias
         return scale[..., None, None, None], shift[..., None, None, None]
 
-    def plain(self, x: Tensor) -> Read:
-        """Planes of x as they are, in the computed type."""
-        return lambda start, stop: x[:, :, start:stop].to(self.computed)
-
-    def activated(self, norm: nn.GroupNorm, x: Tensor) -> Read:
-        """Planes of silu(norm(x)); the statistics are taken now, over the whole of x."""
+    def normed(self, norm: nn.GroupNorm, x: _Map) -> Read:
+        """Planes of norm(x); the statistics are taken now, over the whole of x."""
         scale, shift = self.affine(norm, x)
 
         def read(start: int, stop: int) -> Tensor:
-            y = torch.addcmul(shift, x[:, :, start:stop].to(scale.dtype), scale)
-            return F.silu(y, inplace=True).to(self.computed)
+            y = x.read(start, stop).to(scale.dtype)
+            return y.mul_(scale).add_(shift).to(self.computed)
 
         return read
 
+    def activated(self, norm: nn.GroupNorm, x: _Map) -> Read:
+        """Planes of silu(norm(x))."""
+        read = self.normed(norm, x)
+        return lambda start, stop: F.silu(read(start, stop), inplace=True)
 
-def _convolution(slabs: _Slabs, layer: Convolution, x: Tensor) -> Tensor:
-    out = slabs.new(x, _same_convolution(layer).out_channels)
-    return slabs.convolve(layer, slabs.plain(x), out)
+
+def _convolution(slabs: _Slabs, layer: Convolution, x: _Map) -> _Map:
+    out = slabs.new(x.shape[0], _same_convolution(layer).out_channels, *x.shape[2:])
+    return slabs.convolve(layer, x.read, out)
 
 
-def _residual(slabs: _Slabs, block: AEKLResBlock | MaisiResBlock, x: Tensor) -> Tensor:
-    """conv2(silu(norm2(h))) + shortcut(x), h = conv1(silu(norm1(x))); the sum overwrites h."""
+def _residual(slabs: _Slabs, block: AEKLResBlock | MaisiResBlock, x: _Map) -> _Map:
+    """conv2(silu(norm2(h))) + shortcut(x), h = conv1(silu(norm1(x))); the sum overwrites h.
+
+    x is read three times: for the moments of norm1, by conv1 and for the shortcut.
+    """
     shortcut = _unsplit(block.nin_shortcut)
-    h = slabs.new(x, block.out_channels)
-    slabs.convolve(block.conv1, slabs.activated(block.norm1, x), h)
-    read_x = slabs.plain(x)
+    out = slabs.new(x.shape[0], block.out_channels, *x.shape[2:])
+    h = slabs.convolve(block.conv1, slabs.activated(block.norm1, x), out)
     return slabs.convolve(
         block.conv2,
         slabs.activated(block.norm2, h),
-        h,
-        skip=lambda start, stop: shortcut(read_x(start, stop)),
+        out,
+        skip=lambda start, stop: shortcut(x.read(start, stop)),
     )
 
 
-def _group_norm(slabs: _Slabs, norm: nn.GroupNorm, x: Tensor) -> Tensor:
-    """In place. MONAI's decoder ends with this norm and a convolution, with no SiLU between."""
-    scale, shift = slabs.affine(norm, x)
-    for start, stop in slabs.spans(x.shape[2]):
-        x[:, :, start:stop] = torch.addcmul(shift, x[:, :, start:stop].to(scale.dtype), scale)
-    return x
+def _group_norm(slabs: _Slabs, norm: nn.GroupNorm, x: _Map) -> _Map:
+    """Not stored. MONAI's decoder ends with this norm and a convolution, with no SiLU between."""
+    return _Map(x.shape, slabs.normed(norm, x))
 
 
-def _upsample(slabs: _Slabs, block: UpSample, x: Tensor) -> Tensor:
+def _upsample(slabs: _Slabs, block: UpSample, x: _Map) -> _Map:
     """Nearest neighbour, then a convolution; or one transposed convolution whose blocks do not overlap."""
     layers = dict(block.named_children())
     if list(layers) == ["deconv"]:
-        return _deconvolve(slabs, layers["deconv"], x)
+        deconv = layers["deconv"]
+        factor = deconv.stride
+        if deconv.kernel_size != factor or any(deconv.padding) or any(deconv.output_padding):
+            raise _unknown(deconv, f"kernel {deconv.kernel_size}, stride {factor}")
+        return _transposed(x, deconv.weight, deconv.bias, factor, 0, deconv.groups)
     if list(layers) != ["upsample_non_trainable", "postconv"]:
         raise _unknown(block, f"layers {list(layers)}")
-    resize, conv = layers.values()
+    resize = layers["upsample_non_trainable"]
     factor = tuple(int(f) for f in resize.scale_factor or ())
     if resize.mode != "nearest" or factor != resize.scale_factor:
         raise _unknown(resize, f"mode {resize.mode}, scale_factor {resize.scale_factor}")
+    conv = _same_convolution(layers["postconv"])
+    return _transposed(x, _folded(conv, factor), conv.bias, factor, conv.padding[0], conv.groups)
+
+
+def _folded(conv: nn.Conv3d, factor: tuple[int, ...]) -> Tensor:
+    """Kernel of the transposed convolution that equals `conv` after nearest-neighbour upsampling.
+
+    Along one axis, with k taps w, factor f and p = (k - 1) / 2, output j reads input l through
+        sum of w[i] over all i with (j + i - p) // f = l
+    and that depends on t = j - f l + p only, which runs from 0 to f + k - 2: it is the transposed
+    convolution of stride f and padding p with these sums as kernel. For k = 3, f = 2 they are
+    (w2, w1 + w2, w0 + w1, w0): an output reads 2 inputs instead of 3, 8 instead of 27 in the volume.
+    """
+    wide = torch.promote_types(conv.weight.dtype, torch.float32)
+    weight = conv.weight.to(wide).unflatten(0, (conv.groups, -1))  # (G, out/G, in/G, k, k, k)
+    weight = weight.transpose(1, 2).flatten(0, 1)  # (in, out/G, k, k, k)
+    for axis, f in enumerate(factor, 2):
+        k = weight.shape[axis]
+        sums = [[0 <= i + t - (k - 1) < f for i in range(k)] for t in range(f + k - 1)]
+        matrix = torch.tensor(sums, dtype=wide, device=weight.device)
+        weight = torch.tensordot(weight, matrix, ([axis], [1])).movedim(-1, axis)
+    return weight.to(conv.weight.dtype)
+
+
+def _transposed(
+    x: _Map,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, ...],
+    padding: int,
+    groups: int,
+) -> _Map:
+    """The transposed convolution of x: output j = sum of weight[j + padding - stride l] x[l] over l.
+
+    Not stored: it would be the largest map of its level, and 8 taps per value make it again.
+    """
+    kernel, step = weight.shape[2], stride[0]
 
     def read(start: int, stop: int) -> Tensor:
-        low = start // factor[0]
-        y = resize(x[:, :, low : -(-stop // factor[0])].to(slabs.computed))
-        return y[:, :, start - low * factor[0] : stop - low * factor[0]]
+        low = max(-((kernel - 1 - start - padding) // step), 0)  # the first l that start reads
+        high = min((stop - 1 + padding) // step + 1, x.shape[2])
+        # Planes that x[low:high] also reaches, in front of start and behind stop.
+        front = start + padding - step * low
+        back = step * (high - low - 1) + kernel - front - (stop - start)
+        cut = min(front, back)
+        y = F.conv_transpose3d(
+            x.read(low, high), weight, bias, stride, (cut, padding, padding), 0, groups
+        )
+        return y[:, :, front - cut : front - cut + stop - start]
 
-    out = slabs.new(x, _same_convolution(conv).out_channels, factor)
-    return slabs.convolve(conv, read, out)
+    sizes = zip(x.shape[2:], stride, weight.shape[2:], strict=True)
+    extents = [(n - 1) * s + k - 2 * padding for n, s, k in sizes]
+    return _Map((x.shape[0], weight.shape[1] * groups, *extents), read)
 
 
-def _upsample_linearly(slabs: _Slabs, block: MaisiUpsample, x: Tensor) -> Tensor:
+def _upsample_linearly(slabs: _Slabs, block: MaisiUpsample, x: _Map) -> _Map:
     """Trilinear to twice the extents, then a convolution; not MAISI's transposed one, which overlaps.
 
     Plane j lies between input planes (j - 1) // 2 and (j - 1) // 2 + 1, the border ones held.
@@ -241,30 +336,20 @@ def _upsample_linearly(slabs: _Slabs, block: MaisiUpsample, x: Tensor) -> Tensor
 
     def read(start: int, stop: int) -> Tensor:
         low, high = max((start - 1) // 2, 0), min(stop // 2 + 1, extent)
-        y = F.interpolate(x[:, :, low:high].to(slabs.computed), scale_factor=2.0, mode="trilinear")
+        y = F.interpolate(x.read(low, high), scale_factor=2.0, mode="trilinear")
         return y[:, :, start - 2 * low : stop - 2 * low]
 
-    out = slabs.new(x, _same_convolution(block.conv).out_channels, (2, 2, 2))
+    channels = _same_convolution(block.conv).out_channels
+    out = slabs.new(x.shape[0], channels, *(2 * n for n in x.shape[2:]))
     return slabs.convolve(block.conv, read, out)
 
 
-def _deconvolve(slabs: _Slabs, deconv: nn.ConvTranspose3d, x: Tensor) -> Tensor:
-    factor = deconv.stride
-    if deconv.kernel_size != factor or any(deconv.padding) or any(deconv.output_padding):
-        raise _unknown(deconv, f"kernel {deconv.kernel_size}, stride {factor}")
-    out = slabs.new(x, deconv.out_channels, factor)
-    for start, stop in slabs.spans(x.shape[2]):
-        planes = x[:, :, start:stop].to(slabs.computed)
-        out[:, :, start * factor[0] : stop * factor[0]] = deconv(planes)
-    return out
-
-
-def _attention(slabs: _Slabs, block: SpatialAttentionBlock, x: Tensor) -> Tensor:
+def _attention(slabs: _Slabs, block: SpatialAttentionBlock, x: _Map) -> _Map:
     """Plainly: every voxel attends to every other, and only low resolutions can afford it anyway."""
-    return block(x.to(slabs.computed)).to(slabs.stored)
+    return slabs.stored(block(x.read(0, x.shape[2]).contiguous()))
 
 
-_LAYERS: dict[type[nn.Module], Callable[[_Slabs, nn.Module, Tensor], Tensor]] = {
+_LAYERS: dict[type[nn.Module], Callable[[_Slabs, nn.Module, _Map], _Map]] = {
     Convolution: _convolution,
     AEKLResBlock: _residual,
     nn.GroupNorm: _group_norm,
@@ -275,6 +360,22 @@ _LAYERS: dict[type[nn.Module], Callable[[_Slabs, nn.Module, Tensor], Tensor]] = 
     MaisiGroupNorm3D: _group_norm,
     MaisiUpsample: _upsample_linearly,
 }
+
+
+_MALLOC_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+
+
+def _trim_heap() -> None:
+    """Give the memory of a finished slab back to the system, where the C library is glibc.
+
+    It keeps freed blocks below 32 MiB and often finds no room for an aligned block (torch asks for
+    no others) where one of the same size was freed: slab by slab, the heap can grow by a gigabyte.
+    """
+    if _MALLOC_TRIM is not None:
+        _MALLOC_TRIM(0)
+
+
+_UPSAMPLING = (UpSample, MaisiUpsample)
 
 
 def _unsplit(layer: nn.Module) -> nn.Module:

@@ -1,0 +1,115 @@
+"""What every training is configured with, and which of it a run that goes on may change.
+
+Knows the keys and their rules; nothing of networks, processes or files.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from vcm.errors import VCMError
+
+#: The least value of every whole number.
+LEAST = {
+    "steps": 1, "batch_size": 1, "accumulate": 1, "warmup_steps": 0, "checkpoint_every": 1,
+    "save_every": 0, "keep_checkpoints": 1, "validate_every": 0,
+}  # fmt: skip
+#: Where the result lies, how long the run is and what it writes, how one batch is computed, and
+#: what is lowered or raised to get past a divergence. All else is what the run is.
+MAY_CHANGE = frozenset(
+    {
+        "out", "cache", "steps", "max_minutes", "accumulate", "checkpoint_every", "save_every",
+        "keep_checkpoints", "validate_every", "weights", "tracker", "learning_rate",
+        "final_learning_rate", "explosion",
+    }
+)  # fmt: skip
+
+
+@dataclass
+class TrainingSchedule:
+    """What every training has in common. Steps are optimiser steps; max_minutes bounds this run.
+
+    The learning rate warms up linearly and falls as a cosine of whichever is further, the steps or
+    the minutes; with max_minutes left at infinity the result depends on the configuration alone.
+
+    batch_size         of one step, over all processes and parts
+    accumulate         parts that a process takes its share of the batch in, one after the other:
+                       less memory, the same step within rounding
+    checkpoint_every   steps between rows of log.csv and states to go on from
+    save_every         steps between copies of the averaged weights in checkpoints/; 0: none.
+                       Of these the last keep_checkpoints stay
+    validate_every     steps between validations, and one at the end; 0: none. best/ holds the
+                       weights whose first measure was lowest, the earliest of equals
+    weights            which weights the run ends with: last, averaged over the last steps, or best
+    explosion          the run stops where a loss is this many times the median of the 200 before
+    tracker            none, or an accelerate tracker: tensorboard, wandb, mlflow ...
+    """
+
+    #: Keys that may differ when a run goes on; a training with keys of its own can add to them.
+    may_change: ClassVar[frozenset[str]] = MAY_CHANGE
+
+    out: str = "runs/new"
+    steps: int = 20000
+    max_minutes: float = math.inf
+    batch_size: int = 2
+    accumulate: int = 1
+    learning_rate: float = 5e-4
+    final_learning_rate: float = 1e-5
+    warmup_steps: int = 100
+    ema_decay: float = 0.998
+    gradient_clip: float = 1.0
+    mixed_precision: str = "bf16"
+    checkpoint_every: int = 200
+    save_every: int = 0
+    keep_checkpoints: int = 3
+    validate_every: int = 0
+    weights: str = "last"
+    explosion: float = 20.0
+    tracker: str = "tensorboard"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        # YAML reads a bare `no` as false.
+        if self.mixed_precision.lower() == "false":
+            self.mixed_precision = "no"
+
+
+def check_schedule(config: TrainingSchedule) -> None:
+    """Refuse with VCMError what no training can use."""
+    for name, least in LEAST.items():
+        if getattr(config, name) < least:
+            raise VCMError(f"{name} is {getattr(config, name)}: it must be {least} or more.")
+    if config.explosion <= 1:
+        raise VCMError(f"explosion is {config.explosion}: it must exceed 1; inf switches it off.")
+    if config.mixed_precision not in ("no", "bf16", "fp16"):
+        raise VCMError(
+            f"mixed_precision is '{config.mixed_precision}': choose no, bf16 or fp16 (GPU only)."
+        )
+    if config.weights not in ("last", "best"):
+        raise VCMError(f"weights is '{config.weights}': choose last or best.")
+
+
+def check_validation(config: TrainingSchedule, offered: bool) -> None:
+    """Refuse with VCMError what asks for a validation where there is none."""
+    if config.validate_every and not offered:
+        raise VCMError(
+            f"validate_every is {config.validate_every}, but this training has no validation: "
+            "leave it at 0."
+        )
+    if config.weights == "best" and not config.validate_every:
+        raise VCMError(
+            "weights is 'best', which validation chooses, and validate_every is 0: set it to the "
+            "steps between validations, or weights=last."
+        )
+
+
+def check_shares(config: TrainingSchedule, processes: int) -> None:
+    """Refuse with VCMError a batch that processes and parts cannot share equally."""
+    if config.batch_size % (processes * config.accumulate):
+        raise VCMError(
+            f"batch_size is {config.batch_size}, to be shared by {processes} processes in "
+            f"{config.accumulate} parts each: make it a multiple of "
+            f"{processes * config.accumulate}, or accumulate smaller."
+        )

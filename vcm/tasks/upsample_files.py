@@ -1,0 +1,97 @@
+"""What `vcm upsample` leaves behind: volumes in the scan's space and units, sidecar, picture."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcm.imaging.dataset import write_json
+from vcm.imaging.picture import compared
+from vcm.imaging.volume import Volume, write_volume
+from vcm.tasks.provenance import versions
+from vcm.weights import fingerprint, model_folder, sha256
+
+if TYPE_CHECKING:
+    from vcm.tasks.upsample import Upsampled, Upsampling
+
+MARK = "upsampled by a generative model, vcm"
+
+
+def write_result(result: Upsampled, config: Upsampling, command: list[str]) -> list[Path]:
+    """Every file of one upsampling; the first is the result."""
+    stem, suffix = _names(config.scans[0])
+    scan, out = result.scan, config.out
+    chosen = result.mean if config.output == "mean" else result.samples[0]
+    low, high = scan.units
+    values: dict[str, NDArray] = {
+        f"{stem}_desc-upsampled_{suffix}": scan.in_units(chosen),
+        f"{stem}_desc-upsampledstd_{suffix}": ((high - low) * result.std).astype(np.float32),
+        f"{stem}_desc-generated_mask": (result.generated > 0.5).astype(np.uint8),
+    }
+    for number, sample in enumerate(result.samples):
+        seed = config.seed + number
+        values[f"{stem}_desc-upsampled_seed-{seed}_{suffix}"] = scan.in_units(sample)
+    if config.output == "sample":
+        values[f"{stem}_desc-upsampledmean_{suffix}"] = scan.in_units(result.mean)
+    paths = [
+        write_volume(
+            Volume(data, scan.fine.affine, scan.volume.header), out / f"{name}.nii.gz", MARK
+        )
+        for name, data in values.items()
+    ]
+    picture = _picture(result, out / f"{stem}_desc-upsampled_comparison.png")
+    files = {path.name: sha256(path) for path in paths}
+    record = _record(result, config, command) | {"Files": files}
+    sidecar = paths[0].with_name(paths[0].name.removesuffix(".nii.gz") + ".json")
+    write_json(sidecar, record)
+    return [*paths, picture, sidecar]
+
+
+def _names(path: Path) -> tuple[str, str]:
+    """sub-1_T1w.nii.gz -> (sub-1, T1w); a name without a BIDS suffix is taken for T1w."""
+    name = path.name.removesuffix(".gz").removesuffix(".nii")
+    stem, found, suffix = name.rpartition("_")
+    return (stem, suffix) if found and suffix.isalnum() and "-" in stem else (name, "T1w")
+
+
+def _picture(result: Upsampled, path: Path) -> Path:
+    scan = result.scan
+    nearest = scan.interpolated(order=0)
+    spread = result.std / max(float(result.std.max()), 1e-6)
+    columns = {
+        "thick slices": nearest,
+        "cubic interpolation": result.cubic,
+        "upsampled": result.mean,
+        "one sample": result.samples[0],
+        f"uncertainty (white: {result.std.max():.2f} of the range)": spread,
+    }
+    return compared(list(columns.values()), list(columns), scan.fine, path)
+
+
+def _record(result: Upsampled, config: Upsampling, command: list[str]) -> dict[str, Any]:
+    scan, folder = result.scan, model_folder(config.model)
+    wishes = asdict(config)
+    for name in ("scans", "masks", "out"):
+        wishes.pop(name)
+    return {
+        "Synthetic": "in part",
+        "Warning": "Detail between the slices is made by a generative model: not for diagnosis.",
+        "Command": command,
+        "Sources": [path.name for path in config.scans],
+        "SourcesSHA256": [sha256(path) for path in config.scans],
+        "Acquisition": str(scan.acquisition),
+        "Spacing": list(scan.fine.spacing),
+        "Output": config.output,
+        "Settings": wishes,
+        "ResidualRMS": result.residual,
+        "ResidualUnit": "of the range from the 0.5th to the 99.5th percentile of the brain",
+        "IntensityRange": list(scan.units),
+        "T1wLikeness": scan.likeness,
+        "ToCommonSpace": scan.to_common.tolist(),
+        "ModelSHA256": fingerprint(folder),
+        "Versions": versions(),
+    }
