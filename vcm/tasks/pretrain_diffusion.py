@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vcm.diffusion.sampling import make_scheduler, sample
 from vcm.errors import VCMError
-from vcm.imaging.dataset import load_prepared, model_grid
+from vcm.imaging.dataset import FIELD_OF_VIEW, load_prepared, model_grid
 from vcm.imaging.picture import mosaic
 from vcm.nets.autoencoder import LatentAutoencoder
 from vcm.nets.denoiser import LatentDenoiser
@@ -113,7 +113,8 @@ def pretrain_diffusion(config: DiffusionTraining) -> dict[str, float]:
         return lambda random: known.draw(config.batch_size, random)
 
     run.fit(prepare)
-    grid = model_grid()
+    # Every model covers the same field of view; its spacing follows from its number of voxels.
+    grid = model_grid(FIELD_OF_VIEW[0] / (autoencoder.latent_shape[1] * autoencoder.factor))
     VCMPipeline(
         autoencoder,
         net,
