@@ -7,11 +7,13 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers.utils import logging
 
 from vcm.errors import VCMError
 from vcm.frozen_digest import check_module_fits, record_frozen
+from vcm.imaging.volume import Grid
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.pipeline import VCMPipeline
 
@@ -80,6 +82,13 @@ def load_pipeline(model: str | Path) -> VCMPipeline:
         pipeline.autoencoder.enable_tiling()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def grid_of(model: str | Path) -> Grid:
+    """Voxels of a model's volumes, from its index alone. Raises VCMError if there is none."""
+    index = json.loads((model_folder(model) / "model_index.json").read_text(encoding="utf-8"))
+    x, y, z = index["grid"]["shape"]
+    return Grid((x, y, z), np.asarray(index["grid"]["affine"], dtype=np.float64))
 
 
 def load_segmenter(name: str) -> TissueSegmenter:

@@ -261,3 +261,22 @@ def test_ten_ddim_steps(stored, module, frozen, steered):
         z = scheduler.step(prediction, t, z).prev_sample
     expected = stored["ddim10_steered" if steered else "ddim10_frozen"]
     assert (z - expected).norm() / expected.norm() < 1e-3
+
+
+def test_checkpointing_gives_the_same_gradients():
+    from vcm.nets.condition_encoder import ConditionEncoder
+
+    torch.manual_seed(0)
+    encoder = ConditionEncoder(2, (4, 6), 1, 2)
+    for block in encoder.modules():
+        if hasattr(block, "conv2"):
+            torch.nn.init.normal_(block.conv2.weight)
+    condition = torch.rand(1, 2, 8, 8, 8)
+    found = []
+    for checkpointing in (False, True):
+        encoder.checkpointing = checkpointing
+        encoder.zero_grad()
+        encoder(condition).square().sum().backward()
+        found.append([p.grad.clone() for p in encoder.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert all(g.abs().sum() > 0 for g in found[0])

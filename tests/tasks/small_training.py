@@ -29,6 +29,9 @@ BRIEF = [
     "learning_rate=1e-3", "tracker=none",
 ]  # fmt: skip
 
+#: Seconds until a process counts as stuck, and shows where; beside other work all takes long.
+PATIENCE = 600
+
 
 @dataclass
 class SmallTraining(TrainingSchedule):
@@ -204,7 +207,7 @@ def spoil_other_losses():
 def _in_child(environment, prepare, case, overrides, errors):
     os.environ.update(environment)
     sys.stderr = open(errors, "w")  # noqa: SIM115
-    faulthandler.dump_traceback_later(60, file=sys.stderr)
+    faulthandler.dump_traceback_later(PATIENCE - 60, file=sys.stderr)
     if prepare:
         prepare[0](*prepare[1:])
     main(case, overrides)
@@ -234,7 +237,7 @@ def start(folder, case, *overrides, processes=1, prepare=()):
         running.append((context.Process(target=_in_child, args=given), errors))
         running[-1][0].start()
     for process, _ in running:
-        process.join(90)
+        process.join(PATIENCE)
         process.kill()
     return [p.exitcode for p, _ in running], [e.read_text() for _, e in running]
 

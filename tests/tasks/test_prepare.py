@@ -63,7 +63,9 @@ def test_scans_without_labels_can_be_labelled(tmp_path):
     from vcm.tasks.prepare import prepare
 
     source = bids(tmp_path / "bids", [(0, 0, 0)])
-    done = prepare(source, tmp_path / "out", workers=1, spacing=1.0, segmenter="segmenter2mm")
+    done = prepare(
+        source, tmp_path / "out", workers=1, grid=dataset.model_grid(1.0), segmenter="segmenter2mm"
+    )
     assert done[0].labelled_by == "segmenter2mm"
     (subject,) = dataset.load_prepared(tmp_path / "out")
     assert 5 < subject.ventricular_volume < 120 and 800 < subject.brain_volume < 1900
@@ -72,5 +74,44 @@ def test_scans_without_labels_can_be_labelled(tmp_path):
     assert set(np.unique(classes)) <= set(range(9)) and (classes[image <= 0] == 0).all()
     assert ((classes > 0) & (image > 0)).sum() > 0.9 * (image > 0).sum()
     before = subject.classes_file.stat().st_mtime_ns
-    again = prepare(source, tmp_path / "out", workers=1, spacing=1.0, segmenter="segmenter2mm")
-    assert again[0].labelled_by == "segmenter2mm" and subject.classes_file.stat().st_mtime_ns == before
+    again = prepare(
+        source, tmp_path / "out", workers=1, grid=dataset.model_grid(1.0), segmenter="segmenter2mm"
+    )
+    assert (
+        again[0].labelled_by == "segmenter2mm" and subject.classes_file.stat().st_mtime_ns == before
+    )
+
+
+def test_a_check_lists_every_problem_and_prepares_nothing(tmp_path, head_map):
+    from vcm.tasks.check_folder import check_folder
+
+    source = bids(tmp_path / "bids", [(0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 0)])
+    classes, affine = head_map
+    for n in (0, 1):
+        name = f"sub-0{n}"
+        image = dataset.read_volume(source / name / "anat" / f"{name}_T1w.nii.gz")
+        place = image.affine if n == 0 else affine + np.diag([0, 0, 0.5, 0])
+        label = Volume(classes.astype(np.int16), place)
+        write_volume(label, source / name / "anat" / f"{name}_dseg.nii.gz")
+    constant = np.full((9, 9, 9), 3.0, np.float32)
+    write_volume(Volume(constant, affine), source / "sub-02" / "anat" / "sub-02_T1w.nii.gz")
+    copy = (source / "sub-00" / "anat" / "sub-00_T1w.nii.gz").read_bytes()
+    (source / "sub-03" / "anat" / "sub-03_T1w.nii.gz").write_bytes(copy)
+    (source / "sub-77").mkdir()
+    table = source / "participants.tsv"
+    rows = table.read_text().replace("33\tF\ttrain", "33\tF\ttest") + "sub-88\t50\tM\ttrain\n"
+    table.write_text(rows + "sub-00\t30\tF\tvalid\n")
+    found = {(p.subject, p.what) for p in check_folder(source)}
+    expected = {
+        "sub-00": ["2 rows", "'valid': choose train, validation, test"],
+        "sub-01": ["or at another place"],
+        "sub-02": ["no *_dseg", "one value 3"],
+        "sub-03": ["no *_dseg", "same scan as sub-00, across train and test"],
+        "sub-77": ["no row"],
+        "sub-88": ["no *_T1w"],
+    }
+    for subject, words in expected.items():
+        for word in words:
+            assert any(s == subject and word in what for s, what in found), (subject, word, found)
+    result = CliRunner().invoke(app, ["prepare", str(source), "--check"])
+    assert result.exit_code == 2 and "sub-77" in result.output

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small_training import (
+    PATIENCE,
     SmallTraining,
     begin,
     die_in_a_step,
@@ -67,7 +68,7 @@ def test_two_machines_give_what_one_process_gives(tmp_path):
         )
         for rank in (0, 1)
     ]
-    said = [machine.communicate(timeout=120)[1].decode() for machine in machines]
+    said = [machine.communicate(timeout=PATIENCE)[1].decode() for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], said
     assert distance(trained(tmp_path / "one"), trained(tmp_path / "machine-0")) < 1e-5
     assert equal(trained(tmp_path / "machine-0", 0), trained(tmp_path / "machine-1", 1))

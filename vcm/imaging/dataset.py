@@ -81,6 +81,17 @@ def model_grid(spacing: float = 2.0) -> Grid:
     return centred_grid((x, y, z), spacing, (0.0, -18.0, 6.0), "LAS")
 
 
+def check_grid(subject: Subject, grid: Grid, model: str) -> None:
+    """Raise VCMError where a prepared scan does not lie on the voxels of the model."""
+    own = read_volume(subject.image_file).grid
+    if own.shape != grid.shape or not np.allclose(own.affine, grid.affine, atol=1e-3):
+        sizes, wanted = ("x".join(f"{s:.3g}" for s in g.spacing) for g in (own, grid))
+        raise VCMError(
+            f"{subject.image_file.name} was prepared on {own.shape} voxels of {sizes} mm, but {model} "
+            f"works on {grid.shape} of {wanted} mm: run vcm prepare again with --model {model}."
+        )
+
+
 def read_table(path: Path) -> list[dict[str, str]]:
     """Rows of a tab-separated table with a header line."""
     if not path.is_file():

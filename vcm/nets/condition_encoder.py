@@ -12,6 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from vcm.nets.patches import to_patches
 
@@ -86,7 +87,12 @@ class ConditionEncoder(nn.Module):
     halve False is this project's own: n = patch, the folded voxels are mixed by one 1x1x1
     convolution, and residual blocks follow on the latent grid. Averaging, which halving does, forgets
     where in a block of n voxels a border runs; folding keeps it, for a fraction of the work.
+
+    checkpointing True recomputes each residual block in the backward pass instead of keeping its
+    feature maps: the same gradients, a third more work in the encoder, a fraction of its memory.
     """
+
+    checkpointing: bool = False
 
     def __init__(
         self,
@@ -126,8 +132,16 @@ class ConditionEncoder(nn.Module):
         weight, bias = self.conv_in.weight, self.conv_in.bias
         x = self.scale * to_patches(condition.to(weight.dtype), self.patch)
         if self.halve:
-            return self.down_blocks(self.conv_in(x))
+            return self._levels(self.conv_in(x))
         # The same as conv_in(x), as a product: with thousands of channels in, few out, channels last
         # and bfloat16, the backward of that convolution corrupts memory (oneDNN in torch 2.13).
         mixed = F.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
-        return self.down_blocks(mixed)
+        return self._levels(mixed)
+
+    def _levels(self, x: Tensor) -> Tensor:
+        if not (self.checkpointing and torch.is_grad_enabled()):
+            return self.down_blocks(x)
+        for level in self.down_blocks:
+            for block in (*level.resnets, level.downsampler):
+                x = checkpoint(block, x, use_reentrant=False)
+        return x

@@ -29,6 +29,9 @@ class FrozenAutoencoder(Protocol):
     def channel_weight(self) -> Tensor:
         """(C,) mean 1: weight of each latent channel in the loss."""
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """As torch has it: tensors by name."""
+
     def enable_tiling(
         self, slab: int = 2, storage_dtype: torch.dtype | None = torch.float16
     ) -> None:

@@ -8,13 +8,17 @@ import numpy as np
 
 from vcm.errors import VCMError
 from vcm.imaging.dataset import Subject, load_prepared
-from vcm.tasks.latent_set import with_covariates
+from vcm.tasks.training_inputs import TrainingInputs, those_known
 
 SPLITS = ("train", "validation", "test")
 
 
 def choose_subjects(
-    data: Sequence[str], max_samples: int | None, subset_seed: int, held_out: int
+    data: Sequence[str],
+    inputs: TrainingInputs,
+    max_samples: int | None,
+    subset_seed: int,
+    held_out: int,
 ) -> dict[str, list[Subject]]:
     """Scans by split: train, validation, test. Raises VCMError if too few are left.
 
@@ -24,7 +28,7 @@ def choose_subjects(
     """
     everyone = load_prepared(*data)
     splits = {name: [s for s in everyone if s.split == name] for name in SPLITS}
-    train, validation = with_covariates(splits["train"]), splits["validation"][:held_out]
+    train, validation = those_known(splits["train"], inputs), splits["validation"][:held_out]
     if held_out and not validation:
         validation = shuffled(train, subset_seed + 1)[:held_out]
         names = {(s.folder, s.subject) for s in validation}
@@ -42,8 +46,8 @@ def choose_subjects(
     chosen = train if max_samples is None else shuffled(train, subset_seed)[:max_samples]
     return {
         "train": chosen,
-        "validation": with_covariates(validation) if validation else [],
-        "test": with_covariates(splits["test"]),
+        "validation": those_known(validation, inputs) if validation else [],
+        "test": those_known(splits["test"], inputs),
     }
 
 

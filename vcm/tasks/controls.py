@@ -21,7 +21,7 @@ class ControlSizes:
     """Part of the configuration of `vcm train`.
 
     control               vcm | mcm | controlnet | controlnet-lite | t2i-adapter
-    encoder_*             VCM's condition encoder
+    encoder_*             VCM's condition encoder; encoder_checkpointing: less memory in training
     linear_prior          VCM: start from a linear reading of the condition, see vcm.nets.linear_prior;
                           needs encoder_halve=false
     unet_*, head_*        the U-Net and the heads of VCM and MCM
@@ -37,6 +37,7 @@ class ControlSizes:
     encoder_groups: int = 16
     encoder_patch: int = 8
     encoder_halve: bool = False
+    encoder_checkpointing: bool = False
     linear_prior: bool = True
     unet_channels: list[int] = field(default_factory=lambda: [96, 64])
     unet_attention: list[bool] = field(default_factory=lambda: [False, True])
@@ -76,7 +77,7 @@ def make_control(sizes: ControlSizes, frozen: Any, latent_shape: tuple[int, ...]
         }
         if sizes.control == "mcm":
             return ModulatingConditionModule(**modulation)
-        return VolumetricConditioningModule(
+        module = VolumetricConditioningModule(
             encoder_channels=tuple(sizes.encoder_channels),
             encoder_res_blocks=sizes.encoder_res_blocks,
             encoder_groups=sizes.encoder_groups,
@@ -85,6 +86,9 @@ def make_control(sizes: ControlSizes, frozen: Any, latent_shape: tuple[int, ...]
             prior_shape=tuple(latent_shape[1:]) if sizes.linear_prior else None,
             **modulation,
         )
+        for encoder in module.encoders:
+            encoder.checkpointing = sizes.encoder_checkpointing
+        return module
     if not isinstance(frozen, LatentDenoiser):
         raise VCMError(
             f"control is '{sizes.control}', which reaches into the frozen U-Net, and that of "

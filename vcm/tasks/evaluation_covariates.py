@@ -14,7 +14,8 @@ from vcm.imaging.covariates import Ranges, expected_volumes
 from vcm.imaging.dataset import Subject, model_grid
 from vcm.tasks.evaluation_measures import Maps, Row
 from vcm.tasks.evaluation_samples import Request, clamp
-from vcm.tasks.latent_set import describe_population, with_covariates
+from vcm.tasks.latent_set import describe_population
+from vcm.tasks.training_inputs import FourCovariates, those_known
 
 #: Ages that are compared, and the age whose volumes `age only` keeps [years].
 AGES = (25.0, 75.0)
@@ -24,7 +25,7 @@ ARMS = ("age", "age only")
 
 def age_requests(train: list[Subject], ranges: Ranges, samples: int, seed: int) -> list[Request]:
     """For each arm and age the same seeds, women and men in turn. All inside the trained range."""
-    population = describe_population(with_covariates(train))
+    population = describe_population(those_known(list(train), FourCovariates(())))
     coefficients = cast(Mapping[str, Sequence[float]], population["expected_volumes"])
     requests = []
     for arm in ARMS:

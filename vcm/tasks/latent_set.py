@@ -22,11 +22,12 @@ from torch import Tensor
 
 from vcm.errors import VCMError
 from vcm.imaging import covariates
-from vcm.imaging.covariates import COVARIATES, Ranges
+from vcm.imaging.covariates import COVARIATES
 from vcm.imaging.dataset import Subject
 from vcm.imaging.image_conditions import IMAGE_CONDITIONS, draw_condition
 from vcm.imaging.volume import Grid
-from vcm.nets.autoencoder import LatentAutoencoder
+from vcm.nets.frozen import FrozenAutoencoder
+from vcm.tasks.training_inputs import TrainingInputs
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def draw_motion(random: np.random.Generator) -> Motion:
 
 @dataclass(frozen=True)
 class LatentSet:
-    """Half-precision mu and sigma (N, C, x, y, z), unit covariates (N, 4), classes (N, X, Y, Z);
+    """Half-precision mu and sigma (N, C, x, y, z), inputs of the denoiser (N, K), classes (N, X, Y, Z);
     images (N, X, Y, Z) in half precision where a condition is made of them."""
 
     mu: Tensor
@@ -78,7 +79,7 @@ class LatentSet:
     images: Tensor | None = None
 
     def draw(self, count: int, random: np.random.Generator) -> tuple[Tensor, ...]:
-        """z_0, noise (both B, C, x, y, z), time 0..1 (B,), unit covariates (B, 4)."""
+        """z_0, noise (both B, C, x, y, z), time 0..1 (B,), inputs (B, K)."""
         index = self._pick(count, random)
         return *self._noised(index, random), self.covariates[index]
 
@@ -86,7 +87,7 @@ class LatentSet:
         self, count: int, draws: int, random: np.random.Generator
     ) -> tuple[Tensor, ...]:
         """Positions (B,) in this set; z_0, noise (B, R, C, x, y, z), time (B, R) of R `draws` per
-        condition; unit covariates (B, 4)."""
+        condition; inputs (B, K)."""
         index = self._pick(count, random)
         noised = self._noised(index.repeat_interleave(draws), random)
         own = (x.unflatten(0, (count, draws)) for x in noised)
@@ -120,26 +121,26 @@ class LatentSet:
 
 
 def encode_subjects(
-    net: LatentAutoencoder,
+    net: FrozenAutoencoder,
     subjects: list[Subject],
-    ranges: Ranges,
+    inputs: TrainingInputs,
     copies: int,
     seed: int,
     cache: str = "",
     with_images: bool = False,
 ) -> LatentSet:
-    """Encode every subject `copies` times; all covariates must be known.
+    """Encode every subject `copies` times; all that `inputs` needs of them must be known.
 
     With `cache`, a folder, the result is kept there under a name made of the autoencoder's weights,
-    the scans, the ranges, copies and seed, so that a stale one is never found. Class maps are part
+    the scans, what is told of them, copies and seed, so that a stale one is never found. Class maps are part
     of the set where every subject has one, images where they are asked for.
     """
-    key = _key(net, subjects, ranges, copies, seed) + ("-images" if with_images else "")
+    key = _key(net, subjects, inputs, copies, seed) + ("-images" if with_images else "")
     kept = Path(cache) / f"latents-{key}.safetensors"
     if cache and kept.is_file():
         tensors = load_file(kept)
     else:
-        tensors = _encode(net, subjects, ranges, copies, seed, with_images)
+        tensors = _encode(net, subjects, inputs, copies, seed, with_images)
         if cache:
             kept.parent.mkdir(parents=True, exist_ok=True)
             part = kept.with_name(f".part-{os.getpid()}-{kept.name}")
@@ -150,9 +151,9 @@ def encode_subjects(
 
 @torch.inference_mode()
 def _encode(
-    net: LatentAutoencoder,
+    net: FrozenAutoencoder,
     subjects: list[Subject],
-    ranges: Ranges,
+    inputs: TrainingInputs,
     copies: int,
     seed: int,
     with_images: bool,
@@ -172,7 +173,7 @@ def _encode(
                 images.append(moved[0].half())
             mus.append(mu[0].half())
             sigmas.append(sigma[0].half())
-            values.append(unit_covariates(subject, ranges, motion.volume_factor))
+            values.append(inputs(subject, motion.volume_factor))
             if classes is not None:
                 maps.append(motion.move(classes, "nearest")[0])
     tensors = {
@@ -185,9 +186,9 @@ def _encode(
 
 
 def _key(
-    net: LatentAutoencoder, subjects: list[Subject], ranges: Ranges, copies: int, seed: int
+    net: FrozenAutoencoder, subjects: list[Subject], inputs: TrainingInputs, copies: int, seed: int
 ) -> str:
-    digest = hashlib.sha256(repr((sorted(ranges.items()), copies, seed)).encode())
+    digest = hashlib.sha256(repr((inputs, copies, seed)).encode())
     for name, tensor in net.state_dict().items():
         digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
     for subject in subjects:
@@ -195,26 +196,6 @@ def _key(
         for path in (subject.image_file, subject.classes_file):
             digest.update(path.read_bytes() if path.is_file() else b"absent")
     return digest.hexdigest()[:20]
-
-
-def unit_covariates(subject: Subject, ranges: Ranges, volume_factor: float = 1.0) -> list[float]:
-    """Covariates of a subject with all of them known, 0..1."""
-    values = {name: getattr(subject, name) for name in COVARIATES}
-    values["sex"] = covariates.sex_number(subject.sex)
-    for name in ("ventricular_volume", "brain_volume"):
-        values[name] *= volume_factor
-    return covariates.to_unit(values, ranges)
-
-
-def with_covariates(subjects: list[Subject]) -> list[Subject]:
-    """Those whose four covariates are all known. Raises VCMError if there are none."""
-    known = [s for s in subjects if all(getattr(s, name) is not None for name in COVARIATES)]
-    if not known:
-        raise VCMError(
-            f"None of the {len(subjects)} subjects has {', '.join(COVARIATES)}: complete "
-            "participants.tsv of the source folder (and give label maps), then prepare it again."
-        )
-    return known
 
 
 def trained_ranges(subjects: list[Subject]) -> dict[str, tuple[float, float]]:

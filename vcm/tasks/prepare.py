@@ -54,16 +54,16 @@ def prepare(
     out: Path,
     labels: str = "auto",
     workers: int = 2,
-    spacing: float = 2.0,
+    grid: Grid | None = None,
     segmenter: str = "",
 ) -> list[PreparedScan]:
     """Prepare every scan of `folder` into `out`. Returns those accepted.
 
-    labels: vocabulary of the `*_dseg` maps, or 'auto'; spacing [mm] of the model's grid, 2 or 1;
+    labels: vocabulary of the `*_dseg` maps, or 'auto'; grid: of the model, by default that of brain2mm;
     segmenter: labels the scans that have no map, so that their volumes are known too; empty: none.
     Raises VCMError if nothing can be used.
     """
-    scans, grid = find_scans(folder), model_grid(spacing)
+    scans, grid = find_scans(folder), grid or model_grid()
     net = load_segmenter(segmenter) if segmenter else None
     out.mkdir(parents=True, exist_ok=True)
     accepted: dict[str, PreparedScan] = {}
@@ -96,13 +96,13 @@ def prepare_scan(scan: Scan, out: Path, labels: str, grid: Grid) -> PreparedScan
     """One scan; returns at once if it is done and its source has not changed."""
     folder = out / scan.subject
     record = folder / f"{scan.subject}_prepare.json"
-    source = f"{scan.image.name}:{scan.image.stat().st_size}:{labels}:{grid.spacing[0]:g}mm"
+    source = f"{scan.image.name}:{scan.image.stat().st_size}:{labels}:{_named(grid)}"
     if record.is_file():
         found = json.loads(record.read_text(encoding="utf-8"))
         if found["source"] == source and found["vcm_version"] == __version__:
             return PreparedScan(**found)
     image = read_volume(scan.image)
-    classes = _read_classes(scan.labels, labels, image) if scan.labels else None
+    classes = read_classes(scan.labels, labels, image) if scan.labels else None
     mask = classes.data > 0 if classes else brain_mask(image)
     aligned = align_brain(image, mask, grid)
     ventricles = brain = None
@@ -121,6 +121,19 @@ def prepare_scan(scan: Scan, out: Path, labels: str, grid: Grid) -> PreparedScan
     return prepared
 
 
+def _named(grid: Grid) -> str:
+    """For records; a grid of an embedded model by its spacing."""
+    spacing = grid.spacing[0]
+    standard = [model_grid(s) for s in (2.0, 1.0) if np.isclose(s, spacing)]
+    if (
+        standard
+        and standard[0].shape == grid.shape
+        and np.allclose(standard[0].affine, grid.affine)
+    ):
+        return f"{spacing:g}mm"
+    return f"{grid.shape} {grid.affine.round(4).tolist()}"
+
+
 def _labelled(scan: PreparedScan, out: Path, segmenter: str, net: TissueSegmenter) -> PreparedScan:
     """The scan with a label map, made here where it has none."""
     if scan.ventricular_volume is not None:
@@ -135,7 +148,8 @@ def _labelled(scan: PreparedScan, out: Path, segmenter: str, net: TissueSegmente
     return labelled
 
 
-def _read_classes(path: Path, labels: str, image: Volume) -> Volume:
+def read_classes(path: Path, labels: str, image: Volume) -> Volume:
+    """Eight classes of a label map on the voxels of its scan. Raises VCMError."""
     found = read_label_map(path)
     if found.data.shape != image.data.shape or not np.allclose(
         found.affine, image.affine, atol=1e-2

@@ -28,9 +28,9 @@ from vcm.tasks.latent_set import (
     describe_population,
     encode_subjects,
     trained_ranges,
-    with_covariates,
 )
 from vcm.tasks.training import Draw, TrainingRun, TrainingSchedule
+from vcm.tasks.training_inputs import FourCovariates, four_covariates, those_known
 
 
 @dataclass
@@ -87,8 +87,10 @@ def pretrain_diffusion(config: DiffusionTraining) -> dict[str, float]:
             "that vcm pretrain autoencoder wrote."
         )
     autoencoder = LatentAutoencoder.from_pretrained(config.autoencoder).eval()
-    subjects = with_covariates(load_prepared(*config.data, split="train"))
+    everyone = load_prepared(*config.data, split="train")
+    subjects = those_known(everyone, FourCovariates(()))
     ranges = trained_ranges(subjects)
+    inputs = four_covariates(ranges)
     set_seed(config.seed)
     net = LatentDenoiser(
         autoencoder.config.latent_channels,
@@ -107,7 +109,7 @@ def pretrain_diffusion(config: DiffusionTraining) -> dict[str, float]:
 
     def prepare() -> Draw:
         known = encode_subjects(
-            autoencoder, subjects, ranges, config.copies, config.seed, config.cache
+            autoencoder, subjects, inputs, config.copies, config.seed, config.cache
         )
         net.spread.copy_(known.spread())
         return lambda random: known.draw(config.batch_size, random)
@@ -123,8 +125,8 @@ def pretrain_diffusion(config: DiffusionTraining) -> dict[str, float]:
         population=describe_population(subjects),
         grid={"shape": list(grid.shape), "affine": grid.affine.tolist()},
     ).save_pretrained(run.folder / "model")
-    held_out = with_covariates(load_prepared(*config.data, split="test"))
-    test = encode_subjects(autoencoder, held_out, ranges, 1, config.seed, config.cache)
+    held_out = those_known(load_prepared(*config.data, split="test"), inputs)
+    test = encode_subjects(autoencoder, held_out, inputs, 1, config.seed, config.cache)
     _draw_samples(net, autoencoder, test, run.folder / "samples.png")
     return _measure(objective, test)
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from vcm.errors import VCMError
 from vcm.frozen_digest import record_frozen
 from vcm.imaging.conditions import CONDITION_CHANNELS, check_conditions
-from vcm.imaging.dataset import Subject
+from vcm.imaging.dataset import Subject, check_grid
 from vcm.imaging.image_conditions import IMAGE_CONDITIONS
 from vcm.imaging.volume import Grid
 from vcm.nets.frozen import FrozenDenoiser
@@ -33,6 +33,7 @@ from vcm.tasks.controls import ControlSizes, make_control
 from vcm.tasks.latent_set import LatentSet, encode_subjects
 from vcm.tasks.linear_start import start_linear
 from vcm.tasks.training import Draw, TrainingRun, TrainingSchedule, has_checkpoint
+from vcm.tasks.training_inputs import inputs_for
 from vcm.tasks.validation import Validation
 from vcm.weights import load_pipeline, load_segmenter
 
@@ -179,7 +180,7 @@ class Setup:
             self._latents[split] = encode_subjects(
                 self.pipeline.autoencoder,
                 self.subjects[split],
-                self.pipeline.ranges,
+                inputs_for(self.pipeline),
                 self.config.copies if split == "train" else 1,
                 self.config.seed,
                 self.config.cache,
@@ -233,7 +234,11 @@ def set_up(config: ModuleTraining) -> Setup:
     check_conditions(config.conditions)
     pipeline = load_pipeline(config.model)
     held_out = config.validation_subjects if config.validate_every else 0
-    subjects = choose_subjects(config.data, config.max_samples, config.subset_seed, held_out)
+    inputs = inputs_for(pipeline)
+    subjects = choose_subjects(
+        config.data, inputs, config.max_samples, config.subset_seed, held_out
+    )
+    check_grid(subjects["train"][0], pipeline.volume_grid, config.model)
     set_seed(config.seed)
     module = make_control(config, pipeline.denoiser, pipeline.latent_shape)
     weight = pipeline.autoencoder.channel_weight()

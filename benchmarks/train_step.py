@@ -1,0 +1,85 @@
+"""One optimiser step of the module at BrainLDM's size: the published way beside the way here.
+
+    python benchmarks/train_step.py --size full
+    python benchmarks/train_step.py --size small     # half the extents, a quarter of the widths
+
+Random weights, a batch of 1, cached latents in both. The published way runs the frozen U-Net in the
+precision of the training, float32, and keeps every feature map of the full-resolution condition
+encoder. Here the encoder is checkpointed, and with --bf16 the frozen forward runs in bfloat16.
+Each way runs in a fresh process; memory is the growth of its peak resident set over the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+
+WAYS = ("published", "here", "here, bf16")
+
+
+def peak_mib() -> float:
+    """Peak resident set of this process so far [MiB]."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def measure(way: str, size: str) -> dict[str, float]:
+    """{seconds [s], memory [MiB]} of the second of two steps, in this process, which must be fresh."""
+    import torch
+
+    from vcm.nets.denoiser import LatentDenoiser
+    from vcm.nets.vcm import VolumetricConditioningModule
+    from vcm.tasks.train import ModuleObjective
+
+    torch.manual_seed(0)
+    torch.set_flush_denormal(True)
+    widths = (256, 512, 768) if size == "full" else (64, 128, 192)
+    extent = (20, 28, 20) if size == "full" else (12, 16, 12)
+    frozen = LatentDenoiser(3, 4, widths, (False, True, True), (0, *widths[1:]), 2, 32, "epsilon")
+    module = VolumetricConditioningModule(head_norm="none")
+    for encoder in module.encoders:
+        encoder.checkpointing = way != "published"
+    objective = ModuleObjective(module, frozen.eval(), torch.ones(3), ["classes"])
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-5)
+    z, noise = torch.randn(2, 1, 1, 3, *extent)
+    volumes = (torch.rand(1, 8, *(8 * n for n in extent)) > 0.9).float()
+    batch = (
+        volumes, z, noise, torch.tensor([[0.5]]), torch.full((1, 4), 0.5),
+        torch.ones(1, 1, dtype=torch.bool),
+    )  # fmt: skip
+    before, seconds = peak_mib(), 0.0
+    for _ in range(2):
+        started = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=way.endswith("bf16")):
+            objective(*batch)["minimised"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds = time.perf_counter() - started
+    return {"seconds": seconds, "memory": peak_mib() - before}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--size", choices=("full", "small"), default="full")
+    parser.add_argument("--measure", choices=WAYS, help="one way, in this process; prints JSON")
+    given = parser.parse_args()
+    if given.measure:
+        print(json.dumps(measure(given.measure, given.size)))
+        return
+    first: dict[str, float] = {}
+    print(f"{'':12} {'time [s]':>18} {'memory [MiB]':>20}")
+    for way in WAYS:
+        command = [sys.executable, __file__, "--size", given.size, "--measure", way]
+        result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        found = json.loads(result.stdout.splitlines()[-1])
+        first = first or found
+        cells = (f"{found[key]:9.1f} ({found[key] / first[key]:.2f} x)" for key in found)
+        print(f"{way:12} " + " ".join(f"{cell:>19}" for cell in cells), flush=True)
+
+
+if __name__ == "__main__":
+    main()
