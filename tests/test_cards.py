@@ -12,8 +12,16 @@ from vcm.errors import VCMError
 from vcm.model_cards import PARTS, card_names, describe, load_card, read_card
 from vcm.tasks.import_weights import _class_of, to_grid
 
-NAMES = ["brain2mm", "brainldm", "brainldm-vcm", "maisi-ct", "maisi-mr", "maisi-mr-brain"]
-PUBLISHED = [name for name in NAMES if name != "brain2mm"]
+NAMES = [
+    "brain1mm",
+    "brain2mm",
+    "brainldm",
+    "brainldm-vcm",
+    "maisi-ct",
+    "maisi-mr",
+    "maisi-mr-brain",
+]
+PUBLISHED = [name for name in NAMES if name not in ("brain1mm", "brain2mm")]
 
 
 def test_the_models_known():
@@ -83,7 +91,7 @@ def test_what_is_unknown_is_said():
 def test_an_unknown_card_or_key_is_refused(tmp_path):
     with pytest.raises(VCMError, match="did you mean 'brainldm'"):
         load_card("brainlmd")
-    with pytest.raises(VCMError, match="known are brain2mm"):
+    with pytest.raises(VCMError, match="known are brain1mm, brain2mm"):
         load_card("x")
     text = (Path(__file__).parents[1] / "vcm" / "cards" / "brainldm.yaml").read_text()
     (tmp_path / "mine.yaml").write_text(text + "lisence: free\n")

@@ -1,36 +1,49 @@
-"""Does a scan look like T1w? Knows the template's T1w contrast; nothing of diseases or sequences."""
+"""Does a scan look like T1w? Knows where the template has white and grey matter, and no more.
+
+In T1w white matter is brighter than grey matter, in T2w and FLAIR darker. The measure is how far apart
+the two are, in standard deviations.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion
 
 from vcm.errors import VCMError
 from vcm.imaging.geometry import resample
 from vcm.imaging.registration import common_template
-from vcm.imaging.volume import Grid
+from vcm.imaging.volume import Grid, Volume
 
-#: Least correlation with the T1w template inside the brain. Measured on brain-extracted scans after
-#: rigid alignment: see the README of weights/brain1mm for the values behind it.
-LEAST_LIKENESS = 0.25
+#: Least separation of a T1w scan. Of 50 training scans (25 each of ds002748 and IXI, brain-extracted,
+#: aligned) the least has 0.50; with their intensities inverted, as in T2w, the same scans stay below -0.8.
+LEAST_SEPARATION = 0.3
+#: Template intensities of the two tissues; white matter is eroded, as alignment is rigid only.
+WHITE, GREY = 0.75, (0.4, 0.65)
 
 
-def t1w_likeness(image: NDArray, grid: Grid) -> float:
-    """Pearson correlation of an aligned brain (X, Y, Z) with the MNI152 T1w template, in both masks."""
-    template = resample(common_template(), grid, order=1)
-    inside = (template > 0.05) & (image > 0)
-    if inside.sum() < 1000:
+def t1w_separation(image: NDArray, grid: Grid) -> float:
+    """(mean white - mean grey) / standard deviation over both, of an aligned brain (X, Y, Z)."""
+    template = common_template()
+    white = binary_erosion(template.data > WHITE, iterations=2)
+    grey = (template.data > GREY[0]) & (template.data < GREY[1])
+    masks = [
+        resample(Volume(m.astype(np.uint8), template.affine), grid, order=0) > 0
+        for m in (white, grey)
+    ]
+    bright, dark = (image[mask & (image > 0)] for mask in masks)
+    if min(len(bright), len(dark)) < 1000:
         return 0.0
-    return float(np.corrcoef(template[inside], image[inside])[0, 1])
+    return float((bright.mean() - dark.mean()) / np.concatenate([bright, dark]).std())
 
 
 def refuse_other_contrast(image: NDArray, grid: Grid, source: str) -> float:
-    """The likeness, or VCMError for a scan whose tissues are not bright and dark as in T1w."""
-    likeness = t1w_likeness(image, grid)
-    if likeness < LEAST_LIKENESS:
+    """The separation, or VCMError for a scan whose white matter is not clearly brighter than grey."""
+    found = t1w_separation(image, grid)
+    if found < LEAST_SEPARATION:
         raise VCMError(
-            f"{source} does not look T1-weighted (its correlation with a T1w template is "
-            f"{likeness:.2f}, and that of T1w scans above {LEAST_LIKENESS:g}), and this model knows "
-            "T1w only: give the T1w scan, or add --any-contrast to take the risk."
+            f"{source} does not look T1-weighted (white matter is {found:.2f} standard deviations "
+            f"brighter than grey, in T1w scans at least {LEAST_SEPARATION:g}), and this model knows T1w "
+            "only: give the T1w scan, or add --any-contrast to take the risk."
         )
-    return likeness
+    return found

@@ -31,7 +31,7 @@ class ThickScan:
     fine          isotropic grid of the result; model: grid of the model in common space
     to_common     (4, 4) rigid, world of the scan -> common space, RAS+ [mm]
     units         (low, high): source intensities that are 0 and 1 here
-    likeness      to a T1w template, see vcm.imaging.contrast
+    separation    of white from grey matter, see vcm.imaging.contrast
     """
 
     volume: Volume
@@ -41,7 +41,7 @@ class ThickScan:
     model: Grid
     to_common: NDArray[np.float64]
     units: tuple[float, float]
-    likeness: float
+    separation: float
 
     @property
     def degradation(self) -> Degradation:
@@ -88,14 +88,14 @@ def read_thick(
     fine = isotropic_grid(image.grid, acquisition, spacing)
     brain = _mask(image, mask)
     aligned = align_brain(image, brain, model)
-    likeness = 1.0
+    separation = 1.0
     if not any_contrast:
-        likeness = refuse_other_contrast(aligned.image, model, image.source)
+        separation = refuse_other_contrast(aligned.image, model, image.source)
     low, high = aligned.intensity_range
     scaled = ((image.data - low) / max(high - low, 1e-6)).astype(np.float32)
     return ThickScan(
         image.with_data(scaled), brain, acquisition, fine, model, aligned.to_common,
-        (low, high), likeness,
+        (low, high), separation,
     )  # fmt: skip
 
 

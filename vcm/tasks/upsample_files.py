@@ -90,7 +90,7 @@ def _record(result: Upsampled, config: Upsampling, command: list[str]) -> dict[s
         "ResidualRMS": result.residual,
         "ResidualUnit": "of the range from the 0.5th to the 99.5th percentile of the brain",
         "IntensityRange": list(scan.units),
-        "T1wLikeness": scan.likeness,
+        "WhiteGreySeparation": scan.separation,
         "ToCommonSpace": scan.to_common.tolist(),
         "ModelSHA256": fingerprint(folder),
         "Versions": versions(),
