@@ -31,6 +31,12 @@ def synthesize(
         Path | None,
         typer.Argument(help="Label map (NIfTI), or 'example'; the result lies on its voxels."),
     ] = None,
+    partial: Annotated[
+        Path | None, typer.Option(help="Part of a brain-extracted scan, for modules that read one.")
+    ] = None,
+    known: Annotated[
+        Path | None, typer.Option(help="Mask: 1 where the partial image is to be kept.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for volumes, sidecars and the picture.")] = Path(
         "synthetic"
     ),
@@ -98,7 +104,7 @@ def synthesize(
     if condition == Path("example") and not condition.exists():
         condition = example_condition()
     config = Synthesis(
-        condition=condition, out=out, model=model, labels=labels, age=age, sex=sex,
+        condition=condition, partial=partial, known=known, out=out, model=model, labels=labels, age=age, sex=sex,
         ventricular_volume=ventricular_volume, brain_volume=brain_volume, contrast=contrast,
         seeds=parse_seeds(seeds), steps=steps, scheduler=scheduler, temperature=temperature,
         conditioning_scale=conditioning_scale, control_guidance_start=control_guidance_start,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from numpy.typing import NDArray
 from vcm.errors import VCMError
 from vcm.imaging import conditions
 from vcm.imaging.geometry import IDENTITY, from_model_grid, to_model_grid
+from vcm.imaging.image_conditions import IMAGE_CONDITIONS, as_partial
+from vcm.imaging.intensity import to_unit_range
 from vcm.imaging.registration import align_rigid
-from vcm.imaging.volume import Grid, Volume, read_label_map
+from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume
 
 #: Largest share of a condition that may fall outside the model's grid.
 MOST_OUTSIDE = 0.02
@@ -23,10 +26,11 @@ class PlacedCondition:
     """A condition on the model's grid.
 
     classes         (X, Y, Z) of 0..8 on `model`; None: no condition
-    source          the classes on the voxels they came on, None likewise
+    source          the classes (0 for a partial image alone) on the voxels it came on, None likewise
     target          the grid results go back to
     to_common       (4, 4) rigid, world of `target` -> world of `model`, RAS+ [mm]
     vocabulary      name of the table that the labels were read with
+    partial         (2, X, Y, Z) on `model`: part of an image and where it is known; None: none
     """
 
     classes: NDArray[np.uint8] | None
@@ -35,10 +39,23 @@ class PlacedCondition:
     target: Grid
     to_common: NDArray[np.float64]
     vocabulary: str = ""
+    partial: NDArray[np.float32] | None = None
+
+    def conditions(self, names: Sequence[str]) -> list[NDArray[np.float32] | None]:
+        """(C, X, Y, Z) for each name, None where nothing that it is made of is given."""
+        given: list[NDArray[np.float32] | None] = []
+        for name in names:
+            if name == "partial":
+                given.append(self.partial)
+            elif name in IMAGE_CONDITIONS or self.classes is None:
+                given.append(None)
+            else:
+                given.append(conditions.as_condition(name, self.classes))
+        return given
 
     def volumes(self) -> tuple[float, float] | None:
         """(ventricular, brain) volume [mL] that the condition determines."""
-        if self.source is None:
+        if self.source is None or self.classes is None:
             return None
         return conditions.ventricular_and_brain_volume(
             self.source.data, self.source.grid.voxel_volume
@@ -74,6 +91,37 @@ def place_label_map(path: Path, labels: str, model: Grid) -> PlacedCondition:
     classes = to_model_grid(source, model, to_common, order=0).astype(np.uint8)
     _refuse_outside(source, classes, model)
     return PlacedCondition(classes, source, model, source.grid, to_common, vocabulary.name)
+
+
+def place_partial(path: Path, known: Path, before: PlacedCondition) -> PlacedCondition:
+    """Add a partial image, with the mask of what is known of it, to what is placed. Raises VCMError.
+
+    With a label map it follows that map's alignment, so both must lie in one world; alone it is
+    aligned by the part that is known.
+    """
+    image, mask = read_volume(path), read_volume(known)
+    same = mask.data.shape == image.data.shape and np.allclose(mask.affine, image.affine, atol=1e-2)
+    if not same:
+        raise VCMError(
+            f"{known.name} lies on a grid of {mask.data.shape}, its image on {image.data.shape} (or at "
+            "another place): give a mask on the voxels of the image."
+        )
+    shown = (mask.data > 0.5) & (image.data > 0)
+    if not shown.any():
+        raise VCMError(f"{known.name} leaves nothing of {path.name} known: it is 1 where it is.")
+    part = image.with_data(np.where(shown, image.data, 0).astype(np.float32))
+    alone = before.source is None
+    to_common = align_rigid(part) if alone else before.to_common
+    model = before.model
+    known_there = to_model_grid(
+        mask.with_data((mask.data > 0.5).astype(np.float32)), model, to_common, order=0
+    )
+    shown_there = to_model_grid(part.with_data(shown.astype(np.float32)), model, to_common, order=1)
+    values, _ = to_unit_range(to_model_grid(part, model, to_common, order=1), shown_there > 0.5)
+    placed = as_partial(values, known_there > 0.5)
+    target = image.grid if alone else before.target
+    source = image.with_data(np.zeros(image.data.shape, np.uint8)) if alone else before.source
+    return replace(before, partial=placed, to_common=to_common, target=target, source=source)
 
 
 def _around_brain(picture: Volume, margin: int = 4) -> Volume:

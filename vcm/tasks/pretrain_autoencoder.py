@@ -84,6 +84,8 @@ def pretrain_autoencoder(config: AutoencoderTraining) -> dict[str, float]:
     objective = AutoencoderObjective(net, config.mse_weight, config.kl_weight)
     run = TrainingRun(config, net, objective)
     run.fit(lambda: lambda random: (_crops(images, config, random),))
+    if not run.is_main:
+        return {}
     _store_latent_statistics(net, images)
     net.save_pretrained(run.folder / "autoencoder")
     return measure_autoencoder(net, load_prepared(*config.data, split="test"), run.folder)

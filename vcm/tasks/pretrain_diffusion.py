@@ -115,6 +115,8 @@ def pretrain_diffusion(config: DiffusionTraining) -> dict[str, float]:
         return lambda random: known.draw(config.batch_size, random)
 
     run.fit(prepare)
+    if not run.is_main:
+        return {}
     # Every model covers the same field of view; its spacing follows from its number of voxels.
     grid = model_grid(FIELD_OF_VIEW[0] / (autoencoder.latent_shape[1] * autoencoder.factor))
     VCMPipeline(

@@ -87,6 +87,8 @@ def pretrain_segmenter(config: SegmenterTraining) -> dict[str, float]:
     net = TissueSegmenter(tuple(config.channels), config.groups)
     run = TrainingRun(config, net, SegmenterObjective(net))
     run.fit(lambda: TrainingScans(subjects, config.batch_size).draw)
+    if not run.is_main:
+        return {}
     net.save_pretrained(run.folder / "segmenter")
     held_out = with_classes(load_prepared(*config.data, split="test"))
     return measure_segmenter(net, held_out, run.folder)

@@ -22,14 +22,13 @@ from torch import Tensor
 
 from vcm import __version__
 from vcm.errors import VCMError
-from vcm.imaging.conditions import as_condition
 from vcm.imaging.dataset import write_json
 from vcm.imaging.picture import outlined
 from vcm.imaging.volume import Volume, write_volume
 from vcm.pipeline import VCMPipeline, check_precision
 from vcm.tasks.forecast import forecast, peak_memory
 from vcm.tasks.model_inputs import Told, as_tensor, in_words, settle
-from vcm.tasks.placing import PlacedCondition, nowhere, place_label_map
+from vcm.tasks.placing import PlacedCondition, nowhere, place_label_map, place_partial
 from vcm.tasks.provenance import synthetic_mark, versions
 from vcm.weights import fingerprint, load_pipeline, model_folder, sha256
 
@@ -41,6 +40,8 @@ class Synthesis:
     scheduler in its folder, for imported models the one of their authors."""
 
     condition: Path | None = None
+    partial: Path | None = None
+    known: Path | None = None
     out: Path = Path("synthetic")
     model: str = "brain2mm"
     labels: str = "auto"
@@ -76,7 +77,7 @@ class Plan:
     @property
     def steered(self) -> bool:
         """Whether the module acts."""
-        return self.place.classes is not None and not self.config.uncontrolled
+        return not self.config.uncontrolled and bool(self.config.condition or self.config.partial)
 
     @property
     def temperature(self) -> float:
@@ -95,16 +96,17 @@ class Plan:
         return self.pipeline.encode(self.conditions())
 
     def conditions(self) -> list[Tensor | None] | None:
-        """Volumes (1, C, X, Y, Z) that the module reads, in its order; None: not steered."""
-        if not self.steered or self.place.classes is None:
+        """Volumes (1, C, X, Y, Z) that the module reads, in its order; None: absent, or not steered."""
+        if not self.steered:
             return None
-        volumes = [as_condition(n, self.place.classes) for n in self.pipeline.config.conditions]
-        return [torch.from_numpy(volume)[None] for volume in volumes]
+        given = self.place.conditions(self.pipeline.config.conditions)
+        return [None if c is None else torch.from_numpy(c)[None] for c in given]
 
     @property
     def stem(self) -> str:
         """First part of every file name."""
-        name = self.config.condition.name if self.config.condition else "uncontrolled"
+        given = self.config.condition or self.config.partial
+        name = given.name if given else "uncontrolled"
         return name.removesuffix(".gz").removesuffix(".nii")
 
 
@@ -133,11 +135,7 @@ def resolve(config: Synthesis) -> Plan:
     """Load the model and the condition, check every value. Raises VCMError."""
     _check(config)
     pipeline = load_pipeline(config.model)
-    if config.condition and not config.uncontrolled and pipeline.module is None:
-        raise VCMError(
-            f"The model {config.model} has no module, so it cannot obey {config.condition.name}: train "
-            "one with vcm train, or add --uncontrolled."
-        )
+    _check_reads(config, pipeline)
     recommended = pipeline.config.sampling.get("scheduler", "saved")
     scheduler = recommended if config.scheduler == "auto" else config.scheduler
     if scheduler != "saved":
@@ -147,6 +145,8 @@ def resolve(config: Synthesis) -> Plan:
     grid = pipeline.volume_grid
     condition = config.condition
     place = place_label_map(condition, config.labels, grid) if condition else nowhere(grid)
+    if config.partial and config.known:
+        place = place_partial(config.partial, config.known, place)
     return Plan(config, pipeline, place, settle(config, pipeline, place), device)
 
 
@@ -187,7 +187,7 @@ def describe(plan: Plan) -> dict[str, str]:
     sizes = " x ".join(f"{s:.3g}" for s in place.target.spacing)
     return {
         "model": f"{config.model}, {' x '.join(map(str, place.model.shape))} on {plan.device}",
-        "condition": f"{config.condition or 'none'}{labels}; {steered}",
+        "condition": f"{config.condition or config.partial or 'none'}{labels}; {steered}",
         "result": f"{place.target.shape} of {sizes} mm, {place.target.orientation}",
         **in_words(plan.told),
         "seeds": ", ".join(map(str, config.seeds)),
@@ -213,10 +213,35 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def _check_reads(config: Synthesis, pipeline: VCMPipeline) -> None:
+    """Refuse with VCMError a condition that the module does not read."""
+    given = config.condition or config.partial
+    if given is None or config.uncontrolled:
+        return
+    if pipeline.module is None:
+        raise VCMError(
+            f"The model {config.model} has no module, so it cannot obey {given.name}: train one with "
+            "vcm train, or add --uncontrolled."
+        )
+    reads = set(pipeline.config.conditions)
+    wrong = (config.partial if "partial" not in reads else None) or (
+        config.condition if reads.isdisjoint({"classes", "ventricles"}) else None
+    )
+    if wrong is not None:
+        raise VCMError(
+            f"The module of {config.model} reads {', '.join(sorted(reads))}, which {wrong.name} is not "
+            "given for: give what it reads, or another model."
+        )
+
+
 def _check(config: Synthesis) -> None:
     start, end = config.control_guidance_start, config.control_guidance_end
-    if config.condition is None and not config.uncontrolled:
+    if not (config.condition or config.partial or config.uncontrolled):
         raise VCMError("No condition is given: add the path of a label map, or --uncontrolled.")
+    if (config.partial is None) != (config.known is None):
+        raise VCMError(
+            "--partial and --known go together: the image, and a mask that is 1 where it is known."
+        )
     check_precision(config.precision)
     if config.steps is not None and not 1 <= config.steps <= 1000:
         raise VCMError(f"--steps is {config.steps}: the model has 1000, choose 1 to 1000.")
@@ -262,6 +287,9 @@ def _record(plan: Plan, command: list[str]) -> dict[str, Any]:
         "Command": command,
         "Condition": config.condition.name if config.condition else None,
         "ConditionSHA256": sha256(config.condition) if config.condition else None,
+        "Partial": config.partial.name if config.partial else None,
+        "PartialSHA256": sha256(config.partial) if config.partial else None,
+        "KnownSHA256": sha256(config.known) if config.known else None,
         "Labels": plan.place.vocabulary or None,
         "Inputs": {name: asdict(told) for name, told in plan.told.items()},
         "Steered": plan.steered,
