@@ -43,9 +43,13 @@ def align_brain(image: Volume, mask: NDArray[np.bool_], grid: Grid) -> AlignedBr
     volume = float(inside.sum()) * grid.voxel_volume
     low, high = PLAUSIBLE_BRAIN
     if not low < volume < high:
+        large = (
+            "the skull may still be on, so strip it (for instance with SynthStrip) or give a mask; "
+        )
         raise VCMError(
             f"{image.source} has {volume:.0f} mL inside its brain mask, expected {low:.0f} to "
-            f"{high:.0f} mL: check the mask or label map, and the voxel size."
+            f"{high:.0f} mL: {large if volume > high else ''}check the mask or label map, and the "
+            "voxel size."
         )
     scaled, used = to_unit_range(moved, inside)
     return AlignedBrain(scaled, to_common, used)
