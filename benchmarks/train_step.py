@@ -5,8 +5,11 @@
 
 Random weights, a batch of 1, cached latents in both. The published way runs the frozen U-Net in the
 precision of the training, float32, and keeps every feature map of the full-resolution condition
-encoder. Here the encoder is checkpointed, and with --bf16 the frozen forward runs in bfloat16.
+encoder. Here the encoder is checkpointed; "bf16" runs all but the weights in bfloat16, the default of `vcm train`.
 Each way runs in a fresh process; memory is the growth of its peak resident set over the weights.
+
+Expected at full size on two CPU cores with bfloat16, torch 2.13: published 27.7 s and 7999 MiB; here 30.8 s
+and 4804 MiB (0.60 x) in float32, 14.6 s (0.53 x) and 3023 MiB (0.38 x) in bfloat16.
 """
 
 from __future__ import annotations
