@@ -19,21 +19,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
 import time
+
+from fresh_process import compare, peak_mib
 
 # torch is imported in the measured process only: on Linux a child inherits its parent's peak.
 
 LATENTS = {"small": (10, 14, 10), "brainldm": (20, 28, 20)}  # image: 8 times these extents
 METHODS = ("plain", "slabs", "slabs, float16 maps")
-
-
-def peak_mib() -> float:
-    """Peak resident set of this process so far [MiB]."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def measure(method: str, size: str, thickness: int) -> dict[str, float]:
@@ -79,16 +72,8 @@ def main() -> None:
         print(json.dumps(measure(arguments.measure, arguments.size, arguments.thickness)))
         return
     print(f"latent {LATENTS[arguments.size]}, slabs of {arguments.thickness} planes")
-    print(f"{'':20} {'wall [s]':>16} {'CPU [s]':>16} {'memory [MiB]':>18}")
-    plain: dict[str, float] = {}
-    for method in METHODS:
-        command = [sys.executable, __file__, "--measure", method, "--size", arguments.size]
-        command += ["--thickness", str(arguments.thickness)]
-        result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        found = json.loads(result.stdout.splitlines()[-1])
-        plain = plain or found
-        cells = (f"{found[key]:8.1f} ({found[key] / plain[key]:.2f} x)" for key in found)
-        print(f"{method:20} " + " ".join(f"{cell:>17}" for cell in cells), flush=True)
+    options = ["--size", arguments.size, "--thickness", str(arguments.thickness)]
+    compare(__file__, METHODS, options, {"wall": "s", "cpu": "s", "memory": "MiB"})
 
 
 if __name__ == "__main__":

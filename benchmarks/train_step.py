@@ -16,18 +16,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
 import time
 
+from fresh_process import compare, peak_mib
+
 WAYS = ("published", "here", "here, bf16")
-
-
-def peak_mib() -> float:
-    """Peak resident set of this process so far [MiB]."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def measure(way: str, size: str) -> dict[str, float]:
@@ -73,15 +66,7 @@ def main() -> None:
     if given.measure:
         print(json.dumps(measure(given.measure, given.size)))
         return
-    first: dict[str, float] = {}
-    print(f"{'':12} {'time [s]':>18} {'memory [MiB]':>20}")
-    for way in WAYS:
-        command = [sys.executable, __file__, "--size", given.size, "--measure", way]
-        result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        found = json.loads(result.stdout.splitlines()[-1])
-        first = first or found
-        cells = (f"{found[key]:9.1f} ({found[key] / first[key]:.2f} x)" for key in found)
-        print(f"{way:12} " + " ".join(f"{cell:>19}" for cell in cells), flush=True)
+    compare(__file__, WAYS, ["--size", given.size], {"seconds": "s", "memory": "MiB"})
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -223,7 +223,7 @@ def prepare(
         _check_folder(folder, labels)
         return
     if out is None:
-        raise typer.BadParameter("Missing option '--out'.")
+        _refuse("No folder is given to write to: add --out FOLDER, or --check to write nothing.")
     from vcm.imaging.dataset import model_grid
     from vcm.tasks.prepare import prepare as run
     from vcm.weights import grid_of
@@ -478,7 +478,7 @@ def main() -> None:
         sys.exit(130)
 
 
-def _refuse(sentence: str) -> None:
+def _refuse(sentence: str) -> NoReturn:
     if sentence:
         typer.echo(f"vcm: {sentence}", err=True)
     sys.exit(2)

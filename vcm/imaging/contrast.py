@@ -15,8 +15,7 @@ from vcm.imaging.geometry import resample
 from vcm.imaging.registration import common_template
 from vcm.imaging.volume import Grid, Volume
 
-#: Least separation of a T1w scan. Of 50 training scans (25 each of ds002748 and IXI, brain-extracted,
-#: aligned) the least has 0.50; with their intensities inverted, as in T2w, the same scans stay below -0.8.
+#: Least separation of a T1w scan; what scans have, and have inverted as in T2w: benchmarks/contrast.py.
 LEAST_SEPARATION = 0.3
 #: Template intensities of the two tissues; white matter is eroded, as alignment is rigid only.
 WHITE, GREY = 0.75, (0.4, 0.65)

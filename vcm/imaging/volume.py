@@ -126,6 +126,16 @@ def read_label_map(path: str | Path) -> Volume:
     return volume.with_data(labels)
 
 
+def refuse_other_voxels(given: Volume, scan: Volume, remedy: str) -> None:
+    """Raise VCMError where a label map or mask does not lie on the voxels of its scan."""
+    same = given.data.shape == scan.data.shape
+    if not same or not np.allclose(given.affine, scan.affine, atol=1e-2):
+        raise VCMError(
+            f"{given.source} lies on a grid of {given.data.shape}, its scan on {scan.data.shape} (or at "
+            f"another place): {remedy}."
+        )
+
+
 def write_volume(volume: Volume, path: str | Path, description: str = "") -> Path:
     """Write NIfTI in one move: to a temporary name beside `path`, then renamed.
 

@@ -22,10 +22,10 @@ from vcm.errors import VCMError
 from vcm.imaging.dataset import Subject, load_prepared, write_json, write_table
 from vcm.imaging.image_conditions import draw_condition
 from vcm.imaging.picture import mosaic, outlined
-from vcm.imaging.volume import Grid
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.pipeline import VCMPipeline
 from vcm.tasks import evaluation_measures as measures
+from vcm.tasks.drawing import choose_device
 from vcm.tasks.evaluation_covariates import age_requests, age_rows
 from vcm.tasks.evaluation_measures import Maps, Row, Volumes
 from vcm.tasks.evaluation_page import as_page
@@ -33,7 +33,6 @@ from vcm.tasks.evaluation_samples import Case, Request, SampleStore, as_case
 from vcm.tasks.evaluation_summary import Summary, summarise
 from vcm.tasks.pretrain_segmenter import with_classes
 from vcm.tasks.provenance import versions
-from vcm.tasks.synthesize import choose_device
 from vcm.weights import fingerprint, load_pipeline, load_segmenter, model_folder
 
 #: Seeds count up from the configured one: subjects, their second samples, samples at two ages.
@@ -105,9 +104,7 @@ def evaluate(config: Evaluation) -> Summary:
             "temperature": config.temperature,
         },
     )
-    names, grid = pipeline.config.conditions, pipeline.volume_grid
-    given = [_conditions(case.subject, names, grid, n) for n, case in enumerate(cases)]
-    scene = _sample(store, cases, train, given, config.seed)
+    scene = _sample(store, cases, train, config.seed)
     _draw(scene, out)
     tables = _measure(scene, segmenter, out, config.seed)
     aged = store.volumes(requests, "Sampling, two ages")
@@ -157,25 +154,18 @@ def _digest(model: str) -> str:
     return hashlib.sha256(json.dumps(fingerprint(model_folder(model))).encode()).hexdigest()
 
 
-def _conditions(
-    subject: Subject, names: Sequence[str], grid: Grid, number: int
-) -> list[NDArray[np.float32]]:
-    """What the module reads of a subject; draws depend on its number alone, not on the seed."""
-    classes, image = subject.classes(), subject.image()
-    random = np.random.default_rng(number)
-    return [draw_condition(name, classes, image, grid, random) for name in names]
-
-
-def _sample(
-    store: SampleStore,
-    cases: list[Case],
-    train: Sequence[Subject],
-    given: list[list[NDArray[np.float32]]],
-    seed: int,
-) -> Scene:
+def _sample(store: SampleStore, cases: list[Case], train: Sequence[Subject], seed: int) -> Scene:
     """Real scans, one controlled and one uncontrolled sample each, and second ones of a few."""
     truth = [case.subject.classes() for case in cases]
     real = [case.subject.image() for case in cases]
+    names, grid = store.pipeline.config.conditions, store.pipeline.volume_grid
+
+    def conditions(n: int) -> list[NDArray[np.float32]]:
+        # Draws depend on the subject's number alone, not on the seed.
+        random = np.random.default_rng(n)
+        return [draw_condition(name, truth[n], real[n], grid, random) for name in names]
+
+    given = [conditions(n) for n in range(len(cases))]
 
     def draw(arm: str, first_seed: int, count: int) -> Volumes:
         steered = arm == "controlled"

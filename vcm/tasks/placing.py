@@ -15,7 +15,7 @@ from vcm.imaging.geometry import IDENTITY, from_model_grid, to_model_grid
 from vcm.imaging.image_conditions import IMAGE_CONDITIONS, as_partial
 from vcm.imaging.intensity import to_unit_range
 from vcm.imaging.registration import align_rigid
-from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume
+from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume, refuse_other_voxels
 
 #: Largest share of a condition that may fall outside the model's grid.
 MOST_OUTSIDE = 0.02
@@ -100,12 +100,7 @@ def place_partial(path: Path, known: Path, before: PlacedCondition) -> PlacedCon
     aligned by the part that is known.
     """
     image, mask = read_volume(path), read_volume(known)
-    same = mask.data.shape == image.data.shape and np.allclose(mask.affine, image.affine, atol=1e-2)
-    if not same:
-        raise VCMError(
-            f"{known.name} lies on a grid of {mask.data.shape}, its image on {image.data.shape} (or at "
-            "another place): give a mask on the voxels of the image."
-        )
+    refuse_other_voxels(mask, image, "give a mask on the voxels of the image")
     shown = (mask.data > 0.5) & (image.data > 0)
     if not shown.any():
         raise VCMError(f"{known.name} leaves nothing of {path.name} known: it is 1 where it is.")

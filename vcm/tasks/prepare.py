@@ -24,7 +24,14 @@ from vcm.imaging.dataset import Scan, find_scans, model_grid, write_json, write_
 from vcm.imaging.geometry import to_model_grid
 from vcm.imaging.intensity import PERCENTILES
 from vcm.imaging.picture import mosaic
-from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume, write_volume
+from vcm.imaging.volume import (
+    Grid,
+    Volume,
+    read_label_map,
+    read_volume,
+    refuse_other_voxels,
+    write_volume,
+)
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.tasks.label_scans import label_scan
 from vcm.weights import load_segmenter
@@ -151,13 +158,7 @@ def _labelled(scan: PreparedScan, out: Path, segmenter: str, net: TissueSegmente
 def read_classes(path: Path, labels: str, image: Volume) -> Volume:
     """Eight classes of a label map on the voxels of its scan. Raises VCMError."""
     found = read_label_map(path)
-    if found.data.shape != image.data.shape or not np.allclose(
-        found.affine, image.affine, atol=1e-2
-    ):
-        raise VCMError(
-            f"{path.name} lies on a grid of {found.data.shape}, its scan on {image.data.shape} (or at "
-            "another place): resample the labels to the scan, nearest neighbour."
-        )
+    refuse_other_voxels(found, image, "resample the labels to the scan, nearest neighbour")
     vocabulary = (
         conditions.guess_vocabulary(found.data, path.name)
         if labels == "auto"

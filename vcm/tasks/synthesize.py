@@ -26,6 +26,7 @@ from vcm.imaging.dataset import write_json
 from vcm.imaging.picture import outlined
 from vcm.imaging.volume import Volume, write_volume
 from vcm.pipeline import VCMPipeline, check_precision
+from vcm.tasks.drawing import choose_device, draw_volume
 from vcm.tasks.forecast import forecast, peak_memory
 from vcm.tasks.model_inputs import Told, as_tensor, in_words, settle
 from vcm.tasks.placing import PlacedCondition, nowhere, place_label_map, place_partial
@@ -150,29 +151,22 @@ def resolve(config: Synthesis) -> Plan:
     return Plan(config, pipeline, place, settle(config, pipeline, place), device)
 
 
-@torch.inference_mode()
 def sample_volume(plan: Plan, seed: int, on_step: Callable[[], None]) -> NDArray[np.float32]:
     """One volume (X, Y, Z) on the model's grid, 0..1; the noise depends on the seed alone."""
-
-    def step(*_: Any) -> dict[str, Any]:
-        on_step()
-        return {}
-
     config = plan.config
-    result = plan.pipeline(
-        features=plan.features,
-        covariates=as_tensor(plan.told, plan.pipeline),
-        num_inference_steps=plan.steps,
+    return draw_volume(
+        plan.pipeline,
+        plan.features,
+        as_tensor(plan.told, plan.pipeline),
+        seed,
+        plan.steps,
+        on_step,
         precision=config.precision,
-        generator=torch.Generator().manual_seed(seed),
         temperature=config.temperature,
         conditioning_scale=config.conditioning_scale,
         control_guidance_start=config.control_guidance_start,
         control_guidance_end=config.control_guidance_end,
-        callback_on_step_end=step,
-        output_type="np",
     )
-    return np.asarray(result.volumes[0, 0], dtype=np.float32)
 
 
 def describe(plan: Plan) -> dict[str, str]:
@@ -197,20 +191,6 @@ def describe(plan: Plan) -> dict[str, str]:
         f"to encode, {cost.step.seconds:.2f} s per step, {cost.decode.seconds:.1f} s to decode",
         "expected memory": f"{cost.memory / 1e9:.1f} GB",
     }
-
-
-def choose_device(name: str) -> torch.device:
-    """auto: a GPU where there is one. Raises VCMError for a device that is not there."""
-    torch.set_flush_denormal(True)
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise VCMError(
-            f"The device '{name}' cannot be used ({str(error).splitlines()[0]}): choose cpu or auto."
-        ) from error
-    return torch.device(name)
 
 
 def _check_reads(config: Synthesis, pipeline: VCMPipeline) -> None:

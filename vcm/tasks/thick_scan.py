@@ -7,19 +7,19 @@ units come back at the end.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vcm.errors import VCMError
 from vcm.imaging.acquisition import Acquisition, ProfileKind, find_acquisition, isotropic_grid
 from vcm.imaging.brain import align_brain, brain_mask
 from vcm.imaging.contrast import refuse_other_contrast
 from vcm.imaging.degradation import Degradation
 from vcm.imaging.geometry import resample
 from vcm.imaging.image_conditions import as_thick
-from vcm.imaging.volume import Grid, Volume, read_volume
+from vcm.imaging.volume import Grid, Volume, read_volume, refuse_other_voxels
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ThickScan:
     units: tuple[float, float]
     separation: float
 
-    @property
+    @cached_property
     def degradation(self) -> Degradation:
         """Fine grid -> this scan."""
         return Degradation.between(self.fine, self.volume.grid, self.acquisition)
@@ -112,11 +112,6 @@ def _mask(image: Volume, path: Path | None) -> NDArray[np.bool_]:
     if path is None:
         return brain_mask(image)
     mask = read_volume(path)
-    same = mask.data.shape == image.data.shape and np.allclose(mask.affine, image.affine, atol=1e-2)
-    if not same:
-        raise VCMError(
-            f"{path.name} lies on a grid of {mask.data.shape}, its scan on {image.data.shape} (or at "
-            "another place): resample the mask to the scan, nearest neighbour."
-        )
+    refuse_other_voxels(mask, image, "resample the mask to the scan, nearest neighbour")
     inside: NDArray[np.bool_] = mask.data > 0.5
     return inside

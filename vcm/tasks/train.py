@@ -163,6 +163,7 @@ class Setup:
     module: Any
     objective: ModuleObjective
     subjects: dict[str, list[Subject]]
+    _latents: dict[str, LatentSet] = field(default_factory=dict, init=False)
 
     @property
     def grid(self) -> Grid:
@@ -219,9 +220,6 @@ class Setup:
             segmenter,
             Path(config.out) / "validation.png",
         )
-
-    def __post_init__(self) -> None:
-        self._latents: dict[str, LatentSet] = {}
 
 
 def set_up(config: ModuleTraining) -> Setup:

@@ -23,11 +23,10 @@ from vcm.errors import VCMError
 from vcm.imaging.acquisition import ProfileKind
 from vcm.imaging.degradation import Degradation, project_all
 from vcm.imaging.geometry import from_model_grid, resample
-from vcm.imaging.volume import Volume
 from vcm.pipeline import VCMPipeline, check_precision
-from vcm.tasks.model_inputs import Told, as_tensor, settle
+from vcm.tasks.drawing import choose_device, draw_volume
+from vcm.tasks.model_inputs import as_tensor, settle
 from vcm.tasks.placing import nowhere
-from vcm.tasks.synthesize import choose_device
 from vcm.tasks.thick_scan import ThickScan, read_thick
 from vcm.tasks.upsample_files import write_result
 from vcm.weights import load_pipeline
@@ -166,13 +165,16 @@ def upsample_scans(
 ) -> Upsampled:
     """The whole computation, on scans that are read. No files."""
     scan, *others = scans
-    told = settle(config, pipeline, nowhere(pipeline.volume_grid))
+    inputs = as_tensor(settle(config, pipeline, nowhere(pipeline.volume_grid)), pipeline)
     features = pipeline.encode([torch.from_numpy(scan.condition())[None]])
     cubic, share = scan.interpolated(), _share_of_brain(scan)
     explain = _explanation(scan, others, config.noise)
     before, after = [], []
     for number in range(config.samples):
-        brain = _sample(pipeline, features, told, config, number, on_step)
+        seed = config.seed + number
+        brain = draw_volume(
+            pipeline, features, inputs, seed, config.steps, on_step, precision=config.precision
+        )
         placed = from_model_grid(brain, scan.model, scan.fine, scan.to_common, order=3)
         gain, offset = _match(placed, scan)
         blended = share * (gain * placed + offset) + (1 - share) * cubic
@@ -185,33 +187,6 @@ def upsample_scans(
         "after": _residual(scan, ours.mean(0)),
     }
     return Upsampled(scan, ours, plain, cubic, share, residual)
-
-
-@torch.inference_mode()
-def _sample(
-    pipeline: VCMPipeline,
-    features: torch.Tensor | None,
-    told: dict[str, Told],
-    config: Upsampling,
-    number: int,
-    on_step: Callable[[], None],
-) -> Image:
-    """One brain on the model's grid, 0..1; its noise depends on seed and number alone."""
-
-    def step(*_: object) -> dict[str, object]:
-        on_step()
-        return {}
-
-    volumes = pipeline(
-        features=features,
-        covariates=as_tensor(told, pipeline),
-        num_inference_steps=config.steps,
-        generator=torch.Generator().manual_seed(config.seed + number),
-        precision=config.precision,
-        callback_on_step_end=step,
-        output_type="np",
-    ).volumes
-    return np.asarray(volumes[0, 0], dtype=np.float32)
 
 
 def _share_of_brain(scan: ThickScan, width: float = 1.0) -> Image:
@@ -261,11 +236,3 @@ def _in_scale_of(scan: ThickScan, other: ThickScan) -> Image:
 
 def _residual(scan: ThickScan, image: NDArray) -> float:
     return scan.degradation.residual(image, scan.volume.data, scan.brain)
-
-
-def cubic_and_linear(scan: ThickScan) -> dict[str, Volume]:
-    """What a plain resampling gives, in the scan's own units."""
-    return {
-        name: Volume(scan.in_units(scan.interpolated(order)), scan.fine.affine)
-        for name, order in (("linear", 1), ("cubic", 3))
-    }
