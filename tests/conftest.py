@@ -58,6 +58,24 @@ def tiny_model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def thick_model(tmp_path_factory, tiny_model):
+    """The tiny model with a module of random weights that reads thick slices."""
+    from vcm.nets.vcm import VolumetricConditioningModule
+    from vcm.weights import load_pipeline
+
+    torch.manual_seed(1)
+    pipeline = load_pipeline(tiny_model)
+    module = VolumetricConditioningModule(
+        4, (2,), (8,), 1, 2, 4, (8, 8), 1, (False, True), (8, 8), 2, 8, 8, "none"
+    )
+    pipeline.register_modules(module=module)
+    pipeline.register_to_config(conditions=["thick"])
+    folder = tmp_path_factory.mktemp("models") / "thick"
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def head_map() -> tuple[np.ndarray, np.ndarray]:
     """(eight-class map, affine) cut from the MNI152 template that nilearn ships, by intensity."""
     from scipy.ndimage import binary_erosion

@@ -324,6 +324,25 @@ def segmenter(
         typer.echo(f"{name} {value:.3f}")
 
 
+@pretrain.command()
+def detail(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="CONFIG, key=value, for instance data=[PREPARED] model=FOLDER."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML configuration.")] = None,
+) -> None:
+    """Train the detail that `vcm upsample` adds to what a model expects; run again to resume."""
+    from vcm.config import load_config, split_arguments
+    from vcm.tasks.pretrain_detail import DetailTraining, pretrain_detail
+
+    measures = pretrain_detail(
+        load_config(DetailTraining, *split_arguments(overrides or [], config))
+    )
+    for name, value in measures.items():
+        typer.echo(f"{name} {value:.3f}")
+
+
 @app.command()
 def train(
     overrides: Annotated[

@@ -42,6 +42,7 @@ class VCMPipeline(DiffusionPipeline):
     scheduler               any diffusers scheduler that takes what the denoiser gives: epsilon over
                             the same 1000 steps, or a velocity for flow matching
     module                  a control method (vcm.nets.control), or None: the frozen model alone, as `vcm pretrain diffusion` leaves it
+    detail                  what `vcm upsample` adds to an expected brain, vcm.nets.detail, or None
     conditions              names of what its encoders read, in their order
     inputs                  names of what the denoiser is told, in its order; see vcm.nets.frozen
     covariate_ranges        least and greatest value seen in training, by covariate, in its unit
@@ -56,7 +57,7 @@ class VCMPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "module->denoiser->autoencoder"
-    _optional_components: ClassVar = ["module"]
+    _optional_components: ClassVar = ["module", "detail"]
     _callback_tensor_inputs: ClassVar = ["latents"]
 
     def __init__(
@@ -72,10 +73,15 @@ class VCMPipeline(DiffusionPipeline):
         temperature: float = 1.0,
         grid: Any = None,
         sampling: Any = None,
+        detail: ModelMixin | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
-            autoencoder=autoencoder, denoiser=denoiser, scheduler=scheduler, module=module
+            autoencoder=autoencoder,
+            denoiser=denoiser,
+            scheduler=scheduler,
+            module=module,
+            detail=detail,
         )
         ranges: Any = {name: list(pair) for name, pair in (covariate_ranges or {}).items()}
         self.register_to_config(

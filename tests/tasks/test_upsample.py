@@ -4,7 +4,6 @@ import sys
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from scipy.ndimage import center_of_mass
 from scipy.spatial.transform import Rotation
 
@@ -13,24 +12,6 @@ from vcm.imaging.degradation import simulate_thick
 from vcm.imaging.geometry import resample
 from vcm.imaging.registration import common_template
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
-
-
-@pytest.fixture(scope="session")
-def thick_model(tmp_path_factory, tiny_model):
-    """The tiny model with a module of random weights that reads thick slices."""
-    from vcm.nets.vcm import VolumetricConditioningModule
-    from vcm.weights import load_pipeline
-
-    torch.manual_seed(1)
-    pipeline = load_pipeline(tiny_model)
-    module = VolumetricConditioningModule(
-        4, (2,), (8,), 1, 2, 4, (8, 8), 1, (False, True), (8, 8), 2, 8, 8, "none"
-    )
-    pipeline.register_modules(module=module)
-    pipeline.register_to_config(conditions=["thick"])
-    folder = tmp_path_factory.mktemp("models") / "thick"
-    pipeline.save_pretrained(folder)
-    return folder
 
 
 def head(turn=(0, 0, 0), shift=(0, 0, 0), spacing=2.0, flips=(1, 1, 1), order=(0, 1, 2)) -> Volume:

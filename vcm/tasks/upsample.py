@@ -1,9 +1,10 @@
 """Upsample: thick slices become an isotropic volume in the scan's own space, with its uncertainty.
 
-Read how the scan was cut, align its brain, steer the frozen model by the thick slices, sample a few
-brains, bring each back to the scan's space, and project it onto what the slices measured: degraded
-again, the result gives the scan. Outside the brain the scan is interpolated. Several scans of one
-head are explained together.
+Read how the scan was cut, align its brain, steer the frozen model by the thick slices, ask which brain
+it expects and sample a few, bring each back to the scan's space, and project it onto what the slices
+measured: degraded again, the result gives the scan. A small network adds the detail that the latents
+lack and says how far off it expects to be. Outside the brain the scan is interpolated. Several scans
+of one head are explained together.
 """
 
 from __future__ import annotations
@@ -14,24 +15,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
-from scipy.ndimage import gaussian_filter
 
 from vcm.errors import VCMError
 from vcm.imaging.acquisition import ProfileKind
-from vcm.imaging.degradation import Degradation, project_all
-from vcm.imaging.geometry import from_model_grid, resample
+from vcm.nets.detail import DetailNet
 from vcm.pipeline import VCMPipeline, check_precision
 from vcm.tasks.drawing import choose_device, draw_volume
+from vcm.tasks.explanation import Explanation, Image
 from vcm.tasks.model_inputs import as_tensor, settle
 from vcm.tasks.placing import nowhere
 from vcm.tasks.thick_scan import ThickScan, read_thick
 from vcm.tasks.upsample_files import write_result
 from vcm.weights import load_pipeline
 
-Image = NDArray[np.float32]
+#: What the uncertainty of a result is.
+OF_DETAIL = "error that the detail network expects, one standard deviation"
+OF_SAMPLES = "standard deviation of the samples: how they differ, not how far off they are"
 
 
 @dataclass
@@ -40,7 +41,8 @@ class Upsampling:
 
     scans          one or more of one head and contrast; the first gives the frame of the result
     masks          brain masks of the scans, for scans with their skull on; empty: brain-extracted
-    output         mean of the samples, which errs least, or the first `sample`, which is sharper
+    output         the `mean` that the model expects, which errs least, or the first `sample`, which
+                   is sharper
     consistency    project each sample onto the measured slices
     noise          error of a slice over that of a sample, see Degradation.project
     """
@@ -74,29 +76,25 @@ class Upsampling:
 class Upsampled:
     """What comes out, on the fine grid of the first scan, in 0..1 of its brain.
 
+    mean               the expected brain, with its detail: the estimate of least squared error
+    std                standard deviation of its error, see `upsample_scans`; doubt: what it is
     samples, before    (K, X, Y, Z) with and without the projection; cubic: the interpolation
+    expected           mean before its detail is added
     generated          share of each voxel that the model made, 0..1; elsewhere it is interpolated
     residual           root mean square of measured minus degraded result inside the brain: of the
-                       cubic interpolation, and of the mean before and after the projection
+                       cubic interpolation, of the samples' mean before the projection, of `mean`
     """
 
     scan: ThickScan
+    mean: Image
+    std: Image
+    doubt: str
+    expected: Image
     samples: Image
     before: Image
     cubic: Image
     generated: Image
     residual: dict[str, float]
-
-    @property
-    def mean(self) -> Image:
-        """Mean of the samples: the estimate of least squared error."""
-        return self.samples.mean(0)
-
-    @property
-    def std(self) -> Image:
-        """Standard deviation of the samples; 0 where everything is interpolated."""
-        count = len(self.samples)
-        return self.samples.std(0, ddof=1 if count > 1 else 0).astype(np.float32)
 
 
 def upsample(config: Upsampling, command: list[str], console: Console) -> list[Path]:
@@ -163,76 +161,69 @@ def upsample_scans(
     config: Upsampling,
     on_step: Callable[[], None] = lambda: None,
 ) -> Upsampled:
-    """The whole computation, on scans that are read. No files."""
+    """The whole computation, on scans that are read. No files.
+
+    The doubt is what the detail network expects of its own error, where the model has such a network,
+    one scan is given, and the result has the model's spacing, as in its training; else the spread of the samples, which tells how they
+    differ and not how far off they all are.
+    """
     scan, *others = scans
     inputs = as_tensor(settle(config, pipeline, nowhere(pipeline.volume_grid)), pipeline)
     features = pipeline.encode([torch.from_numpy(scan.condition())[None]])
-    cubic, share = scan.interpolated(), _share_of_brain(scan)
-    explain = _explanation(scan, others, config.noise)
-    before, after = [], []
-    for number in range(config.samples):
-        seed = config.seed + number
-        brain = draw_volume(
-            pipeline, features, inputs, seed, config.steps, on_step, precision=config.precision
-        )
-        placed = from_model_grid(brain, scan.model, scan.fine, scan.to_common, order=3)
-        gain, offset = _match(placed, scan)
-        blended = share * (gain * placed + offset) + (1 - share) * cubic
-        before.append(blended.astype(np.float32))
-        after.append(explain(before[-1]) if config.consistency else before[-1])
-    ours, plain = np.stack(after), np.stack(before)
+    own = Explanation(scan, tuple(others), config.noise)
+    explain = own.explain if config.consistency else lambda image: image
+    before = np.stack(
+        [
+            own.placed(
+                draw_volume(
+                    pipeline, features, inputs, config.seed + number, config.steps, on_step,
+                    precision=config.precision,
+                )
+            )
+            for number in range(config.samples)
+        ]
+    )  # fmt: skip
+    after = np.stack([explain(one) for one in before])
+    expected = expected_brain(pipeline, features, inputs, config.precision)
+    estimate = placed = explain(own.placed(expected))
+    std, doubt = after.std(0, ddof=min(1, config.samples - 1)), OF_SAMPLES
+    if config.consistency and not others and _has_detail(pipeline, scan):
+        image, std = _detailed(own, estimate, pipeline.detail)
+        estimate, doubt = explain(image), OF_DETAIL
     residual = {
-        "cubic": _residual(scan, cubic),
-        "before": _residual(scan, plain.mean(0)),
-        "after": _residual(scan, ours.mean(0)),
+        "cubic": own.residual(own.cubic),
+        "before": own.residual(before.mean(0)),
+        "after": own.residual(estimate),
     }
-    return Upsampled(scan, ours, plain, cubic, share, residual)
+    return Upsampled(
+        scan, estimate, std.astype(np.float32), doubt, placed, after, before, own.cubic,
+        own.share_of_brain, residual,
+    )  # fmt: skip
 
 
-def _share_of_brain(scan: ThickScan, width: float = 1.0) -> Image:
-    """1 inside the brain, 0 outside it and beyond the model's view, smooth over about 2 mm."""
-    inside = resample(scan.volume.with_data(scan.brain.astype(np.float32)), scan.fine, order=1)
-    seen = from_model_grid(
-        np.ones(scan.model.shape, np.float32), scan.model, scan.fine, scan.to_common, order=0
-    )
-    share = np.where((inside > 0.5) & (seen > 0.5), 1.0, 0.0).astype(np.float32)
-    sigma = [width / s for s in scan.fine.spacing]
-    return np.asarray(gaussian_filter(share, sigma), dtype=np.float32)
+def expected_brain(
+    pipeline: VCMPipeline, features: torch.Tensor | None, inputs: torch.Tensor, precision: str
+) -> Image:
+    """What the steered model expects of z_0 where z_t is noise alone, E[z_0 | slices], decoded.
 
-
-def _match(placed: NDArray, scan: ThickScan) -> tuple[float, float]:
-    """(gain, offset) that bring the degraded sample to the measured slices, inside the brain.
-
-    Percentiles of thick slices are not those of the brain they show, so the scale that they set is
-    off by a few percent.
+    One step from the middle of the noise, which is 0. It errs less than the mean of a few samples
+    and costs a tenth of one.
     """
-    degraded = scan.degradation.degrade(placed)[scan.brain]
-    measured = scan.volume.data[scan.brain]
-    slope, offset = np.polyfit(degraded, measured, 1)
-    return float(np.clip(slope, 0.5, 2.0)), float(offset)
+    return draw_volume(
+        pipeline, features, inputs, 0, 1, lambda: None, temperature=0.0, precision=precision
+    )
 
 
-def _explanation(
-    scan: ThickScan, others: list[ThickScan], noise: float
-) -> Callable[[Image], Image]:
-    """Image -> the nearest one that explains every scan."""
-    if not others:
-        degradation = scan.degradation
-        return lambda image: degradation.project(image, scan.volume.data, noise)
-    terms = [(scan.degradation, scan.volume.data, noise)]
-    for other in others:
-        onto = Degradation.between(scan.fine, other.volume.grid, other.acquisition)
-        terms.append((onto, _in_scale_of(scan, other), noise))
-    return lambda image: project_all(image, terms)
+def _has_detail(pipeline: VCMPipeline, scan: ThickScan) -> bool:
+    alike = np.allclose(scan.fine.spacing, scan.model.spacing, rtol=0.1)
+    return pipeline.detail is not None and bool(alike)
 
 
-def _in_scale_of(scan: ThickScan, other: ThickScan) -> Image:
-    """Values of another scan, scaled as the first: medians and spreads of the two brains agree."""
-    one, two = scan.volume.data[scan.brain], other.volume.data[other.brain]
-    (low, middle, high), own = (np.percentile(v, [25, 50, 75]) for v in (one, two))
-    gain = (high - low) / max(own[2] - own[0], 1e-6)
-    return (middle + gain * (other.volume.data - own[1])).astype(np.float32)
-
-
-def _residual(scan: ThickScan, image: NDArray) -> float:
-    return scan.degradation.residual(image, scan.volume.data, scan.brain)
+@torch.inference_mode()
+def _detailed(own: Explanation, expected: Image, net: DetailNet) -> tuple[Image, Image]:
+    """The detail network's image and the standard deviation of its error, as Explanation has them."""
+    read = torch.from_numpy(np.ascontiguousarray(own.read(expected)))[None]
+    with torch.autocast(net.device.type, torch.bfloat16):
+        found = net(read.to(net.device))
+    image, std = (np.moveaxis(v[0, 0].cpu().numpy(), -1, own.across) for v in found)
+    return own.in_brain(image), (own.share_of_brain * std).astype(np.float32)

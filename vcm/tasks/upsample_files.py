@@ -86,6 +86,7 @@ def _record(result: Upsampled, config: Upsampling, command: list[str]) -> dict[s
         "Acquisition": str(scan.acquisition),
         "Spacing": list(scan.fine.spacing),
         "Output": config.output,
+        "Uncertainty": result.doubt,
         "Settings": wishes,
         "ResidualRMS": result.residual,
         "ResidualUnit": "of the range from the 0.5th to the 99.5th percentile of the brain",

@@ -1,0 +1,79 @@
+"""Detail between thick slices, read from two guesses: what the slices say and what a model expects.
+
+A latent autoencoder keeps anatomy and loses texture; an interpolation keeps the slices and knows no
+anatomy. This small U-Net at full resolution sees both and corrects the interpolation; with each
+voxel it says how far off it expects to be. Tensors in, tensors out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from monai.networks.nets.basic_unet import BasicUNet
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vcm.nets.patches import from_patches, to_patches
+
+#: What the channels of the input are; the slices lie across the last axis.
+#: interpolated  the scan, interpolated and projected onto its slices, scaled to 0..1
+#: nearness      1 at a slice's centre, 0 halfway between two
+#: expected      the brain that the steered model expects under the slices, projected onto them
+READS = ("interpolated", "nearness", "expected")
+#: The least standard deviation that is ever stated, and the one stated before training.
+LEAST_STD, FIRST_STD = 1e-3, 0.05
+
+
+class Detailed(NamedTuple):
+    """image: the corrected interpolation; std: of its error. Both (B, 1, X, Y, Z)."""
+
+    image: Tensor
+    std: Tensor
+
+
+class DetailNet(ModelMixin, ConfigMixin):
+    """MONAI's BasicUNet on voxels folded f x f x f into channels; starts as the interpolation.
+
+    channels     features of its levels, and of its last layer, see BasicUNet
+    fold         f
+    expects      False: the channel `expected` is ignored, which makes this a plain network that
+                 super-resolves without a prior, the one that the prior has to beat
+
+    No norm layers: their statistics would differ between crops and whole volumes.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        channels: Sequence[int] = (32, 48, 64, 96, 96, 32),
+        fold: int = 2,
+        expects: bool = True,
+    ) -> None:
+        super().__init__()
+        self.fold, self.expects = fold, expects
+        read = len(READS) * fold**3
+        no_norm: Any = None
+        self.net = BasicUNet(3, read, channels[-1], tuple(channels), norm=no_norm)
+        self.head = nn.Conv3d(channels[-1], 2 * fold**3, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(torch.as_tensor(self.head.bias))
+        self.register_buffer("offset", torch.tensor(FIRST_STD).expm1().log(), persistent=False)
+
+    def forward(self, read: Tensor) -> Detailed:
+        """read (B, 3, X, Y, Z), see READS; extents that `fold` does not divide are padded."""
+        extent = read.shape[2:]
+        padding = [p for n in reversed(extent) for p in (0, -n % self.fold)]
+        padded = F.pad(read, padding, mode="replicate") if any(padding) else read
+        if not self.expects:
+            padded = torch.cat([padded[:, :2], torch.zeros_like(padded[:, 2:])], 1)
+        folded = to_patches(padded, self.fold)
+        out = from_patches(self.head(self.net(folded)), self.fold)
+        out = out[..., : extent[0], : extent[1], : extent[2]].float()
+        offset: Tensor = self.get_buffer("offset")
+        return Detailed(
+            read[:, :1].float() + out[:, :1], F.softplus(out[:, 1:] + offset).clamp(min=LEAST_STD)
+        )
