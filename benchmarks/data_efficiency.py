@@ -27,10 +27,10 @@ RUN = Path(__file__).with_name("data_efficiency_run.py")
 FIVE = ("vcm", "mcm", "controlnet", "controlnet-lite", "t2i-adapter")
 #: Whose learning rate is chosen, and at what number of scans.
 TUNED, TUNED_SAMPLES = (*FIVE, "vcm-no-prior"), 50
-#: Variants of VCM take the rate of the one that starts as they do.
+#: Variants take the rate of the one that they are a variant of.
 SAME_RATE = {
     "vcm-instance": "vcm", "vcm-lambda-1": "vcm", "vcm-lambda-0.15": "vcm",
-    "vcm-published": "vcm-no-prior",
+    "vcm-published": "vcm-no-prior", "controlnet-no-prior": "controlnet",
 }  # fmt: skip
 ALL = 0
 _encoded: set[str] = set()
@@ -39,17 +39,18 @@ _encoded: set[str] = set()
 def plan() -> Iterator[tuple[str, str, int, int]]:
     """Method, condition, number of scans (0: all), seed; the most telling ones first."""
     yield from (("real", "classes", ALL, 0), ("frozen", "classes", ALL, 0))
-    for condition in ("classes", "ventricles"):
-        for samples in (10, ALL, 50):
-            yield from ((method, condition, samples, 0) for method in FIVE)
-            if condition == "classes" and samples != 50:
-                yield "vcm-no-prior", condition, samples, 0
-        if condition == "classes":
-            yield from ((method, condition, 10, 1) for method in FIVE)
-            for method in ("vcm-instance", "vcm-lambda-1", "vcm-lambda-0.15", "vcm-published"):
-                yield method, condition, 50, 0
+    yield from ((method, "classes", 10, 0) for method in FIVE)
+    yield from ((method, "classes", ALL, 0) for method in FIVE)
+    yield from ((method, "classes", 10, 1) for method in FIVE)
+    for method in ("vcm-no-prior", "controlnet-no-prior", "vcm-instance", "vcm-lambda-1"):
+        yield method, "classes", 10, 0
+    yield from ((method, "ventricles", 10, 0) for method in FIVE)
+    yield from ((method, "classes", 50, 0) for method in FIVE)
+    yield from ((method, "ventricles", ALL, 0) for method in FIVE)
+    yield from (("vcm-lambda-0.15", "classes", 10, 0), ("vcm-published", "classes", 10, 0))
     yield from ((method, "ventricles", 10, 1) for method in FIVE)
-    yield "vcm-no-prior", "classes", 50, 0
+    yield from ((method, "ventricles", 50, 0) for method in FIVE)
+    yield from (("vcm-no-prior", "classes", ALL, 0), ("controlnet-no-prior", "classes", ALL, 0))
 
 
 def main() -> None:

@@ -32,8 +32,9 @@ from vcm.tasks.pretrain_segmenter import with_classes
 from vcm.tasks.train import ModuleTraining, set_up, train
 from vcm.weights import load_pipeline, load_segmenter
 
-#: What each method of the study changes in the configuration of `vcm train`. `vcm` is what brain2mm's
-#: configurations ship; the ones behind it each change one thing of it, `vcm-published` all of them.
+#: What each method of the study changes in the configuration of `vcm train`. All five start from the same
+#: linear reading of the condition; `-no-prior` from the frozen model instead, as published. `vcm` is what
+#: brain2mm's configurations ship; its variants change one thing of it each, `vcm-published` all of them.
 METHODS: dict[str, dict[str, Any]] = {
     "vcm": {"control": "vcm"},
     "mcm": {"control": "mcm"},
@@ -41,6 +42,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "controlnet-lite": {"control": "controlnet-lite"},
     "t2i-adapter": {"control": "t2i-adapter"},
     "vcm-no-prior": {"control": "vcm", "linear_prior": False},
+    "controlnet-no-prior": {"control": "controlnet", "linear_prior": False},
     "vcm-instance": {"control": "vcm", "head_norm": "instance"},
     "vcm-lambda-1": {"control": "vcm", "penalty": 1.0},
     "vcm-lambda-0.15": {"control": "vcm", "penalty": 0.15},

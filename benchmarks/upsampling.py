@@ -1,32 +1,45 @@
-"""How close `vcm upsample` comes to scans whose slices were thickened, beside plain interpolation.
+"""How close `vcm upsample` comes to scans whose slices were thickened, beside its competitors.
 
-    python benchmarks/upsampling.py BIDS --model brain1mm --out runs/upsampling --spacings 4 8
+    python benchmarks/upsampling.py BIDS --model brain1mm --cnn FOLDER --out runs/upsampling --spacings 4 8
 
 Every brain-extracted scan of the split is brought to 1 mm on its own axes (the truth), cut into
-thick axial slices, and upsampled the way the command does. One row per subject, spacing and method
-goes to upsampling.tsv; means with 95 % bootstrap intervals, and paired differences to the best
-interpolation, are printed and go to summary.md. PSNR [dB] and SSIM inside the brain, intensities over
-the brain's range. `before` and `after`: VCM without and with the projection onto the slices.
+thick axial slices, and upsampled the way the command does. FOLDER is what `vcm pretrain detail
+expects=false` wrote: the same network, trained on the same scans, that sees no model. Tables in `out`:
+
+    upsampling.tsv    subject, spacing, method: PSNR [dB] and SSIM inside the brain, over the brain's range
+    volumes.tsv       subject, spacing, method, tissue: volume [mL] that the segmenter finds
+    calibration.tsv   subject, spacing, tenth of the voxels by stated error: stated and real error
+
+`upsampling_page.py` makes the summary and the plots of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
+from upsampling_page import write_page
 
 from vcm.imaging.acquisition import grid_about
-from vcm.imaging.dataset import find_scans, write_table
+from vcm.imaging.conditions import CLASS_NAMES, class_volumes
+from vcm.imaging.dataset import find_scans, model_grid, write_table
 from vcm.imaging.degradation import simulate_thick
-from vcm.imaging.geometry import resample
+from vcm.imaging.geometry import resample, to_model_grid
+from vcm.imaging.intensity import to_unit_range
 from vcm.imaging.volume import Volume, read_volume, write_volume
-from vcm.metrics import bootstrap_interval, psnr, ssim
-from vcm.tasks.upsample import Upsampling, load_upsampler, read_scans, upsample_scans
+from vcm.metrics import psnr, ssim
+from vcm.nets.segmenter import TissueSegmenter
+from vcm.pipeline import VCMPipeline
+from vcm.tasks.thick_scan import ThickScan
+from vcm.tasks.upsample import Upsampled, Upsampling, load_upsampler, read_scans, upsample_scans
+from vcm.weights import load_segmenter
 
 
 def truth_at(path: Path, spacing: float, thick: float) -> Volume:
@@ -64,15 +77,112 @@ def measured(
     return {"psnr": psnr(*images, brain), "ssim": ssim(*images, brain)}
 
 
+def methods(
+    thick: ThickScan, result: Upsampled, noise: float, cnn: NDArray | None
+) -> dict[str, NDArray]:
+    """Every competitor on the fine grid, scaled; `vcm` is what the command writes by default."""
+    linear = thick.interpolated(1)
+    return {
+        "linear": linear,
+        "cubic": result.cubic,
+        "linear, projected": thick.degradation.project(linear, thick.volume.data, noise),
+    } | ({} if cnn is None else {"cnn": cnn}) | {
+        "vcm sample, published way": result.before[0],
+        "vcm mean of samples, published way": result.before.mean(0),
+        "vcm sample": result.samples[0],
+        "vcm expected": result.expected,
+        "vcm": result.mean,
+    }  # fmt: skip
+
+
+def tissue_volumes(
+    image: NDArray, brain: NDArray, thick: ThickScan, segmenter: TissueSegmenter
+) -> dict[str, float]:
+    """Volume [mL] of each class, found where the scan was aligned, at 2 mm."""
+    grid = model_grid(2.0)
+    moved = [
+        to_model_grid(Volume(v.astype(np.float32), thick.fine.affine), grid, thick.to_common, 1)
+        for v in (image, brain)
+    ]
+    scaled, _ = to_unit_range(moved[0], moved[1] > 0.5)
+    found = segmenter.classes(torch.from_numpy(scaled)[None, None])[0].numpy()
+    return class_volumes(found, grid.voxel_volume)
+
+
+@dataclass
+class Tables:
+    """Rows, written after every scan."""
+
+    out: Path
+    upsampling: list[dict[str, Any]] = field(default_factory=list)
+    volumes: list[dict[str, Any]] = field(default_factory=list)
+    calibration: list[dict[str, Any]] = field(default_factory=list)
+
+    def write(self) -> None:
+        for name in ("upsampling", "volumes", "calibration"):
+            rows = getattr(self, name)
+            write_table(self.out / f"{name}.tsv", rows, list(rows[0]))
+
+
+def measure(
+    tables: Tables,
+    truth: Volume,
+    key: dict[str, Any],
+    config: Upsampling,
+    pipelines: tuple[VCMPipeline, VCMPipeline | None],
+    segmenter: TissueSegmenter,
+) -> None:
+    """One scan by every method."""
+    started = time.monotonic()
+    (thick,) = read_scans(config, pipelines[0])
+    result = upsample_scans([thick], pipelines[0], config)
+    seconds = time.monotonic() - started
+    cnn = None
+    if pipelines[1] is not None:
+        cnn = upsample_scans([thick], pipelines[1], config).mean
+    brain = truth.data > 0
+    low, high = np.percentile(truth.data[brain], [0.5, 99.5])
+    images = methods(thick, result, config.noise, cnn)
+    for name, image in images.items():
+        row = measured(thick.in_units(image), truth, (low, high), high - low)
+        tables.upsampling.append(key | {"method": name} | row | {"seconds": round(seconds, 1)})
+    for name, image in {"truth": truth.data, **images}.items():
+        found = tissue_volumes(image, brain, thick, segmenter)
+        for tissue in CLASS_NAMES[1:]:
+            row = {"method": name, "tissue": tissue, "volume": found[tissue]}
+            tables.volumes.append(key | row)
+    unit = (thick.units[1] - thick.units[0]) / (high - low)
+    error = np.abs(thick.in_units(result.mean) - truth.data)[brain] / (high - low)
+    stated = result.std[brain] * unit
+    spread = result.samples.std(0)[brain] * unit
+    ranks = {
+        "rank_correlation": spearmanr(stated[::23], error[::23]).statistic,
+        "rank_correlation_samples": spearmanr(spread[::23], error[::23]).statistic,
+    }
+    order = np.argsort(stated)
+    for tenth, part in enumerate(np.array_split(order, 10), start=1):
+        row = {
+            "tenth": tenth,
+            "stated": float(np.sqrt(np.square(stated[part]).mean())),
+            "root_mean_square_error": float(np.sqrt(np.square(error[part]).mean())),
+            "mean_absolute_error": float(error[part].mean()),
+        }
+        tables.calibration.append(key | row | {n: round(float(v), 4) for n, v in ranks.items()})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("bids", type=Path)
     parser.add_argument("--model", default="brain1mm")
+    parser.add_argument(
+        "--cnn", default="", help="the model folder of a training with expects=false"
+    )
+    parser.add_argument("--segmenter", default="segmenter2mm")
     parser.add_argument("--out", type=Path, default=Path("runs/upsampling"))
     parser.add_argument("--split", default="test", help="choose settings on train")
     parser.add_argument("--spacings", type=float, nargs="+", default=[4.0, 8.0])
     parser.add_argument("--limit", type=int)
-    parser.add_argument("--samples", type=int, default=4)
+    parser.add_argument("--samples", type=int, default=2)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--noise", type=float, default=0.1)
     given = parser.parse_args()
@@ -83,60 +193,20 @@ def main() -> None:
         noise=given.noise,
     )  # fmt: skip
     pipeline = load_upsampler(config)
-    rows: list[dict[str, object]] = []
+    cnn = load_upsampler(Upsampling(model=given.cnn)) if given.cnn else None
+    segmenter = load_segmenter(given.segmenter)
+    tables = Tables(given.out)
     for spacing in given.spacings:
         for scan in scans:
             truth = truth_at(scan.image, 1.0, spacing)
             path = given.out / "thick" / f"{scan.subject}_acq-{spacing:g}mm_T1w.nii.gz"
             write_volume(thickened(truth, spacing), path)
             config.scans = [path]
-            started = time.monotonic()
-            (thick,) = read_scans(config, pipeline)
-            result = upsample_scans([thick], pipeline, config)
-            seconds = time.monotonic() - started
-            low, high = np.percentile(truth.data[truth.data > 0], [0.5, 99.5])
-            methods = {
-                "linear": thick.interpolated(1), "cubic": result.cubic,
-                "projected": thick.degradation.project(
-                    thick.interpolated(1), thick.volume.data, given.noise
-                ),
-                "vcm before, sample": result.before[0], "vcm before": result.before.mean(0),
-                "vcm after, sample": result.samples[0], "vcm after": result.mean,
-            }  # fmt: skip
-            brain = truth.data > 0
-            error = np.abs(thick.in_units(result.mean) - truth.data)[brain]
-            rank = float(spearmanr(result.std[brain][::23], error[::23]).statistic)
-            for name, image in methods.items():
-                row = {"subject": scan.subject, "spacing": spacing, "method": name}
-                row |= measured(thick.in_units(image), truth, (low, high), high - low)
-                row |= {"seconds": round(seconds, 1), "rank_correlation": round(rank, 4)}
-                rows.append(row)
-            print(scan.subject, spacing, f"{seconds:.0f} s", flush=True)
-            write_table(given.out / "upsampling.tsv", rows, list(rows[0]))
-    page = summary(rows)
-    (given.out / "summary.md").write_text(page, encoding="utf-8")
-    print(page)
-
-
-def summary(rows: list[dict[str, object]]) -> str:
-    """A table per spacing: mean with interval, and paired difference to cubic interpolation."""
-    lines = []
-    for spacing in dict.fromkeys(row["spacing"] for row in rows):
-        own = [row for row in rows if row["spacing"] == spacing]
-        lines += [
-            f"\n{spacing:g} mm slices, {len({r['subject'] for r in own})} subjects\n",
-            "| method | PSNR [dB] | minus cubic | SSIM |", "|---|---|---|---|",
-        ]  # fmt: skip
-        cubic = np.array([float(str(r["psnr"])) for r in own if r["method"] == "cubic"])
-        for name in dict.fromkeys(row["method"] for row in own):
-            values = np.array([float(str(r["psnr"])) for r in own if r["method"] == name])
-            alike = np.array([float(str(r["ssim"])) for r in own if r["method"] == name])
-            low, high = bootstrap_interval(lambda v: v.mean(), values - cubic, seed=0)
-            lines.append(
-                f"| {name} | {values.mean():.2f} | {(values - cubic).mean():+.2f} [{low:+.2f}, "
-                f"{high:+.2f}] | {alike.mean():.3f} |"
-            )
-    return "\n".join(lines) + "\n"
+            key = {"subject": scan.subject, "spacing": spacing}
+            measure(tables, truth, key, config, (pipeline, cnn), segmenter)
+            tables.write()
+            print(scan.subject, spacing, flush=True)
+    print(write_page(given.out).read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ import torch
 from vcm.nets.controlnet import ControlNetLite, ControlNetModule
 from vcm.nets.denoiser import LatentDenoiser
 from vcm.nets.mcm import ModulatingConditionModule
+from vcm.nets.patches import to_patches
 from vcm.nets.t2i_adapter import T2IAdapter
 from vcm.nets.vcm import VolumetricConditioningModule
+from vcm.nets.with_linear_prior import WithLinearPrior
 
 SMALL = {
     "vcm": lambda: VolumetricConditioningModule(
@@ -23,6 +25,13 @@ SMALL = {
     ),
     "controlnet-lite": lambda: ControlNetLite((8,), (8, 16), 1, (4, 8, 8, 8)),
     "t2i-adapter": lambda: T2IAdapter((8,), (8, 16), 1, 8),
+}
+SMALL |= {
+    f"{name}, linear prior": lambda name=name: WithLinearPrior.around(
+        name, SMALL[name](), 4, (4, 4, 4)
+    )
+    for name in SMALL
+    if name != "vcm"
 }
 
 
@@ -132,3 +141,22 @@ def test_adapter_maps_enter_skips_and_deeper_levels(frozen, given):
 def test_sizes_at_the_scale_of_brainldm(kind, millions):
     with torch.device("meta"):
         assert sum(p.numel() for p in kind().parameters()) / 1e6 == millions
+
+
+@pytest.mark.parametrize("name", [n for n in SMALL if "prior" in n])
+def test_an_exact_linear_reading_is_followed_from_the_start(name, frozen, given):
+    """z_0 is a linear function of the condition: the prediction is the target at every time."""
+    condition, _, t, inputs = given
+    control = SMALL[name]()
+    weight = 0.05 * torch.randn(4, 8 * 512, generator=torch.Generator().manual_seed(4))
+    control.encoders[0].start_from_linear(weight, torch.zeros(4))
+    control.prior.spread.fill_(1e-4)
+    control.prior.mix.data.fill_(1.0)
+    folded = to_patches(condition, 8)
+    z = torch.einsum("cf,bfxyz->bcxyz", weight, folded).expand(2, -1, -1, -1, -1)
+    noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(5))
+    z_t = frozen.add_noise(z, noise, t)
+    found = control.steer(frozen, z_t, t, inputs, control.encode([condition]))
+    torch.testing.assert_close(found.prediction, frozen.target(z, noise, t), atol=2e-3, rtol=2e-3)
+    if found.unsteered is not None:
+        torch.testing.assert_close(found.unsteered, frozen.raw(z_t, t, inputs))

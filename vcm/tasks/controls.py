@@ -12,6 +12,7 @@ from vcm.nets.denoiser import LatentDenoiser
 from vcm.nets.mcm import ModulatingConditionModule
 from vcm.nets.t2i_adapter import T2IAdapter
 from vcm.nets.vcm import VolumetricConditioningModule
+from vcm.nets.with_linear_prior import WithLinearPrior
 
 CONTROLS = ("vcm", "mcm", "controlnet", "controlnet-lite", "t2i-adapter")
 
@@ -22,8 +23,8 @@ class ControlSizes:
 
     control               vcm | mcm | controlnet | controlnet-lite | t2i-adapter
     encoder_*             VCM's condition encoder; encoder_checkpointing: less memory in training
-    linear_prior          VCM: start from a linear reading of the condition, see vcm.nets.linear_prior;
-                          needs encoder_halve=false
+    linear_prior          start from a linear reading of the condition, see vcm.nets.linear_prior;
+                          for VCM it needs encoder_halve=false
     unet_*, head_*        the U-Net and the heads of VCM and MCM
     embedding_channels    how ControlNet and ControlNet-LITE embed a condition
     adapter_blocks        residual blocks per level of T2I-Adapter
@@ -53,6 +54,13 @@ class ControlSizes:
 
 def make_control(sizes: ControlSizes, frozen: Any, latent_shape: tuple[int, ...]) -> Any:
     """A new control method for that frozen model, with untrained weights. Raises VCMError."""
+    control = _method(sizes, frozen, latent_shape)
+    if not sizes.linear_prior or sizes.control == "vcm":  # VCM's encoder reads linearly itself
+        return control
+    return WithLinearPrior.around(sizes.control, control, latent_shape[0], latent_shape[1:])
+
+
+def _method(sizes: ControlSizes, frozen: Any, latent_shape: tuple[int, ...]) -> Any:
     if sizes.control not in CONTROLS:
         raise VCMError(f"control is '{sizes.control}': choose {', '.join(CONTROLS)}.")
     if sizes.control == "vcm" and sizes.linear_prior and sizes.encoder_halve:

@@ -21,15 +21,17 @@ from vcm.nets.denoiser import LatentDenoiser
 from vcm.nets.linear_prior import BINS, LinearPrior
 from vcm.nets.patches import to_patches
 from vcm.nets.vcm import VolumetricConditioningModule
+from vcm.nets.with_linear_prior import WithLinearPrior
 from vcm.tasks.latent_set import LatentSet
 
+Started = VolumetricConditioningModule | WithLinearPrior
 #: Volumes read for the regression, the ridge added to its sums of squares, volumes for the mixture.
 MOST, RIDGE, MIXED = 220, 30.0, 96
 
 
 @torch.no_grad()
 def start_linear(
-    module: VolumetricConditioningModule,
+    module: Started,
     frozen: LatentDenoiser,
     conditions: Sequence[str],
     known: LatentSet,
@@ -62,7 +64,7 @@ def _fit_encoder(
 
 
 def _spread(
-    module: VolumetricConditioningModule,
+    module: Started,
     conditions: Sequence[str],
     known: LatentSet,
     grid: Grid,
@@ -77,7 +79,7 @@ def _spread(
 
 
 def _mixture(
-    module: VolumetricConditioningModule,
+    module: Started,
     prior: LinearPrior,
     frozen: LatentDenoiser,
     conditions: Sequence[str],
@@ -103,7 +105,7 @@ def _mixture(
 
 
 def _read(
-    module: VolumetricConditioningModule,
+    module: Started,
     conditions: Sequence[str],
     known: LatentSet,
     grid: Grid,

@@ -1,0 +1,126 @@
+"""Any control method, started from a linear reading of its conditions, as VCM can be.
+
+The method steers a model that says raw + m (P(z_hat) - raw) instead of raw, see LinearPrior; so methods
+are compared on what they learn beyond a line, from one start. Not in any of the papers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from vcm.nets.condition_encoder import ConditionEncoder
+from vcm.nets.condition_features import ConditionFeatures
+from vcm.nets.control import Steered
+from vcm.nets.controlnet import ControlNetLite, ControlNetModule
+from vcm.nets.frozen import FrozenDenoiser, Residuals
+from vcm.nets.linear_prior import LinearPrior
+from vcm.nets.mcm import ModulatingConditionModule
+from vcm.nets.t2i_adapter import T2IAdapter
+
+METHODS: dict[str, Any] = {
+    "mcm": ModulatingConditionModule,
+    "controlnet": ControlNetModule,
+    "controlnet-lite": ControlNetLite,
+    "t2i-adapter": T2IAdapter,
+}
+
+
+class WithLinearPrior(ConditionFeatures, ModelMixin, ConfigMixin):
+    """A method of METHODS by name, with the configuration it is made of, and its prior.
+
+    Its features are the linear reading of the latent, C channels, and behind it the method's own.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        method: str,
+        configuration: dict[str, Any],
+        latent_channels: int,
+        prior_shape: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self.control = METHODS[method](**configuration)
+        self.condition_channels = self.control.condition_channels
+        self.downsampling = self.control.downsampling
+        x, y, z = prior_shape
+        self.prior = LinearPrior(latent_channels, (x, y, z))
+        self.encoders = nn.ModuleList(
+            ConditionEncoder(n, (latent_channels,), 0, 1, self.downsampling, halve=False)
+            for n in self.condition_channels
+        )
+
+    @classmethod
+    def around(
+        cls, method: str, control: Any, latent_channels: int, prior_shape: Sequence[int]
+    ) -> WithLinearPrior:
+        """Around a control that is made already, with its weights."""
+        own = {k: v for k, v in control.config.items() if not k.startswith("_")}
+        made = cls(method, own, latent_channels, tuple(prior_shape))
+        made.control = control
+        return made
+
+    def encode(self, conditions: Sequence[Tensor | None], keep: Tensor | None = None) -> Tensor:
+        """See ConditionFeatures; (B, C + F, x, y, z)."""
+        own: Tensor = self.control.encode(conditions, keep)
+        return torch.cat([super().encode(conditions, keep).to(own.dtype), own], 1)
+
+    def steer(
+        self,
+        frozen: FrozenDenoiser,
+        z_t: Tensor,
+        t: Tensor,
+        inputs: Tensor,
+        features: Tensor,
+        conditioning_scale: float = 1.0,
+    ) -> Steered:
+        """See vcm.nets.control.Control."""
+        count = z_t.shape[1]
+        reading = features[:, :count].expand_as(z_t).to(z_t.dtype)
+        started = _Started(frozen, self.prior, reading, conditioning_scale)
+        found: Steered = self.control.steer(
+            started, z_t, t, inputs, features[:, count:], conditioning_scale
+        )
+        return found._replace(unsteered=None if found.unsteered is None else started.plain)
+
+
+class _Started:
+    """A frozen model that says what it says mixed with what the reading tells; else as it is."""
+
+    def __init__(
+        self, frozen: FrozenDenoiser, prior: LinearPrior, reading: Tensor, scale: float
+    ) -> None:
+        self._frozen: Any = frozen
+        self._prior, self._reading, self._scale = prior, reading, scale
+        # A method that needs no gradient through the frozen model still trains the prior.
+        self._trains = torch.is_grad_enabled()
+        self.plain: Tensor | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._frozen, name)
+
+    def raw(
+        self, z_t: Tensor, t: Tensor, inputs: Tensor, residuals: Residuals | None = None
+    ) -> Tensor:
+        """See FrozenDenoiser."""
+        self.plain = self._frozen.raw(z_t, t, inputs, residuals).to(z_t.dtype)
+        return self._mixed(self.plain, z_t, t)
+
+    def raw_with_encoder_maps(
+        self, z_t: Tensor, t: Tensor, inputs: Tensor, maps: Sequence[Tensor]
+    ) -> Tensor:
+        """See LatentDenoiser."""
+        raw = self._frozen.raw_with_encoder_maps(z_t, t, inputs, maps).to(z_t.dtype)
+        return self._mixed(raw, z_t, t)
+
+    def _mixed(self, raw: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
+        times = torch.as_tensor(t, device=z_t.device).expand(len(z_t))
+        with torch.set_grad_enabled(self._trains):
+            mixed = self._prior(self._frozen, z_t, times, raw, self._reading)
+            return raw + self._scale * (mixed - raw)
