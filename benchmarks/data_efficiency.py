@@ -26,11 +26,11 @@ from vcm.imaging.dataset import read_table, write_table
 RUN = Path(__file__).with_name("data_efficiency_run.py")
 FIVE = ("vcm", "mcm", "controlnet", "controlnet-lite", "t2i-adapter")
 #: Whose learning rate is chosen, and at what number of scans.
-TUNED, TUNED_SAMPLES = (*FIVE, "vcm-no-prior"), 50
+TUNED, TUNED_SAMPLES = FIVE, 50
 #: Variants take the rate of the one that they are a variant of.
 SAME_RATE = {
     "vcm-instance": "vcm", "vcm-lambda-1": "vcm", "vcm-lambda-0.15": "vcm",
-    "vcm-published": "vcm-no-prior", "controlnet-no-prior": "controlnet",
+    "vcm-no-prior": "vcm", "vcm-published": "vcm", "controlnet-no-prior": "controlnet",
 }  # fmt: skip
 ALL = 0
 _encoded: set[str] = set()
@@ -48,8 +48,8 @@ def plan() -> Iterator[tuple[str, str, int, int]]:
     yield from ((method, "classes", 50, 0) for method in FIVE)
     yield from ((method, "ventricles", ALL, 0) for method in FIVE)
     yield from (("vcm-lambda-0.15", "classes", 10, 0), ("vcm-published", "classes", 10, 0))
-    yield from ((method, "ventricles", 10, 1) for method in FIVE)
     yield from ((method, "ventricles", 50, 0) for method in FIVE)
+    yield from ((method, "ventricles", 10, 1) for method in FIVE)
     yield from (("vcm-no-prior", "classes", ALL, 0), ("controlnet-no-prior", "classes", ALL, 0))
 
 

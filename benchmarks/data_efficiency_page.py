@@ -218,7 +218,7 @@ def _rates(study: Study) -> str:
     lines = [
         "## Learning rates\n",
         "Chosen by the loss on 8 training scans that were held out, N = 50, eight-class map, half the steps "
-        "(`rates.tsv`); the variants of VCM have that of the form that starts as they do.\n",
+        "(`rates.tsv`); a variant has that of the method that it is a variant of.\n",
         "| method | learning rate | loss |", "|---|---|---|",
     ]  # fmt: skip
     for row in study.rates:
