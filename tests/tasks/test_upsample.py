@@ -107,11 +107,23 @@ def test_the_same_command_gives_the_same_files(upsample, tmp_path):
     assert files[0] == files[1]
 
 
-def test_several_scans_of_one_head_are_explained_together(upsample, tmp_path):
+def regridded(whole: Volume, turn) -> Volume:
+    """The same head, where it is, on a grid that is turned about its centre."""
+    rotation = Rotation.from_euler("xyz", turn, degrees=True).as_matrix()
+    affine = whole.affine.copy()
+    affine[:3, :3] = rotation @ affine[:3, :3]
+    middle = (np.array(whole.data.shape) - 1) / 2
+    affine[:3, 3] = whole.grid.centre - affine[:3, :3] @ middle
+    grid = Grid(whole.grid.shape, affine)
+    return Volume(resample(whole, grid, order=1).astype(np.float32), affine, source="turned")
+
+
+@pytest.mark.parametrize("turn", [(0, 0, 0), (4, -6, 5)])
+def test_several_scans_of_one_head_are_explained_together(upsample, tmp_path, turn):
     whole = head()
     paths = []
-    for name in ("axial", "sagittal"):
-        thick, _ = cut(whole, name, 6.0)
+    for name, scanned in (("axial", whole), ("sagittal", regridded(whole, turn))):
+        thick, _ = cut(scanned, name, 6.0)
         paths.append(write_volume(thick, tmp_path / f"sub-1_acq-{name}_T1w.nii.gz"))
     errors = []
     for scans in (paths[:1], paths):

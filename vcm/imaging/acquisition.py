@@ -187,12 +187,8 @@ def parallel_axes(fine: Grid, scan: Grid) -> tuple[int, int, int]:
 
     Raises VCMError where the scan is turned against the fine grid.
     """
-    voxel = np.linalg.inv(fine.affine[:3, :3]) @ scan.affine[:3, :3]  # scan steps -> fine steps
-    steps = np.abs(voxel) * np.asarray(fine.spacing)[:, None]  # [mm] along fine axes
-    i, j, k = (int(axis) for axis in steps.argmax(axis=0))
-    drift = np.abs(voxel) * scan.shape
-    drift[[i, j, k], [0, 1, 2]] = 0
-    if drift.max() > PARALLEL_DRIFT:
+    (i, j, k), steps, drift = _runs(fine, scan)
+    if drift > PARALLEL_DRIFT:
         cosine = (steps / scan.spacing)[[i, j, k], [0, 1, 2]].min()
         raise VCMError(
             f"the scan's voxel axes are turned by {np.degrees(np.arccos(min(cosine, 1.0))):.2f} "
@@ -201,6 +197,22 @@ def parallel_axes(fine: Grid, scan: Grid) -> tuple[int, int, int]:
             "parallel axes."
         )
     return i, j, k
+
+
+def runs_along(fine: Grid, scan: Grid) -> bool:
+    """Whether every scan axis runs along a fine axis."""
+    return _runs(fine, scan)[2] <= PARALLEL_DRIFT
+
+
+def _runs(fine: Grid, scan: Grid) -> tuple[tuple[int, int, int], NDArray[np.float64], float]:
+    """The fine axis nearest to each scan axis, |steps| [mm] of the latter along fine axes, and how far
+    the scan runs aside [fine voxel]."""
+    voxel = np.linalg.inv(fine.affine[:3, :3]) @ scan.affine[:3, :3]  # scan steps -> fine steps
+    steps = np.abs(voxel) * np.asarray(fine.spacing)[:, None]
+    i, j, k = (int(axis) for axis in steps.argmax(axis=0))
+    drift = np.abs(voxel) * scan.shape
+    drift[[i, j, k], [0, 1, 2]] = 0
+    return (i, j, k), steps, float(drift.max())
 
 
 def _thickest_axis(grid: Grid, source: str) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,15 +199,26 @@ def simulate_thick(
     return replace(volume, data=data, affine=thick.affine, source=source), acquisition
 
 
+class LinearScan(Protocol):
+    """What `project_all` needs of a scan: y = A x and A^T y on a fine grid; float64 stays float64."""
+
+    @property
+    def fine(self) -> Grid: ...
+
+    def degrade(self, x: NDArray) -> NDArray: ...
+
+    def adjoint(self, y: NDArray) -> NDArray: ...
+
+
 def project_all(
-    x: NDArray, scans: Sequence[tuple[Degradation, NDArray, float]], sweeps: int = 20
+    x: NDArray, scans: Sequence[tuple[LinearScan, NDArray, float]], sweeps: int = 20
 ) -> NDArray:
     """The image nearest to `x` that explains several scans (degradation, y, noise) of one head:
 
         argmin ||x' - x||^2 + sum_i ||y_i - A_i x'||^2 / noise_i^2
 
     With one scan this is its `project`. All degradations share one fine grid; each scan may cut
-    it along any of its axes. Solved by conjugate gradients, at most `sweeps` steps of one
+    it along any of its axes, or be turned against it (vcm.imaging.turned). Solved by conjugate gradients, at most `sweeps` steps of one
     `degrade` and one `adjoint` per scan, ended early at a relative residual of 1e-6. Three
     orthogonal scans of 4 mm slices are there after 10 to 20 steps for any noise down to 1e-3,
     where alternating exact projections is far from it after 20 sweeps.
@@ -223,10 +235,11 @@ def project_all(
 
     def normal(flat: NDArray) -> NDArray:
         image = flat.reshape(fine.shape)
-        parts = (a._adjoint(a._degrade(image)) / noise**2 for a, _, noise in scans)
+        parts = (a.adjoint(a.degrade(image)) / noise**2 for a, _, noise in scans)
         return (image + sum(parts)).ravel()
 
-    pull = sum(a._adjoint(a._rest(x, y)) / noise**2 for a, y, noise in scans)
+    start = np.asarray(x, dtype=np.float64)
+    pull = sum(a.adjoint(y - a.degrade(start)) / noise**2 for a, y, noise in scans)
     operator = LinearOperator((x.size, x.size), matvec=normal, dtype=np.float64)
     change, _ = cg(operator, np.ravel(pull), rtol=1e-6, maxiter=sweeps)
     return (x + change.reshape(fine.shape)).astype(_real(x))

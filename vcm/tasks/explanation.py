@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from vcm.imaging.degradation import Degradation, project_all
+from vcm.imaging.degradation import LinearScan, project_all
 from vcm.imaging.geometry import from_model_grid, resample
 from vcm.imaging.image_conditions import as_thick
+from vcm.imaging.turned import degradation_between
 from vcm.tasks.thick_scan import ThickScan
 
 Image = NDArray[np.float32]
@@ -86,11 +87,13 @@ class Explanation:
         return self.scan.degradation.axes[self.scan.acquisition.axis]
 
     @cached_property
-    def _terms(self) -> list[tuple[Degradation, Image, float]]:
+    def _terms(self) -> list[tuple[LinearScan, Image, float]]:
         scan = self.scan
-        terms = [(scan.degradation, scan.volume.data, self.noise)]
+        terms: list[tuple[LinearScan, Image, float]] = [
+            (scan.degradation, scan.volume.data, self.noise)
+        ]
         for other in self.others:
-            onto = Degradation.between(scan.fine, other.volume.grid, other.acquisition)
+            onto = degradation_between(scan.fine, other.volume.grid, other.acquisition)
             terms.append((onto, _in_scale_of(scan, other), self.noise))
         return terms
 
@@ -105,8 +108,10 @@ def _match(placed: NDArray, scan: ThickScan) -> tuple[float, float]:
     measured = scan.volume.data[scan.brain]
     if degraded.std() < 1e-4:  # a brain without contrast has no scale
         return 1.0, float(measured.mean() - degraded.mean())
-    slope, offset = np.polyfit(degraded, measured, 1)
-    return float(np.clip(slope, 0.5, 2.0)), float(offset)
+    slope = float(((degraded - degraded.mean()) * (measured - measured.mean())).mean())
+    slope /= float(degraded.var())
+    offset = float(measured.mean()) - slope * float(degraded.mean())
+    return float(np.clip(slope, 0.5, 2.0)), offset
 
 
 def _in_scale_of(scan: ThickScan, other: ThickScan) -> Image:
