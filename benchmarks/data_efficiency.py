@@ -50,6 +50,7 @@ def plan() -> Iterator[tuple[str, str, int, int]]:
     yield from (("vcm-lambda-0.15", "classes", 10, 0), ("vcm-published", "classes", 10, 0))
     yield from ((method, "ventricles", 50, 0) for method in FIVE)
     yield from ((method, "ventricles", 10, 1) for method in FIVE)
+    yield from (("start", c, n, 0) for c in ("classes", "ventricles") for n in (10, 50, ALL))
     yield from (("vcm-no-prior", "classes", ALL, 0), ("controlnet-no-prior", "classes", ALL, 0))
 
 

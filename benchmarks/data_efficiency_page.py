@@ -24,7 +24,7 @@ VARIANTS = (
     "vcm-instance", "vcm-lambda-1", "vcm-lambda-0.15", "vcm-no-prior", "vcm-published",
     "controlnet-no-prior",
 )  # fmt: skip
-COLOURS = ("#d62828", "#f77f00", "#3a86ff", "#4caf50", "#8338ec")
+COLOURS = ("#d62828", "#f77f00", "#3a86ff", "#4caf50", "#8338ec", "#999999")
 TITLES = {"classes": "eight-class map", "ventricles": "ventricle mask"}
 Row = dict[str, str]
 
@@ -135,7 +135,7 @@ def _condition(study: Study, condition: str) -> str:
     for samples in ("10", "50", "0"):
         for seed in ("0", "1"):
             best = study.run("vcm", condition, samples, seed)
-            for method in FIVE:
+            for method in ("start", *FIVE):
                 row = study.run(method, condition, samples, seed)
                 if row is not None:
                     lines.append(_line(study, row, best, ceiling))
@@ -239,7 +239,7 @@ def _plot(study: Study, condition: str, path: Path) -> None:
     ceiling = study.ceiling(condition).mean()
     for axis, column in zip(panels, ("dice", "psnr"), strict=True):
         scale = 100 / ceiling if column == "dice" else 1.0
-        for method, colour in zip(FIVE, COLOURS, strict=True):
+        for method, colour in zip((*FIVE, "start"), COLOURS, strict=True):
             points = _points(study, method, condition, column)
             if points:
                 axis.plot(*_means(points, scale), color=colour, label=method, lw=1.5)

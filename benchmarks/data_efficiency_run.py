@@ -35,7 +35,9 @@ from vcm.weights import load_pipeline, load_segmenter
 #: What each method of the study changes in the configuration of `vcm train`. All five start from the same
 #: linear reading of the condition; `-no-prior` from the frozen model instead, as published. `vcm` is what
 #: brain2mm's configurations ship; its variants change one thing of it each, `vcm-published` all of them.
+#: `start` is that linear reading alone, which nothing was trained on.
 METHODS: dict[str, dict[str, Any]] = {
+    "start": {"control": "vcm", "steps": 1, "learning_rate": 0.0, "final_learning_rate": 0.0},
     "vcm": {"control": "vcm"},
     "mcm": {"control": "mcm"},
     "controlnet": {"control": "controlnet"},
@@ -81,28 +83,28 @@ class Run:
 
     def configuration(self) -> ModuleTraining:
         """Of `vcm train`."""
-        return ModuleTraining(
-            data=self.data,
-            model=self.model,
-            out=f"{self.work}/{self.name}",
-            cache=f"{self.work}/latents",
-            conditions=[self.condition],
-            max_samples=self.samples or None,
-            subset_seed=self.seed,
-            seed=self.seed,
-            steps=self.steps,
-            draws=self.draws,
+        options: dict[str, Any] = {
+            "data": self.data,
+            "model": self.model,
+            "out": f"{self.work}/{self.name}",
+            "cache": f"{self.work}/latents",
+            "conditions": [self.condition],
+            "max_samples": self.samples or None,
+            "subset_seed": self.seed,
+            "seed": self.seed,
+            "steps": self.steps,
+            "draws": self.draws,
             # A scan and its mirror, as in the release; moved copies would take longer than training.
-            copies=2,
-            learning_rate=self.learning_rate,
-            mixed_precision="bf16",
-            temperature=0.6,
-            warmup_steps=min(30, self.steps // 4),
-            checkpoint_every=self.steps,
-            validate_every=self.steps if self.validate else 0,
-            validation_subjects=8,
-            **METHODS[self.method],
-        )
+            "copies": 2,
+            "learning_rate": self.learning_rate,
+            "mixed_precision": "bf16",
+            "temperature": 0.6,
+            "warmup_steps": min(30, self.steps // 4),
+            "checkpoint_every": self.steps,
+            "validate_every": self.steps if self.validate else 0,
+            "validation_subjects": 8,
+        }
+        return ModuleTraining(**(options | METHODS[self.method]))
 
 
 def measure(run: Run) -> dict[str, Any]:

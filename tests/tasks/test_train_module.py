@@ -41,6 +41,25 @@ def test_a_module_learns_from_images_and_samples(given, tmp_path, names):
     assert torch.isfinite(sampled).all()
 
 
+@pytest.mark.parametrize("control", ["mcm", "controlnet", "controlnet-lite", "t2i-adapter"])
+def test_every_method_starts_from_a_linear_reading_and_samples(given, tmp_path, control):
+    extra = [f"control={control}", "embedding_channels=[4,4,8,8]", "learning_rate=0"]
+    config = load_config(ModuleTraining, None, [*given, *extra, "final_learning_rate=0"])
+    started = train(config)["steered"]
+    # The frozen model is one of random weights; what a line tells of the latents is far better.
+    config = load_config(
+        ModuleTraining, None, [*given, *extra, "linear_prior=false", f"out={tmp_path / 'plain'}"]
+    )
+    assert started < 0.8 * train(config)["steered"]
+    pipeline = load_pipeline(tmp_path / "run" / "model")
+    assert type(pipeline.module).__name__ == "WithLinearPrior"
+    sampled = pipeline(
+        torch.rand(1, 8, 80, 112, 80), torch.full((1, 4), 0.5), num_inference_steps=2,
+        generator=torch.Generator().manual_seed(0), output_type="latent",
+    ).volumes  # fmt: skip
+    assert torch.isfinite(sampled).all()
+
+
 def test_validation_is_fixed_leaves_the_training_alone_and_draws(given, tmp_path):
     extra = ["conditions=[classes]", "validation_subjects=1", "validate_every=1"]
     config = load_config(ModuleTraining, None, [*given, *extra, "segmenter=segmenter2mm"])
