@@ -3,14 +3,12 @@
     loss = mean (x' - x)^2 / mean (x_0 - x)^2 + nll_weight * mean (log s + (x' - x)^2 / (2 s^2))
 
 x the scan, x_0 its interpolation, x' the network's image and s the error that it states, inside the brain;
-the second term moves s alone. Thick slices of the training scans are drawn and what the frozen model and its
+the second term does not pull at x'. Thick slices of the training scans are drawn and what the frozen model and its
 module expect under them is computed once, before training, and kept in the folder `pool`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,31 +16,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate.utils import set_seed
-from numpy.typing import NDArray
-from rich.progress import track
-from safetensors import safe_open
-from safetensors.torch import save_file
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from vcm.errors import VCMError
 from vcm.imaging.dataset import Subject, load_prepared, write_table
-from vcm.imaging.geometry import IDENTITY
-from vcm.imaging.image_conditions import draw_thick
 from vcm.metrics import psnr
 from vcm.nets.detail import READS, DetailNet
-from vcm.pipeline import VCMPipeline
-from vcm.tasks.explanation import Explanation
-from vcm.tasks.model_inputs import as_tensor, settle
-from vcm.tasks.placing import nowhere
-from vcm.tasks.thick_scan import ThickScan
-from vcm.tasks.training import Draw, TrainingRun, TrainingSchedule
-from vcm.tasks.upsample import Upsampling, expected_brain, load_upsampler
-from vcm.weights import fingerprint, model_folder
-
-#: Voxels kept around the brain.
-MARGIN = 6
-POOLED = "drawn"
+from vcm.tasks.detail_pool import DetailPool, pooled
+from vcm.tasks.training import TrainingRun, TrainingSchedule
+from vcm.tasks.upsample import Upsampling, load_upsampler
 
 
 @dataclass
@@ -110,8 +93,9 @@ def pretrain_detail(config: DetailTraining) -> dict[str, float]:
     net = DetailNet(tuple(config.channels), config.fold, config.expects)
     net.net.to(memory_format=torch.channels_last_3d)
     run = TrainingRun(config, net, DetailObjective(net, config.nll_weight))
-    pool = _Pool(config, pipeline)
-    run.fit(lambda: pool.draw_from(load_prepared(*config.data, split="train")))
+    pool = DetailPool(config.pool, config.model, pipeline, config.noise, config.seed)
+    scans = load_prepared(*config.data, split="train")
+    run.fit(lambda: pool.draw_from(scans, config.draws, config.crop, config.batch_size))
     if not run.is_main:
         return {}
     pipeline.register_modules(detail=net)
@@ -119,104 +103,14 @@ def pretrain_detail(config: DetailTraining) -> dict[str, float]:
     return _measure(net, pool, load_prepared(*config.data, split="test"), run.folder)
 
 
-class _Pool:
-    """Files of what the network reads, the scan as last channel (4, X, Y, Z), slices last, float16."""
-
-    def __init__(self, config: DetailTraining, pipeline: VCMPipeline) -> None:
-        self.config, self.pipeline = config, pipeline
-        # As `vcm upsample` has them of a scan of which nothing is known.
-        wishes = Upsampling(model=config.model)
-        self.inputs = as_tensor(settle(wishes, pipeline, nowhere(pipeline.volume_grid)), pipeline)
-        made_by = [fingerprint(model_folder(config.model)), config.noise, config.seed]
-        self.digest = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:12]
-
-    def files(self, subjects: Sequence[Subject], draws: int) -> list[Path]:
-        """One per scan and draw; those that are missing are made."""
-        wanted = [(subject, draw) for draw in range(draws) for subject in subjects]
-        paths = []
-        for subject, draw in track(wanted, "Drawing thick slices"):
-            path = Path(self.config.pool, f"{self.digest}_{subject.subject}_{draw}.safetensors")
-            if not path.is_file():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                part = path.with_name(f".part-{path.name}")
-                save_file({POOLED: self._drawn(subject, draw)}, part)
-                part.replace(path)
-            paths.append(path)
-        return paths
-
-    @torch.inference_mode()
-    def _drawn(self, subject: Subject, draw: int) -> Tensor:
-        name = int.from_bytes(hashlib.sha256(subject.subject.encode()).digest()[:4], "big")
-        random = np.random.default_rng((self.config.seed, name, draw))
-        image, grid = subject.image(), self.pipeline.volume_grid
-        thick, acquisition = draw_thick(image, grid, random)
-        scan = ThickScan(
-            thick, thick.data > 0.02, acquisition, grid, grid, IDENTITY, (0.0, 1.0), 1.0
-        )
-        own = Explanation(scan, noise=self.config.noise)
-        features = self.pipeline.encode([torch.from_numpy(scan.condition())[None]])
-        brain = expected_brain(self.pipeline, features, self.inputs, "bfloat16")
-        read = own.read(own.explain(own.placed(brain)))
-        truth = np.moveaxis(image, own.across, -1)[None]
-        kept = (slice(None), *_about(truth[0] > 0, MARGIN))
-        return torch.from_numpy(np.concatenate([read, truth])[kept].astype(np.float16))
-
-    def draw_from(self, subjects: Sequence[Subject]) -> Draw:
-        """A draw of the training: crops that hold brain, mirrored, turned in plane, scaled at random."""
-        files = self.files(subjects, self.config.draws)
-        size, count = self.config.crop, self.config.batch_size
-
-        def draw(random: np.random.Generator) -> tuple[Tensor, ...]:
-            crops: list[Tensor] = []
-            while len(crops) < count:
-                crop = _crop(files[random.integers(len(files))], size, random)
-                if (crop[-1] > 0).float().mean() > 0.2:
-                    crops.append(crop)
-            batch = torch.stack(crops)
-            gain = torch.from_numpy(random.uniform(0.85, 1.15, (count, 1, 1, 1, 1))).float()
-            nearness = READS.index("nearness")
-            scaled = gain * batch
-            scaled[:, nearness] = batch[:, nearness]
-            truth = scaled[:, -1:].contiguous()
-            return scaled[:, : len(READS)].contiguous(), truth, (truth > 0).float()
-
-        return draw
-
-
-def _crop(path: Path, size: int, random: np.random.Generator) -> Tensor:
-    """(4, size, size, size) at a random place; only that part of the file is read."""
-    with safe_open(path, "pt") as opened:
-        part = opened.get_slice(POOLED)
-        extent = part.get_shape()[1:]
-        if min(extent) < size:
-            raise VCMError(
-                f"crop is {size}, and a brain in {path} has {min(extent)} voxels: choose less."
-            )
-        x, y, z = (slice(c, c + size) for c in (int(random.integers(n - size + 1)) for n in extent))
-        crop: Tensor = part[:, x, y, z].float()
-    mirrored = [axis for axis in (1, 2, 3) if random.random() < 0.5]
-    crop = crop.flip(mirrored) if mirrored else crop
-    return crop.transpose(1, 2) if random.random() < 0.5 else crop
-
-
-def _about(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice, slice]:
-    """The box around a mask."""
-    where = np.argwhere(mask)
-    low = np.maximum(where.min(0) - margin, 0)
-    high = np.minimum(where.max(0) + 1 + margin, mask.shape)
-    x, y, z = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    return x, y, z
-
-
 @torch.inference_mode()
 def _measure(
-    net: DetailNet, pool: _Pool, subjects: Sequence[Subject], out: Path
+    net: DetailNet, pool: DetailPool, subjects: Sequence[Subject], out: Path
 ) -> dict[str, float]:
     """PSNR [dB] inside the brain before and after, rank correlation of stated and real error."""
     rows: list[dict[str, object]] = []
     for path in pool.files(subjects, 1):
-        with safe_open(path, "pt") as opened:
-            drawn = opened.get_tensor(POOLED).float()[None]
+        drawn = pooled(path)[None]
         truth = drawn[:, -1:]
         brain = truth > 0
         with torch.autocast("cpu", torch.bfloat16):
