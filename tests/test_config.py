@@ -36,13 +36,14 @@ def test_a_configuration_is_a_file_a_name_or_an_option(tmp_path):
 
 def test_every_configuration_that_travels_along_can_be_read():
     """The schema refuses unknown keys; the header says purpose, command and hardware."""
+    from vcm.tasks.pretrain_detail import DetailTraining
     from vcm.tasks.pretrain_diffusion import DiffusionTraining
     from vcm.tasks.pretrain_segmenter import SegmenterTraining
     from vcm.tasks.train import ModuleTraining
 
     schemas = {
         "autoencoder": AutoencoderTraining, "diffusion": DiffusionTraining,
-        "segmenter": SegmenterTraining,
+        "segmenter": SegmenterTraining, "detail": DetailTraining,
     }  # fmt: skip
     folder = Path(__file__).parents[1] / "configs"
     found = sorted(folder.glob("*/*.yaml"))
