@@ -39,19 +39,15 @@ _encoded: set[str] = set()
 def plan() -> Iterator[tuple[str, str, int, int]]:
     """Method, condition, number of scans (0: all), seed; the most telling ones first."""
     yield from (("real", "classes", ALL, 0), ("frozen", "classes", ALL, 0))
-    yield from ((method, "classes", 10, 0) for method in FIVE)
-    yield from ((method, "classes", ALL, 0) for method in FIVE)
-    yield from ((method, "classes", 10, 1) for method in FIVE)
-    for method in ("vcm-no-prior", "controlnet-no-prior", "vcm-instance", "vcm-lambda-1"):
-        yield method, "classes", 10, 0
-    yield from ((method, "ventricles", 10, 0) for method in FIVE)
+    for condition in ("classes", "ventricles"):
+        yield from ((method, condition, 10, 0) for method in ("start", *FIVE))
     yield from ((method, "classes", 50, 0) for method in FIVE)
-    yield from ((method, "ventricles", ALL, 0) for method in FIVE)
-    yield from (("vcm-lambda-0.15", "classes", 10, 0), ("vcm-published", "classes", 10, 0))
+    yield from ((method, "classes", ALL, 0) for method in ("start", *FIVE))
+    yield from ((method, "classes", 10, 1) for method in FIVE)
+    yield from ((variant, "classes", 10, 0) for variant in SAME_RATE)
+    yield from ((method, "ventricles", ALL, 0) for method in ("start", *FIVE))
     yield from ((method, "ventricles", 50, 0) for method in FIVE)
     yield from ((method, "ventricles", 10, 1) for method in FIVE)
-    yield from (("start", c, n, 0) for c in ("classes", "ventricles") for n in (10, 50, ALL))
-    yield from (("vcm-no-prior", "classes", ALL, 0), ("controlnet-no-prior", "classes", ALL, 0))
 
 
 def main() -> None:
@@ -80,7 +76,8 @@ def main() -> None:
         trained = method in chosen or method in SAME_RATE
         rate = chosen[SAME_RATE.get(method, method)] if trained else 0.0
         found = _run(common | key | {"learning_rate": rate, "steps": given.steps})
-        rows.append(key | {"steps": given.steps, "learning_rate": rate} | found["run"])
+        steps = given.steps if trained else 0
+        rows.append(key | {"steps": steps, "learning_rate": rate} | found["run"])
         subjects += [key | row for row in found["subjects"]]
         _write(given.out / "subjects.tsv", subjects)
         _write(given.out / "runs.tsv", rows)
