@@ -108,10 +108,9 @@ def _match(placed: NDArray, scan: ThickScan) -> tuple[float, float]:
     measured = scan.volume.data[scan.brain]
     if degraded.std() < 1e-4:  # a brain without contrast has no scale
         return 1.0, float(measured.mean() - degraded.mean())
-    slope = float(((degraded - degraded.mean()) * (measured - measured.mean())).mean())
-    slope /= float(degraded.var())
-    offset = float(measured.mean()) - slope * float(degraded.mean())
-    return float(np.clip(slope, 0.5, 2.0)), offset
+    slope = ((degraded - degraded.mean()) * (measured - measured.mean())).mean() / degraded.var()
+    gain = float(np.clip(slope, 0.5, 2.0))
+    return gain, float(measured.mean()) - gain * float(degraded.mean())
 
 
 def _in_scale_of(scan: ThickScan, other: ThickScan) -> Image:
