@@ -10,7 +10,7 @@ expects=false` wrote: the same network, trained on the same scans, that sees no 
     volumes.tsv       subject, spacing, method, tissue: volume [mL] that the segmenter finds
     calibration.tsv   subject, spacing, tenth of the voxels by stated error: stated and real error
 
-`upsampling_page.py` makes the summary and the plots of them.
+and example_SPACINGmm.png, the first subject by every method; `upsampling_page.py` makes a page of them.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from vcm.imaging.dataset import find_scans, model_grid, write_table
 from vcm.imaging.degradation import simulate_thick
 from vcm.imaging.geometry import resample, to_model_grid
 from vcm.imaging.intensity import to_unit_range
+from vcm.imaging.picture import compared
 from vcm.imaging.volume import Volume, read_volume, write_volume
 from vcm.metrics import psnr, ssim
 from vcm.nets.segmenter import TissueSegmenter
@@ -143,6 +144,9 @@ def measure(
     brain = truth.data > 0
     low, high = np.percentile(truth.data[brain], [0.5, 99.5])
     images = methods(thick, result, config.noise, cnn)
+    if all(row["spacing"] != key["spacing"] for row in tables.upsampling):
+        picture = tables.out / f"example_{key['spacing']:g}mm.png"
+        draw_example(images, truth, thick, result.std, picture)
     for name, image in images.items():
         row = measured(thick.in_units(image), truth, (low, high), high - low)
         tables.upsampling.append(key | {"method": name} | row | {"seconds": round(seconds, 1)})
@@ -170,6 +174,19 @@ def measure(
         tables.calibration.append(key | row | {n: round(float(v), 4) for n, v in ranks.items()})
 
 
+def draw_example(
+    images: dict[str, NDArray], truth: Volume, thick: ThickScan, error: NDArray, path: Path
+) -> None:
+    """One subject: the slices, each method that is shown, the truth, stated and real error (x 5)."""
+    shown = {"thick slices": thick.interpolated(0)}
+    shown |= {n: images[n] for n in ("cubic", "cnn", "vcm sample", "vcm") if n in images}
+    low, high = thick.units
+    shown["truth"] = (truth.data - low) / (high - low)
+    shown["|vcm - truth| x 5"] = 5 * np.abs(images["vcm"] - shown["truth"])
+    shown["stated error x 5"] = 5 * error
+    compared(list(shown.values()), list(shown), thick.fine, path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("bids", type=Path)
@@ -179,6 +196,7 @@ def main() -> None:
     )
     parser.add_argument("--segmenter", default="segmenter2mm")
     parser.add_argument("--out", type=Path, default=Path("runs/upsampling"))
+    parser.add_argument("--thick", type=Path, default=Path("runs/thick"), help="the cut scans")
     parser.add_argument("--split", default="test", help="choose settings on train")
     parser.add_argument("--spacings", type=float, nargs="+", default=[4.0, 8.0])
     parser.add_argument("--limit", type=int)
@@ -199,7 +217,7 @@ def main() -> None:
     for spacing in given.spacings:
         for scan in scans:
             truth = truth_at(scan.image, 1.0, spacing)
-            path = given.out / "thick" / f"{scan.subject}_acq-{spacing:g}mm_T1w.nii.gz"
+            path = given.thick / f"{scan.subject}_acq-{spacing:g}mm_T1w.nii.gz"
             write_volume(thickened(truth, spacing), path)
             config.scans = [path]
             key = {"subject": scan.subject, "spacing": spacing}

@@ -1,6 +1,8 @@
-"""Summary and plots of benchmarks/upsampling.py, from its tables alone.
+"""The page and plot of benchmarks/upsampling.py, from its tables and its reading alone.
 
-python benchmarks/upsampling_page.py runs/upsampling
+    python benchmarks/upsampling_page.py docs/study/upsampling
+
+FOLDER.md is written beside the folder; what a person read in the tables stands in reading.md there.
 """
 
 from __future__ import annotations
@@ -16,11 +18,26 @@ from vcm.metrics import bootstrap_interval
 
 Row = dict[str, str]
 OURS = "vcm"
+INTRODUCTION = """# Upsampling of simulated thick axial slices
+
+Made by one command, from the tables beside this page (a row per subject, spacing and method):
+
+    python benchmarks/upsampling.py ds002748 --model brain1mm --cnn CNN --spacings 8 6 5 4 3 --out docs/study/upsampling
+
+Brain-extracted scans are brought to 1 mm (the truth) and cut into axial slices as thick as their spacing, with a Gaussian profile.
+`vcm` is what `vcm upsample` writes by default; `CNN` is the same network for detail, trained on the same draws of the same
+scans for as many minutes by `vcm pretrain detail detail_brain1mm expects=false`, which sees the slices and no model.
+Inside the brain, values in the range of its percentiles 0.5 to 99.5. Mean ± standard deviation over subjects; paired
+differences with 95 % bootstrap intervals.
+"""
 
 
 def write_page(folder: Path) -> Path:
-    """summary.md and calibration.png in the folder."""
-    lines = ["# Upsampling of simulated thick axial slices\n"]
+    """FOLDER.md and FOLDER/calibration.png."""
+    lines = [INTRODUCTION]
+    reading = folder / "reading.md"
+    if reading.is_file():
+        lines.append(reading.read_text(encoding="utf-8"))
     quality, volumes, calibration = (
         read_table(folder / f"{name}.tsv") for name in ("upsampling", "volumes", "calibration")
     )
@@ -29,8 +46,10 @@ def write_page(folder: Path) -> Path:
         lines += _tissues([r for r in volumes if r["spacing"] == spacing])
         lines += _doubt([r for r in calibration if r["spacing"] == spacing])
     _plot(calibration, folder / "calibration.png")
-    lines.append("\n![Stated and real error](calibration.png)")
-    path = folder / "summary.md"
+    lines.append(f"\n![Stated and real error]({folder.name}/calibration.png)")
+    for picture in sorted(folder.glob("example_*.png")):
+        lines.append(f"\n![The first subject by every method]({folder.name}/{picture.name})")
+    path = folder.with_suffix(".md")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
@@ -45,7 +64,6 @@ def _quality(rows: list[Row], spacing: str) -> list[str]:
     ours, ours_alike = (_column(rows, c, method=OURS) for c in ("psnr", "ssim"))
     lines = [
         f"\n## {float(spacing):g} mm, {len(ours)} subjects\n",
-        "Mean ± standard deviation over subjects; paired differences with 95 % bootstrap intervals.\n",
         "| method | PSNR [dB] | vcm minus it | SSIM | vcm minus it |", "|---|---|---|---|---|",
     ]  # fmt: skip
     for name in dict.fromkeys(row["method"] for row in rows):

@@ -139,7 +139,9 @@ def parse_seeds(text: str) -> list[int]:
 def upsample(
     scans: Annotated[
         list[Path],
-        typer.Argument(help="Scan of thick slices (NIfTI); several of one head go together."),
+        typer.Argument(
+            help="Scan of thick slices (NIfTI), or 'example'; several of one head go together."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for volumes, sidecar and picture.")] = Path(
         "upsampled"
@@ -182,9 +184,12 @@ def upsample(
     """Turn thick slices into an isotropic volume with its uncertainty, in the scan's own space."""
     from rich.console import Console
 
+    from vcm.tasks.example_scan import example_scan
     from vcm.tasks.upsample import Upsampling
     from vcm.tasks.upsample import upsample as run
 
+    if scans == [Path("example")] and not scans[0].exists():
+        scans = [example_scan(out)]
     config = Upsampling(
         scans=scans, out=out, model=model, spacing=spacing, slice_axis=slice_axis,
         slice_thickness=slice_thickness, profile=profile, masks=brain_mask or [], samples=samples,

@@ -12,6 +12,7 @@ from vcm.imaging.degradation import simulate_thick
 from vcm.imaging.geometry import resample
 from vcm.imaging.registration import common_template
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
+from vcm.tasks.example_scan import example_truth
 
 
 def head(turn=(0, 0, 0), shift=(0, 0, 0), spacing=2.0, flips=(1, 1, 1), order=(0, 1, 2)) -> Volume:
@@ -178,3 +179,15 @@ def test_units_codes_and_header_come_from_the_scan(upsample, tmp_path):
     assert int(found.header["sform_code"]) == 2 and int(found.header["qform_code"]) == 1
     values, given = found.get_fdata(), thick.data
     assert np.median(values[values > 50]) == pytest.approx(np.median(given[given > 50]), rel=0.1)
+
+
+def test_the_example_is_upsampled_where_the_template_lies(upsample, tmp_path):
+    assert upsample("example", "--out", tmp_path) == 0
+    thick = nib.load(tmp_path / "tpl-MNI152_acq-6mm_T1w.nii.gz")
+    assert np.allclose(thick.header.get_zooms(), (1, 1, 6))
+    found = read_volume(tmp_path / "tpl-MNI152_acq-6mm_desc-upsampled_T1w.nii.gz")
+    truth = resample(example_truth(), found.grid, order=1)
+    brain = truth > 100
+    assert np.corrcoef(found.data[brain], truth[brain])[0, 1] > 0.8
+    sidecar = tmp_path / "tpl-MNI152_acq-6mm_desc-upsampled_T1w.json"
+    assert "example" in json.loads(sidecar.read_text())["Command"]

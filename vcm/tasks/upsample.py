@@ -163,9 +163,9 @@ def upsample_scans(
 ) -> Upsampled:
     """The whole computation, on scans that are read. No files.
 
-    The doubt is what the detail network expects of its own error, where the model has such a network,
-    one scan is given, and the result has the model's spacing, as in its training; else the spread of the samples, which tells how they
-    differ and not how far off they all are.
+    The doubt is what the detail network expects of its own error, where the model has such a
+    network, one scan is given, and the result has the model's spacing, as in its training; else the
+    spread of the samples, which tells how they differ and not how far off they all are.
     """
     scan, *others = scans
     inputs = as_tensor(settle(config, pipeline, nowhere(pipeline.volume_grid)), pipeline)
