@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,3 +83,11 @@ def test_a_crop_larger_than_the_brain_is_refused(trained):
     with pytest.raises(VCMError, match="crop is 320"):
         pretrain_detail(config)
     config.crop = 32
+
+
+def test_crops_whose_gradients_are_garbage_in_bfloat16_are_refused(trained):
+    """Two voxels at the deepest level: what oneDNN computes there changes with what memory held."""
+    _, config, _ = trained
+    refused = replace(config, mixed_precision="bf16", crop=64)
+    with pytest.raises(VCMError, match=r"crop is 64.* at least 96"):
+        pretrain_detail(refused)

@@ -27,6 +27,9 @@ from vcm.tasks.detail_pool import DetailPool, pooled
 from vcm.tasks.training import TrainingRun, TrainingSchedule
 from vcm.tasks.upsample import Upsampling, load_upsampler
 
+#: Folded voxels of the input per voxel of BasicUNet's deepest level, along an axis.
+DEEPEST = 16
+
 
 @dataclass
 class DetailTraining(TrainingSchedule):
@@ -36,7 +39,7 @@ class DetailTraining(TrainingSchedule):
     pool        folder where drawn slices and expected brains are kept for the next run
     draws       of thick slices per training scan
     noise       as in `vcm upsample`
-    crop        edge of the crops
+    crop        edge of the crops, see `check_crop`
     expects     False: a network without the model, to compare with
     """
 
@@ -46,13 +49,13 @@ class DetailTraining(TrainingSchedule):
     pool: str = "runs/detail_pool"
     draws: int = 3
     noise: float = 0.1
-    crop: int = 64
+    crop: int = 96
     channels: list[int] = field(default_factory=lambda: [32, 48, 64, 96, 96, 32])
     fold: int = 2
     expects: bool = True
     nll_weight: float = 0.1
-    batch_size: int = 2
-    learning_rate: float = 1e-3
+    batch_size: int = 1
+    learning_rate: float = 4e-4
     ema_decay: float = 0.995
 
 
@@ -88,6 +91,7 @@ def pretrain_detail(config: DetailTraining) -> dict[str, float]:
             "No data or no model is given: add data=[FOLDER] with a folder written by vcm prepare, "
             "and model=FOLDER with one that vcm train wrote with conditions=[thick]."
         )
+    check_crop(config)
     pipeline = load_upsampler(Upsampling(model=config.model, device="cpu"))
     set_seed(config.seed)
     net = DetailNet(tuple(config.channels), config.fold, config.expects)
@@ -101,6 +105,19 @@ def pretrain_detail(config: DetailTraining) -> dict[str, float]:
     pipeline.register_modules(detail=net)
     pipeline.save_pretrained(run.folder / "model")
     return _measure(net, pool, load_prepared(*config.data, split="test"), run.folder)
+
+
+def check_crop(config: DetailTraining) -> None:
+    """Refuse with VCMError crops that leave the deepest level 2 voxels or fewer in bfloat16.
+
+    There the backward of a convolution reads memory that nobody wrote (oneDNN in torch 2.13, CPU).
+    """
+    least = 3 * DEEPEST * config.fold
+    if config.mixed_precision == "bf16" and config.crop < least:
+        raise VCMError(
+            f"crop is {config.crop}: with fold {config.fold} and bfloat16 choose at least {least}, "
+            "as gradients of smaller crops cannot be trusted, or mixed_precision=no."
+        )
 
 
 @torch.inference_mode()
