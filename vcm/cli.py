@@ -171,6 +171,9 @@ def upsample(
         bool, typer.Option("--no-consistency", help="Leave the samples as the model made them.")
     ] = False,
     noise: Annotated[float, typer.Option(help="Error of a slice over that of a sample.")] = 0.1,
+    detail_noise: Annotated[
+        float, typer.Option(help="The same over that of the result; less: nearer to the slices.")
+    ] = 0.5,
     any_contrast: Annotated[
         bool, typer.Option("--any-contrast", help="Take scans that do not look T1-weighted.")
     ] = False,
@@ -193,7 +196,7 @@ def upsample(
     config = Upsampling(
         scans=scans, out=out, model=model, spacing=spacing, slice_axis=slice_axis,
         slice_thickness=slice_thickness, profile=profile, masks=brain_mask or [], samples=samples,
-        steps=steps, seed=seed, output=output, consistency=not no_consistency, noise=noise,
+        steps=steps, seed=seed, output=output, consistency=not no_consistency, noise=noise, detail_noise=detail_noise,
         any_contrast=any_contrast, age=age, sex=sex, device=device, precision=precision,
     )  # fmt: skip
     for path in run(config, ["vcm", *sys.argv[1:]], Console(stderr=True)):

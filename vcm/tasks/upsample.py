@@ -10,7 +10,7 @@ of one head are explained together.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,8 @@ class Upsampling:
                    is sharper
     consistency    project each sample onto the measured slices
     noise          error of a slice over that of a sample, see Degradation.project
+    detail_noise   the same over that of the detail network's image, which errs little where slices
+                   are: less would carry the noise of each slice into stripes
     """
 
     scans: list[Path] = field(default_factory=list)
@@ -61,6 +63,7 @@ class Upsampling:
     output: str = "mean"
     consistency: bool = True
     noise: float = 0.1
+    detail_noise: float = 0.5
     any_contrast: bool = False
     age: float | None = None
     sex: str | None = None
@@ -124,8 +127,12 @@ def check(config: Upsampling) -> None:
         raise VCMError(f"--output is {config.output}: choose mean or sample.")
     if config.profile not in ("gaussian", "boxcar"):
         raise VCMError(f"--profile is {config.profile}: choose gaussian or boxcar.")
-    if not config.noise > 0:
-        raise VCMError(f"--noise is {config.noise}: choose a number above 0, such as 0.1.")
+    for name in ("noise", "detail_noise"):
+        if not getattr(config, name) > 0:
+            raise VCMError(
+                f"--{name.replace('_', '-')} is {getattr(config, name)}: choose a number above 0, "
+                f"such as {getattr(Upsampling(), name)}."
+            )
     check_precision(config.precision)
 
 
@@ -189,7 +196,7 @@ def upsample_scans(
     std, doubt = after.std(0, ddof=min(1, config.samples - 1)), OF_SAMPLES
     if config.consistency and not others and _has_detail(pipeline, scan):
         image, std = _detailed(own, estimate, pipeline.detail)
-        estimate, doubt = explain(image), OF_DETAIL
+        estimate, doubt = replace(own, noise=config.detail_noise).explain(image), OF_DETAIL
     residual = {
         "cubic": own.residual(own.cubic),
         "before": own.residual(before.mean(0)),
