@@ -43,6 +43,15 @@ def test_what_it_measures_is_what_it_wrote(trained):
     assert means["psnr_detailed"] == pytest.approx(means["psnr_interpolated"], abs=1.0)
 
 
+def test_the_model_keeps_its_own_scheduler(trained, thick_model):
+    folder, _, _ = trained
+    name = "scheduler/scheduler_config.json"
+    kept, own = (
+        json.loads((f / name).read_text()) for f in (folder / "out" / "model", thick_model)
+    )
+    assert kept == own
+
+
 def test_pooled_draws_are_used_again_and_another_model_draws_anew(trained, prepared, thick_model):
     folder, config, means = trained
     before = {p.name: p.stat().st_mtime_ns for p in (folder / "pool").iterdir()}

@@ -26,6 +26,7 @@ from vcm.nets.detail import READS, DetailNet
 from vcm.tasks.detail_pool import DetailPool, pooled
 from vcm.tasks.training import TrainingRun, TrainingSchedule
 from vcm.tasks.upsample import Upsampling, load_upsampler
+from vcm.weights import load_pipeline
 
 #: Folded voxels of the input per voxel of BasicUNet's deepest level, along an axis.
 DEEPEST = 16
@@ -102,7 +103,8 @@ def pretrain_detail(config: DetailTraining) -> dict[str, float]:
     run.fit(lambda: pool.draw_from(scans, config.draws, config.crop, config.batch_size))
     if not run.is_main:
         return {}
-    pipeline.register_modules(detail=net)
+    # The scheduler that the model came with; upsampling has another.
+    pipeline.register_modules(detail=net, scheduler=load_pipeline(config.model).scheduler)
     pipeline.save_pretrained(run.folder / "model")
     return _measure(net, pool, load_prepared(*config.data, split="test"), run.folder)
 

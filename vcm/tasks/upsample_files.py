@@ -61,13 +61,14 @@ def _names(path: Path) -> tuple[str, str]:
 def _picture(result: Upsampled, path: Path) -> Path:
     scan = result.scan
     nearest = scan.interpolated(order=0)
-    spread = result.std / max(float(result.std.max()), 1e-6)
+    doubted = result.std[result.generated > 0.5]
+    white = max(float(np.percentile(doubted, 99)) if doubted.size else 0.0, 1e-6)
     columns = {
         "thick slices": nearest,
         "cubic interpolation": result.cubic,
         "upsampled": result.mean,
         "one sample": result.samples[0],
-        f"uncertainty (white: {result.std.max():.2f} of the range)": spread,
+        f"uncertainty (white: {white:.2f} of the range)": result.std / white,
     }
     return compared(list(columns.values()), list(columns), scan.fine, path)
 
