@@ -8,7 +8,8 @@ expects=false` wrote: the same network, trained on the same scans, that sees no 
 
     upsampling.tsv    subject, spacing, method: PSNR [dB] and SSIM inside the brain, over the brain's range
     volumes.tsv       subject, spacing, method, tissue: volume [mL] that the segmenter finds
-    calibration.tsv   subject, spacing, tenth of the voxels by stated error: stated and real error
+    calibration.tsv   subject, spacing, tenth of the voxels by stated error: stated and real error, and
+                      the share of the brain that has a stated error
 
 and example_SPACINGmm.png, the first subject by every method; `upsampling_page.py` makes a page of them.
 """
@@ -157,9 +158,10 @@ def measure(
             row = {"method": name, "tissue": tissue, "volume": found[tissue]}
             tables.volumes.append(key | row)
     unit = (thick.units[1] - thick.units[0]) / (high - low)
-    error = np.abs(thick.in_units(result.mean) - truth.data)[brain] / (high - low)
-    stated = result.std[brain] * unit
-    spread = result.samples.std(0)[brain] * unit
+    doubted = brain & (result.std > 0)  # some of the rim is brain in the truth, not in thick slices
+    error = np.abs(thick.in_units(result.mean) - truth.data)[doubted] / (high - low)
+    stated = result.std[doubted] * unit
+    spread = result.samples.std(0)[doubted] * unit
     ranks = {
         "rank_correlation": spearmanr(stated[::23], error[::23]).statistic,
         "rank_correlation_samples": spearmanr(spread[::23], error[::23]).statistic,
@@ -171,6 +173,7 @@ def measure(
             "stated": float(np.sqrt(np.square(stated[part]).mean())),
             "root_mean_square_error": float(np.sqrt(np.square(error[part]).mean())),
             "mean_absolute_error": float(error[part].mean()),
+            "share_of_brain": round(float(doubted.sum() / brain.sum()), 4),
         }
         tables.calibration.append(key | row | {n: round(float(v), 4) for n, v in ranks.items()})
 

@@ -30,6 +30,8 @@ from vcm.tasks.thick_scan import ThickScan, read_thick
 from vcm.tasks.upsample_files import write_result
 from vcm.weights import load_pipeline
 
+#: Least share of the model in a voxel that has an uncertainty.
+RIM = 0.01
 #: What the uncertainty of a result is.
 OF_DETAIL = "error that the detail network expects, one standard deviation"
 OF_SAMPLES = "standard deviation of the samples: how they differ, not how far off they are"
@@ -80,7 +82,8 @@ class Upsampled:
     """What comes out, on the fine grid of the first scan, in 0..1 of its brain.
 
     mean               the expected brain, with its detail: the estimate of least squared error
-    std                standard deviation of its error, see `upsample_scans`; doubt: what it is
+    std                standard deviation of its error, see `upsample_scans`, 0 where no model took part;
+                       doubt: what it is
     samples, before    (K, X, Y, Z) with and without the projection; cubic: the interpolation
     expected           mean before its detail is added
     generated          share of each voxel that the model made, 0..1; elsewhere it is interpolated
@@ -233,4 +236,5 @@ def _detailed(own: Explanation, expected: Image, net: DetailNet) -> tuple[Image,
     with torch.autocast(net.device.type, torch.bfloat16):
         found = net(read.to(net.device))
     image, std = (np.moveaxis(v[0, 0].cpu().numpy(), -1, own.across) for v in found)
-    return own.in_brain(image), (own.share_of_brain * std).astype(np.float32)
+    # At the rim, where the result fades into the interpolation, it errs no less.
+    return own.in_brain(image), np.where(own.share_of_brain > RIM, std, 0).astype(np.float32)
