@@ -1,4 +1,4 @@
-"""The study's page says what its tables say."""
+"""The pages of the studies say what their tables say."""
 
 import shutil
 import subprocess
@@ -19,3 +19,14 @@ def test_the_page_is_made_of_the_tables_beside_it(tmp_path):
     for picture in ("classes.png", "ventricles.png"):
         assert f"{TABLES.name}/{picture}" in made
         assert (TABLES / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_of_upsampling_is_made_of_the_tables_beside_it(tmp_path):
+    tables = TABLES.with_name("upsampling")
+    folder = tmp_path / tables.name
+    shutil.copytree(tables, folder)
+    script = ROOT / "benchmarks" / "upsampling_page.py"
+    subprocess.run([sys.executable, str(script), str(folder)], check=True, cwd=tmp_path)
+    made = folder.with_suffix(".md").read_text(encoding="utf-8")
+    assert made == tables.with_suffix(".md").read_text(encoding="utf-8")
+    assert (tables / "calibration.png").read_bytes().startswith(b"\x89PNG")
