@@ -39,7 +39,7 @@ def sample(pipeline, condition, age=45.0, seed=0):
 def test_all_weights_together_stay_small():
     assert embedded_models() == ["brain1mm", "brain2mm"]
     shelf = model_folder("brain2mm").parent
-    assert sum(p.stat().st_size for p in shelf.rglob("*.safetensors")) < 130e6
+    assert sum(p.stat().st_size for p in shelf.rglob("*.safetensors")) < 135e6
 
 
 def test_a_sample_obeys_the_map_and_a_free_one_does_not(pipeline, example):
