@@ -161,7 +161,7 @@ def upsample(
         list[Path] | None,
         typer.Option(help="For a scan with its skull on; once per scan, in their order."),
     ] = None,
-    samples: Annotated[int, typer.Option(help="Brains to draw; their spread is the doubt.")] = 4,
+    samples: Annotated[int, typer.Option(help="Brains to draw, written beside the result.")] = 4,
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = 10,
     seed: Annotated[int, typer.Option(help="Of the first sample.")] = 0,
     output: Annotated[
@@ -187,12 +187,9 @@ def upsample(
     """Turn thick slices into an isotropic volume with its uncertainty, in the scan's own space."""
     from rich.console import Console
 
-    from vcm.tasks.example_scan import example_scan
     from vcm.tasks.upsample import Upsampling
     from vcm.tasks.upsample import upsample as run
 
-    if scans == [Path("example")] and not scans[0].exists():
-        scans = [example_scan(out)]
     config = Upsampling(
         scans=scans, out=out, model=model, spacing=spacing, slice_axis=slice_axis,
         slice_thickness=slice_thickness, profile=profile, masks=brain_mask or [], samples=samples,

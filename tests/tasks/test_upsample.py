@@ -191,3 +191,8 @@ def test_the_example_is_upsampled_where_the_template_lies(upsample, tmp_path):
     assert np.corrcoef(found.data[brain], truth[brain])[0, 1] > 0.8
     sidecar = tmp_path / "tpl-MNI152_acq-6mm_desc-upsampled_T1w.json"
     assert "example" in json.loads(sidecar.read_text())["Command"]
+
+
+def test_a_refusal_leaves_no_example_behind(upsample, tmp_path):
+    assert upsample("example", "--out", tmp_path / "out", "--detail-noise", "0") == 2
+    assert not (tmp_path / "out").exists()

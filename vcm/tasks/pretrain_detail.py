@@ -25,7 +25,7 @@ from vcm.metrics import psnr
 from vcm.nets.detail import READS, DetailNet
 from vcm.tasks.detail_pool import DetailPool, pooled
 from vcm.tasks.training import TrainingRun, TrainingSchedule
-from vcm.tasks.upsample import Upsampling, load_upsampler
+from vcm.tasks.upsample import Upsampling, as_upsampler
 from vcm.weights import load_pipeline
 
 #: Folded voxels of the input per voxel of BasicUNet's deepest level, along an axis.
@@ -93,7 +93,9 @@ def pretrain_detail(config: DetailTraining) -> dict[str, float]:
             "and model=FOLDER with one that vcm train wrote with conditions=[thick]."
         )
     check_crop(config)
-    pipeline = load_upsampler(Upsampling(model=config.model, device="cpu"))
+    pipeline = load_pipeline(config.model)
+    its_own = pipeline.scheduler  # upsampling has another
+    as_upsampler(pipeline, Upsampling(model=config.model, device="cpu"))
     set_seed(config.seed)
     net = DetailNet(tuple(config.channels), config.fold, config.expects)
     net.net.to(memory_format=torch.channels_last_3d)
@@ -103,8 +105,7 @@ def pretrain_detail(config: DetailTraining) -> dict[str, float]:
     run.fit(lambda: pool.draw_from(scans, config.draws, config.crop, config.batch_size))
     if not run.is_main:
         return {}
-    # The scheduler that the model came with; upsampling has another.
-    pipeline.register_modules(detail=net, scheduler=load_pipeline(config.model).scheduler)
+    pipeline.register_modules(detail=net, scheduler=its_own)
     pipeline.save_pretrained(run.folder / "model")
     return _measure(net, pool, load_prepared(*config.data, split="test"), run.folder)
 

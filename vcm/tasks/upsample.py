@@ -23,6 +23,7 @@ from vcm.imaging.acquisition import ProfileKind
 from vcm.nets.detail import DetailNet
 from vcm.pipeline import VCMPipeline, check_precision
 from vcm.tasks.drawing import choose_device, draw_volume
+from vcm.tasks.example_scan import example_scan
 from vcm.tasks.explanation import Explanation, Image
 from vcm.tasks.model_inputs import as_tensor, settle
 from vcm.tasks.placing import nowhere
@@ -30,6 +31,8 @@ from vcm.tasks.thick_scan import ThickScan, read_thick
 from vcm.tasks.upsample_files import write_result
 from vcm.weights import load_pipeline
 
+#: Stands for a scan of our own.
+EXAMPLE = Path("example")
 #: Least share of the model in a voxel that has an uncertainty.
 RIM = 0.01
 #: What the uncertainty of a result is.
@@ -41,7 +44,8 @@ OF_SAMPLES = "standard deviation of the samples: how they differ, not how far of
 class Upsampling:
     """Configuration of `vcm upsample`. Lengths in mm; None: see vcm.imaging.acquisition.
 
-    scans          one or more of one head and contrast; the first gives the frame of the result
+    scans          one or more of one head and contrast; the first gives the frame of the result; the
+                   path `example` where there is no such file: see vcm.tasks.example_scan
     masks          brain masks of the scans, for scans with their skull on; empty: brain-extracted
     output         the `mean` that the model expects, which errs least, or the first `sample`, which
                    is sharper
@@ -107,6 +111,8 @@ def upsample(config: Upsampling, command: list[str], console: Console) -> list[P
     """Write the result, its uncertainty, sidecar and picture; returns their paths. Raises VCMError."""
     check(config)
     pipeline = load_upsampler(config)
+    if config.scans == [EXAMPLE] and not EXAMPLE.exists():
+        config = replace(config, scans=[example_scan(config.out)])
     scans = read_scans(config, pipeline)
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("Upsampling", total=config.samples * config.steps)
@@ -140,8 +146,12 @@ def check(config: Upsampling) -> None:
 
 
 def load_upsampler(config: Upsampling) -> VCMPipeline:
-    """The model, whose module must read thick slices. Raises VCMError."""
-    pipeline = load_pipeline(config.model)
+    """The model, ready to upsample. Raises VCMError."""
+    return as_upsampler(load_pipeline(config.model), config)
+
+
+def as_upsampler(pipeline: VCMPipeline, config: Upsampling) -> VCMPipeline:
+    """The same pipeline with scheduler and device set. Its module must read thick slices, else VCMError."""
     if list(pipeline.config.conditions) != ["thick"] or pipeline.module is None:
         raise VCMError(
             f"The module of {config.model} reads {', '.join(pipeline.config.conditions) or 'nothing'}, "
