@@ -6,16 +6,14 @@ which part is known, or how the slices lie; every draw is a function of the gene
 
 from __future__ import annotations
 
-from typing import get_args
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from vcm.imaging.acquisition import SLICE_NAMES, Acquisition, ProfileKind
+from vcm.imaging.acquisition import Acquisition
 from vcm.imaging.conditions import as_condition, check_conditions
-from vcm.imaging.degradation import simulate_thick
 from vcm.imaging.geometry import IDENTITY, resample
+from vcm.imaging.thick_draws import draw_thick, draw_tilt, tilted
 from vcm.imaging.volume import Grid, Volume
 
 #: Conditions that are made of the scan itself rather than of its label map.
@@ -23,9 +21,7 @@ IMAGE_CONDITIONS = ("partial", "thick")
 #: What `partial` may leave known: the outermost layer of the brain, one side of a plane, all but a box.
 PARTS = ("shell", "side", "surround")
 #: Ranges that training draws from [mm].
-SHELL, BOX, THICKNESS = (6.0, 16.0), (30.0, 80.0), (2.0, 8.0)
-#: Slice thickness over slice spacing: gaps below 1, overlap above.
-FILL = (0.7, 1.2)
+SHELL, BOX = (6.0, 16.0), (30.0, 80.0)
 
 Random = np.random.Generator
 
@@ -48,7 +44,8 @@ def draw_condition(
     assert image is not None
     if name == "partial":
         return as_partial(image, draw_known(image > 0, grid, random))
-    thick, acquisition = draw_thick(image, grid, random)
+    along = tilted(Volume(image, grid.affine), draw_tilt(grid, random))
+    thick, acquisition = draw_thick(along.data, along.grid, random)
     return as_thick(thick, acquisition, grid)
 
 
@@ -70,14 +67,19 @@ def as_thick(
     steps = np.linalg.inv(thick.affine) @ np.linalg.inv(to_world) @ grid.affine
     if _along_one_axis(steps, thick, acquisition.axis, grid):
         return _interpolated(thick, steps, acquisition.axis, grid)
-    positions = np.arange(thick.data.shape[acquisition.axis])
-    shape = [1, 1, 1]
-    shape[acquisition.axis] = -1
-    ramp = np.broadcast_to(positions.reshape(shape), thick.data.shape).astype(np.float32)
-    # Index + 1, so that 0 still means outside.
-    index = resample(thick.with_data(ramp + 1), grid, to_world, order=1)
     values = resample(thick.with_data(thick.data.astype(np.float32)), grid, to_world, order=1)
-    return np.stack([np.clip(values, 0, 1), _nearness(index - 1)]).astype(np.float32)
+    index = _index_of_slice(steps, thick, acquisition.axis, grid)
+    return np.stack([np.clip(values, 0, 1), _nearness(index)]).astype(np.float32)
+
+
+def _index_of_slice(steps: NDArray, thick: Volume, axis: int, grid: Grid) -> NDArray[np.float32]:
+    """Between which slices each voxel of `grid` lies, counted from 0; -1 outside the scan."""
+    i, j, k = np.ogrid[tuple(slice(n) for n in grid.shape)]
+    places = [(a * i + b * j + c * k + d).astype(np.float32) for a, b, c, d in steps[:3]]
+    outside = np.zeros(grid.shape, bool)
+    for place, count in zip(places, thick.data.shape, strict=True):
+        outside |= (place < 0) | (place > count - 1)
+    return np.where(outside, np.float32(-1), places[axis])
 
 
 def _nearness(index: NDArray) -> NDArray:
@@ -130,17 +132,3 @@ def draw_known(brain: NDArray[np.bool_], grid: Grid, random: Random) -> NDArray[
     inside = [np.abs(a - c) < s / 2 for a, c, s in zip(axes, centre, sizes, strict=True)]
     box: NDArray[np.bool_] = inside[0][:, None, None] & inside[1][:, None] & inside[2]
     return ~box
-
-
-def draw_thick(
-    image: NDArray[np.float32], grid: Grid, random: Random
-) -> tuple[Volume, Acquisition]:
-    """Thick slices of a scan: axial more often than not, spacing, thickness, profile, phase drawn."""
-    axis = SLICE_NAMES[random.choice(3, p=(0.2, 0.2, 0.6))]
-    spacing = random.uniform(max(THICKNESS[0], 1.5 * max(grid.spacing)), THICKNESS[1])
-    kinds = get_args(ProfileKind)
-    profile: ProfileKind = kinds[random.integers(len(kinds))]
-    return simulate_thick(
-        Volume(image, grid.affine), axis, spacing, spacing * random.uniform(*FILL), profile,
-        noise=random.uniform(0, 0.02), random=random,
-    )  # fmt: skip

@@ -21,8 +21,7 @@ from torch import Tensor
 
 from vcm.errors import VCMError
 from vcm.imaging.dataset import Subject
-from vcm.imaging.geometry import IDENTITY
-from vcm.imaging.image_conditions import draw_thick
+from vcm.imaging.thick_draws import SETTINGS, draw_thick, draw_tilt
 from vcm.nets.detail import READS
 from vcm.pipeline import VCMPipeline
 from vcm.tasks.explanation import Explanation
@@ -38,7 +37,7 @@ MARGIN, DRAWN = 6, "drawn"
 
 
 class DetailPool:
-    """Files in a folder; what is there already, by the same model, noise and seed, is not made again."""
+    """Files in a folder; what is there already, by the same model and drawn alike, is not made again."""
 
     def __init__(
         self, folder: str | Path, model: str, pipeline: VCMPipeline, noise: float, seed: int
@@ -47,7 +46,7 @@ class DetailPool:
         # As `vcm upsample` has them of a scan of which nothing is known.
         wishes = Upsampling(model=model)
         self.inputs = as_tensor(settle(wishes, pipeline, nowhere(pipeline.volume_grid)), pipeline)
-        made_by = [fingerprint(model_folder(model)), noise, seed]
+        made_by = [fingerprint(model_folder(model)), noise, seed, SETTINGS]
         self.digest = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:12]
 
     def files(self, subjects: Sequence[Subject], draws: int) -> list[Path]:
@@ -70,9 +69,9 @@ class DetailPool:
         random = np.random.default_rng((self.seed, name, draw))
         image, grid = subject.image(), self.pipeline.volume_grid
         thick, acquisition = draw_thick(image, grid, random)
-        scan = ThickScan(
-            thick, thick.data > 0.02, acquisition, grid, grid, IDENTITY, (0.0, 1.0), 1.0
-        )
+        # The model sees a tilted head; the slices and the scan itself stay as they are.
+        tilt = draw_tilt(grid, random)
+        scan = ThickScan(thick, thick.data > 0.02, acquisition, grid, grid, tilt, (0.0, 1.0), 1.0)
         own = Explanation(scan, noise=self.noise)
         features = self.pipeline.encode([torch.from_numpy(scan.condition())[None]])
         brain = expected_brain(self.pipeline, features, self.inputs, "bfloat16")

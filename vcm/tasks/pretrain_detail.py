@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -24,7 +25,8 @@ from vcm.imaging.dataset import Subject, load_prepared, write_table
 from vcm.metrics import psnr
 from vcm.nets.detail import READS, DetailNet
 from vcm.tasks.detail_pool import DetailPool, pooled
-from vcm.tasks.training import TrainingRun, TrainingSchedule
+from vcm.tasks.training import TrainingRun
+from vcm.tasks.training_schedule import MAY_CHANGE, TrainingSchedule
 from vcm.tasks.upsample import Upsampling, as_upsampler
 from vcm.weights import load_pipeline
 
@@ -43,6 +45,8 @@ class DetailTraining(TrainingSchedule):
     crop        edge of the crops, see `check_crop`
     expects     False: a network without the model, to compare with
     """
+
+    may_change: ClassVar[frozenset[str]] = MAY_CHANGE | {"pool"}
 
     data: list[str] = field(default_factory=list)
     model: str = ""
