@@ -138,11 +138,11 @@ def measure(
     started = time.monotonic()
     (thick,) = read_scans(config, pipelines[0])
     result = upsample_scans([thick], pipelines[0], config)
+    assert result.std is not None, "no detail network and no samples"
     seconds = time.monotonic() - started
     cnn = None
     if pipelines[1] is not None:
-        # Its result does not depend on the samples.
-        cnn = upsample_scans([thick], pipelines[1], replace(config, samples=1, steps=1)).mean
+        cnn = upsample_scans([thick], pipelines[1], replace(config, samples=0)).mean
     brain = truth.data > 0
     low, high = np.percentile(truth.data[brain], [0.5, 99.5])
     images = methods(thick, result, config.noise, cnn)

@@ -161,7 +161,9 @@ def upsample(
         list[Path] | None,
         typer.Option(help="For a scan with its skull on; once per scan, in their order."),
     ] = None,
-    samples: Annotated[int, typer.Option(help="Brains to draw, written beside the result.")] = 4,
+    samples: Annotated[
+        int, typer.Option(help="Brains to draw, written beside the result; 0: none.")
+    ] = 4,
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = 10,
     seed: Annotated[int, typer.Option(help="Of the first sample.")] = 0,
     output: Annotated[

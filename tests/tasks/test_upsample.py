@@ -48,7 +48,7 @@ PLACES = {
 def upsample(monkeypatch, thick_model):
     def run(*arguments):
         options = ["--model", thick_model, "--spacing", "2", "--samples", "2", "--steps", "2"]
-        monkeypatch.setattr(sys, "argv", ["vcm", "upsample", *map(str, [*arguments, *options])])
+        monkeypatch.setattr(sys, "argv", ["vcm", "upsample", *map(str, [*options, *arguments])])
         with pytest.raises(SystemExit) as ended:
             cli.main()
         return ended.value.code
@@ -108,6 +108,21 @@ def test_the_same_command_gives_the_same_files(upsample, tmp_path):
     assert files[0] == files[1]
 
 
+def test_samples_change_nothing_of_the_result(upsample, tmp_path):
+    """Without them, and without a detail network, nothing tells the uncertainty, and none is written."""
+    thick, _ = cut(head(), "axial", 6.0)
+    path = write_volume(thick, tmp_path / "sub-1_T1w.nii.gz")
+    for samples in ("0", "1", "2"):
+        assert upsample(path, "--out", tmp_path / samples, "--samples", samples) == 0
+    name = "sub-1_desc-upsampled_T1w.nii.gz"
+    results = {(tmp_path / samples / name).read_bytes() for samples in ("0", "1", "2")}
+    assert len(results) == 1
+    written = [len(list((tmp_path / samples).glob("*.nii.gz"))) for samples in ("0", "1", "2")]
+    assert written == [2, 3, 5]
+    record = json.loads((tmp_path / "0" / "sub-1_desc-upsampled_T1w.json").read_text())
+    assert record["Uncertainty"].startswith("none")
+
+
 def regridded(whole: Volume, turn) -> Volume:
     """The same head, where it is, on a grid that is turned about its centre."""
     rotation = Rotation.from_euler("xyz", turn, degrees=True).as_matrix()
@@ -148,6 +163,7 @@ def inverted(volume: Volume) -> Volume:
         (lambda: cut(head(), "axial", 6.0)[0], ["--slice-axis", "oblique"], "unknown"),
         (lambda: cut(head(), "axial", 6.0)[0], ["--noise", "0"], "--noise"),
         (lambda: cut(head(), "axial", 6.0)[0], ["--output", "best"], "mean or sample"),
+        (lambda: cut(head(), "axial", 6.0)[0], ["--output", "sample", "--samples", "0"], "draw at"),
         (lambda: cut(head(), "axial", 6.0)[0], ["--slice-thickness", "40"], "thickness"),
     ],
 )

@@ -38,6 +38,7 @@ RIM = 0.01
 #: What the uncertainty of a result is.
 OF_DETAIL = "error that the detail network expects, one standard deviation"
 OF_SAMPLES = "standard deviation of the samples: how they differ, not how far off they are"
+OF_NOTHING = "none: it takes a detail network, or --samples 2 or more"
 
 
 @dataclass
@@ -47,6 +48,7 @@ class Upsampling:
     scans          one or more of one head and contrast; the first gives the frame of the result; the
                    path `example` where there is no such file: see vcm.tasks.example_scan
     masks          brain masks of the scans, for scans with their skull on; empty: brain-extracted
+    samples        brains to draw beside it; 0: none, which is fastest and changes nothing of the mean
     output         the `mean` that the model expects, which errs least, or the first `sample`, which
                    is sharper
     consistency    project each sample onto the measured slices
@@ -87,17 +89,17 @@ class Upsampled:
 
     mean               the expected brain, with its detail: the estimate of least squared error
     std                standard deviation of its error, see `upsample_scans`, 0 where no model took part;
-                       doubt: what it is
+                       None where nothing tells it; doubt: what it is
     samples, before    (K, X, Y, Z) with and without the projection; cubic: the interpolation
     expected           mean before its detail is added
     generated          share of each voxel that the model made, 0..1; elsewhere it is interpolated
     residual           root mean square of measured minus degraded result inside the brain: of the
-                       cubic interpolation, of the samples' mean before the projection, of `mean`
+                       cubic interpolation, of the expected brain before the projection, of `mean`
     """
 
     scan: ThickScan
     mean: Image
-    std: Image
+    std: Image | None
     doubt: str
     expected: Image
     samples: Image
@@ -115,7 +117,7 @@ def upsample(config: Upsampling, command: list[str], console: Console) -> list[P
         config = replace(config, scans=[example_scan(config.out)])
     scans = read_scans(config, pipeline)
     with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("Upsampling", total=config.samples * config.steps)
+        task = bar.add_task("Upsampling", total=config.samples * config.steps or None)
         result = upsample_scans(scans, pipeline, config, lambda: bar.advance(task))
     return write_result(result, config, command)
 
@@ -129,11 +131,14 @@ def check(config: Upsampling) -> None:
             f"{len(config.masks)} masks are given for {len(config.scans)} scans: give one for each, "
             "in the same order, or none for brain-extracted scans."
         )
-    for name in ("samples", "steps"):
-        if getattr(config, name) < 1:
-            raise VCMError(f"--{name} is {getattr(config, name)}: choose a whole number from 1.")
+    for name, least in (("samples", 0), ("steps", 1)):
+        value = getattr(config, name)
+        if value < least:
+            raise VCMError(f"--{name} is {value}: choose a whole number from {least}.")
     if config.output not in ("mean", "sample"):
         raise VCMError(f"--output is {config.output}: choose mean or sample.")
+    if config.output == "sample" and not config.samples:
+        raise VCMError("--output is sample and --samples is 0: draw at least 1.")
     if config.profile not in ("gaussian", "boxcar"):
         raise VCMError(f"--profile is {config.profile}: choose gaussian or boxcar.")
     for name in ("noise", "detail_noise"):
@@ -192,33 +197,30 @@ def upsample_scans(
     features = pipeline.encode([torch.from_numpy(scan.condition())[None]])
     own = Explanation(scan, tuple(others), config.noise)
     explain = own.explain if config.consistency else lambda image: image
-    before = np.stack(
-        [
-            own.placed(
-                draw_volume(
-                    pipeline, features, inputs, config.seed + number, config.steps, on_step,
-                    precision=config.precision,
-                )
-            )
-            for number in range(config.samples)
-        ]
-    )  # fmt: skip
-    after = np.stack([explain(one) for one in before])
-    expected = expected_brain(pipeline, features, inputs, config.precision)
-    estimate = placed = explain(own.placed(expected))
-    std, doubt = after.std(0, ddof=min(1, config.samples - 1)), OF_SAMPLES
+    before = np.empty((config.samples, *scan.fine.shape), np.float32)
+    for number in range(config.samples):
+        drawn = draw_volume(
+            pipeline, features, inputs, config.seed + number, config.steps, on_step,
+            precision=config.precision,
+        )  # fmt: skip
+        before[number] = own.placed(drawn)
+    after = np.empty_like(before)
+    for number, one in enumerate(before):
+        after[number] = explain(one)
+    placed = own.placed(expected_brain(pipeline, features, inputs, config.precision))
+    estimate = expected = explain(placed)
+    std, doubt = (after.std(0, ddof=1), OF_SAMPLES) if config.samples > 1 else (None, OF_NOTHING)
     if config.consistency and not others and _has_detail(pipeline, scan):
         image, std = _detailed(own, estimate, pipeline.detail)
         estimate, doubt = replace(own, noise=config.detail_noise).explain(image), OF_DETAIL
     residual = {
         "cubic": own.residual(own.cubic),
-        "before": own.residual(before.mean(0)),
+        "before": own.residual(placed),
         "after": own.residual(estimate),
     }
     return Upsampled(
-        scan, estimate, std.astype(np.float32), doubt, placed, after, before, own.cubic,
-        own.share_of_brain, residual,
-    )  # fmt: skip
+        scan, estimate, std, doubt, expected, after, before, own.cubic, own.share_of_brain, residual
+    )
 
 
 def expected_brain(

@@ -29,9 +29,11 @@ def write_result(result: Upsampled, config: Upsampling, command: list[str]) -> l
     low, high = scan.units
     values: dict[str, NDArray] = {
         f"{stem}_desc-upsampled_{suffix}": scan.in_units(chosen),
-        f"{stem}_desc-upsampledstd_{suffix}": ((high - low) * result.std).astype(np.float32),
         f"{stem}_desc-generated_mask": (result.generated > 0.5).astype(np.uint8),
     }
+    if result.std is not None:
+        std = ((high - low) * result.std).astype(np.float32)
+        values[f"{stem}_desc-upsampledstd_{suffix}"] = std
     for number, sample in enumerate(result.samples):
         seed = config.seed + number
         values[f"{stem}_desc-upsampled_seed-{seed}_{suffix}"] = scan.in_units(sample)
@@ -60,16 +62,17 @@ def _names(path: Path) -> tuple[str, str]:
 
 def _picture(result: Upsampled, path: Path) -> Path:
     scan = result.scan
-    nearest = scan.interpolated(order=0)
-    doubted = result.std[result.generated > 0.5]
-    white = max(float(np.percentile(doubted, 99)) if doubted.size else 0.0, 1e-6)
     columns = {
-        "thick slices": nearest,
+        "thick slices": scan.interpolated(order=0),
         "cubic interpolation": result.cubic,
         "upsampled": result.mean,
-        "one sample": result.samples[0],
-        f"uncertainty (white: {white:.2f} of the range)": result.std / white,
     }
+    if len(result.samples):
+        columns["one sample"] = result.samples[0]
+    if result.std is not None:
+        doubted = result.std[result.generated > 0.5]
+        white = max(float(np.percentile(doubted, 99)) if doubted.size else 0.0, 1e-6)
+        columns[f"uncertainty (white: {white:.2f} of the range)"] = result.std / white
     return compared(list(columns.values()), list(columns), scan.fine, path)
 
 
