@@ -12,6 +12,7 @@ expects=false` wrote: the same network, trained on the same scans, that sees no 
                       the share of the brain that has a stated error
 
 and example_SPACINGmm.png, the first subject by every method; `upsampling_page.py` makes a page of them.
+`--part 1 2` and `--part 2 2` in two processes, each with its own `out`, share the subjects.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
-from upsampling_page import write_page
+from upsampling_page import TABLES, write_page
 
 from vcm.imaging.acquisition import grid_about
 from vcm.imaging.conditions import CLASS_NAMES, class_volumes
@@ -59,9 +60,14 @@ def truth_at(path: Path, spacing: float, thick: float) -> Volume:
     return Volume(np.where(mask, data, 0).astype(np.float32), grid.affine, source=path.name)
 
 
-def thickened(truth: Volume, spacing: float) -> Volume:
-    """Axial slices, brain-extracted: a voxel is brain where half of its slice is."""
-    thick, _ = simulate_thick(truth, "axial", spacing)
+def thickened(truth: Volume, spacing: float, uneven: float) -> Volume:
+    """Axial slices, brain-extracted: a voxel is brain where half of its slice is.
+
+    Odd slices are brighter than even ones by the share `uneven`.
+    """
+    thick, acquisition = simulate_thick(truth, "axial", spacing)
+    assert acquisition.axis == 2
+    thick.data[..., 1::2] *= 1 + uneven
     mask, _ = simulate_thick(truth.with_data((truth.data > 0).astype(np.float32)), "axial", spacing)
     return thick.with_data(np.where(mask.data > 0.5, np.maximum(thick.data, 1e-3), 0))
 
@@ -71,12 +77,12 @@ def measured(
 ) -> dict[str, float]:
     """PSNR and SSIM inside the brain, values in the range of its percentiles."""
     low, _ = units
-    images = [
+    image, original = (
         torch.from_numpy(np.clip((v - low) / data_range, 0, 1).astype(np.float32))[None, None]
         for v in (found, truth.data)
-    ]
+    )
     brain = torch.from_numpy(truth.data > 0)[None, None]
-    return {"psnr": psnr(*images, brain), "ssim": ssim(*images, brain)}
+    return {"psnr": psnr(image, original, brain), "ssim": ssim(image, original, brain)}
 
 
 def methods(
@@ -121,7 +127,7 @@ class Tables:
     calibration: list[dict[str, Any]] = field(default_factory=list)
 
     def write(self) -> None:
-        for name in ("upsampling", "volumes", "calibration"):
+        for name in TABLES:
             rows = getattr(self, name)
             write_table(self.out / f"{name}.tsv", rows, list(rows[0]))
 
@@ -150,8 +156,9 @@ def measure(
         picture = tables.out / f"example_{key['spacing']:g}mm.png"
         draw_example(images, truth, thick, result.std, picture)
     for name, image in images.items():
-        row = measured(thick.in_units(image), truth, (low, high), high - low)
-        tables.upsampling.append(key | {"method": name} | row | {"seconds": round(seconds, 1)})
+        quality = measured(thick.in_units(image), truth, (low, high), high - low)
+        row = {"method": name, **quality, "seconds": round(seconds, 1)}
+        tables.upsampling.append(key | row)
     for name, image in {"truth": truth.data, **images}.items():
         found = tissue_volumes(image, brain, thick, segmenter)
         for tissue in CLASS_NAMES[1:]:
@@ -182,7 +189,7 @@ def draw_example(
     images: dict[str, NDArray], truth: Volume, thick: ThickScan, error: NDArray, path: Path
 ) -> None:
     """One subject: the slices, each method that is shown, the truth, stated and real error (x 5)."""
-    shown = {"thick slices": thick.interpolated(0)}
+    shown: dict[str, NDArray] = {"thick slices": thick.interpolated(0)}
     shown |= {n: images[n] for n in ("cubic", "cnn", "vcm sample", "vcm") if n in images}
     low, high = thick.units
     shown["truth"] = (truth.data - low) / (high - low)
@@ -207,12 +214,17 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--noise", type=float, default=0.1)
+    parser.add_argument("--detail-noise", type=float, default=0.5)
+    parser.add_argument("--uneven", type=float, default=0.0, help="gain of odd over even slices")
+    parser.add_argument("--part", type=int, nargs=2, default=(1, 1), metavar=("K", "N"))
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     scans = [s for s in find_scans(given.bids) if s.split == given.split][: given.limit]
+    part, parts = given.part
+    scans = [s for n, s in enumerate(scans) if n * parts // len(scans) == part - 1]
     config = Upsampling(
         scans=[Path("none")], model=given.model, samples=given.samples, steps=given.steps,
-        noise=given.noise,
+        noise=given.noise, detail_noise=given.detail_noise,
     )  # fmt: skip
     pipeline = load_upsampler(config)
     cnn = load_upsampler(Upsampling(model=given.cnn)) if given.cnn else None
@@ -222,7 +234,7 @@ def main() -> None:
         for scan in scans:
             truth = truth_at(scan.image, 1.0, spacing)
             path = given.thick / f"{scan.subject}_acq-{spacing:g}mm_T1w.nii.gz"
-            write_volume(thickened(truth, spacing), path)
+            write_volume(thickened(truth, spacing, given.uneven), path)
             config.scans = [path]
             key = {"subject": scan.subject, "spacing": spacing}
             measure(tables, truth, key, config, (pipeline, cnn), segmenter)

@@ -1,23 +1,27 @@
 """The page and plot of benchmarks/upsampling.py, from its tables and its reading alone.
 
-    python benchmarks/upsampling_page.py docs/study/upsampling
+    python benchmarks/upsampling_page.py docs/study/upsampling [PART ...]
 
+With parts, folders that the benchmark wrote for some of the subjects each, FOLDER gets their tables, and the
+pictures of the first.
 FOLDER.md is written beside the folder; what a person read in the tables stands in reading.md there.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vcm.imaging.dataset import read_table
+from vcm.imaging.dataset import read_table, write_table
 from vcm.metrics import bootstrap_interval
 
 Row = dict[str, str]
 OURS = "vcm"
+TABLES = ("upsampling", "volumes", "calibration")
 INTRODUCTION = """# Upsampling of simulated thick axial slices
 
 Made by one command, from the tables beside this page (a row per subject, spacing and method):
@@ -38,9 +42,7 @@ def write_page(folder: Path) -> Path:
     reading = folder / "reading.md"
     if reading.is_file():
         lines.append(reading.read_text(encoding="utf-8"))
-    quality, volumes, calibration = (
-        read_table(folder / f"{name}.tsv") for name in ("upsampling", "volumes", "calibration")
-    )
+    quality, volumes, calibration = (read_table(folder / f"{name}.tsv") for name in TABLES)
     for spacing in dict.fromkeys(row["spacing"] for row in quality):
         lines += _quality([r for r in quality if r["spacing"] == spacing], spacing)
         lines += _tissues([r for r in volumes if r["spacing"] == spacing])
@@ -147,5 +149,20 @@ def _plot(rows: list[Row], path: Path) -> None:
     figure.savefig(path, dpi=130, metadata={"Software": "vcm"})
 
 
+def join(parts: list[Path], folder: Path) -> None:
+    """The tables of all parts, ordered by spacing as in the first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in TABLES:
+        rows = [row for part in parts for row in read_table(part / f"{name}.tsv")]
+        order = list(dict.fromkeys(row["spacing"] for row in rows))
+        rows.sort(key=lambda row: order.index(row["spacing"]))
+        write_table(folder / f"{name}.tsv", rows, list(rows[0]))
+    for picture in parts[0].glob("example_*.png"):
+        shutil.copyfile(picture, folder / picture.name)
+
+
 if __name__ == "__main__":
-    print(write_page(Path(sys.argv[1])).read_text(encoding="utf-8"))
+    out, *parts = map(Path, sys.argv[1:])
+    if parts:
+        join(parts, out)
+    print(write_page(out).read_text(encoding="utf-8"))

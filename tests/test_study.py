@@ -28,3 +28,24 @@ def test_the_page_is_made_of_the_tables_beside_it(tmp_path, study, pictures):
     for picture in pictures:
         assert f"{study}/{picture}" in made
         assert (tables / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_parts_of_a_benchmark_join_into_the_whole(tmp_path):
+    """Tables of the first subjects and of the rest, joined, are the tables of all."""
+    whole = ROOT / "docs" / "study" / "upsampling"
+    parts = [tmp_path / "1", tmp_path / "2"]
+    for part in parts:
+        part.mkdir()
+    tables = sorted(whole.glob("*.tsv"))
+    for table in tables:
+        head, *rows = table.read_text(encoding="utf-8").splitlines()
+        subjects = sorted({row.split("\t")[0] for row in rows})
+        for part, own in zip(parts, (subjects[:3], subjects[3:]), strict=True):
+            lines = [head, *(row for row in rows if row.split("\t")[0] in own)]
+            (part / table.name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    joined = tmp_path / "upsampling"
+    script = ROOT / "benchmarks" / "upsampling_page.py"
+    subprocess.run([sys.executable, str(script), *map(str, (joined, *parts))], check=True)
+    assert len(tables) == 3
+    for table in tables:
+        assert (joined / table.name).read_bytes() == table.read_bytes()

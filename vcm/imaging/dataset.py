@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +100,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines, delimiter="\t"))
 
 
-def write_table(path: Path, rows: Iterable[dict[str, object]], columns: list[str]) -> None:
+def write_table(path: Path, rows: Iterable[Mapping[str, object]], columns: list[str]) -> None:
     """Write rows tab-separated in one move; None becomes n/a."""
     temporary = path.with_name(f".part-{path.name}")
     with temporary.open("w", newline="", encoding="utf-8") as out:
