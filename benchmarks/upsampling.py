@@ -60,15 +60,18 @@ def truth_at(path: Path, spacing: float, thick: float) -> Volume:
     return Volume(np.where(mask, data, 0).astype(np.float32), grid.affine, source=path.name)
 
 
-def thickened(truth: Volume, spacing: float, uneven: float) -> Volume:
-    """Axial slices, brain-extracted: a voxel is brain where half of its slice is.
+def thickened(
+    truth: Volume, spacing: float, uneven: float = 0.0, direction: str = "axial"
+) -> Volume:
+    """Thick slices, brain-extracted: a voxel is brain where half of its slice is.
 
     Odd slices are brighter than even ones by the share `uneven`.
     """
-    thick, acquisition = simulate_thick(truth, "axial", spacing)
-    assert acquisition.axis == 2
-    thick.data[..., 1::2] *= 1 + uneven
-    mask, _ = simulate_thick(truth.with_data((truth.data > 0).astype(np.float32)), "axial", spacing)
+    thick, acquisition = simulate_thick(truth, direction, spacing)
+    slices = np.moveaxis(thick.data, acquisition.axis, 0)
+    slices[1::2] *= 1 + uneven
+    inside = truth.with_data((truth.data > 0).astype(np.float32))
+    mask, _ = simulate_thick(inside, direction, spacing)
     return thick.with_data(np.where(mask.data > 0.5, np.maximum(thick.data, 1e-3), 0))
 
 
