@@ -1,7 +1,7 @@
 """Thick slices drawn of training scans, and what a model expects under them: computed once, kept on disk.
 
-Each file holds what DetailNet reads and, as a last channel, the scan itself (4, X, Y, Z): slices last,
-cut to the brain, float16; about 30 MB at 1 mm.
+Each file holds what DetailNet reads, the scan itself and its brain (5, X, Y, Z): slices last, cut to
+the brain, float16; about 40 MB at 1 mm.
 """
 
 from __future__ import annotations
@@ -20,20 +20,22 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vcm.errors import VCMError
-from vcm.imaging.dataset import Subject
-from vcm.imaging.thick_draws import SETTINGS, draw_thick, draw_tilt
+from vcm.imaging.dataset import Scan
+from vcm.imaging.thick_draws import SETTINGS
 from vcm.nets.detail import READS
 from vcm.pipeline import VCMPipeline
 from vcm.tasks.explanation import Explanation
+from vcm.tasks.isotropic_scan import IsotropicScan
 from vcm.tasks.model_inputs import as_tensor, settle
 from vcm.tasks.placing import nowhere
-from vcm.tasks.thick_scan import ThickScan
 from vcm.tasks.training import Draw
 from vcm.tasks.upsample import Upsampling, expected_brain
-from vcm.weights import fingerprint, model_folder
+from vcm.weights import fingerprint, model_folder, sha256
 
 #: Voxels kept around the brain, and the name of the tensor in a file.
 MARGIN, DRAWN = 6, "drawn"
+#: The channel of the brain.
+BRAIN = len(READS) + 1
 
 
 class DetailPool:
@@ -46,72 +48,78 @@ class DetailPool:
         # As `vcm upsample` has them of a scan of which nothing is known.
         wishes = Upsampling(model=model)
         self.inputs = as_tensor(settle(wishes, pipeline, nowhere(pipeline.volume_grid)), pipeline)
-        made_by = [fingerprint(model_folder(model)), noise, seed, SETTINGS]
-        self.digest = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:12]
+        self.made_by = [fingerprint(model_folder(model)), noise, seed, SETTINGS]
 
-    def files(self, subjects: Sequence[Subject], draws: int) -> list[Path]:
-        """One per scan and draw; those that are missing are made."""
-        wanted = [(subject, draw) for draw in range(draws) for subject in subjects]
+    def files(self, scans: Sequence[Scan], draws: int) -> list[Path]:
+        """One per scan and draw; those that are missing are made. Raises VCMError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         paths = []
-        for subject, draw in track(wanted, "Drawing thick slices"):
-            path = self.folder / f"{self.digest}_{subject.subject}_{draw}.safetensors"
-            if not path.is_file():
-                path.parent.mkdir(parents=True, exist_ok=True)
+        for scan in track(scans, "Drawing thick slices"):
+            made_by = json.dumps([*self.made_by, sha256(scan.image)])
+            digest = hashlib.sha256(made_by.encode()).hexdigest()
+            own = [
+                self.folder / f"{digest[:12]}_{scan.subject}_{draw}.safetensors"
+                for draw in range(draws)
+            ]
+            missing = [(draw, path) for draw, path in enumerate(own) if not path.is_file()]
+            isotropic = IsotropicScan.read(scan, self.pipeline.volume_grid) if missing else None
+            for draw, path in missing:
+                assert isotropic is not None
+                random = np.random.default_rng((self.seed, int(digest[:8], 16), draw))
                 part = path.with_name(f".part-{path.name}")
-                save_file({DRAWN: self._drawn(subject, draw)}, part)
+                save_file({DRAWN: self._drawn(isotropic, random)}, part)
                 part.replace(path)
-            paths.append(path)
+            paths += own
         return paths
 
     @torch.inference_mode()
-    def _drawn(self, subject: Subject, draw: int) -> Tensor:
-        name = int.from_bytes(hashlib.sha256(subject.subject.encode()).digest()[:4], "big")
-        random = np.random.default_rng((self.seed, name, draw))
-        image, grid = subject.image(), self.pipeline.volume_grid
-        thick, acquisition = draw_thick(image, grid, random)
-        # The model sees a tilted head; the slices and the scan itself stay as they are.
-        tilt = draw_tilt(grid, random)
-        scan = ThickScan(thick, thick.data > 0.02, acquisition, grid, grid, tilt, (0.0, 1.0), 1.0)
+    def _drawn(self, isotropic: IsotropicScan, random: np.random.Generator) -> Tensor:
+        scan = isotropic.in_thick_slices(random)
         own = Explanation(scan, noise=self.noise)
         features = self.pipeline.encode([torch.from_numpy(scan.condition())[None]])
         brain = expected_brain(self.pipeline, features, self.inputs, "bfloat16")
         read = own.read(own.explain(own.placed(brain)))
-        truth = np.moveaxis(image, own.across, -1)[None]
-        kept = (slice(None), *_about(truth[0] > 0, MARGIN))
-        return torch.from_numpy(np.concatenate([read, truth])[kept].astype(np.float16))
+        known = np.stack([isotropic.scaled, isotropic.brain])
+        known = np.moveaxis(known, 1 + own.across, -1)
+        kept = (slice(None), *_about(known[1] > 0, MARGIN))
+        drawn = np.concatenate([read, known])[kept]
+        return torch.from_numpy(np.ascontiguousarray(drawn, dtype=np.float16))
 
-    def draw_from(
-        self, subjects: Sequence[Subject], draws: int, crop: int, batch_size: int
-    ) -> Draw:
+    def draw_from(self, scans: Sequence[Scan], draws: int, crop: int, batch_size: int) -> Draw:
         """Crops that hold brain, mirrored, turned in plane and scaled at random; see DetailObjective."""
-        files = self.files(subjects, draws)
+        files = self.files(scans, draws)
 
         def draw(random: np.random.Generator) -> tuple[Tensor, ...]:
             crops: list[Tensor] = []
             while len(crops) < batch_size:
                 one = _crop(files[random.integers(len(files))], crop, random)
-                if (one[-1] > 0).float().mean() > 0.2:
+                if one[BRAIN].mean() > 0.2:
                     crops.append(one)
             batch = torch.stack(crops)
             gain = torch.from_numpy(random.uniform(0.85, 1.15, (batch_size, 1, 1, 1, 1))).float()
-            nearness = READS.index("nearness")
             scaled = gain * batch
-            scaled[:, nearness] = batch[:, nearness]
-            truth = scaled[:, -1:].contiguous()
-            return scaled[:, : len(READS)].contiguous(), truth, (truth > 0).float()
+            for kept in (READS.index("nearness"), BRAIN):
+                scaled[:, kept] = batch[:, kept]
+            return split_channels(scaled)
 
         return draw
 
 
+def split_channels(drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, 5, X, Y, Z) -> what DetailNet reads (B, 3, ...), the scan and its brain (B, 1, ...)."""
+    reads, truth, brain = drawn.split([len(READS), 1, 1], 1)
+    return reads.contiguous(), truth.contiguous(), (brain > 0.5).float()
+
+
 def pooled(path: Path) -> Tensor:
-    """(4, X, Y, Z) of one file, whole."""
+    """(5, X, Y, Z) of one file, whole."""
     with safe_open(path, "pt") as opened:
         drawn: Tensor = opened.get_tensor(DRAWN).float()
     return drawn
 
 
 def _crop(path: Path, size: int, random: np.random.Generator) -> Tensor:
-    """(4, size, size, size) at a random place; only that part of the file is read."""
+    """(5, size, size, size) at a random place; only that part of the file is read."""
     with safe_open(path, "pt") as opened:
         part = opened.get_slice(DRAWN)
         extent = part.get_shape()[1:]

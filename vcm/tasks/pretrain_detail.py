@@ -21,10 +21,10 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from vcm.errors import VCMError
-from vcm.imaging.dataset import Subject, load_prepared, write_table
+from vcm.imaging.dataset import Scan, find_scans, write_table
 from vcm.metrics import psnr
-from vcm.nets.detail import READS, DetailNet
-from vcm.tasks.detail_pool import DetailPool, pooled
+from vcm.nets.detail import DetailNet
+from vcm.tasks.detail_pool import DetailPool, pooled, split_channels
 from vcm.tasks.training import TrainingRun
 from vcm.tasks.training_schedule import MAY_CHANGE, TrainingSchedule
 from vcm.tasks.upsample import Upsampling, as_upsampler
@@ -38,6 +38,8 @@ DEEPEST = 16
 class DetailTraining(TrainingSchedule):
     """Configuration of `vcm pretrain detail`. Sizes in voxels.
 
+    data        folders of brain-extracted scans as BIDS has them, or with label maps of the whole brain;
+                not those of vcm prepare, whose scans are smoothed, see vcm.tasks.isotropic_scan
     model       a model whose module reads thick slices
     pool        folder where drawn slices and expected brains are kept for the next run
     draws       of thick slices per training scan
@@ -93,7 +95,7 @@ def pretrain_detail(config: DetailTraining) -> dict[str, float]:
     """Train, save the pipeline with its detail in out/model, measure on `test`: means of test.tsv."""
     if not config.data or not config.model:
         raise VCMError(
-            "No data or no model is given: add data=[FOLDER] with a folder written by vcm prepare, "
+            "No data or no model is given: add data=[FOLDER] with a BIDS folder of T1w scans, "
             "and model=FOLDER with one that vcm train wrote with conditions=[thick]."
         )
     check_crop(config)
@@ -105,13 +107,20 @@ def pretrain_detail(config: DetailTraining) -> dict[str, float]:
     net.net.to(memory_format=torch.channels_last_3d)
     run = TrainingRun(config, net, DetailObjective(net, config.nll_weight))
     pool = DetailPool(config.pool, config.model, pipeline, config.noise, config.seed)
-    scans = load_prepared(*config.data, split="train")
-    run.fit(lambda: pool.draw_from(scans, config.draws, config.crop, config.batch_size))
+    scans = [scan for folder in config.data for scan in find_scans(Path(folder))]
+    known = {name: [s for s in scans if s.split == name] for name in ("train", "test")}
+    for name, own in known.items():
+        if not own:
+            raise VCMError(
+                f"No scan of split '{name}' in {', '.join(config.data)}: check the column split of "
+                "participants.tsv."
+            )
+    run.fit(lambda: pool.draw_from(known["train"], config.draws, config.crop, config.batch_size))
     if not run.is_main:
         return {}
     pipeline.register_modules(detail=net, scheduler=its_own)
     pipeline.save_pretrained(run.folder / "model")
-    return _measure(net, pool, load_prepared(*config.data, split="test"), run.folder)
+    return _measure(net, pool, known["test"], run.folder)
 
 
 def check_crop(config: DetailTraining) -> None:
@@ -129,23 +138,22 @@ def check_crop(config: DetailTraining) -> None:
 
 @torch.inference_mode()
 def _measure(
-    net: DetailNet, pool: DetailPool, subjects: Sequence[Subject], out: Path
+    net: DetailNet, pool: DetailPool, scans: Sequence[Scan], out: Path
 ) -> dict[str, float]:
     """PSNR [dB] inside the brain before and after, rank correlation of stated and real error."""
     rows: list[dict[str, object]] = []
-    for path in pool.files(subjects, 1):
-        drawn = pooled(path)[None]
-        truth = drawn[:, -1:]
-        brain = truth > 0
+    for path in pool.files(scans, 1):
+        read, truth, brain = split_channels(pooled(path)[None])
+        brain = brain > 0
         with torch.autocast("cpu", torch.bfloat16):
-            found = net(drawn[:, : len(READS)])
+            found = net(read)
         error = (found.image - truth).abs()[brain][::23]
         rank = spearmanr(found.std[brain][::23].numpy(), error.numpy()).statistic
         rows.append(
             {
                 "drawn": path.stem.split("_", 1)[1],
-                "psnr_interpolated": psnr(drawn[:, :1], truth, brain),
-                "psnr_expected": psnr(drawn[:, 2:3], truth, brain),
+                "psnr_interpolated": psnr(read[:, :1], truth, brain),
+                "psnr_expected": psnr(read[:, 2:3], truth, brain),
                 "psnr_detailed": psnr(found.image, truth, brain),
                 "rank_correlation": float(rank),
             }
