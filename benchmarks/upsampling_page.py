@@ -26,13 +26,13 @@ INTRODUCTION = """# Upsampling of simulated thick axial slices
 
 Made from the tables beside this page (a row per subject, spacing and method), which two processes wrote side by side:
 
-    python benchmarks/upsampling.py ds002748 --cnn CNN --spacings 8 6 5 4 3 --steps 5 --part 1 2 --out A
-    python benchmarks/upsampling.py ds002748 --cnn CNN --spacings 8 6 5 4 3 --steps 5 --part 2 2 --out B
+    python benchmarks/upsampling.py ds002748 --cnn CNN --spacings 8 4 6 3 5 --steps 5 --part 1 2 --out A
+    python benchmarks/upsampling.py ds002748 --cnn CNN --spacings 8 4 6 3 5 --steps 5 --part 2 2 --out B
     python benchmarks/upsampling_page.py docs/study/upsampling A B
 
 Brain-extracted scans are brought to 1 mm (the truth) and cut into axial slices as thick as their spacing, with a Gaussian profile.
-`vcm` is what `vcm upsample` writes by default; `cnn` is the same network for detail, trained on draws of the same
-scans by `vcm pretrain detail detail_brain1mm expects=false`, which sees the slices and no model.
+`vcm` is what `vcm upsample` writes by default; `cnn` is the same network for detail, trained on the same draws of the same
+scans for as many minutes by `vcm pretrain detail detail_brain1mm expects=false`, which sees the slices and no model.
 Inside the brain, values in the range of its percentiles 0.5 to 99.5. Mean ± standard deviation over subjects; paired
 differences with 95 % bootstrap intervals.
 """
