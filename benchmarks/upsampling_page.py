@@ -26,8 +26,8 @@ INTRODUCTION = """# Upsampling of simulated thick axial slices
 
 Made from the tables beside this page (a row per subject, spacing and method), which two processes wrote side by side:
 
-    python benchmarks/upsampling.py ds002748 --cnn CNN --spacings 8 4 6 3 5 --steps 5 --part 1 2 --out A
-    python benchmarks/upsampling.py ds002748 --cnn CNN --spacings 8 4 6 3 5 --steps 5 --part 2 2 --out B
+    python benchmarks/upsampling.py ds002748 --cnn CNN --spacings 8 4 6 --steps 5 --part 1 2 --out A
+    python benchmarks/upsampling.py ds002748 --cnn CNN --spacings 8 4 6 --steps 5 --part 2 2 --out B
     python benchmarks/upsampling_page.py docs/study/upsampling A B
 
 Brain-extracted scans are brought to 1 mm (the truth) and cut into axial slices as thick as their spacing, with a Gaussian profile.
