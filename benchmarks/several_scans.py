@@ -36,7 +36,7 @@ def main() -> None:
     config = Upsampling(scans=[Path("none")], model=given.model, samples=0)
     pipeline = load_upsampler(config)
     rows: list[dict[str, object]] = []
-    for scan in [s for s in find_scans(given.bids) if s.split == given.split][: given.limit]:
+    for scan in find_scans(given.bids, split=given.split)[: given.limit]:
         truth = truth_at(scan.image, 1.0, given.spacing)
         config.scans = [
             write_volume(

@@ -29,17 +29,18 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from upsampling_page import TABLES, write_page
 
-from vcm.imaging.acquisition import grid_about
+from vcm.imaging.acquisition import grid_about, isotropic_about
 from vcm.imaging.conditions import CLASS_NAMES, class_volumes
 from vcm.imaging.dataset import find_scans, model_grid, write_table
 from vcm.imaging.degradation import simulate_thick
-from vcm.imaging.geometry import resample, to_model_grid
+from vcm.imaging.geometry import to_model_grid
 from vcm.imaging.intensity import to_unit_range
 from vcm.imaging.picture import compared
 from vcm.imaging.volume import Volume, read_volume, write_volume
 from vcm.metrics import psnr, ssim
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.pipeline import VCMPipeline
+from vcm.tasks.isotropic_scan import brain_on
 from vcm.tasks.thick_scan import ThickScan
 from vcm.tasks.upsample import Upsampled, Upsampling, load_upsampler, read_scans, upsample_scans
 from vcm.weights import load_segmenter
@@ -48,16 +49,12 @@ from vcm.weights import load_segmenter
 def truth_at(path: Path, spacing: float, thick: float) -> Volume:
     """The scan at `spacing` [mm] on its own axes; as many voxels across slices as these fill."""
     scan = read_volume(path)
-    sizes = [
-        round(n * s / spacing) for n, s in zip(scan.data.shape, scan.grid.spacing, strict=True)
-    ]
+    sizes = list(isotropic_about(scan.grid, spacing).shape)
     across = int(np.abs(scan.affine[2, :3] / scan.grid.spacing).argmax())
     per = round(thick / spacing)
     sizes[across] = sizes[across] // per * per
     grid = grid_about((sizes[0], sizes[1], sizes[2]), scan.grid, (spacing,) * 3)
-    data = np.maximum(resample(scan, grid, order=3), 0)
-    mask = resample(scan.with_data((scan.data > 0).astype(np.float32)), grid, order=1) > 0.5
-    return Volume(np.where(mask, data, 0).astype(np.float32), grid.affine, source=path.name)
+    return brain_on(grid, scan, scan.data > 0)[0]
 
 
 def thickened(
@@ -222,7 +219,7 @@ def main() -> None:
     parser.add_argument("--part", type=int, nargs=2, default=(1, 1), metavar=("K", "N"))
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    scans = [s for s in find_scans(given.bids) if s.split == given.split][: given.limit]
+    scans = find_scans(given.bids, split=given.split)[: given.limit]
     part, parts = given.part
     scans = [s for n, s in enumerate(scans) if n * parts // len(scans) == part - 1]
     config = Upsampling(

@@ -147,10 +147,15 @@ def isotropic_grid(scan: Grid, acquisition: Acquisition, spacing: float = 1.0) -
             f"voxels of {spacing:g} mm do not refine slices {acquisition.spacing:.3g} mm apart: "
             f"give a spacing of at least {low:g} mm and below that of the slices."
         )
+    return isotropic_about(scan, spacing)
+
+
+def isotropic_about(like: Grid, spacing: float) -> Grid:
+    """The axes, the centre and, to half a voxel of `spacing` [mm], the field of view of `like`."""
     i, j, k = (
-        max(1, round(n * s / spacing)) for n, s in zip(scan.shape, scan.spacing, strict=True)
+        max(1, round(n * s / spacing)) for n, s in zip(like.shape, like.spacing, strict=True)
     )
-    return grid_about((i, j, k), scan, (spacing,) * 3)
+    return grid_about((i, j, k), like, (spacing,) * 3)
 
 
 def grid_about(

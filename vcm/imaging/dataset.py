@@ -118,8 +118,17 @@ def write_json(path: Path, content: object) -> None:
     temporary.replace(path)
 
 
-def find_scans(folder: Path) -> list[Scan]:
-    """Subjects of a BIDS-like folder that have a `*_T1w.nii[.gz]`, in the order of participants.tsv."""
+def find_scans(*folders: str | Path, split: str | None = None) -> list[Scan]:
+    """Subjects of BIDS-like folders that have a `*_T1w.nii[.gz]`, of one split or all, in the order of
+    participants.tsv. Raises VCMError."""
+    found = [scan for folder in map(Path, folders) for scan in _scans_in(folder)]
+    chosen = [scan for scan in found if split in (None, scan.split)]
+    if not chosen:
+        raise _nobody(split, folders)
+    return chosen
+
+
+def _scans_in(folder: Path) -> list[Scan]:
     rows = read_table(folder / "participants.tsv")
     if not rows or "participant_id" not in rows[0]:
         raise VCMError(
@@ -175,11 +184,15 @@ def load_prepared(*folders: str | Path, split: str | None = None) -> list[Subjec
                 )
             )
     if not subjects:
-        raise VCMError(
-            f"No subject of split '{split}' in {', '.join(map(str, folders))}: check the column split "
-            "of participants.tsv."
-        )
+        raise _nobody(split, folders)
     return subjects
+
+
+def _nobody(split: str | None, folders: Iterable[str | Path]) -> VCMError:
+    return VCMError(
+        f"No subject of split '{split}' in {', '.join(map(str, folders))}: check the column split "
+        "of participants.tsv."
+    )
 
 
 def _number(text: str | None) -> float | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vcm.imaging.acquisition import grid_about
+from vcm.imaging.acquisition import isotropic_about
 from vcm.imaging.brain import align_brain, brain_mask
 from vcm.imaging.dataset import Scan
 from vcm.imaging.degradation import Degradation
@@ -42,15 +42,8 @@ class IsotropicScan:
             mask = labels.data > 0
         else:
             mask = brain_mask(image)
-        spacing = float(np.mean(model.spacing))
-        i, j, k = (
-            round(n * s / spacing)
-            for n, s in zip(image.data.shape, image.grid.spacing, strict=True)
-        )
-        grid = grid_about((i, j, k), image.grid, (spacing,) * 3)
-        inside = resample(image.with_data(mask.astype(np.float32)), grid, order=1) > 0.5
-        values = np.where(inside, np.maximum(resample(image, grid, order=3), 0), 0)
-        fine = Volume(values.astype(np.float32), grid.affine, source=image.source)
+        grid = isotropic_about(image.grid, float(np.mean(model.spacing)))
+        fine, inside = brain_on(grid, image, mask)
         aligned = align_brain(fine, inside, model)
         low, high = aligned.intensity_range
         width = max(high - low, 1e-6)
@@ -72,3 +65,12 @@ class IsotropicScan:
             thick.with_data(values.astype(np.float32)), brain, acquisition, fine, self.model,
             self.to_common, (0.0, 1.0), 1.0,
         )  # fmt: skip
+
+
+def brain_on(
+    grid: Grid, image: Volume, mask: NDArray[np.bool_]
+) -> tuple[Volume, NDArray[np.bool_]]:
+    """A scan on other voxels by cubic interpolation, at least 0 and 0 outside its brain; the brain there."""
+    inside = resample(image.with_data(mask.astype(np.float32)), grid, order=1) > 0.5
+    values = np.where(inside, np.maximum(resample(image, grid, order=3), 0), 0)
+    return Volume(values.astype(np.float32), grid.affine, source=image.source), inside

@@ -107,20 +107,13 @@ def pretrain_detail(config: DetailTraining) -> dict[str, float]:
     net.net.to(memory_format=torch.channels_last_3d)
     run = TrainingRun(config, net, DetailObjective(net, config.nll_weight))
     pool = DetailPool(config.pool, config.model, pipeline, config.noise, config.seed)
-    scans = [scan for folder in config.data for scan in find_scans(Path(folder))]
-    known = {name: [s for s in scans if s.split == name] for name in ("train", "test")}
-    for name, own in known.items():
-        if not own:
-            raise VCMError(
-                f"No scan of split '{name}' in {', '.join(config.data)}: check the column split of "
-                "participants.tsv."
-            )
-    run.fit(lambda: pool.draw_from(known["train"], config.draws, config.crop, config.batch_size))
+    known, measured = (find_scans(*config.data, split=name) for name in ("train", "test"))
+    run.fit(lambda: pool.draw_from(known, config.draws, config.crop, config.batch_size))
     if not run.is_main:
         return {}
     pipeline.register_modules(detail=net, scheduler=its_own)
     pipeline.save_pretrained(run.folder / "model")
-    return _measure(net, pool, known["test"], run.folder)
+    return _measure(net, pool, measured, run.folder)
 
 
 def check_crop(config: DetailTraining) -> None:

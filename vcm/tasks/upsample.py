@@ -198,15 +198,14 @@ def upsample_scans(
     own = Explanation(scan, tuple(others), config.noise)
     explain = own.explain if config.consistency else lambda image: image
     before = np.empty((config.samples, *scan.fine.shape), np.float32)
+    after = np.empty_like(before)
     for number in range(config.samples):
         drawn = draw_volume(
             pipeline, features, inputs, config.seed + number, config.steps, on_step,
             precision=config.precision,
         )  # fmt: skip
         before[number] = own.placed(drawn)
-    after = np.empty_like(before)
-    for number, one in enumerate(before):
-        after[number] = explain(one)
+        after[number] = explain(before[number])
     placed = own.placed(expected_brain(pipeline, features, inputs, config.precision))
     estimate = expected = explain(placed)
     std, doubt = (after.std(0, ddof=1), OF_SAMPLES) if config.samples > 1 else (None, OF_NOTHING)
