@@ -99,6 +99,7 @@ def pretrain_detail(config: DetailTraining) -> dict[str, float]:
             "and model=FOLDER with one that vcm train wrote with conditions=[thick]."
         )
     check_crop(config)
+    known, measured = (find_scans(*config.data, split=name) for name in ("train", "test"))
     pipeline = load_pipeline(config.model)
     its_own = pipeline.scheduler  # upsampling has another
     as_upsampler(pipeline, Upsampling(model=config.model, device="cpu"))
@@ -107,7 +108,6 @@ def pretrain_detail(config: DetailTraining) -> dict[str, float]:
     net.net.to(memory_format=torch.channels_last_3d)
     run = TrainingRun(config, net, DetailObjective(net, config.nll_weight))
     pool = DetailPool(config.pool, config.model, pipeline, config.noise, config.seed)
-    known, measured = (find_scans(*config.data, split=name) for name in ("train", "test"))
     run.fit(lambda: pool.draw_from(known, config.draws, config.crop, config.batch_size))
     if not run.is_main:
         return {}
