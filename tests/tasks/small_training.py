@@ -21,6 +21,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import nn
 
 from vcm.config import load_config
+from vcm.tasks.processes import part_processes
 from vcm.tasks.run_folder import RunFolder
 from vcm.tasks.training import TrainingRun, TrainingSchedule
 
@@ -126,9 +127,9 @@ def train_module(overrides):
 def main(case, overrides):
     run = {"regression": train_regression, "module": train_module}[case](overrides)
     run.net.save_pretrained(run.folder / f"net-{run.processes.index}")
-    if "WORLD_SIZE" in os.environ:
-        assert run.processes.count == int(os.environ["WORLD_SIZE"])
-        torch.distributed.destroy_process_group()
+    assert run.processes.count == int(os.environ.get("WORLD_SIZE", "1"))
+    del run
+    part_processes()
 
 
 def die():

@@ -8,6 +8,8 @@ writes files, reads them or looks at the clock; the others learn from it what it
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -68,6 +70,7 @@ class Processes:
         _refuse_lonely_launch(self.count)
         check_shares(config, self.count)
         set_seed(config.seed + self.index)
+        atexit.register(part_processes)
 
     def prepare(self, objective: nn.Module, trained: nn.Module) -> nn.Module:
         """The objective on its device; over several processes, only what trains is synchronised.
@@ -120,6 +123,18 @@ class Processes:
     def gather(self, value: Result) -> list[Result]:
         """Every process's value, in order."""
         return gather_object([value]) if self.count > 1 else [value]
+
+
+def part_processes() -> None:
+    """End what joins this process to the others, if anything does, while Python still runs.
+
+    To be called when no TrainingRun is left: gloo's destructor waits for its threads, those may wait
+    for Python's lock, and of its owners only the process group's own object gives that lock away;
+    the last owner must not be a DistributedDataParallel.
+    """
+    if torch.distributed.is_initialized():
+        gc.collect()
+        torch.distributed.destroy_process_group()
 
 
 def _refuse_lonely_launch(count: int) -> None:
