@@ -38,11 +38,20 @@ from vcm.imaging.intensity import to_unit_range
 from vcm.imaging.picture import compared
 from vcm.imaging.volume import Volume, read_volume, write_volume
 from vcm.metrics import psnr, ssim
+from vcm.nets.detail import DetailNet
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.pipeline import VCMPipeline
+from vcm.tasks.explanation import Explanation
 from vcm.tasks.isotropic_scan import brain_on
 from vcm.tasks.thick_scan import ThickScan
-from vcm.tasks.upsample import Upsampled, Upsampling, load_upsampler, read_scans, upsample_scans
+from vcm.tasks.upsample import (
+    Upsampled,
+    Upsampling,
+    load_upsampler,
+    read_scans,
+    upsample_scans,
+    with_detail,
+)
 from vcm.weights import load_segmenter
 
 
@@ -86,21 +95,27 @@ def measured(
 
 
 def methods(
-    thick: ThickScan, result: Upsampled, noise: float, cnn: NDArray | None
+    thick: ThickScan, result: Upsampled, config: Upsampling, vcm: DetailNet, cnn: DetailNet | None
 ) -> dict[str, NDArray]:
     """Every competitor on the fine grid, scaled; `vcm` is what the command writes by default."""
-    linear = thick.interpolated(1)
-    return {
-        "linear": linear,
+    own = Explanation(thick, noise=config.noise)
+    once = replace(config, mirrors=False)
+    found = {
+        "linear": thick.interpolated(1),
         "cubic": result.cubic,
-        "linear, projected": thick.degradation.project(linear, thick.volume.data, noise),
-    } | ({} if cnn is None else {"cnn": cnn}) | {
+        "linear, projected": own.interpolated,
+    }
+    if cnn is not None:
+        found["cnn"] = with_detail(own, own.interpolated, cnn, once)[0]
+        found["cnn, mirrors"] = with_detail(own, own.interpolated, cnn, config)[0]
+    return found | {
         "vcm sample, published way": result.before[0],
         "vcm mean of samples, published way": result.before.mean(0),
         "vcm sample": result.samples[0],
         "vcm expected": result.expected,
+        "vcm, no mirrors": with_detail(own, result.expected, vcm, once)[0],
         "vcm": result.mean,
-    }  # fmt: skip
+    }
 
 
 def tissue_volumes(
@@ -146,12 +161,10 @@ def measure(
     result = upsample_scans([thick], pipelines[0], config)
     assert result.std is not None, "no detail network and no samples"
     seconds = time.monotonic() - started
-    cnn = None
-    if pipelines[1] is not None:
-        cnn = upsample_scans([thick], pipelines[1], replace(config, samples=0)).mean
     brain = truth.data > 0
     low, high = np.percentile(truth.data[brain], [0.5, 99.5])
-    images = methods(thick, result, config.noise, cnn)
+    vcm, cnn = pipelines
+    images = methods(thick, result, config, vcm.detail, None if cnn is None else cnn.detail)
     if all(row["spacing"] != key["spacing"] for row in tables.upsampling):
         picture = tables.out / f"example_{key['spacing']:g}mm.png"
         draw_example(images, truth, thick, result.std, picture)

@@ -176,6 +176,10 @@ def upsample(
     detail_noise: Annotated[
         float, typer.Option(help="The same over that of the result; less: nearer to the slices.")
     ] = 0.5,
+    no_mirrors: Annotated[
+        bool,
+        typer.Option("--no-mirrors", help="Add detail to the brain, not to its mirror images too."),
+    ] = False,
     any_contrast: Annotated[
         bool, typer.Option("--any-contrast", help="Take scans that do not look T1-weighted.")
     ] = False,
@@ -196,7 +200,7 @@ def upsample(
         scans=scans, out=out, model=model, spacing=spacing, slice_axis=slice_axis,
         slice_thickness=slice_thickness, profile=profile, masks=brain_mask or [], samples=samples,
         steps=steps, seed=seed, output=output, consistency=not no_consistency, noise=noise, detail_noise=detail_noise,
-        any_contrast=any_contrast, age=age, sex=sex, device=device, precision=precision,
+        mirrors=not no_mirrors, any_contrast=any_contrast, age=age, sex=sex, device=device, precision=precision,
     )  # fmt: skip
     for path in run(config, ["vcm", *sys.argv[1:]], Console(stderr=True)):
         typer.echo(path)

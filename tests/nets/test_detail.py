@@ -58,3 +58,14 @@ def test_it_comes_back_from_a_folder(tmp_path):
     given = read(32, 32, 32)
     for one, other in zip(net(given), again(given), strict=True):
         assert torch.equal(one, other)
+
+
+def test_over_mirrors_a_mirrored_input_gives_the_mirrored_output():
+    net = woken(DetailNet(NARROW))
+    given = read(33, 40, 34)
+    once, all_eight = net(given), net.over_mirrors(given)
+    for axes in ([2], [3, 4], [2, 3, 4]):
+        mirrored = net.over_mirrors(given.flip(axes))
+        for one, other in zip(all_eight, mirrored, strict=True):
+            torch.testing.assert_close(other.flip(axes), one)
+    assert not torch.allclose(once.image, all_eight.image, atol=1e-3)

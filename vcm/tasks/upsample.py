@@ -55,6 +55,7 @@ class Upsampling:
     noise          error of a slice over that of a sample, see Degradation.project
     detail_noise   the same over that of the detail network's image, which errs little where slices
                    are: less would carry the noise of each slice into stripes
+    mirrors        ask the detail network of the eight mirrored brains, see DetailNet.over_mirrors
     """
 
     scans: list[Path] = field(default_factory=list)
@@ -72,6 +73,7 @@ class Upsampling:
     consistency: bool = True
     noise: float = 0.1
     detail_noise: float = 0.5
+    mirrors: bool = True
     any_contrast: bool = False
     age: float | None = None
     sex: str | None = None
@@ -210,8 +212,8 @@ def upsample_scans(
     estimate = expected = explain(placed)
     std, doubt = (after.std(0, ddof=1), OF_SAMPLES) if config.samples > 1 else (None, OF_NOTHING)
     if config.consistency and not others and _has_detail(pipeline, scan):
-        image, std = _detailed(own, estimate, pipeline.detail)
-        estimate, doubt = replace(own, noise=config.detail_noise).explain(image), OF_DETAIL
+        estimate, std = with_detail(own, estimate, pipeline.detail, config)
+        doubt = OF_DETAIL
     residual = {
         "cubic": own.residual(own.cubic),
         "before": own.residual(placed),
@@ -241,11 +243,14 @@ def _has_detail(pipeline: VCMPipeline, scan: ThickScan) -> bool:
 
 
 @torch.inference_mode()
-def _detailed(own: Explanation, expected: Image, net: DetailNet) -> tuple[Image, Image]:
-    """The detail network's image and the standard deviation of its error, as Explanation has them."""
+def with_detail(
+    own: Explanation, expected: Image, net: DetailNet, config: Upsampling
+) -> tuple[Image, Image]:
+    """The expected brain with the network's detail, projected, and the standard deviation of its error."""
     read = torch.from_numpy(np.ascontiguousarray(own.read(expected)))[None]
     with torch.autocast(net.device.type, torch.bfloat16):
-        found = net(read.to(net.device))
+        found = (net.over_mirrors if config.mirrors else net)(read.to(net.device))
     image, std = (np.moveaxis(v[0, 0].cpu().numpy(), -1, own.across) for v in found)
     # At the rim, where the result fades into the interpolation, it errs no less.
-    return own.in_brain(image), np.where(own.share_of_brain > RIM, std, 0).astype(np.float32)
+    std = np.where(own.share_of_brain > RIM, std, 0).astype(np.float32)
+    return replace(own, noise=config.detail_noise).explain(own.in_brain(image)), std
