@@ -73,10 +73,14 @@ def test_upsample_takes_its_doubt_from_it(trained, tmp_path, prepared, monkeypat
     )
     command = ["vcm", "upsample", path, "--out", tmp_path / "out", "--spacing", "2"]
     command += ["--samples", "1", "--steps", "2", "--model", folder / "out" / "model"]
-    monkeypatch.setattr(sys, "argv", [str(part) for part in command])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 0
+
+    def ran(*options):
+        monkeypatch.setattr(sys, "argv", [str(part) for part in (*command, *options)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code == 0
+
+    assert ran()
     out = tmp_path / "out"
     generated = read_volume(out / "sub-3_desc-generated_mask.nii.gz").data > 0
     spread = read_volume(out / "sub-3_desc-upsampledstd_T1w.nii.gz").data
@@ -84,6 +88,14 @@ def test_upsample_takes_its_doubt_from_it(trained, tmp_path, prepared, monkeypat
     assert (spread[generated] > 0).all() and np.median(spread[generated]) > 1
     record = json.loads((out / "sub-3_desc-upsampled_T1w.json").read_text())
     assert record["Uncertainty"] == "error that the detail network expects, one standard deviation"
+    assert record["Settings"]["mirrors"] is True
+    results = [
+        out / "sub-3_desc-upsampled_T1w.nii.gz",
+        tmp_path / "once" / "sub-3_desc-upsampled_T1w.nii.gz",
+    ]
+    assert ran("--no-mirrors", "--out", tmp_path / "once")
+    eight, once = (read_volume(path).data for path in results)
+    assert 0 < np.abs(eight - once).max() < 70
 
 
 def test_a_crop_larger_than_the_brain_is_refused(trained):
