@@ -157,12 +157,11 @@ def _plot(rows: list[Row], path: Path) -> None:
 
 
 def join(parts: list[Path], folder: Path) -> None:
-    """The tables of all parts, ordered by spacing as in the first."""
+    """The tables of all parts, the thickest slices first."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in TABLES:
         rows = [row for part in parts for row in read_table(part / f"{name}.tsv")]
-        order = list(dict.fromkeys(row["spacing"] for row in rows))
-        rows.sort(key=lambda row: order.index(row["spacing"]))
+        rows.sort(key=lambda row: -float(row["spacing"]))
         write_table(folder / f"{name}.tsv", rows, list(rows[0]))
     for picture in parts[0].glob("example_*.png"):
         shutil.copyfile(picture, folder / picture.name)
