@@ -16,6 +16,7 @@ from vcm.tasks.provenance import versions
 from vcm.weights import fingerprint, model_folder, sha256
 
 if TYPE_CHECKING:
+    from vcm.tasks.thick_scan import ThickScan
     from vcm.tasks.upsample import Upsampled, Upsampling
 
 MARK = "upsampled by a generative model, vcm"
@@ -28,7 +29,7 @@ def write_result(result: Upsampled, config: Upsampling, command: list[str]) -> l
     chosen = result.mean if config.output == "mean" else result.samples[0]
     low, high = scan.units
     values: dict[str, NDArray] = {
-        f"{stem}_desc-upsampled_{suffix}": scan.in_units(chosen),
+        f"{stem}_desc-upsampled_{suffix}": _in_units(chosen, scan),
         f"{stem}_desc-generated_mask": (result.generated > 0.5).astype(np.uint8),
     }
     if result.std is not None:
@@ -36,9 +37,9 @@ def write_result(result: Upsampled, config: Upsampling, command: list[str]) -> l
         values[f"{stem}_desc-upsampledstd_{suffix}"] = std
     for number, sample in enumerate(result.samples):
         seed = config.seed + number
-        values[f"{stem}_desc-upsampled_seed-{seed}_{suffix}"] = scan.in_units(sample)
+        values[f"{stem}_desc-upsampled_seed-{seed}_{suffix}"] = _in_units(sample, scan)
     if config.output == "sample":
-        values[f"{stem}_desc-upsampledmean_{suffix}"] = scan.in_units(result.mean)
+        values[f"{stem}_desc-upsampledmean_{suffix}"] = _in_units(result.mean, scan)
     paths = [
         write_volume(
             Volume(data, scan.fine.affine, scan.volume.header), out / f"{name}.nii.gz", MARK
@@ -51,6 +52,11 @@ def write_result(result: Upsampled, config: Upsampling, command: list[str]) -> l
     sidecar = paths[0].with_name(paths[0].name.removesuffix(".nii.gz") + ".json")
     write_json(sidecar, record)
     return [*paths, picture, sidecar]
+
+
+def _in_units(data: NDArray, scan: ThickScan) -> NDArray[np.float32]:
+    """In the scan's intensities, none below its least: interpolation beside bright fat goes there."""
+    return scan.in_units(np.maximum(data, scan.volume.data.min()))
 
 
 def _names(path: Path) -> tuple[str, str]:
