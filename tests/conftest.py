@@ -1,4 +1,5 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,13 @@ import pytest
 import torch
 
 SHARED = Path(os.environ.get("VCM_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(autouse=True)
+def kept_denormals() -> Iterator[None]:
+    """Trainings and sampling take denormals for 0 in the whole process; hypothesis refuses to draw then."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture
