@@ -27,9 +27,9 @@ def measure(way: str, size: str) -> dict[str, float]:
     from vcm.nets.mcm import ModulatingConditionModule
     from vcm.nets.t2i_adapter import T2IAdapter
     from vcm.nets.vcm import VolumetricConditioningModule
-    from vcm.tasks.controls import ControlSizes, make_control
-    from vcm.tasks.train import ModuleObjective
-    from vcm.weights import load_pipeline
+    from vcm.training.controls import ControlSizes, make_control
+    from vcm.training.module import ModuleObjective
+    from vcm.weights.load import load_pipeline
 
     torch.manual_seed(0)
     torch.set_flush_denormal(True)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 # No torch in this process, so that each run's peak of memory is its own: see fresh_process.
-from vcm.imaging.dataset import read_table, write_table
+from vcm.files import read_table, write_table
 
 RUN = Path(__file__).with_name("data_efficiency_run.py")
 FIVE = ("vcm", "mcm", "controlnet", "controlnet-lite", "t2i-adapter")

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vcm.files import read_table
 from vcm.imaging.conditions import CLASS_NAMES
-from vcm.imaging.dataset import read_table
 from vcm.metrics import bootstrap_interval
 
 FIVE = ("vcm", "mcm", "controlnet", "controlnet-lite", "t2i-adapter")

@@ -21,16 +21,16 @@ import torch
 from fresh_process import peak_mib
 from numpy.typing import NDArray
 
+from vcm.evaluation import measures
+from vcm.evaluation.samples import Case, as_case
 from vcm.imaging import covariates
 from vcm.imaging.conditions import CLASS_NAMES
-from vcm.imaging.dataset import load_prepared
-from vcm.imaging.image_conditions import draw_condition
+from vcm.imaging.dataset import load_prepared, with_classes
+from vcm.imaging.draws import draw_condition
 from vcm.pipeline import VCMPipeline
-from vcm.tasks import evaluation_measures as measures
-from vcm.tasks.evaluation_samples import Case, as_case
-from vcm.tasks.pretrain_segmenter import with_classes
-from vcm.tasks.train import ModuleTraining, set_up, train
-from vcm.weights import load_pipeline, load_segmenter
+from vcm.training.module import ModuleTraining, set_up, train
+from vcm.weights.load import load_pipeline
+from vcm.weights.segmenter import load_segmenter
 
 #: What each method of the study changes in the configuration of `vcm train`. All five start from the same
 #: linear reading of the condition; `-no-prior` from the frozen model instead, as published. `vcm` is what

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 from upsampling import measured, thickened, truth_at
 
-from vcm.imaging.dataset import find_scans, write_table
+from vcm.files import write_table
+from vcm.imaging.dataset import find_scans
 from vcm.imaging.volume import write_volume
 from vcm.metrics import bootstrap_interval
-from vcm.tasks.thick_scan import held
-from vcm.tasks.upsample import Upsampling, load_upsampler, read_scans, upsample_scans
+from vcm.upsampling.thick_scan import held
+from vcm.upsampling.upsample import Upsampling, load_upsampler, read_scans, upsample_scans
 
 DIRECTIONS = ("axial", "coronal", "sagittal")
 

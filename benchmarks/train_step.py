@@ -29,7 +29,7 @@ def measure(way: str, size: str) -> dict[str, float]:
 
     from vcm.nets.denoiser import LatentDenoiser
     from vcm.nets.vcm import VolumetricConditioningModule
-    from vcm.tasks.train import ModuleObjective
+    from vcm.training.module import ModuleObjective
 
     torch.manual_seed(0)
     torch.set_flush_denormal(True)

@@ -29,30 +29,31 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from upsampling_page import TABLES, write_page
 
+from vcm.files import write_table
 from vcm.imaging.acquisition import grid_about, isotropic_about
+from vcm.imaging.brain import to_unit_range
 from vcm.imaging.conditions import CLASS_NAMES, class_volumes
-from vcm.imaging.dataset import find_scans, model_grid, write_table
+from vcm.imaging.dataset import find_scans
 from vcm.imaging.degradation import simulate_thick
-from vcm.imaging.geometry import to_model_grid
-from vcm.imaging.intensity import to_unit_range
-from vcm.imaging.picture import compared
+from vcm.imaging.geometry import model_grid, to_model_grid
 from vcm.imaging.volume import Volume, read_volume, write_volume
 from vcm.metrics import psnr, ssim
 from vcm.nets.detail import DetailNet
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.pipeline import VCMPipeline
-from vcm.tasks.explanation import Explanation
-from vcm.tasks.isotropic_scan import brain_on
-from vcm.tasks.thick_scan import ThickScan
-from vcm.tasks.upsample import (
-    Upsampled,
+from vcm.report.picture import compared
+from vcm.upsampling.explanation import Explanation
+from vcm.upsampling.isotropic_scan import brain_on
+from vcm.upsampling.result import Upsampled
+from vcm.upsampling.thick_scan import ThickScan
+from vcm.upsampling.upsample import (
     Upsampling,
     load_upsampler,
     read_scans,
     upsample_scans,
     with_detail,
 )
-from vcm.weights import load_segmenter
+from vcm.weights.segmenter import load_segmenter
 
 
 def truth_at(path: Path, spacing: float, thick: float) -> Volume:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vcm.imaging.dataset import read_table, write_table
+from vcm.files import read_table, write_table
 from vcm.metrics import bootstrap_interval
 
 Row = dict[str, str]

@@ -27,7 +27,7 @@ def real_scans() -> Path:
 def tiny_model(tmp_path_factory) -> Path:
     """A pipeline of random weights and few channels on the real grid, saved as one folder."""
     from vcm.diffusion.sampling import make_scheduler
-    from vcm.imaging.dataset import model_grid
+    from vcm.imaging.geometry import model_grid
     from vcm.nets.autoencoder import LatentAutoencoder
     from vcm.nets.denoiser import LatentDenoiser
     from vcm.nets.vcm import VolumetricConditioningModule
@@ -69,7 +69,7 @@ def tiny_model(tmp_path_factory) -> Path:
 def thick_model(tmp_path_factory, tiny_model):
     """The tiny model with a module of random weights that reads thick slices."""
     from vcm.nets.vcm import VolumetricConditioningModule
-    from vcm.weights import load_pipeline
+    from vcm.weights.load import load_pipeline
 
     torch.manual_seed(1)
     pipeline = load_pipeline(tiny_model)
@@ -104,8 +104,7 @@ def head_map() -> tuple[np.ndarray, np.ndarray]:
 def prepared(tmp_path_factory, head_map) -> Path:
     """Five subjects on the model's grid as `vcm prepare` writes them: three train, two test."""
     from vcm.imaging.conditions import ventricular_and_brain_volume
-    from vcm.imaging.dataset import model_grid
-    from vcm.imaging.geometry import resample
+    from vcm.imaging.geometry import model_grid, resample
     from vcm.imaging.registration import common_template
     from vcm.imaging.volume import Volume, write_volume
 

@@ -4,7 +4,7 @@ import pytest
 
 from vcm.config import load_config
 from vcm.errors import VCMError
-from vcm.tasks.pretrain_autoencoder import AutoencoderTraining
+from vcm.training.autoencoder import AutoencoderTraining
 
 
 def test_file_then_overrides(tmp_path):
@@ -36,10 +36,10 @@ def test_a_configuration_is_a_file_a_name_or_an_option(tmp_path):
 
 def test_every_configuration_that_travels_along_can_be_read():
     """The schema refuses unknown keys; the header says purpose, command and hardware."""
-    from vcm.tasks.pretrain_detail import DetailTraining
-    from vcm.tasks.pretrain_diffusion import DiffusionTraining
-    from vcm.tasks.pretrain_segmenter import SegmenterTraining
-    from vcm.tasks.train import ModuleTraining
+    from vcm.training.diffusion import DiffusionTraining
+    from vcm.training.module import ModuleTraining
+    from vcm.training.segmenter import SegmenterTraining
+    from vcm.upsampling.detail_training import DetailTraining
 
     schemas = {
         "autoencoder": AutoencoderTraining, "diffusion": DiffusionTraining,

@@ -6,7 +6,7 @@ import torch
 
 from vcm.diffusion.sampling import make_scheduler
 from vcm.errors import VCMError
-from vcm.weights import load_pipeline
+from vcm.weights.load import load_pipeline
 
 MIDDLE = torch.full((1, 4), 0.5)
 

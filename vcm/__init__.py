@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vcm.nets.vcm import VolumetricConditioningModule
     from vcm.pipeline import VCMPipeline
-    from vcm.weights import example_condition, load_pipeline
+    from vcm.weights.load import example_condition, load_pipeline
 
 __version__ = "0.1.0"
 __all__ = [
@@ -21,8 +21,8 @@ __all__ = [
 _HOMES = {
     "VCMPipeline": "vcm.pipeline",
     "VolumetricConditioningModule": "vcm.nets.vcm",
-    "example_condition": "vcm.weights",
-    "load_pipeline": "vcm.weights",
+    "example_condition": "vcm.weights.load",
+    "load_pipeline": "vcm.weights.load",
 }
 
 

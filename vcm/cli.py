@@ -97,9 +97,9 @@ def synthesize(
     """Make T1-weighted brains that obey a label map, one per seed, on the map's own voxels."""
     from rich.console import Console
 
-    from vcm.tasks.synthesize import Synthesis, describe, resolve
-    from vcm.tasks.synthesize import synthesize as run
-    from vcm.weights import example_condition
+    from vcm.synthesis.synthesize import Synthesis, describe, resolve
+    from vcm.synthesis.synthesize import synthesize as run
+    from vcm.weights.load import example_condition
 
     if condition == Path("example") and not condition.exists():
         condition = example_condition()
@@ -193,8 +193,8 @@ def upsample(
     """Turn thick slices into an isotropic volume with its uncertainty, in the scan's own space."""
     from rich.console import Console
 
-    from vcm.tasks.upsample import Upsampling
-    from vcm.tasks.upsample import upsample as run
+    from vcm.upsampling.upsample import Upsampling
+    from vcm.upsampling.upsample import upsample as run
 
     config = Upsampling(
         scans=scans, out=out, model=model, spacing=spacing, slice_axis=slice_axis,
@@ -235,9 +235,9 @@ def prepare(
         return
     if out is None:
         _refuse("No folder is given to write to: add --out FOLDER, or --check to write nothing.")
-    from vcm.imaging.dataset import model_grid
-    from vcm.tasks.prepare import prepare as run
-    from vcm.weights import grid_of
+    from vcm.imaging.geometry import model_grid
+    from vcm.preparation.prepare import prepare as run
+    from vcm.weights.load import grid_of
 
     grid = grid_of(model) if model else model_grid(spacing)
     done = run(folder, out, labels, workers, grid, segmenter)
@@ -246,7 +246,7 @@ def prepare(
 
 def _check_folder(folder: Path, labels: str) -> None:
     """Print every problem and end with exit code 2 if there is one."""
-    from vcm.tasks.check_folder import check_folder
+    from vcm.preparation.check import check_folder
 
     problems = check_folder(folder, labels)
     for problem in problems:
@@ -265,7 +265,7 @@ def segment(
     ] = "segmenter2mm",
 ) -> None:
     """Make an eight-class label map of a scan, a condition for `vcm synthesize`."""
-    from vcm.tasks.segment import segment as run
+    from vcm.preparation.segment import segment as run
 
     for name, volume in run(scan, out, segmenter).items():
         typer.echo(f"{name:>18}  {volume:.1f} mL")
@@ -289,7 +289,7 @@ def autoencoder(
 ) -> None:
     """Train the latent autoencoder on prepared scans; run again to resume."""
     from vcm.config import load_config, split_arguments
-    from vcm.tasks.pretrain_autoencoder import AutoencoderTraining, pretrain_autoencoder
+    from vcm.training.autoencoder import AutoencoderTraining, pretrain_autoencoder
 
     measures = pretrain_autoencoder(
         load_config(AutoencoderTraining, *split_arguments(overrides or [], config))
@@ -308,7 +308,7 @@ def diffusion(
 ) -> None:
     """Train the latent diffusion model on an autoencoder's latents; run again to resume."""
     from vcm.config import load_config, split_arguments
-    from vcm.tasks.pretrain_diffusion import DiffusionTraining, pretrain_diffusion
+    from vcm.training.diffusion import DiffusionTraining, pretrain_diffusion
 
     measures = pretrain_diffusion(
         load_config(DiffusionTraining, *split_arguments(overrides or [], config))
@@ -326,7 +326,7 @@ def segmenter(
 ) -> None:
     """Train the tissue segmenter that `vcm evaluate` measures with; run again to resume."""
     from vcm.config import load_config, split_arguments
-    from vcm.tasks.pretrain_segmenter import SegmenterTraining, pretrain_segmenter
+    from vcm.training.segmenter import SegmenterTraining, pretrain_segmenter
 
     measures = pretrain_segmenter(
         load_config(SegmenterTraining, *split_arguments(overrides or [], config))
@@ -345,7 +345,7 @@ def detail(
 ) -> None:
     """Train the detail that `vcm upsample` adds to what a model expects; run again to resume."""
     from vcm.config import load_config, split_arguments
-    from vcm.tasks.pretrain_detail import DetailTraining, pretrain_detail
+    from vcm.upsampling.detail_training import DetailTraining, pretrain_detail
 
     measures = pretrain_detail(
         load_config(DetailTraining, *split_arguments(overrides or [], config))
@@ -370,12 +370,12 @@ def train(
     CONFIG is a YAML file or the name of one that travels with the package; key=value changes it.
     """
     from vcm.config import load_config, split_arguments
-    from vcm.tasks.train import ModuleTraining
-    from vcm.tasks.train import train as run
+    from vcm.training.module import ModuleTraining
+    from vcm.training.module import train as run
 
     chosen = load_config(ModuleTraining, *split_arguments(overrides or [], config))
     if dry_run:
-        from vcm.tasks.train_forecast import describe
+        from vcm.training.forecast import describe
 
         for name, words in describe(chosen).items():
             typer.echo(f"{name:>18}  {words}")
@@ -394,8 +394,8 @@ def evaluate(
 ) -> None:
     """Measure a model on test subjects: adherence, realism, privacy, covariates; with a report."""
     from vcm.config import load_config, split_arguments
-    from vcm.tasks.evaluate import Evaluation
-    from vcm.tasks.evaluate import evaluate as run
+    from vcm.evaluation.evaluate import Evaluation
+    from vcm.evaluation.evaluate import evaluate as run
 
     chosen = load_config(Evaluation, *split_arguments(overrides or [], config))
     run(chosen)
@@ -411,8 +411,8 @@ app.add_typer(weights, name="weights")
 @weights.command("list")
 def list_weights() -> None:
     """Name the embedded models with their folders, and the published ones that can be imported."""
-    from vcm.model_cards import card_names, load_card
-    from vcm.weights import embedded_models, model_folder
+    from vcm.weights.cards import card_names, load_card
+    from vcm.weights.load import embedded_models, model_folder
 
     for name in embedded_models():
         typer.echo(f"{name}\tembedded\t{model_folder(name)}")
@@ -427,7 +427,7 @@ def show_weights(
     name: Annotated[str, typer.Argument(help="Name of a model, as vcm weights list has it.")],
 ) -> None:
     """Print the card of a model: files, licences, grid, inputs, latent scale, sources."""
-    from vcm.model_cards import describe, load_card
+    from vcm.weights.cards import describe, load_card
 
     for key, value in describe(load_card(name)).items():
         typer.echo(f"{key:>12}  {value}")
@@ -446,7 +446,7 @@ def fetch_weights(
     """Show the licences of a published model's files, then fetch the files."""
     from rich.console import Console
 
-    from vcm.tasks.fetch_weights import fetch
+    from vcm.weights.fetching import fetch
 
     for part, path in fetch(name, out, accept_license, Console(stderr=True)).items():
         typer.echo(f"{part}\t{path}")
@@ -463,7 +463,7 @@ def import_model(
     """Load published files strictly and write them as a folder for --model."""
     from rich.console import Console
 
-    from vcm.tasks.import_weights import import_weights
+    from vcm.weights.importing import import_weights
 
     import_weights(name, autoencoder, unet, module, out, Console(stderr=True))
     typer.echo(out)
@@ -476,7 +476,7 @@ def verify_weights(
     ],
 ) -> None:
     """Check every tensor of a model against its networks, and the frozen model against its record."""
-    from vcm.tasks.verify_weights import verify
+    from vcm.weights.verifying import verify
 
     for row in verify(folder):
         typer.echo(f"{row.what:>12}  {row.found}")
@@ -488,7 +488,7 @@ def pack_weights(
     out: Annotated[Path, typer.Option(help="Folder for the copy.")],
 ) -> None:
     """Copy a model in half precision, as the embedded ones are stored."""
-    from vcm.weights import pack
+    from vcm.weights.packing import pack
 
     typer.echo(f"{pack(model, out) / 1e6:.1f} MB in {out}")
 

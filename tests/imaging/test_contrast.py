@@ -6,8 +6,7 @@ from scipy.ndimage import binary_erosion
 
 from vcm.errors import VCMError
 from vcm.imaging.contrast import LEAST_SEPARATION, refuse_other_contrast, t1w_separation
-from vcm.imaging.dataset import model_grid
-from vcm.imaging.geometry import resample
+from vcm.imaging.geometry import model_grid, resample
 from vcm.imaging.registration import common_template
 
 GRID = model_grid(2.0)

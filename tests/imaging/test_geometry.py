@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from vcm.errors import VCMError
-from vcm.imaging.dataset import model_grid
-from vcm.imaging.geometry import from_model_grid, to_model_grid
+from vcm.imaging.geometry import from_model_grid, model_grid, to_model_grid
 from vcm.imaging.volume import Grid, Volume
 
 angles = st.floats(-25, 25)

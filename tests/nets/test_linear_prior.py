@@ -5,7 +5,7 @@ import torch
 from vcm.errors import VCMError
 from vcm.nets.denoiser import LatentDenoiser
 from vcm.nets.linear_prior import BINS, LinearPrior
-from vcm.tasks.controls import ControlSizes, make_control
+from vcm.training.controls import ControlSizes, make_control
 
 
 @pytest.fixture

@@ -10,11 +10,10 @@ from torch import nn
 from vcm.diffusion.sampling import check_scheduler, flow_shift, make_scheduler, sample
 from vcm.errors import VCMError
 from vcm.nets.maisi import MaisiAutoencoder, MaisiDenoiser
-from vcm.nets.maisi_names import maisi_scale
-from vcm.nets.published_names import PublishedNamesError
 from vcm.nets.vcm import VolumetricConditioningModule
 from vcm.pipeline import VCMPipeline
-from vcm.weights import load_pipeline
+from vcm.weights.load import load_pipeline
+from vcm.weights.names import PublishedNamesError, load_strictly
 
 T1W = torch.tensor([[0.8, 1.0, 1.2, 9.0]])
 SMALL = {"channels": (8, 16), "groups": 4}
@@ -235,21 +234,13 @@ def test_sizes_and_names_of_the_release():
     assert "decoder.blocks.3.conv.conv.conv.weight" in kl.state_dict()
 
 
-def test_released_files_are_loaded_strictly():
+def test_released_tensors_are_loaded_strictly():
     source, net = denoiser(), MaisiDenoiser(**TINY)
     tensors = dict(source.net.state_dict())
-    checkpoint = {"epoch": 3, "unet_state_dict": tensors, "scale_factor": torch.tensor(0.96)}
-    net.load_published(checkpoint)
+    load_strictly(net.net, tensors)
     assert all(torch.equal(net.net.state_dict()[name], tensors[name]) for name in tensors)
-    assert maisi_scale(checkpoint) == pytest.approx(0.96)
-    wrapped = {"unet_state_dict": {f"module.{name}": value for name, value in tensors.items()}}
-    net.load_published(wrapped)
-    with pytest.raises(PublishedNamesError, match="no scale_factor"):
-        maisi_scale(wrapped)
     older = {**tensors, "top_region_index_layer.0.weight": torch.zeros(8, 4)}
     del older["class_embedding.weight"]
     with pytest.raises(PublishedNamesError) as refused:
-        net.load_published({"unet_state_dict": older})
+        load_strictly(net.net, older)
     assert all(name in str(refused.value) for name in ("class_embedding", "top_region_index_layer"))
-    kl = autoencoder()
-    MaisiAutoencoder((4, 8, 8), groups=2, res_blocks=(1, 1, 1)).load_published(kl.net.state_dict())

@@ -15,14 +15,14 @@ from safetensors.torch import load_file
 from vcm.errors import VCMError
 from vcm.nets.condition_encoder import ConditionEncoder
 from vcm.nets.patches import to_patches
-from vcm.nets.published_names import (
+from vcm.nets.vcm import VolumetricConditioningModule
+from vcm.weights.names import (
     PublishedNamesError,
     load_strictly,
     rename_autoencoder,
     rename_published,
     rename_unet,
 )
-from vcm.nets.vcm import VolumetricConditioningModule
 
 DATA = Path(__file__).parents[1] / "data"
 CARD = json.loads((DATA / "vcm_small.json").read_text())
@@ -52,7 +52,7 @@ def module():
         unet_out_channels=16,
         head_channels=CARD["keys"]["vcm"]["mlp_shared.conv.weight"][0],
     ).eval()
-    net.load_published(formula_weights(CARD["keys"]["vcm"]))
+    load_strictly(net, rename_published(formula_weights(CARD["keys"]["vcm"])))
     return net
 
 
@@ -236,7 +236,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_name(module, fault):
         weights[name] = torch.zeros(5)
     expected = {"missing": "mlp_beta.bias", "unexpected": "extra.weight", "shape": "mlp_beta.bias"}
     with pytest.raises(PublishedNamesError, match=expected[fault]):
-        module.load_published(weights)
+        load_strictly(module, rename_published(weights))
 
 
 @torch.no_grad()

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from vcm.errors import VCMError
 from vcm.imaging.conditions import PLAUSIBLE_BRAIN
 from vcm.imaging.geometry import to_model_grid
-from vcm.imaging.intensity import to_unit_range
 from vcm.imaging.registration import align_rigid
 from vcm.imaging.volume import Grid, Volume
 
@@ -53,3 +52,19 @@ def align_brain(image: Volume, mask: NDArray[np.bool_], grid: Grid) -> AlignedBr
         )
     scaled, used = to_unit_range(moved, inside)
     return AlignedBrain(scaled, to_common, used)
+
+
+#: Percentiles inside the brain that become 0 and 1.
+PERCENTILES = (0.5, 99.5)
+
+
+def to_unit_range(
+    data: NDArray, mask: NDArray[np.bool_], percentiles: tuple[float, float] = PERCENTILES
+) -> tuple[NDArray[np.float32], tuple[float, float]]:
+    """Map the two percentiles inside `mask` to 0 and 1, clip, and set 0 outside the mask.
+
+    Returns the values and the two source intensities, so that the way back is known.
+    """
+    low, high = np.percentile(data[mask], percentiles)
+    scaled = np.clip((data - low) / max(high - low, 1e-6), 0.0, 1.0)
+    return np.where(mask, scaled, 0.0).astype(np.float32), (float(low), float(high))

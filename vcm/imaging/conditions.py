@@ -23,7 +23,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from vcm.errors import VCMError
-from vcm.imaging.volume import Volume
+from vcm.imaging import conditions
+from vcm.imaging.volume import Volume, read_label_map, refuse_other_voxels
 
 #: The eight-class semantic map of the Volumetric Conditioning Module (WACV 2025).
 CLASS_NAMES = (
@@ -147,7 +148,7 @@ def one_hot(classes: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 #: Channels of each condition that a module can be trained on. The last two are made of images, see
-#: vcm.imaging.image_conditions.
+#: vcm.imaging.thick.
 CONDITION_CHANNELS = {"classes": NUMBER_OF_CLASSES, "ventricles": 1, "partial": 2, "thick": 2}
 
 
@@ -188,3 +189,19 @@ def ventricular_and_brain_volume(classes: NDArray, voxel_volume: float) -> tuple
     volumes = class_volumes(classes, voxel_volume)
     ventricles = volumes[CLASS_NAMES[VENTRICLES]]
     return ventricles, sum(volumes.values()) - ventricles - volumes[CLASS_NAMES[CSF]]
+
+
+def read_classes(path: Path, labels: str, image: Volume) -> Volume:
+    """Eight classes of a label map on the voxels of its scan. Raises VCMError."""
+    found = read_label_map(path)
+    refuse_other_voxels(found, image, "resample the labels to the scan, nearest neighbour")
+    vocabulary = (
+        conditions.guess_vocabulary(found.data, path.name)
+        if labels == "auto"
+        else conditions.load_vocabulary(labels)
+    )
+    return found.with_data(vocabulary.to_classes(found.data, path.name))
+
+
+#: Conditions that are made of the scan itself rather than of its label map.
+IMAGE_CONDITIONS = ("partial", "thick")

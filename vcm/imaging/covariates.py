@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vcm.errors import VCMError
+from vcm.imaging import covariates
+from vcm.imaging.dataset import Subject
 
 #: Order everywhere: as context of the attention and as channels beside the latent.
 COVARIATES = ("sex", "age", "ventricular_volume", "brain_volume")
@@ -63,3 +65,28 @@ def expected_volumes(
 ) -> dict[str, float]:
     """Ventricular and brain volume [mL] expected at that sex (0 F, 1 M) and age [years]."""
     return {name: float(np.exp(a + b * sex + c * age)) for name, (a, b, c) in coefficients.items()}
+
+
+def trained_ranges(subjects: list[Subject]) -> dict[str, tuple[float, float]]:
+    """Least and greatest value of each covariate over subjects; sex is 0 to 1."""
+    ranges = {"sex": (0.0, 1.0)}
+    for name in COVARIATES[1:]:
+        known = [float(v) for v in (getattr(s, name) for s in subjects) if v is not None]
+        if not known or min(known) == max(known):
+            raise VCMError(
+                f"The training subjects do not vary in {name}: it cannot be a covariate."
+            )
+        ranges[name] = (min(known), max(known))
+    return ranges
+
+
+def describe_population(subjects: list[Subject]) -> dict[str, object]:
+    """What is assumed where a user says nothing: typical age, volumes expected at age and sex."""
+    sex = [covariates.sex_number(s.sex) or 0.0 for s in subjects]
+    age, ventricular, brain = (
+        [float(getattr(s, name) or np.nan) for s in subjects] for name in COVARIATES[1:]
+    )
+    return {
+        "typical_age": float(np.median(age)),
+        "expected_volumes": covariates.fit_expected_volumes(sex, age, ventricular, brain),
+    }

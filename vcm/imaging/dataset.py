@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcm.errors import VCMError
-from vcm.imaging.geometry import centred_grid
+from vcm.files import read_table
 from vcm.imaging.volume import Grid, read_volume
 
 
@@ -61,26 +59,6 @@ class Subject:
         return read_volume(self.classes_file).data.astype(np.uint8)
 
 
-#: Extent of every embedded model's grid [mm]; it holds an adult brain with some room around it.
-FIELD_OF_VIEW = (160.0, 224.0, 160.0)
-
-
-def model_grid(spacing: float = 2.0) -> Grid:
-    """The grid of an embedded model of that spacing [mm], LAS, around the MNI152 brain.
-
-    80 x 112 x 80 voxels for brain2mm, 160 x 224 x 160 for brain1mm. Raises VCMError where the field
-    of view does not hold a multiple of 16 voxels along each axis.
-    """
-    x, y, z = (round(extent / spacing) for extent in FIELD_OF_VIEW)
-    whole = np.allclose(np.multiply((x, y, z), spacing), FIELD_OF_VIEW)
-    if not whole or x % 16 or y % 16 or z % 16:
-        raise VCMError(
-            f"A spacing of {spacing:g} mm does not divide the field of view of 160 x 224 x 160 mm into "
-            "multiples of 16 voxels: choose 2 or 1."
-        )
-    return centred_grid((x, y, z), spacing, (0.0, -18.0, 6.0), "LAS")
-
-
 def check_grid(subject: Subject, grid: Grid, model: str) -> None:
     """Raise VCMError where a prepared scan does not lie on the voxels of the model."""
     own = read_volume(subject.image_file).grid
@@ -90,32 +68,6 @@ def check_grid(subject: Subject, grid: Grid, model: str) -> None:
             f"{subject.image_file.name} was prepared on {own.shape} voxels of {sizes} mm, but {model} "
             f"works on {grid.shape} of {wanted} mm: run vcm prepare again with --model {model}."
         )
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Rows of a tab-separated table with a header line."""
-    if not path.is_file():
-        raise VCMError(f"{path} does not exist: give a folder that holds {path.name}.")
-    with path.open(newline="", encoding="utf-8-sig") as lines:
-        return list(csv.DictReader(lines, delimiter="\t"))
-
-
-def write_table(path: Path, rows: Iterable[Mapping[str, object]], columns: list[str]) -> None:
-    """Write rows tab-separated in one move; None becomes n/a."""
-    temporary = path.with_name(f".part-{path.name}")
-    with temporary.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.DictWriter(out, columns, delimiter="\t", lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({c: "n/a" if row.get(c) is None else row[c] for c in columns})
-    temporary.replace(path)
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write JSON in one move."""
-    temporary = path.with_name(f".part-{path.name}")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
 
 
 def find_scans(*folders: str | Path, split: str | None = None) -> list[Scan]:
@@ -201,3 +153,17 @@ def _number(text: str | None) -> float | None:
     except ValueError:
         return None
     return value if np.isfinite(value) else None
+
+
+def with_classes(subjects: list[Subject]) -> list[Subject]:
+    """Those that have an eight-class map. Raises VCMError if there are none."""
+    mapped = [s for s in subjects if s.has_classes]
+    if not mapped:
+        raise VCMError(
+            f"None of the {len(subjects)} subjects of split '{subjects[0].split}' has a label map: add "
+            "*_dseg.nii.gz to the source folder, then prepare it again."
+        )
+    return mapped
+
+
+SPLITS = ("train", "validation", "test")

@@ -7,6 +7,7 @@ import numpy as np
 from nibabel.processing import resample_from_to
 from numpy.typing import NDArray
 
+from vcm.errors import VCMError
 from vcm.imaging.volume import Grid, Volume
 
 IDENTITY = np.eye(4)
@@ -69,3 +70,23 @@ def _band_limited(volume: Volume, grid: Grid) -> NDArray[np.float32]:
     sigma = [f / np.sqrt(8 * np.log(2)) for f in fwhm]
     data = volume.data.astype(np.float32)
     return gaussian_filter(data, sigma) if max(sigma) > 0.25 else data
+
+
+#: Extent of every embedded model's grid [mm]; it holds an adult brain with some room around it.
+FIELD_OF_VIEW = (160.0, 224.0, 160.0)
+
+
+def model_grid(spacing: float = 2.0) -> Grid:
+    """The grid of an embedded model of that spacing [mm], LAS, around the MNI152 brain.
+
+    80 x 112 x 80 voxels for brain2mm, 160 x 224 x 160 for brain1mm. Raises VCMError where the field
+    of view does not hold a multiple of 16 voxels along each axis.
+    """
+    x, y, z = (round(extent / spacing) for extent in FIELD_OF_VIEW)
+    whole = np.allclose(np.multiply((x, y, z), spacing), FIELD_OF_VIEW)
+    if not whole or x % 16 or y % 16 or z % 16:
+        raise VCMError(
+            f"A spacing of {spacing:g} mm does not divide the field of view of 160 x 224 x 160 mm into "
+            "multiples of 16 voxels: choose 2 or 1."
+        )
+    return centred_grid((x, y, z), spacing, (0.0, -18.0, 6.0), "LAS")

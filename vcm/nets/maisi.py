@@ -10,8 +10,7 @@ MONAI core at the sizes of NVIDIA's NV-Generate, which are the defaults.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -21,8 +20,6 @@ from monai.apps.generation.maisi.networks.diffusion_model_unet_maisi import Diff
 from torch import Tensor
 
 from vcm.errors import VCMError
-from vcm.nets.maisi_names import maisi_autoencoder, maisi_unet
-from vcm.nets.published_names import load_strictly
 from vcm.nets.slabs import SlabDecoding
 
 #: Class of "no contrast given": a tenth of the training volumes carried it instead of their own.
@@ -117,10 +114,6 @@ class MaisiDenoiser(ModelMixin, ConfigMixin):
         """Time in 0..1 (B,) -> shifted steps in 0..1000, not rounded."""
         return self.timesteps * self.shift * time / (1 + (self.shift - 1) * time)
 
-    def load_published(self, checkpoint: Mapping[str, Any]) -> None:
-        """Load a released file of the U-Net, or refuse it by name; its scale: `maisi_scale`."""
-        load_strictly(self.net, maisi_unet(checkpoint))
-
     def _velocity(self, z_t: Tensor, t: Tensor, spacing: Tensor, contrast: Tensor) -> Tensor:
         batch = z_t.shape[0]
         return self.net(
@@ -209,10 +202,6 @@ class MaisiAutoencoder(SlabDecoding, ModelMixin, ConfigMixin):
     def channel_weight(self) -> Tensor:
         """(C,) ones: no channel counts more than another, as in the papers."""
         return torch.ones(self.latent_shape[0])
-
-    def load_published(self, checkpoint: Mapping[str, Any]) -> None:
-        """Load a released file of the autoencoder, or refuse it by name."""
-        load_strictly(self.net, maisi_autoencoder(checkpoint))
 
     def _check_splits(self, latent: Sequence[int]) -> None:
         """MONAI drops the planes that are left over, and wraps around in thin parts."""

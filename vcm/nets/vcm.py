@@ -12,16 +12,15 @@ Nothing here depends on eps being noise: a predicted v or velocity is steered al
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
-from torch import Tensor, nn
+from torch import nn
 
 from vcm.nets.condition_encoder import ConditionEncoder
 from vcm.nets.modulation import Modulation
-from vcm.nets.published_names import load_strictly, rename_published
 
 
 class VolumetricConditioningModule(Modulation, ModelMixin, ConfigMixin):
@@ -77,7 +76,3 @@ class VolumetricConditioningModule(Modulation, ModelMixin, ConfigMixin):
             unet_head_channels, unet_groups, unet_out_channels, head_channels, head_norm,
             prior_shape,
         )  # fmt: skip
-
-    def load_published(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Load a released checkpoint (names of monai-generative), or refuse it by name."""
-        load_strictly(self, rename_published(state_dict))

@@ -1,0 +1,115 @@
+"""Any subset of a label map and a partial image: together, either alone, in the scan's own space."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import distance_transform_edt
+
+from vcm import cli
+from vcm.imaging.geometry import model_grid, resample
+from vcm.imaging.placing import nowhere, place_label_map, place_partial
+from vcm.imaging.registration import common_template
+from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
+
+GRID = Grid(
+    (100, 120, 100), np.array([[0, 2, 0, -100.0], [-2, 0, 0, 85.0], [0, 0, 2, -70], [0, 0, 0, 1]])
+)
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory, head_map):
+    """The template on a turned grid: map, image, and a mask that leaves the outer shell known."""
+    folder = tmp_path_factory.mktemp("head")
+    template = common_template()
+    image = resample(Volume(template.data, template.affine), GRID, order=1)
+    classes = resample(Volume(head_map[0], head_map[1]), GRID, order=0).astype(np.int16)
+    image = np.where(classes > 0, 600 * image, 0).astype(np.float32)
+    shell = distance_transform_edt(classes > 0, sampling=2.0) <= 14
+    for name, data in (("dseg", classes), ("T1w", image), ("mask", shell.astype(np.uint8))):
+        write_volume(Volume(data, GRID.affine), folder / f"sub-1_{name}.nii.gz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, tiny_model):
+    from vcm.nets.vcm import VolumetricConditioningModule
+    from vcm.weights.load import load_pipeline
+
+    torch.manual_seed(1)
+    pipeline = load_pipeline(tiny_model)
+    module = VolumetricConditioningModule(
+        4, (8, 2), (8,), 1, 2, 4, (8, 8), 1, (False, True), (8, 8), 2, 8, 8, "none"
+    )
+    torch.nn.init.normal_(module.mlp_beta.weight, std=0.1)
+    pipeline.register_modules(module=module)
+    pipeline.register_to_config(conditions=["classes", "partial"])
+    folder = tmp_path_factory.mktemp("models") / "both"
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def synthesize(monkeypatch):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["vcm", "synthesize", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code
+
+    return run
+
+
+def test_any_subset_is_obeyed_on_the_voxels_that_it_came_on(synthesize, head, model, tmp_path):
+    label = head / "sub-1_dseg.nii.gz"
+    part = ["--partial", head / "sub-1_T1w.nii.gz", "--known", head / "sub-1_mask.nii.gz"]
+    found = {}
+    for name, given in {"map": [label], "both": [label, *part], "part": part}.items():
+        out = tmp_path / name
+        assert synthesize(*given, "--model", model, "--steps", 2, "--out", out) == 0
+        (path,) = out.glob("*seed-0_T1w.nii.gz")
+        found[name] = read_volume(path)
+        np.testing.assert_allclose(found[name].affine, GRID.affine, atol=1e-4)
+        assert found[name].data.shape == GRID.shape
+    assert np.abs(found["map"].data - found["both"].data).max() > 1e-3
+    assert np.abs(found["part"].data - found["both"].data).max() > 1e-3
+
+
+def test_the_part_lies_where_the_map_does(head):
+    """The known shell of the image and the map's border meet on the model's grid."""
+    grid = model_grid()
+    image, known = head / "sub-1_T1w.nii.gz", head / "sub-1_mask.nii.gz"
+    place = place_label_map(head / "sub-1_dseg.nii.gz", "vcm8", grid)
+    both = place_partial(image, known, place)
+    alone = place_partial(image, known, nowhere(grid))
+    brain = both.classes > 0
+    for placed in (both, alone):
+        values, mask = placed.partial
+        assert (values[mask == 0] == 0).all() and 0.9 < values.max() <= 1
+        centre = tuple(n // 2 for n in grid.shape)
+        assert mask[centre] == 0
+        shown = values > 0.05
+        assert (shown & brain).sum() > 0.95 * shown.sum()
+    assert alone.source is not None and alone.volumes() is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--partial", "sub-1_T1w.nii.gz"], "--known go together"),
+        (["--partial", "sub-1_T1w.nii.gz", "--known", "none.nii.gz"], "does not exist"),
+    ],
+)
+def test_what_is_missing_is_said(synthesize, head, model, tmp_path, capsys, arguments, word):
+    given = [head / a if a.startswith("sub-1") else a for a in arguments]
+    assert synthesize(*given, "--model", model, "--out", tmp_path / "out") == 2
+    assert word in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_module_that_reads_no_partial_image_is_not_given_one(
+    synthesize, head, tiny_model, tmp_path, capsys
+):
+    part = ["--partial", head / "sub-1_T1w.nii.gz", "--known", head / "sub-1_mask.nii.gz"]
+    assert synthesize(*part, "--model", tiny_model, "--out", tmp_path / "out") == 2
+    assert "reads classes" in capsys.readouterr().err

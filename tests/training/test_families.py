@@ -1,0 +1,98 @@
+"""A module learns on every family of frozen models, by the same command, and samples."""
+
+import numpy as np
+import pytest
+import torch
+
+from vcm.config import load_config
+from vcm.diffusion.sampling import flow_shift, make_scheduler
+from vcm.errors import VCMError
+from vcm.imaging.dataset import Subject
+from vcm.imaging.geometry import model_grid
+from vcm.pipeline import VCMPipeline
+from vcm.training.module import ModuleTraining, train
+from vcm.training_inputs import SexAndAge, inputs_for
+from vcm.weights.load import load_pipeline
+
+SMALL = [
+    "encoder_channels=[8]", "encoder_groups=2", "unet_channels=[8,8]", "unet_head_channels=[8,8]",
+    "unet_groups=2", "unet_out_channels=8", "head_channels=8", "draws=1", "batch_size=1", "copies=1",
+    "steps=6", "checkpoint_every=6", "warmup_steps=1", "tracker=none", "mixed_precision=no",
+    "learning_rate=3e-3",
+]  # fmt: skip
+
+
+def grid_config():
+    grid = model_grid()
+    return {"shape": list(grid.shape), "affine": grid.affine.tolist()}
+
+
+def maisi():
+    from vcm.nets.maisi import MaisiAutoencoder, MaisiDenoiser
+
+    shape = (20, 28, 20)
+    autoencoder = MaisiAutoencoder((8, 8, 8), 4, (1, 1, 1), 2, scale=0.9, latent_shape=shape)
+    denoiser = MaisiDenoiser(
+        4, (8, 8), (False, True), (0, 8), 1, 2, guidance_scale=2.0, shift=flow_shift(shape)
+    )
+    return VCMPipeline(
+        autoencoder, denoiser, make_scheduler("flow", shift=flow_shift(shape)),
+        inputs=["spacing_x", "spacing_y", "spacing_z", "contrast"],
+        population={"contrasts": {"mri_t1": 9}, "contrast": "mri_t1"}, grid=grid_config(),
+    )  # fmt: skip
+
+
+def brainldm():
+    from vcm.nets.denoiser import LatentDenoiser
+    from vcm.nets.published_autoencoder import PublishedAutoencoder
+
+    autoencoder = PublishedAutoencoder((8, 8, 8, 8), 3, 1, 2, scale=0.9, latent_shape=(10, 14, 10))
+    denoiser = LatentDenoiser(
+        3, channels=(8, 8), head_channels=(0, 8), groups=2, res_blocks=1, prediction_type="epsilon"
+    )
+    return VCMPipeline(
+        autoencoder, denoiser, make_scheduler("ddim"),
+        covariate_ranges={
+            "sex": (0, 1), "age": (44, 82), "ventricular_volume": (0, 1), "brain_volume": (0, 1),
+        },
+        grid=grid_config(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "patch"), [(maisi, 4), (brainldm, 8)])
+def test_a_module_learns_on_a_published_family(prepared, tmp_path, make, patch):
+    torch.manual_seed(0)
+    make().save_pretrained(tmp_path / "frozen")
+    given = [
+        f"data=[{prepared}]", f"model={tmp_path / 'frozen'}", f"out={tmp_path / 'run'}",
+        f"cache={tmp_path / 'latents'}", "conditions=[ventricles]", f"encoder_patch={patch}", *SMALL,
+    ]  # fmt: skip
+    measured = train(load_config(ModuleTraining, None, given))
+    assert np.isfinite(list(measured.values())).all()
+    assert measured["steered"] < measured["frozen"], "the module taught the frozen model nothing"
+    pipeline = load_pipeline(tmp_path / "run" / "model")
+    inputs = torch.tensor([[2.0, 2.0, 2.0, 9.0]]) if make is maisi else torch.full((1, 4), 0.5)
+    options = {"num_inference_steps": 2, "output_type": "latent"}
+    steered, plain = (
+        pipeline(condition, inputs, generator=torch.Generator().manual_seed(0), **options).volumes
+        for condition in (torch.ones(1, 1, 80, 112, 80), None)
+    )
+    assert torch.isfinite(steered).all() and not torch.equal(steered, plain)
+
+
+def test_brainldm_is_told_sex_and_age_and_the_middle_of_what_is_not_known(tmp_path):
+    inputs = inputs_for(brainldm())
+    assert isinstance(inputs, SexAndAge)
+    subject = Subject("sub-1", "train", 25.0, "M", None, None, tmp_path)
+    assert inputs(subject) == [1.0, 0.0, 0.5, 0.5]
+    assert inputs_for(maisi())(subject) == [2.0, 2.0, 2.0, 9.0]
+
+
+def test_scans_on_another_grid_are_refused_with_the_remedy(prepared, tmp_path):
+    pipeline = brainldm()
+    fine = model_grid(1.0)
+    pipeline.register_to_config(grid={"shape": list(fine.shape), "affine": fine.affine.tolist()})
+    pipeline.save_pretrained(tmp_path / "fine")
+    given = [f"data=[{prepared}]", f"model={tmp_path / 'fine'}", *SMALL]
+    with pytest.raises(VCMError, match="vcm prepare again with --model"):
+        train(load_config(ModuleTraining, None, given))

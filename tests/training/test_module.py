@@ -1,0 +1,100 @@
+"""What `vcm train` offers beside training: conditions of images, validation, a forecast."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from vcm.cli import app
+from vcm.config import load_config
+from vcm.training.module import ModuleTraining, set_up, train
+from vcm.weights.load import load_pipeline
+
+SMALL = [
+    "encoder_channels=[8]", "encoder_groups=2", "unet_channels=[8,8]", "unet_head_channels=[8,8]",
+    "unet_groups=2", "unet_out_channels=8", "head_channels=8", "draws=2", "copies=1",
+    "steps=2", "checkpoint_every=1", "warmup_steps=1", "tracker=none", "mixed_precision=no",
+]  # fmt: skip
+
+
+@pytest.fixture
+def given(prepared, tiny_model, tmp_path):
+    cache = f"cache={tmp_path / 'latents'}"
+    return [f"data=[{prepared}]", f"model={tiny_model}", f"out={tmp_path / 'run'}", cache, *SMALL]
+
+
+@pytest.mark.parametrize("names", ["partial", "thick", "classes,partial"])
+def test_a_module_learns_from_images_and_samples(given, tmp_path, names):
+    config = load_config(ModuleTraining, None, [*given, f"conditions=[{names}]"])
+    assert np.isfinite(list(train(config).values())).all()
+    pipeline = load_pipeline(tmp_path / "run" / "model")
+    assert list(pipeline.config.conditions) == names.split(",")
+    reads = {"classes": 8, "partial": 2, "thick": 2}
+    volumes = [torch.rand(1, reads[n], 80, 112, 80) for n in names.split(",")]
+    sampled = pipeline(
+        volumes, torch.full((1, 4), 0.5), generator=torch.Generator().manual_seed(0),
+        num_inference_steps=2, output_type="latent",
+    ).volumes  # fmt: skip
+    assert torch.isfinite(sampled).all()
+
+
+@pytest.mark.parametrize("control", ["mcm", "controlnet", "controlnet-lite", "t2i-adapter"])
+def test_every_method_starts_from_a_linear_reading_and_samples(given, tmp_path, control):
+    extra = [f"control={control}", "embedding_channels=[4,4,8,8]", "learning_rate=0"]
+    config = load_config(ModuleTraining, None, [*given, *extra, "final_learning_rate=0"])
+    started = train(config)["steered"]
+    # The frozen model is one of random weights; what a line tells of the latents is far better.
+    config = load_config(
+        ModuleTraining, None, [*given, *extra, "linear_prior=false", f"out={tmp_path / 'plain'}"]
+    )
+    assert started < 0.8 * train(config)["steered"]
+    pipeline = load_pipeline(tmp_path / "run" / "model")
+    assert type(pipeline.module).__name__ == "WithLinearPrior"
+    sampled = pipeline(
+        torch.rand(1, 8, 80, 112, 80), torch.full((1, 4), 0.5), num_inference_steps=2,
+        generator=torch.Generator().manual_seed(0), output_type="latent",
+    ).volumes  # fmt: skip
+    assert torch.isfinite(sampled).all()
+
+
+def test_validation_is_fixed_leaves_the_training_alone_and_draws(given, tmp_path):
+    extra = ["conditions=[classes]", "validation_subjects=1", "validate_every=1"]
+    config = load_config(ModuleTraining, None, [*given, *extra, "segmenter=segmenter2mm"])
+    train(config)
+    run = tmp_path / "run"
+    rows = list(csv.DictReader((run / "validation.csv").open()))
+    assert [row["step"] for row in rows] == ["1", "2"]
+    assert {"loss", "loss_1of5", "loss_5of5", "psnr", "dice"} < rows[0].keys()
+    bins = [float(rows[0][f"loss_{n}of5"]) for n in range(1, 6)]
+    assert float(rows[0]["loss"]) == pytest.approx(np.mean(bins), rel=1e-4)
+    assert (run / "validation.png").is_file()
+    best = json.loads((run / "best" / "best.json").read_text())
+    assert best["step"] in (1, 2)
+    held_out = set_up(config).subjects
+    assert len(held_out["validation"]) == 1 and len(held_out["train"]) == 2
+    assert all(s.split == "train" for s in held_out["validation"])
+
+
+def test_a_dry_run_tells_the_plan_and_writes_nothing(given, tmp_path):
+    found = CliRunner().invoke(app, ["train", *given, "max_samples=2", "--dry-run"])
+    assert found.exit_code == 0, found.output
+    words = (
+        "2 scans: sub-",
+        "control  vcm",
+        "M in the denoiser",
+        "expected time",
+        "expected memory",
+    )
+    assert all(word in found.output for word in words)
+    assert not (tmp_path / "run").exists() and not (tmp_path / "latents").exists()
+
+
+def test_a_name_that_is_no_configuration_is_refused():
+    from vcm.errors import VCMError
+
+    found = CliRunner().invoke(app, ["train", "brain2mm_clases"])
+    assert isinstance(found.exception, VCMError)
+    assert "did you mean 'brain2mm_classes'" in str(found.exception)

@@ -1,0 +1,216 @@
+import json
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+from scipy.ndimage import center_of_mass
+from scipy.spatial.transform import Rotation
+
+from vcm import cli
+from vcm.imaging.degradation import simulate_thick
+from vcm.imaging.geometry import resample
+from vcm.imaging.registration import common_template
+from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
+from vcm.upsampling.example import example_truth
+
+
+def head(turn=(0, 0, 0), shift=(0, 0, 0), spacing=2.0, flips=(1, 1, 1), order=(0, 1, 2)) -> Volume:
+    """The MNI152 brain, moved and turned in the world, on an isotropic grid of the same turn."""
+    template = common_template()
+    motion = np.eye(4)
+    motion[:3, :3] = Rotation.from_euler("xyz", turn, degrees=True).as_matrix()
+    motion[:3, 3] = shift
+    shape = np.array([84, 104, 84])[list(order)]
+    affine = np.eye(4)
+    affine[:3, :3] = motion[:3, :3] @ (np.eye(3)[:, list(order)] * flips) * spacing
+    affine[:3, 3] = (motion @ [0, -18, 6, 1])[:3] - affine[:3, :3] @ ((shape - 1) / 2)
+    grid = Grid(tuple(int(n) for n in shape), affine)
+    data = resample(Volume(template.data, template.affine), grid, motion, order=1)
+    return Volume(np.where(data > 0.1, 700 * data, 0).astype(np.float32), affine, source="head")
+
+
+def cut(whole: Volume, axis: str, spacing: float):
+    """Thick slices of a head, brain-extracted as they are."""
+    thick, acquisition = simulate_thick(whole, axis, spacing)
+    return thick.with_data(np.where(thick.data > 80, thick.data, 0)), acquisition
+
+
+PLACES = {
+    "straight": {},
+    "oblique and flipped": {
+        "turn": (7, -5, 9), "shift": (12, -20, 15), "flips": (-1, 1, -1), "order": (1, 2, 0),
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def upsample(monkeypatch, thick_model):
+    def run(*arguments):
+        options = ["--model", thick_model, "--spacing", "2", "--samples", "2", "--steps", "2"]
+        monkeypatch.setattr(sys, "argv", ["vcm", "upsample", *map(str, [*options, *arguments])])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code
+
+    return run
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_result_lies_where_the_head_lies_and_explains_the_slices(upsample, tmp_path, place):
+    """A bright landmark is found within half a millimetre of where it was put, in the world."""
+    whole = head(**PLACES[place])
+    mark = np.array(whole.data.shape) // 2 + [6, -4, 5]
+    centre = whole.affine[:3, :3] @ mark + whole.affine[:3, 3]
+    index = np.indices(whole.data.shape).reshape(3, -1).T - mark
+    bump = 1500 * np.exp(-0.5 * (index**2).sum(1) / 2.0**2).reshape(whole.data.shape)
+    marked = whole.with_data((whole.data + bump).astype(np.float32))
+    plain, out = tmp_path / "plain", tmp_path / "out"
+    for volume, folder in ((whole, plain), (marked, out)):
+        thick, _ = cut(volume, "axial", 6.0)
+        path = write_volume(thick, folder.with_suffix(".in") / "sub-1_T1w.nii.gz")
+        assert upsample(path, "--out", folder) == 0
+    found = read_volume(out / "sub-1_desc-upsampled_T1w.nii.gz")
+    assert found.grid.spacing == pytest.approx((2, 2, 2), abs=1e-4)
+    np.testing.assert_allclose(found.grid.centre, thick.grid.centre, atol=1e-3)
+    assert found.grid.orientation == thick.grid.orientation
+    rise = found.data - read_volume(plain / "sub-1_desc-upsampled_T1w.nii.gz").data
+    high = np.where(rise > 0.3 * rise.max(), rise, 0)
+    world = found.affine[:3, :3] @ center_of_mass(high) + found.affine[:3, 3]
+    np.testing.assert_allclose(world, centre, atol=0.5)
+
+    record = json.loads((out / "sub-1_desc-upsampled_T1w.json").read_text())
+    residual = record["ResidualRMS"]
+    assert residual["after"] < 0.3 * residual["before"]
+    assert "axial slices 6 mm apart" in record["Acquisition"]
+    names = {p.name for p in out.iterdir()}
+    assert {f"sub-1_desc-upsampled_seed-{k}_T1w.nii.gz" for k in (0, 1)} < names
+    assert {"sub-1_desc-generated_mask.nii.gz", "sub-1_desc-upsampled_comparison.png"} < names
+    spread = read_volume(out / "sub-1_desc-upsampledstd_T1w.nii.gz").data
+    generated = read_volume(out / "sub-1_desc-generated_mask.nii.gz").data
+    assert spread[generated > 0].mean() > 10 * spread[generated == 0].mean()
+    # What came out, thick again, is what was measured.
+    again, _ = cut(found, "axial", 6.0)
+    inside = thick.data > 100
+    error = np.abs(again.data - thick.data)[inside].mean()
+    assert error < 0.03 * thick.data[inside].mean()
+    # Interpolation beside the bright landmark would go below 0.
+    assert found.data.min() == pytest.approx(thick.data.min(), abs=1e-3)
+
+
+def test_the_same_command_gives_the_same_files(upsample, tmp_path):
+    thick, _ = cut(head(), "coronal", 6.0)
+    path = write_volume(thick, tmp_path / "sub-1_T1w.nii.gz")
+    for out in ("one", "two"):
+        assert upsample(path, "--out", tmp_path / out) == 0
+    files = [
+        {p.name: p.read_bytes() for p in (tmp_path / out).glob("*.nii.gz")}
+        for out in ("one", "two")
+    ]
+    assert files[0] == files[1]
+
+
+def test_samples_change_nothing_of_the_result(upsample, tmp_path):
+    """Without them, and without a detail network, nothing tells the uncertainty, and none is written."""
+    thick, _ = cut(head(), "axial", 6.0)
+    path = write_volume(thick, tmp_path / "sub-1_T1w.nii.gz")
+    for samples in ("0", "1", "2"):
+        assert upsample(path, "--out", tmp_path / samples, "--samples", samples) == 0
+    name = "sub-1_desc-upsampled_T1w.nii.gz"
+    results = {(tmp_path / samples / name).read_bytes() for samples in ("0", "1", "2")}
+    assert len(results) == 1
+    written = [len(list((tmp_path / samples).glob("*.nii.gz"))) for samples in ("0", "1", "2")]
+    assert written == [2, 3, 5]
+    record = json.loads((tmp_path / "0" / "sub-1_desc-upsampled_T1w.json").read_text())
+    assert record["Uncertainty"].startswith("none")
+
+
+def regridded(whole: Volume, turn) -> Volume:
+    """The same head, where it is, on a grid that is turned about its centre."""
+    rotation = Rotation.from_euler("xyz", turn, degrees=True).as_matrix()
+    affine = whole.affine.copy()
+    affine[:3, :3] = rotation @ affine[:3, :3]
+    middle = (np.array(whole.data.shape) - 1) / 2
+    affine[:3, 3] = whole.grid.centre - affine[:3, :3] @ middle
+    grid = Grid(whole.grid.shape, affine)
+    return Volume(resample(whole, grid, order=1).astype(np.float32), affine, source="turned")
+
+
+@pytest.mark.parametrize("turn", [(0, 0, 0), (4, -6, 5)])
+def test_several_scans_of_one_head_are_explained_together(upsample, tmp_path, turn):
+    whole = head()
+    paths = []
+    for name, scanned in (("axial", whole), ("sagittal", regridded(whole, turn))):
+        thick, _ = cut(scanned, name, 6.0)
+        paths.append(write_volume(thick, tmp_path / f"sub-1_acq-{name}_T1w.nii.gz"))
+    errors = []
+    for scans in (paths[:1], paths):
+        out = tmp_path / str(len(scans))
+        assert upsample(*scans, "--out", out) == 0
+        found = read_volume(out / "sub-1_acq-axial_desc-upsampled_T1w.nii.gz")
+        truth = resample(whole, found.grid, order=1)
+        errors.append(np.sqrt(np.square(found.data - truth)[truth > 0].mean()))
+    assert errors[1] < 0.8 * errors[0]
+
+
+def inverted(volume: Volume) -> Volume:
+    return volume.with_data(np.where(volume.data > 0, 800 - volume.data, 0).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "word"),
+    [
+        (lambda: head(), [], "no axis that stands out"),
+        (lambda: cut(inverted(head()), "axial", 6.0)[0], [], "--any-contrast"),
+        (lambda: cut(head(), "axial", 6.0)[0], ["--slice-axis", "oblique"], "unknown"),
+        (lambda: cut(head(), "axial", 6.0)[0], ["--noise", "0"], "--noise"),
+        (lambda: cut(head(), "axial", 6.0)[0], ["--output", "best"], "mean or sample"),
+        (lambda: cut(head(), "axial", 6.0)[0], ["--output", "sample", "--samples", "0"], "draw at"),
+        (lambda: cut(head(), "axial", 6.0)[0], ["--slice-thickness", "40"], "thickness"),
+    ],
+)
+def test_what_cannot_be_upsampled_is_refused(upsample, tmp_path, capsys, make, options, word):
+    path = write_volume(make(), tmp_path / "sub-1_T1w.nii.gz")
+    assert upsample(path, "--out", tmp_path / "out", *options) == 2
+    assert word in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_module_that_reads_something_else_is_refused(monkeypatch, tmp_path, tiny_model, capsys):
+    thick, _ = cut(head(), "axial", 6.0)
+    path = write_volume(thick, tmp_path / "sub-1_T1w.nii.gz")
+    monkeypatch.setattr(sys, "argv", ["vcm", "upsample", str(path), "--model", str(tiny_model)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2 and "reads classes, not thick" in capsys.readouterr().err
+
+
+def test_units_codes_and_header_come_from_the_scan(upsample, tmp_path):
+    thick, _ = cut(head(), "axial", 6.0)
+    image = nib.Nifti1Image(thick.data, thick.affine)
+    image.set_sform(thick.affine, 2)
+    image.set_qform(thick.affine, 1)
+    image.header.set_xyzt_units("mm", "sec")
+    nib.save(image, tmp_path / "sub-1_T1w.nii.gz")
+    assert upsample(tmp_path / "sub-1_T1w.nii.gz", "--out", tmp_path / "out") == 0
+    found = nib.load(tmp_path / "out" / "sub-1_desc-upsampled_T1w.nii.gz")
+    assert int(found.header["sform_code"]) == 2 and int(found.header["qform_code"]) == 1
+    values, given = found.get_fdata(), thick.data
+    assert np.median(values[values > 50]) == pytest.approx(np.median(given[given > 50]), rel=0.1)
+
+
+def test_the_example_is_upsampled_where_the_template_lies(upsample, tmp_path):
+    assert upsample("example", "--out", tmp_path) == 0
+    thick = nib.load(tmp_path / "tpl-MNI152_acq-6mm_T1w.nii.gz")
+    assert np.allclose(thick.header.get_zooms(), (1, 1, 6))
+    found = read_volume(tmp_path / "tpl-MNI152_acq-6mm_desc-upsampled_T1w.nii.gz")
+    truth = resample(example_truth(), found.grid, order=1)
+    brain = truth > 100
+    assert np.corrcoef(found.data[brain], truth[brain])[0, 1] > 0.8
+    sidecar = tmp_path / "tpl-MNI152_acq-6mm_desc-upsampled_T1w.json"
+    assert "example" in json.loads(sidecar.read_text())["Command"]
+
+
+def test_a_refusal_leaves_no_example_behind(upsample, tmp_path):
+    assert upsample("example", "--out", tmp_path / "out", "--detail-noise", "0") == 2
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,65 @@
+"""The models that travel with the package do what they are there for."""
+
+import numpy as np
+import pytest
+import torch
+
+from vcm import example_condition, load_pipeline
+from vcm.imaging.conditions import CLASS_NAMES, as_condition
+from vcm.imaging.covariates import expected_volumes, to_unit
+from vcm.imaging.volume import read_label_map
+from vcm.metrics import dice
+from vcm.weights.load import embedded_models, model_folder
+from vcm.weights.segmenter import load_segmenter
+
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return load_pipeline("brain2mm")
+
+
+@pytest.fixture(scope="module")
+def example():
+    return read_label_map(example_condition()).data.astype(np.uint8)
+
+
+def unit(pipeline, age):
+    volumes = expected_volumes(0.0, age, pipeline.config.population["expected_volumes"])
+    values = {"sex": 0.0, "age": age} | volumes
+    return torch.tensor([to_unit(values, pipeline.ranges)])
+
+
+def sample(pipeline, condition, age=45.0, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    options = {"generator": generator, "num_inference_steps": STEPS}
+    return pipeline(condition, unit(pipeline, age), **options).volumes
+
+
+def test_all_weights_together_stay_small():
+    assert embedded_models() == ["brain1mm", "brain2mm"]
+    shelf = model_folder("brain2mm").parent
+    assert sum(p.stat().st_size for p in shelf.rglob("*.safetensors")) < 135e6
+
+
+def test_a_sample_obeys_the_map_and_a_free_one_does_not(pipeline, example):
+    segmenter = load_segmenter("segmenter2mm")
+    condition = torch.from_numpy(as_condition("classes", example))[None]
+    found = {}
+    for name, given in (("steered", condition), ("free", None)):
+        classes = segmenter.classes(sample(pipeline, given, seed=5))[0]
+        found[name] = dice(classes, torch.from_numpy(example), len(CLASS_NAMES) - 1)
+    white, grey, ventricles = (CLASS_NAMES.index(n) - 1 for n in CLASS_NAMES[1:4])
+    for tissue in (white, grey, ventricles):
+        assert found["steered"][tissue] > found["free"][tissue] + 0.05
+        assert found["steered"][tissue] > 0.6
+
+
+def test_old_brains_have_larger_ventricles(pipeline):
+    segmenter = load_segmenter("segmenter2mm")
+    young, old = (
+        sum(int((segmenter.classes(sample(pipeline, None, age, s)) == 3).sum()) for s in (0, 1))
+        for age in (25.0, 75.0)
+    )
+    assert old > 1.3 * young

@@ -1,0 +1,48 @@
+import pytest
+import torch
+
+from vcm.errors import VCMError
+from vcm.files import fingerprint
+from vcm.nets.segmenter import TissueSegmenter
+from vcm.weights.load import load_pipeline
+from vcm.weights.packing import pack
+from vcm.weights.segmenter import load_segmenter
+
+
+def test_a_packed_model_is_half_the_size_and_nearly_the_same(tiny_model, tmp_path):
+    size = pack(tiny_model, tmp_path / "half")
+    whole = sum(p.stat().st_size for p in tiny_model.rglob("*.safetensors"))
+    assert 0.4 * whole < size < 0.7 * whole
+    options = {"num_inference_steps": 2, "output_type": "latent"}
+    latents = [
+        load_pipeline(folder)(
+            None, torch.full((1, 4), 0.5), generator=torch.Generator().manual_seed(0), **options
+        ).volumes
+        for folder in (tiny_model, tmp_path / "half")
+    ]
+    assert latents[1].dtype == torch.float32
+    torch.testing.assert_close(latents[0], latents[1], atol=0.02, rtol=0.02)
+    assert fingerprint(tiny_model).keys() == fingerprint(tmp_path / "half").keys()
+    assert fingerprint(tiny_model) != fingerprint(tmp_path / "half")
+
+
+def test_a_packed_segmenter_names_the_same_tissues(tmp_path):
+    torch.manual_seed(0)
+    TissueSegmenter((4, 8), groups=2).save_pretrained(tmp_path / "whole")
+    pack(tmp_path / "whole", tmp_path / "half")
+    image = torch.rand(1, 1, 16, 16, 16)
+    whole, half = (load_segmenter(str(tmp_path / n)).classes(image) for n in ("whole", "half"))
+    assert (whole == half).float().mean() > 0.98
+
+
+def test_damaged_tensors_are_named(tiny_model, tmp_path):
+    pack(tiny_model, tmp_path / "model")
+    tensors = tmp_path / "model" / "denoiser" / "diffusion_pytorch_model.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:5000])
+    with pytest.raises(VCMError, match="cannot be loaded"):
+        load_pipeline(tmp_path / "model")
+
+
+def test_there_is_no_such_segmenter(tmp_path):
+    with pytest.raises(VCMError, match="holds no segmenter"):
+        load_segmenter(str(tmp_path))

@@ -1,0 +1,75 @@
+"""Conditions made of an image: a part of it, or the image as thick slices would show it.
+
+Each has two channels: values in 0..1, 0 where unknown, and 1 where they are known. Training draws
+which part is known, or how the slices lie; every draw is a function of the generator alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcm.imaging.acquisition import Acquisition
+from vcm.imaging.geometry import IDENTITY, resample
+from vcm.imaging.volume import Grid, Volume
+
+Random = np.random.Generator
+
+
+def as_thick(
+    thick: Volume,
+    acquisition: Acquisition,
+    grid: Grid,
+    to_world: NDArray[np.float64] = IDENTITY,
+) -> NDArray[np.float32]:
+    """(2, X, Y, Z): the thick scan interpolated to `grid`, and each voxel's nearness to a slice.
+
+    Nearness is 1 at a slice's centre and 0 halfway between two, linear; 0 outside the scan.
+    """
+    steps = np.linalg.inv(thick.affine) @ np.linalg.inv(to_world) @ grid.affine
+    if _along_one_axis(steps, thick, acquisition.axis, grid):
+        return _interpolated(thick, steps, acquisition.axis, grid)
+    values = resample(thick.with_data(thick.data.astype(np.float32)), grid, to_world, order=1)
+    index = _index_of_slice(steps, thick, acquisition.axis, grid)
+    return np.stack([np.clip(values, 0, 1), _nearness(index)]).astype(np.float32)
+
+
+def _index_of_slice(steps: NDArray, thick: Volume, axis: int, grid: Grid) -> NDArray[np.float32]:
+    """Between which slices each voxel of `grid` lies, counted from 0; -1 outside the scan."""
+    i, j, k = np.ogrid[tuple(slice(n) for n in grid.shape)]
+    places = [(a * i + b * j + c * k + d).astype(np.float32) for a, b, c, d in steps[:3]]
+    outside = np.zeros(grid.shape, bool)
+    for place, count in zip(places, thick.data.shape, strict=True):
+        outside |= (place < 0) | (place > count - 1)
+    return np.where(outside, np.float32(-1), places[axis])
+
+
+def _nearness(index: NDArray) -> NDArray:
+    """Slice index, below 0 outside -> 1 at a slice, 0 halfway between two and outside."""
+    return np.where(index >= 0, 1 - 2 * np.abs(index - np.rint(index)), 0)
+
+
+def _along_one_axis(steps: NDArray, thick: Volume, axis: int, grid: Grid) -> bool:
+    """Whether voxels of `grid` are those of the thick scan but for their place across the slices."""
+    expected = np.eye(4)
+    expected[axis, [axis, 3]] = steps[axis, [axis, 3]]
+    own = [n for k, n in enumerate(thick.data.shape) if k != axis]
+    other = [n for k, n in enumerate(grid.shape) if k != axis]
+    return own == other and bool(np.allclose(steps, expected, atol=1e-4))
+
+
+def _interpolated(thick: Volume, steps: NDArray, axis: int, grid: Grid) -> NDArray[np.float32]:
+    """`as_thick` by linear interpolation along one axis, which costs next to nothing."""
+    count, last = grid.shape[axis], thick.data.shape[axis] - 1
+    index = steps[axis, axis] * np.arange(count) + steps[axis, 3]
+    inside = (index > -1e-6) & (index < last + 1e-6)
+    held = np.clip(index, 0, last)
+    low = np.minimum(held.astype(int), last - 1)
+    part = (held - low).astype(np.float32)
+    across = [1, 1, 1]
+    across[axis] = -1
+    data = thick.data.astype(np.float32)
+    first, second = data.take(low, axis), data.take(low + 1, axis)
+    values = (first + (second - first) * part.reshape(across)) * inside.reshape(across)
+    nearness = _nearness(np.where(inside, held, -1)).astype(np.float32).reshape(across)
+    return np.stack([np.clip(values, 0, 1), np.broadcast_to(nearness, values.shape)])

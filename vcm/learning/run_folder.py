@@ -1,0 +1,178 @@
+"""The files of one training, each there whole or not at all, whenever the process is killed.
+
+    config.yaml       as resolved; comments say what was changed after the start, and when
+    checkpoint.pt     the state to go on from
+    log.csv           losses            } no row past the checkpoint outlives a resumption
+    validation.csv    measures          }
+    checkpoints/      step-N: averaged weights, as save_pretrained writes them, the last few
+    best/             the same at the best validation, with best.json: its step and measures
+
+Knows names and orders of writing; nothing of processes or how a network learns.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from vcm.errors import VCMError
+from vcm.files import _to_disk, remove, write_whole
+from vcm.learning.schedule import TrainingSchedule
+
+CHECKPOINT = "checkpoint.pt"
+CONFIG = "config.yaml"
+TABLES = ("log.csv", "validation.csv")
+
+
+class RunFolder:
+    """Folder of one training, opened by the main process only."""
+
+    def __init__(self, path: Path, keep: int) -> None:
+        self.path, self.keep = path, keep
+        self.best, self.snapshots = path / "best", path / "checkpoints"
+
+    def open(self, config: TrainingSchedule) -> tuple[dict[str, Any] | None, list[str]]:
+        """The state to go on from, if any, and what was changed since.
+
+        Leaves the folder as it was when that state was written, and the configuration in it.
+        Raises VCMError where it holds a run of another configuration.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        state: dict[str, Any] | None = None
+        changes: list[str] = []
+        if (self.path / CHECKPOINT).is_file():
+            state = torch.load(self.path / CHECKPOINT, map_location="cpu", weights_only=True)
+            changes = self._changes(config)
+        step = state["step"] if state else 0
+        self._write_config(config, [f"# from step {step}: {change}" for change in changes])
+        self._tidy(step)
+        return state, changes
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        """Replace checkpoint.pt."""
+        write_whole(self.path / CHECKPOINT, lambda part: torch.save(state, part))
+
+    def append(self, table: str, row: Mapping[str, object]) -> None:
+        """Add a row, whose first column is the step, to one of TABLES."""
+        path = self.path / table
+        new = not path.is_file()
+        with path.open("a", newline="", encoding="utf-8") as lines:
+            writer = csv.DictWriter(lines, list(row), lineterminator="\n")
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+            _to_disk(lines.fileno())
+
+    def save_snapshot(self, net: Any, step: int) -> None:
+        """Write checkpoints/step-N and remove the oldest beyond `keep`."""
+        self.snapshots.mkdir(exist_ok=True)
+        write_whole(self.snapshots / f"step-{step}", net.save_pretrained)
+        for _, old in self._saved()[: -self.keep]:
+            shutil.rmtree(old)
+
+    def offer_best(self, net: Any, step: int, values: Mapping[str, float]) -> None:
+        """Write best/ if the first value is a number lower than that of the best so far."""
+        value, known = next(iter(values.values())), self.best / "best.json"
+        lowest = math.inf
+        if known.is_file():
+            lowest = next(iter(json.loads(known.read_text("utf-8"))["values"].values()))
+        if not value < lowest:
+            return
+        text = json.dumps({"step": step, "values": dict(values)}, indent=2) + "\n"
+
+        def write(part: Path) -> None:
+            net.save_pretrained(part)
+            (part / "best.json").write_text(text, encoding="utf-8")
+
+        write_whole(self.best, write)
+
+    def load_best(self, net: Any) -> dict[str, Any]:
+        """The weights in best/ of a network of this type. Raises VCMError if there are none."""
+        if not (self.best / "best.json").is_file():
+            raise VCMError(
+                f"weights is 'best', but no validation in {self.path} gave a number: set "
+                "weights=last and run the same command again."
+            )
+        return dict(type(net).from_pretrained(self.best).state_dict())
+
+    def _changes(self, config: TrainingSchedule) -> list[str]:
+        """'key old -> new' of every key that differs. Raises VCMError if one of them may not."""
+        if not (self.path / CONFIG).is_file():
+            return []
+        before = OmegaConf.to_container(OmegaConf.load(self.path / CONFIG))
+        after = OmegaConf.to_container(OmegaConf.create(_yaml(config)))
+        assert isinstance(before, dict) and isinstance(after, dict)
+        changed = []
+        for field in fields(config):
+            # A run that was begun before there was such a key had what is now its default.
+            default = field.default_factory() if callable(field.default_factory) else field.default
+            old, new = before.get(field.name, default), after[field.name]
+            if old == new or old is MISSING or field.name == "out":
+                continue
+            if field.name not in config.may_change:
+                raise VCMError(
+                    f"{field.name} was {old} when the run in {self.path} was begun and is {new} "
+                    f"now: put it back to go on, or begin another run with another out=FOLDER."
+                )
+            changed.append(f"{field.name} {old} -> {new}")
+        return changed
+
+    def _write_config(self, config: TrainingSchedule, comments: list[str]) -> None:
+        path = self.path / CONFIG
+        earlier = []
+        if path.is_file() and (self.path / CHECKPOINT).is_file():
+            earlier = [x for x in path.read_text("utf-8").splitlines() if x.startswith("#")]
+        text = "".join(f"{line}\n" for line in (*earlier, *comments)) + _yaml(config)
+        write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+    def _tidy(self, step: int) -> None:
+        """Remove what a killed process left unfinished, and what it wrote past `step`.
+
+        best/ stays past a checkpoint: the run comes to it again. With no checkpoint it is of
+        another run.
+        """
+        for folder in (self.path, self.snapshots):
+            for part in folder.glob(".part-*"):
+                remove(part)
+        old = self.best.with_name(f".old-{self.best.name}")
+        if old.is_dir() and not self.best.is_dir():
+            old.rename(self.best)
+        remove(old)
+        if step == 0 and (self.best / "best.json").is_file():
+            remove(self.best)
+        for saved, path in self._saved():
+            if saved > step:
+                remove(path)
+        for table in TABLES:
+            _cut(self.path / table, step)
+
+    def _saved(self) -> list[tuple[int, Path]]:
+        """(step, folder) of every snapshot, the oldest first."""
+        found = self.snapshots.glob("step-[0-9]*")
+        return sorted((int(path.name.removeprefix("step-")), path) for path in found)
+
+
+def _cut(table: Path, step: int) -> None:
+    """Keep the rows up to `step`: later ones, and a row cut short, will be written again."""
+    if not table.is_file():
+        return
+    lines = table.read_text("utf-8").splitlines(keepends=True)
+    kept = [x for x in lines[1:] if x.endswith("\n") and int(x.split(",", 1)[0]) <= step]
+    if not kept:
+        remove(table)
+    elif kept != lines[1:]:
+        text = "".join([lines[0], *kept])
+        write_whole(table, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def _yaml(config: TrainingSchedule) -> str:
+    return OmegaConf.to_yaml(OmegaConf.create(asdict(config)))

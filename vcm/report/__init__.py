@@ -1,0 +1,1 @@
+"""Pictures and pages; jobs hand them volumes and numbers."""

@@ -1,0 +1,1 @@
+"""Volumes that obey a condition."""

@@ -1,1 +1,0 @@
-"""The jobs: the only place where imaging, nets and diffusion meet."""

@@ -1,0 +1,1 @@
+"""Train a module, and the networks that later stay frozen."""

@@ -1,0 +1,136 @@
+"""Pretrain the tissue segmenter that measures generated scans; stops and resumes.
+
+loss = Dice loss of the eight classes + cross-entropy of all nine
+
+It learns from the training scans and their label maps only, so that it can judge test subjects.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+from monai.losses.dice import DiceCELoss
+from monai.networks.layers.simplelayers import GaussianFilter
+from rich.progress import track
+from torch import Tensor, nn
+
+from vcm.errors import VCMError
+from vcm.files import write_table
+from vcm.imaging.conditions import CLASS_NAMES, NUMBER_OF_CLASSES
+from vcm.imaging.dataset import Subject, load_prepared, with_classes
+from vcm.learning.run import TrainingRun, TrainingSchedule
+from vcm.metrics import dice
+from vcm.nets.segmenter import TissueSegmenter
+
+
+@dataclass
+class SegmenterTraining(TrainingSchedule):
+    """Configuration of `vcm pretrain segmenter`. Whole volumes, so that place tells tissue too."""
+
+    data: list[str] = field(default_factory=list)
+    out: str = "runs/segmenter"
+    channels: list[int] = field(default_factory=lambda: [8, 32, 64, 128])
+    groups: int = 8
+    batch_size: int = 1
+    learning_rate: float = 2e-3
+    ema_decay: float = 0.99
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """x -> gain * x^gamma, blurred by a Gaussian of `blur` [voxel], plus noise of spread `noise`."""
+
+    gain: float = 1.0
+    gamma: float = 1.0
+    blur: float = 0.0
+    noise: float = 0.0
+
+    def apply(self, image: Tensor, noise: Tensor) -> Tensor:
+        """Image and unit noise (1, X, Y, Z) -> image in 0..1."""
+        changed = self.gain * image.pow(self.gamma)
+        if self.blur > 0:
+            changed = GaussianFilter(3, self.blur)(changed[None])[0]
+        return (changed + self.noise * noise).clamp(0, 1)
+
+
+def draw_appearance(random: np.random.Generator) -> Appearance:
+    """Gain within 10 %, gamma within a factor of 1.2, noise up to 0.03; half are blurred."""
+    return Appearance(
+        float(random.uniform(0.9, 1.1)),
+        float(np.exp(random.uniform(-0.2, 0.2))),
+        float(random.uniform(0.3, 0.8)) if random.random() < 0.5 else 0.0,
+        float(random.uniform(0.0, 0.03)),
+    )
+
+
+class SegmenterObjective(nn.Module):
+    """Images in 0..1 and classes, both (B, 1, X, Y, Z) -> losses."""
+
+    def __init__(self, net: TissueSegmenter) -> None:
+        super().__init__()
+        self.net = net
+        self.measure = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
+
+    def forward(self, image: Tensor, classes: Tensor) -> dict[str, Tensor]:
+        return {"loss": self.measure(self.net(image).float(), classes)}
+
+
+def pretrain_segmenter(config: SegmenterTraining) -> dict[str, float]:
+    """Train, then measure Dice on the split `test`. Returns the mean per class; test.tsv has all."""
+    if not config.data:
+        raise VCMError("No data is given: add data=[FOLDER] with a folder written by vcm prepare.")
+    subjects = with_classes(load_prepared(*config.data, split="train"))
+    set_seed(config.seed)
+    net = TissueSegmenter(tuple(config.channels), config.groups)
+    run = TrainingRun(config, net, SegmenterObjective(net))
+    run.fit(lambda: TrainingScans(subjects, config.batch_size).draw)
+    if not run.is_main:
+        return {}
+    net.save_pretrained(run.folder / "segmenter")
+    held_out = with_classes(load_prepared(*config.data, split="test"))
+    return measure_segmenter(net, held_out, run.folder)
+
+
+class TrainingScans:
+    """Scans and class maps in memory, drawn mirrored half of the time and changed in appearance."""
+
+    def __init__(self, subjects: list[Subject], batch_size: int) -> None:
+        self.images = torch.from_numpy(np.stack([s.image() for s in subjects]))
+        self.classes = torch.from_numpy(np.stack([s.classes() for s in subjects]))
+        self.batch_size = batch_size
+
+    def draw(self, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Images 0..1 and classes, both (B, 1, X, Y, Z)."""
+        images, maps = [], []
+        for index in random.integers(len(self.images), size=self.batch_size):
+            image, classes = self.images[index][None], self.classes[index][None]
+            if random.random() < 0.5:
+                image, classes = image.flip(1), classes.flip(1)
+            appearance = draw_appearance(random)
+            noise = torch.from_numpy(random.standard_normal(image.shape, dtype=np.float32))
+            images.append(appearance.apply(image, noise))
+            maps.append(classes)
+        return torch.stack(images), torch.stack(maps)
+
+
+@torch.inference_mode()
+def measure_segmenter(net: TissueSegmenter, subjects: list[Subject], out: Path) -> dict[str, float]:
+    """Dice per class, one row per subject; n/a where the subject's map lacks the class."""
+    names = list(CLASS_NAMES[1:])
+    found = []
+    for subject in track(subjects, "Measuring"):
+        image = torch.from_numpy(subject.image())[None, None]
+        own = dice(net.classes(image)[0], torch.from_numpy(subject.classes()), NUMBER_OF_CLASSES)
+        found.append(own.tolist())
+    values = np.array(found)
+    rows: list[dict[str, object]] = [
+        {"subject": s.subject}
+        | {n: None if np.isnan(v) else v for n, v in zip(names, row, strict=True)}
+        for s, row in zip(subjects, values, strict=True)
+    ]
+    write_table(out / "test.tsv", rows, ["subject", *names])
+    return {name: float(np.nanmean(values[:, i])) for i, name in enumerate(names)}

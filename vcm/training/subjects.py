@@ -1,0 +1,55 @@
+"""Which prepared scans a training takes, and what for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vcm.errors import VCMError
+from vcm.imaging.dataset import SPLITS, Subject, load_prepared
+from vcm.training_inputs import TrainingInputs, those_known
+
+
+def choose_subjects(
+    data: Sequence[str],
+    inputs: TrainingInputs,
+    max_samples: int | None,
+    subset_seed: int,
+    held_out: int,
+) -> dict[str, list[Subject]]:
+    """Scans by split: train, validation, test. Raises VCMError if too few are left.
+
+    held_out       scans to validate with: of the split `validation`, or where there is none taken
+                   out of `train`; never of `test`. 0: none
+    max_samples    of train; subsets of one seed are nested, a smaller one part of every larger
+    """
+    everyone = load_prepared(*data)
+    splits = {name: [s for s in everyone if s.split == name] for name in SPLITS}
+    train, validation = those_known(splits["train"], inputs), splits["validation"][:held_out]
+    if held_out and not validation:
+        validation = shuffled(train, subset_seed + 1)[:held_out]
+        names = {(s.folder, s.subject) for s in validation}
+        train = [s for s in train if (s.folder, s.subject) not in names]
+    if max_samples is not None and not 1 <= max_samples <= len(train):
+        raise VCMError(
+            f"max_samples is {max_samples}, but {len(train)} scans can be trained on: choose 1 to "
+            f"{len(train)}."
+        )
+    if not train:
+        raise VCMError(
+            f"No scan is left to train on after {len(validation)} are held out: lower "
+            "validation_subjects, or prepare more scans."
+        )
+    chosen = train if max_samples is None else shuffled(train, subset_seed)[:max_samples]
+    return {
+        "train": chosen,
+        "validation": those_known(validation, inputs) if validation else [],
+        "test": those_known(splits["test"], inputs),
+    }
+
+
+def shuffled(subjects: Sequence[Subject], seed: int) -> list[Subject]:
+    """In an order of the seed and the names alone, whatever order they came in."""
+    named = sorted(subjects, key=lambda s: (s.subject, str(s.folder)))
+    return [named[i] for i in np.random.default_rng(seed).permutation(len(named))]

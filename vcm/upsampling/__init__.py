@@ -1,0 +1,1 @@
+"""Isotropic volumes from thick slices."""

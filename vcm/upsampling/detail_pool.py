@@ -1,0 +1,148 @@
+"""Thick slices drawn of training scans, and what a model expects under them: computed once, kept on disk.
+
+Each file holds what DetailNet reads, the scan itself and its brain (5, X, Y, Z): slices last, cut to
+the brain, float16; about 32 MB at 1 mm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import track
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vcm.errors import VCMError
+from vcm.files import fingerprint, sha256
+from vcm.imaging.dataset import Scan
+from vcm.imaging.draws import SETTINGS
+from vcm.imaging.placing import nowhere
+from vcm.inputs import as_tensor, settle
+from vcm.learning.run import Draw
+from vcm.nets.detail import READS
+from vcm.pipeline import VCMPipeline
+from vcm.upsampling.explanation import Explanation
+from vcm.upsampling.isotropic_scan import IsotropicScan
+from vcm.upsampling.upsample import Upsampling, expected_brain
+from vcm.weights.load import model_folder
+
+#: Voxels kept around the brain, and the name of the tensor in a file.
+MARGIN, DRAWN = 6, "drawn"
+#: The channel of the brain.
+BRAIN = len(READS) + 1
+
+
+class DetailPool:
+    """Files in a folder; what is there already, by the same model and drawn alike, is not made again."""
+
+    def __init__(
+        self, folder: str | Path, model: str, pipeline: VCMPipeline, noise: float, seed: int
+    ) -> None:
+        self.folder, self.pipeline, self.noise, self.seed = Path(folder), pipeline, noise, seed
+        # As `vcm upsample` has them of a scan of which nothing is known.
+        wishes = Upsampling(model=model)
+        self.inputs = as_tensor(settle(wishes, pipeline, nowhere(pipeline.volume_grid)), pipeline)
+        self.made_by = [fingerprint(model_folder(model)), noise, seed, SETTINGS]
+
+    def files(self, scans: Sequence[Scan], draws: int) -> list[Path]:
+        """One per scan and draw; those that are missing are made. Raises VCMError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        paths = []
+        for scan in track(scans, "Drawing thick slices"):
+            made_by = json.dumps([*self.made_by, sha256(scan.image)])
+            digest = hashlib.sha256(made_by.encode()).hexdigest()
+            own = [
+                self.folder / f"{digest[:12]}_{scan.subject}_{draw}.safetensors"
+                for draw in range(draws)
+            ]
+            missing = {draw: path for draw, path in enumerate(own) if not path.is_file()}
+            if missing:
+                self._make(missing, scan, int(digest[:8], 16))
+            paths += own
+        return paths
+
+    def _make(self, missing: dict[int, Path], scan: Scan, name: int) -> None:
+        """Files of draws of one scan, which is read and aligned once."""
+        isotropic = IsotropicScan.read(scan, self.pipeline.volume_grid)
+        for draw, path in missing.items():
+            random = np.random.default_rng((self.seed, name, draw))
+            part = path.with_name(f".part-{path.name}")
+            save_file({DRAWN: self._drawn(isotropic, random)}, part)
+            part.replace(path)
+
+    @torch.inference_mode()
+    def _drawn(self, isotropic: IsotropicScan, random: np.random.Generator) -> Tensor:
+        scan = isotropic.in_thick_slices(random)
+        own = Explanation(scan, noise=self.noise)
+        features = self.pipeline.encode([torch.from_numpy(scan.condition())[None]])
+        brain = expected_brain(self.pipeline, features, self.inputs, "bfloat16")
+        read = own.read(own.explain(own.placed(brain)))
+        known = np.stack([isotropic.scaled, isotropic.brain])
+        known = np.moveaxis(known, 1 + own.across, -1)
+        kept = (slice(None), *_about(known[1] > 0, MARGIN))
+        drawn = np.concatenate([read, known])[kept]
+        return torch.from_numpy(np.ascontiguousarray(drawn, dtype=np.float16))
+
+    def draw_from(self, scans: Sequence[Scan], draws: int, crop: int, batch_size: int) -> Draw:
+        """Crops that hold brain, mirrored, turned in plane and scaled at random; see DetailObjective."""
+        files = self.files(scans, draws)
+
+        def draw(random: np.random.Generator) -> tuple[Tensor, ...]:
+            crops: list[Tensor] = []
+            while len(crops) < batch_size:
+                one = _crop(files[random.integers(len(files))], crop, random)
+                if one[BRAIN].mean() > 0.2:
+                    crops.append(one)
+            batch = torch.stack(crops)
+            gain = torch.from_numpy(random.uniform(0.85, 1.15, (batch_size, 1, 1, 1, 1))).float()
+            scaled = gain * batch
+            for kept in (READS.index("nearness"), BRAIN):
+                scaled[:, kept] = batch[:, kept]
+            return split_channels(scaled)
+
+        return draw
+
+
+def split_channels(drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, 5, X, Y, Z) -> what DetailNet reads (B, 3, ...), the scan and its brain (B, 1, ...)."""
+    reads, truth, brain = drawn.split([len(READS), 1, 1], 1)
+    return reads.contiguous(), truth.contiguous(), (brain > 0.5).float()
+
+
+def pooled(path: Path) -> Tensor:
+    """(5, X, Y, Z) of one file, whole."""
+    with safe_open(path, "pt") as opened:
+        drawn: Tensor = opened.get_tensor(DRAWN).float()
+    return drawn
+
+
+def _crop(path: Path, size: int, random: np.random.Generator) -> Tensor:
+    """(5, size, size, size) at a random place; only that part of the file is read."""
+    with safe_open(path, "pt") as opened:
+        part = opened.get_slice(DRAWN)
+        extent = part.get_shape()[1:]
+        if min(extent) < size:
+            raise VCMError(
+                f"crop is {size}, and a brain in {path} has {min(extent)} voxels: choose less."
+            )
+        x, y, z = (slice(c, c + size) for c in (int(random.integers(n - size + 1)) for n in extent))
+        crop: Tensor = part[:, x, y, z].float()
+    mirrored = [axis for axis in (1, 2, 3) if random.random() < 0.5]
+    crop = crop.flip(mirrored) if mirrored else crop
+    return crop.transpose(1, 2) if random.random() < 0.5 else crop
+
+
+def _about(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice, slice]:
+    """The box around a mask."""
+    where = np.argwhere(mask)
+    low = np.maximum(where.min(0) - margin, 0)
+    high = np.minimum(where.max(0) + 1 + margin, mask.shape)
+    x, y, z = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    return x, y, z

@@ -1,0 +1,1 @@
+"""Models as files: find, load, check, import, fetch and pack them."""

@@ -1,0 +1,94 @@
+"""Fetch: the files of a published model from the model hub, licences first.
+
+Downloads go through huggingface_hub: they resume, are kept in its cache, work offline from there
+(HF_HUB_OFFLINE=1) and follow a mirror (HF_ENDPOINT). Nothing is fetched but by calling `fetch`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from rich.console import Console
+
+from vcm.errors import VCMError
+from vcm.weights.cards import Card, CardFile, describe_file, load_card
+
+#: Published sizes are rounded.
+_SIZE_TOLERANCE = 0.02
+
+
+def fetch(
+    card: str | Card, out: Path | None, accept_license: bool, console: Console
+) -> dict[str, Path]:
+    """Fetch the files of a card into `out` (None: the hub's own cache); returns path by part.
+
+    A part that lies on no known hub is named and left out. Raises VCMError for an embedded model, a
+    licence that is not permissive and not accepted, a download that fails, and a file whose size or
+    MD5 is not that of the card.
+    """
+    card = load_card(card) if isinstance(card, str) else card
+    if card.embedded:
+        raise VCMError(
+            f"{card.name} travels with the package: use it by name, there is nothing to fetch."
+        )
+    for part, file in card.files.items():
+        console.print(f"{part}: {describe_file(file)}", highlight=False, soft_wrap=True)
+    placed = {part: file for part, file in card.files.items() if file.repo and file.path}
+    licences = {f.licence or "unknown" for f in placed.values() if f.needs_acceptance}
+    if licences and not accept_license:
+        raise VCMError(
+            f"{card.name} is under {' and '.join(sorted(licences))}, which is to be accepted: read it, "
+            "then add --accept-license."
+        )
+    fetched = {part: _checked(_download(file, out), file) for part, file in placed.items()}
+    for part in card.files.keys() - placed.keys():
+        console.print(f"{part}: get its file yourself, and give its path to vcm weights import.")
+    flags = {"autoencoder": "--autoencoder", "denoiser": "--unet", "module": "--module"}
+    given = " ".join(f"{flags[part]} {path}" for part, path in fetched.items())
+    console.print(
+        f"Next: vcm weights import {card.name} {given} --out {card.name}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return fetched
+
+
+def _download(file: CardFile, out: Path | None) -> Path:
+    """The one place that reaches the hub."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError
+
+    try:
+        return Path(hf_hub_download(str(file.repo), str(file.path), local_dir=out))
+    except GatedRepoError as error:
+        raise VCMError(
+            f"{file.repo} is given to those who accepted its licence on its page: do that, then log in "
+            "with hf auth login and fetch again."
+        ) from error
+    except (OSError, EntryNotFoundError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise VCMError(
+            f"{file.path} of {file.repo} could not be fetched ({reason}): check the connection, set "
+            "HF_ENDPOINT for a mirror, or get the file elsewhere and give it to vcm weights import."
+        ) from error
+
+
+def _checked(path: Path, file: CardFile) -> Path:
+    megabytes = path.stat().st_size / 1e6
+    known = file.megabytes
+    if known is not None and abs(megabytes - known) > max(_SIZE_TOLERANCE * known, 0.1):
+        raise VCMError(
+            f"{path} has {megabytes:.1f} MB, but {known:g} were published: delete it and fetch again."
+        )
+    if file.md5 is not None:
+        with path.open("rb") as stream:
+            found = hashlib.file_digest(
+                stream, lambda: hashlib.md5(usedforsecurity=False)
+            ).hexdigest()
+        if found != file.md5:
+            raise VCMError(
+                f"{path} has the MD5 {found}, but {file.md5} was published: delete it and fetch again, or, "
+                "if its authors exchanged it, import it by path; a strict load tells whether it fits."
+            )
+    return path

@@ -1,0 +1,32 @@
+"""Copy a model in half precision, as the embedded ones are stored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from vcm.nets.segmenter import TissueSegmenter
+from vcm.weights.frozen import record_frozen
+from vcm.weights.load import _cast, load_pipeline
+
+
+def pack(model: str | Path, out: Path) -> int:
+    """Copy a model, or a segmenter's folder, in half precision; returns its tensors' size [bytes]."""
+    folder = Path(model)
+    if (folder / "config.json").is_file():
+        segmenter = TissueSegmenter.from_pretrained(folder)
+        torch.nn.Module.to(segmenter, torch.float16)
+        segmenter.save_pretrained(out)
+    else:
+        pipeline = load_pipeline(model)
+        _cast(pipeline, torch.float16)
+        record_frozen(pipeline)
+        pipeline.save_pretrained(out)
+    for path in out.rglob("*.json"):
+        table = json.loads(path.read_text(encoding="utf-8"))
+        # Where a copy came from is no business of those who get it.
+        if table.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    return sum(path.stat().st_size for path in out.rglob("*.safetensors"))

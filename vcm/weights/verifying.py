@@ -1,0 +1,155 @@
+"""Verify: what a saved model's files hold against what its networks need, tensor by tensor.
+
+Reads one tensor at a time and builds networks without memory, so a model of any size is checked in
+the memory of its largest tensor.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from vcm.errors import VCMError
+from vcm.weights.frozen import FROZEN_PARTS, RECORD, digest_of, latent_scale, recorded_digest
+from vcm.weights.load import model_folder
+from vcm.weights.names import fault_table, load_faults, not_finite
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was checked, and what was found."""
+
+    what: str
+    found: str
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One saved network: its configuration, itself without memory, and its files."""
+
+    name: str
+    config: dict[str, Any]
+    network: nn.Module
+    files: list[Path]
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Every stored tensor, one in memory at a time, sorted by name over all files."""
+        with ExitStack() as stack:
+            opened = [stack.enter_context(safe_open(path, framework="pt")) for path in self.files]
+            holder = {name: stored for stored in opened for name in stored.keys()}  # noqa: SIM118
+            for name in sorted(holder):
+                yield name, holder[name].get_tensor(name)
+
+
+def verify(folder: str | Path) -> list[Row]:
+    """Check a model given by folder or name; returns what was found, one row per check.
+
+    Raises VCMError that names every tensor that is missing, unexpected, of another shape or kind or
+    not finite, mixed types of numbers within a network, and a frozen model that is not the one
+    recorded at import or in the module.
+    """
+    folder = model_folder(folder)
+    parts = _parts(folder)
+    rows: list[Row] = []
+    faults: dict[str, list[str]] = {}
+    for part in parts:
+        row, found = _check(part)
+        rows.append(row)
+        faults |= {f"{kind} in {part.name}": lines for kind, lines in found.items() if lines}
+    if faults:
+        raise VCMError(
+            f"The model in {folder} is not what its configuration says: copy or import it again."
+            f"{fault_table(faults)}"
+        )
+    return [*rows, *_check_digest(folder, parts)]
+
+
+def _parts(folder: Path) -> list[_Part]:
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    parts = []
+    for name in (*FROZEN_PARTS, "module"):
+        library, kind = map(str, index.get(name) or ("nothing", "nothing"))
+        if name == "module" and library in ("None", "nothing"):
+            continue
+        if not library.startswith("vcm."):
+            raise VCMError(
+                f"The {name} in {folder} is a {library}.{kind}, but models of vcm hold classes of vcm "
+                "alone: give a folder written by vcm."
+            )
+        parts.append(_open(folder / name, name, library, kind))
+    return parts
+
+
+def _open(folder: Path, name: str, library: str, kind: str) -> _Part:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files or not (folder / "config.json").is_file():
+        raise VCMError(
+            f"{folder} lacks its config.json or its tensors: copy or import the model again."
+        )
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    try:
+        own = getattr(import_module(library), kind)
+        with init_empty_weights(include_buffers=False):
+            network = own.from_config(config)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise VCMError(
+            f"The {name} in {folder.parent} cannot be built from its configuration ({error}): it belongs "
+            "to another version of vcm."
+        ) from error
+    return _Part(name, config, network, files)
+
+
+def _check(part: _Part) -> tuple[Row, dict[str, list[str]]]:
+    """Names, shapes and kinds from hollow copies; values tensor by tensor."""
+    hollow: dict[str, Tensor] = {}
+    bad: list[str] = []
+    types: set[str] = set()
+    try:
+        for name, value in part.tensors():
+            hollow[name] = torch.empty_like(value, device="meta")
+            bad += not_finite({name: value})
+            types |= (
+                {str(value.dtype).removeprefix("torch.")} if value.is_floating_point() else set()
+            )
+    except (SafetensorError, OSError) as error:
+        raise VCMError(
+            f"The tensors of the {part.name} cannot be read ({error}): the file is truncated or damaged; "
+            "copy or import the model again."
+        ) from error
+    faults = load_faults(part.network, hollow) | {"not finite": bad}
+    faults["types of numbers, not one"] = sorted(types) if len(types) > 1 else []
+    numbers = sum(value.numel() for value in hollow.values())
+    total = len(part.network.state_dict())
+    found = f"{len(hollow)} of {total} tensors, {numbers:,} numbers, {', '.join(types)}, all finite"
+    return Row(part.name, found), faults
+
+
+def _check_digest(folder: Path, parts: list[_Part]) -> list[Row]:
+    """The sum over the frozen model against those recorded at import and in the module."""
+    named = {part.name: part for part in parts}
+    tensors = ((f"{p}.{name}", v) for p in FROZEN_PARTS for name, v in named[p].tensors())
+    found = digest_of(tensors, latent_scale(named["autoencoder"].config))
+    recorded = {"module": recorded_digest(named["module"].config) if "module" in named else None}
+    if (folder / RECORD).is_file():
+        recorded[RECORD] = json.loads((folder / RECORD).read_text(encoding="utf-8"))[
+            "frozen_digest"
+        ]
+    for where, digest in recorded.items():
+        if digest is not None and digest != found:
+            raise VCMError(
+                f"The frozen model in {folder} is {found[:12]}, but its {where} records {digest[:12]}: a "
+                "file was exchanged or changed; copy or import the model again."
+            )
+    known = [where for where, digest in recorded.items() if digest is not None]
+    told = f"as recorded in {' and '.join(known)}" if known else "not recorded before"
+    return [Row("frozen model", f"{found[:12]}, {told}")]
