@@ -1,6 +1,6 @@
 """`python -m vcm` is the command `vcm`."""
 
-from vcm.cli import main
+from vcm.cli.main import main
 
 if __name__ == "__main__":
     main()

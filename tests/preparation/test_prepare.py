@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from vcm.cli import app
+from vcm.cli.main import app
 from vcm.errors import VCMError
 from vcm.imaging import dataset
 from vcm.imaging.registration import common_template
@@ -114,4 +114,4 @@ def test_a_check_lists_every_problem_and_prepares_nothing(tmp_path, head_map):
         for word in words:
             assert any(s == subject and word in what for s, what in found), (subject, word, found)
     result = CliRunner().invoke(app, ["prepare", str(source), "--check"])
-    assert result.exit_code == 2 and "sub-77" in result.output
+    assert isinstance(result.exception, VCMError) and "sub-77" in result.output

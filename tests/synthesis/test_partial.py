@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from vcm import cli
+from vcm.cli import main as cli
 from vcm.imaging.geometry import model_grid, resample
 from vcm.imaging.placing import nowhere, place_label_map, place_partial
 from vcm.imaging.registration import common_template

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from vcm import cli
+from vcm.cli import main as cli
 from vcm.imaging.geometry import resample
 from vcm.imaging.placing import place_label_map
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume

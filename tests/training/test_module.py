@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from vcm.cli import app
+from vcm.cli.main import app
 from vcm.config import load_config
 from vcm.training.module import ModuleTraining, set_up, train
 from vcm.weights.load import load_pipeline

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vcm import cli
+from vcm.cli import main as cli
 from vcm.errors import VCMError
 from vcm.imaging.degradation import simulate_thick
 from vcm.imaging.volume import read_volume, write_volume

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import center_of_mass
 from scipy.spatial.transform import Rotation
 
-from vcm import cli
+from vcm.cli import main as cli
 from vcm.imaging.degradation import simulate_thick
 from vcm.imaging.geometry import resample
 from vcm.imaging.registration import common_template

@@ -6,7 +6,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from vcm.cli import app
+from vcm.cli.main import app
 from vcm.diffusion.sampling import make_scheduler
 from vcm.errors import VCMError
 from vcm.weights.cards import PARTS, card_names, describe, load_card, read_card

@@ -1,0 +1,1 @@
+"""The command `vcm`: parsing only, a file per job. Heavy imports happen inside the commands."""
