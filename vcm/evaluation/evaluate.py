@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from rich.progress import track
 from vcm.errors import VCMError
 from vcm.evaluation import measures
 from vcm.evaluation.ages import age_requests, age_rows
+from vcm.evaluation.configuration import Evaluation
 from vcm.evaluation.measures import Maps, Row, Volumes
 from vcm.evaluation.page import as_page
 from vcm.evaluation.samples import Case, Request, SampleStore, as_case
@@ -38,30 +39,6 @@ from vcm.weights.segmenter import load_segmenter
 SECOND_SEEDS, AGE_SEEDS = 10_000, 20_000
 #: Subjects that are sampled a second time, and those that are shown.
 SAMPLED_TWICE, SHOWN = 4, 8
-
-
-@dataclass
-class Evaluation:
-    """Configuration of `vcm evaluate`.
-
-    model, segmenter     embedded ones by name, or folders
-    split                whose label maps are the conditions; choose settings on another than test
-    temperature          None: the model's own
-    limit                the first test subjects only; None: all that have a label map
-    covariate_samples    samples at each age and arm
-    """
-
-    data: list[str] = field(default_factory=list)
-    model: str = ""
-    segmenter: str = ""
-    out: str = "runs/evaluation"
-    split: str = "test"
-    steps: int = 50
-    scheduler: str = "ddim"
-    temperature: float | None = None
-    seed: int = 0
-    limit: int | None = None
-    covariate_samples: int = 8
 
 
 @dataclass(frozen=True)

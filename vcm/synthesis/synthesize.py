@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,39 +29,9 @@ from vcm.imaging.volume import Volume, write_volume
 from vcm.inputs import Told, as_tensor, in_words, settle
 from vcm.pipeline import VCMPipeline, check_precision, choose_device, draw_volume
 from vcm.report.picture import outlined
+from vcm.synthesis.configuration import Synthesis
 from vcm.synthesis.forecast import forecast
 from vcm.weights.load import load_pipeline, model_folder
-
-
-@dataclass
-class Synthesis:
-    """Configuration of `vcm synthesize`. Ages in years, volumes in mL; None: see
-    vcm.inputs. scheduler "auto" and no steps: what the model recommends; "saved": the
-    scheduler in its folder, for imported models the one of their authors."""
-
-    condition: Path | None = None
-    partial: Path | None = None
-    known: Path | None = None
-    out: Path = Path("synthetic")
-    model: str = "brain2mm"
-    labels: str = "auto"
-    age: float | None = None
-    sex: str | None = None
-    ventricular_volume: float | None = None
-    brain_volume: float | None = None
-    contrast: str | None = None
-    seeds: list[int] = field(default_factory=lambda: [0])
-    steps: int | None = None
-    scheduler: str = "auto"
-    temperature: float | None = None
-    conditioning_scale: float = 1.0
-    control_guidance_start: float = 0.0
-    control_guidance_end: float = 1.0
-    uncontrolled: bool = False
-    model_grid: bool = False
-    allow_extrapolation: bool = False
-    device: str = "auto"
-    precision: str = "float32"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ of one head are explained together.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from vcm.imaging.placing import nowhere
 from vcm.inputs import as_tensor, settle
 from vcm.nets.detail import DetailNet
 from vcm.pipeline import VCMPipeline, check_precision, choose_device, draw_volume
+from vcm.upsampling.configuration import Upsampling
 from vcm.upsampling.example import example_scan
 from vcm.upsampling.explanation import Explanation, Image
 from vcm.upsampling.result import OF_DETAIL, OF_NOTHING, OF_SAMPLES, Upsampled, write_result
@@ -34,50 +35,6 @@ from vcm.weights.load import load_pipeline
 EXAMPLE = Path("example")
 #: Least share of the model in a voxel that has an uncertainty.
 RIM = 0.01
-
-
-@dataclass
-class Upsampling:
-    """Configuration of `vcm upsample`. Lengths in mm; None: see vcm.imaging.acquisition.
-
-    scans          one or more of one head and contrast; the first gives the frame of the result; the
-                   path `example` where there is no such file: see vcm.upsampling.example
-    masks          brain masks of the scans, for scans with their skull on; empty: brain-extracted
-    samples        brains to draw beside it; 0: none, which is fastest and changes nothing of the mean
-    output         the `mean` that the model expects, which errs least, or the first `sample`, which
-                   is sharper
-    consistency    project each sample onto the measured slices
-    noise          error of a slice over that of a sample, see Degradation.project
-    detail_noise   the same over that of the detail network's image, which errs little where slices
-                   are: less would carry the noise of each slice into stripes
-    mirrors        ask the detail network of the eight mirrored brains, see DetailNet.over_mirrors
-    """
-
-    scans: list[Path] = field(default_factory=list)
-    out: Path = Path("upsampled")
-    model: str = "brain1mm"
-    spacing: float = 1.0
-    slice_axis: str | None = None
-    slice_thickness: float | None = None
-    profile: str = "gaussian"
-    masks: list[Path] = field(default_factory=list)
-    samples: int = 4
-    steps: int = 10
-    seed: int = 0
-    output: str = "mean"
-    consistency: bool = True
-    noise: float = 0.1
-    detail_noise: float = 0.5
-    mirrors: bool = True
-    any_contrast: bool = False
-    age: float | None = None
-    sex: str | None = None
-    device: str = "auto"
-    precision: str = "bfloat16"
-    ventricular_volume: float | None = None
-    brain_volume: float | None = None
-    contrast: str | None = None
-    allow_extrapolation: bool = True
 
 
 def upsample(config: Upsampling, command: list[str], console: Console) -> list[Path]:
