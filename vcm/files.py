@@ -6,12 +6,17 @@ Knows paths and bytes; nothing of scans or networks.
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
+import itertools
 import json
 import os
 import platform
+import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -30,53 +35,225 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 def write_table(path: Path, rows: Iterable[Mapping[str, object]], columns: list[str]) -> None:
     """Write rows tab-separated in one move; None becomes n/a."""
-    temporary = path.with_name(f".part-{path.name}")
-    with temporary.open("w", newline="", encoding="utf-8") as out:
+    with whole(path) as part, part.open("w", newline="", encoding="utf-8") as out:
         writer = csv.DictWriter(out, columns, delimiter="\t", lineterminator="\n")
         writer.writeheader()
         for row in rows:
             writer.writerow({c: "n/a" if row.get(c) is None else row[c] for c in columns})
-    temporary.replace(path)
 
 
 def write_json(path: Path, content: object) -> None:
     """Write JSON in one move."""
-    temporary = path.with_name(f".part-{path.name}")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    text = json.dumps(content, indent=2) + "\n"
+    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file or folder under a temporary name, to the disk, and only then give it its name.
 
-    A folder that is replaced lies in .old-NAME for a moment, where `RunFolder.open` finds it.
+    Args:
+        path: Where the file or folder is to lie. What lies there is replaced in one move.
+        write: Writes to the path that it is given, which ends as `path` does.
+
+    Raises:
+        VCMError: The disk is full or cannot be written, or a file would replace a folder. What lay at
+            `path` is left as it was.
     """
-    part, old = path.with_name(f".part-{path.name}"), path.with_name(f".old-{path.name}")
-    remove(part)
-    write(part)
-    for file in (x for x in (part, *part.rglob("*")) if x.is_file()):
-        with file.open("rb+") as opened:
-            _to_disk(opened.fileno())
-    if path.is_dir():
-        path.rename(old)
-    part.replace(path)
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        folder = os.open(path.parent, os.O_RDONLY)
-        _to_disk(folder)
-        os.close(folder)
-    remove(old)
+    with whole(path) as part:
+        write(part)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """`write_whole` as a block: yields the temporary path, and nothing stays if the block raises.
+
+    The temporary name belongs to this process alone, so that two runs into one folder do not meet. A
+    folder that is replaced lies in .old-NAME for a moment, where `RunFolder.open` finds it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    _remove_abandoned(path.parent)
+    part = _temporary(path)
+    try:
+        yield part
+        if path.is_dir() and not part.is_dir():
+            raise VCMError(
+                f"{path} is a folder, but a file is to be written there: choose another."
+            )
+        _flush(part)
+        _give_name(part, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        remove(part)
 
 
 def remove(path: Path) -> None:
     """Remove a file or a folder, if it is there."""
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
+#: Temporary names are .part-PROCESS-NUMBER-MACHINE and the endings of the name to be.
+_PART = re.compile(r"\.part-(\d+)-\d+-([0-9a-f]{8})")
+_MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+_NUMBERS = itertools.count()
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside `path` that no other process uses, with its endings: writers read the format there."""
+    endings = "".join(path.suffixes[-2:])
+    return path.with_name(f".part-{os.getpid()}-{next(_NUMBERS)}-{_MACHINE}{endings}")
+
+
+@lru_cache(maxsize=64)
+def _remove_abandoned(folder: Path) -> None:
+    """Remove, once per folder, temporary files of processes of this machine that are no more."""
+    if os.name != "posix":  # elsewhere a process cannot be asked for without ending it
+        return
+    for path in folder.glob(".part-*"):
+        found = _PART.match(path.name)
+        if found and found[2] == _MACHINE and not _is_running(int(found[1])):
+            with suppress(OSError):
+                remove(path)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it runs, but is another user's
+        pass
+    return True
+
+
+def _flush(part: Path) -> None:
+    """All bytes of a file or folder to the disk."""
+    for file in (x for x in (part, *part.rglob("*")) if x.is_file()):
+        with file.open("rb+") as opened:
+            _to_disk(opened.fileno())
+
+
+def _give_name(part: Path, path: Path) -> None:
+    old = path.with_name(f".old-{path.name}")
+    if path.is_dir():
+        remove(old)
+        path.rename(old)
+    part.replace(path)
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            _to_disk(folder)
+        finally:
+            os.close(folder)
+    remove(old)
+
+
+def _unwritable(path: Path, error: OSError) -> VCMError:
+    return VCMError(
+        f"{path} cannot be written ({error.strerror or error}): free the disk, or choose a folder that "
+        "can be written to."
+    )
+
+
 def _to_disk(descriptor: int) -> None:
     os.fsync(descriptor)
+
+
+def check_output(folder: Path, needed: int = 0) -> None:
+    """Find out before the first step of work whether results can be written to a folder.
+
+    Writes a byte there and removes it, and the folders made for it, again.
+
+    Args:
+        folder: Where results are to lie; need not exist yet.
+        needed: Room that the results take [bytes].
+
+    Raises:
+        VCMError: The folder is a file or lies below one, cannot be made or written to, or its disk has
+            less room than needed.
+    """
+    made: list[Path] = []
+    try:
+        for level in (*reversed(folder.parents), folder):
+            if not level.exists():
+                level.mkdir()
+                made.append(level)
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "is a file")
+        probe = _temporary(folder / "probe")
+        try:
+            probe.write_bytes(b"0")
+        finally:
+            probe.unlink(missing_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        reason = "it is a file, or lies in one" if isinstance(error, NotADirectoryError) else None
+        raise VCMError(
+            f"Results cannot be written to {folder} ({reason or error.strerror or error}): choose a "
+            "folder that can be written to and has room."
+        ) from error
+    finally:
+        for level in reversed(made):
+            with suppress(OSError):
+                level.rmdir()
+    if free < needed:
+        raise VCMError(
+            f"The results take about {needed / 1e6:.0f} MB, but the disk of {folder} has {free / 1e6:.0f} "
+            "MB left: free some room, or choose another folder."
+        )
+
+
+def refuse_to_replace(
+    outputs: Iterable[Path],
+    inputs: Iterable[Path],
+    sidecar: Path | None = None,
+    made_from: Mapping[str, object] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """See to it, before any work, that results replace neither their inputs nor other results.
+
+    Args:
+        outputs: Files that are going to be written.
+        inputs: Files that are read. None of them is ever replaced, whatever `overwrite` says.
+        sidecar: JSON that lies beside earlier results and tells what they were made from.
+        made_from: Entries of the sidecar that say which inputs were used, such as their checksums. A
+            result whose sidecar holds the same is this command's own, and may be written again.
+        overwrite: Replace results made from other inputs, or from unknown ones.
+
+    Raises:
+        VCMError: A file that is to be written is an input, or was made from something else.
+    """
+    outputs, read = list(outputs), list(inputs)
+    for output in outputs:
+        for given in read:
+            if output.exists() and given.exists() and output.samefile(given):
+                raise VCMError(
+                    f"{output} is an input of this command and would be overwritten by its result: "
+                    "choose another name or folder for the result."
+                )
+    there = [output for output in outputs if output.exists()]
+    if not there or overwrite or (sidecar and made_from and _says(sidecar, made_from)):
+        return
+    raise VCMError(
+        f"{there[0]} exists and was not made from the inputs given now: choose another folder for the "
+        "results, or allow them to overwrite it."
+    )
+
+
+def _says(sidecar: Path, entries: Mapping[str, object]) -> bool:
+    """Whether a JSON file is there and holds these entries."""
+    try:
+        found = json.loads(sidecar.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    wanted = json.loads(json.dumps(dict(entries)))
+    return isinstance(found, dict) and all(found.get(k) == v for k, v in wanted.items())
 
 
 def fingerprint(folder: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import track
 
-from vcm.files import write_json
+from vcm.files import write_json, write_whole
 from vcm.imaging import covariates
 from vcm.imaging.covariates import COVARIATES, UNITS, Ranges
 from vcm.imaging.dataset import Subject
@@ -93,11 +93,9 @@ class SampleStore:
             "condition": _digest(request.conditions),
         }
         if not _holds(record, fingerprint) or not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
             record.unlink(missing_ok=True)
-            part = path.with_name(f".part-{path.name}")
-            np.save(part, self._sample(request, unit).astype(np.float16))
-            part.replace(path)
+            sample = self._sample(request, unit).astype(np.float16)
+            write_whole(path, lambda part: np.save(part, sample))
             write_json(record, fingerprint)
         return np.load(path).astype(np.float32)
 

@@ -5,8 +5,6 @@ Frames: `affine` maps voxel indices (i, j, k) to world coordinates RAS+ [mm].
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
 from vcm.errors import VCMError
+from vcm.files import write_whole
 
 #: Voxel sizes outside this range [mm] mean a header in metres, microns, or a broken one.
 SPACING_RANGE = (0.05, 20.0)
@@ -153,16 +152,7 @@ def write_volume(volume: Volume, path: str | Path, description: str = "") -> Pat
         image.set_qform(volume.affine, code_q)
     image.header.set_xyzt_units("mm", units[1] if units[1] != "unknown" else None)
     image.header["descrip"] = description.encode()[:79]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    suffix = ".nii.gz" if path.name.endswith(".gz") else ".nii"
-    handle, temporary = tempfile.mkstemp(suffix=suffix, prefix=".part-", dir=path.parent)
-    os.close(handle)
-    try:
-        nib.save(image, temporary)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    write_whole(path, lambda part: nib.save(image, part))
     return path
 
 

@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from vcm.files import write_whole
 from vcm.imaging.volume import Grid
 
 #: Colours of the eight classes' outlines, in the order of the classes.
@@ -90,8 +91,8 @@ def _figure(rows: int, columns: int, size: float):  # type: ignore[no-untyped-de
 
 
 def _save(figure, path: Path) -> Path:  # type: ignore[no-untyped-def]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".part-{path.name}")
-    figure.savefig(temporary, dpi=150, format="png", metadata={"Software": "vcm"})
-    temporary.replace(path)
+    def draw(part: Path) -> None:
+        figure.savefig(part, dpi=150, format="png", metadata={"Software": "vcm"})
+
+    write_whole(path, draw)
     return path

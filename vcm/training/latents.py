@@ -7,7 +7,6 @@ random affine, so that few scans teach more than few positions and sizes.
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vcm.errors import VCMError
+from vcm.files import write_whole
 from vcm.imaging.conditions import IMAGE_CONDITIONS
 from vcm.imaging.dataset import Subject
 from vcm.imaging.draws import draw_condition
@@ -141,10 +141,7 @@ def encode_subjects(
     else:
         tensors = _encode(net, subjects, inputs, copies, seed, with_images)
         if cache:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            part = kept.with_name(f".part-{os.getpid()}-{kept.name}")
-            save_file(tensors, part)
-            part.replace(kept)
+            write_whole(kept, lambda part: save_file(tensors, part))
     return LatentSet(**tensors)
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vcm.errors import VCMError
-from vcm.files import fingerprint, sha256
+from vcm.files import fingerprint, sha256, whole
 from vcm.imaging.dataset import Scan
 from vcm.imaging.draws import SETTINGS
 from vcm.imaging.placing import nowhere
@@ -73,9 +73,9 @@ class DetailPool:
         isotropic = IsotropicScan.read(scan, self.pipeline.volume_grid)
         for draw, path in missing.items():
             random = np.random.default_rng((self.seed, name, draw))
-            part = path.with_name(f".part-{path.name}")
-            save_file({DRAWN: self._drawn(isotropic, random)}, part)
-            part.replace(path)
+            drawn = {DRAWN: self._drawn(isotropic, random)}
+            with whole(path) as part:
+                save_file(drawn, part)
 
     @torch.inference_mode()
     def _drawn(self, isotropic: IsotropicScan, random: np.random.Generator) -> Tensor:

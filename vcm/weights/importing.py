@@ -8,10 +8,7 @@ when it is whole. What was read, renamed and left out is in `import.json`.
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +20,7 @@ from torch import Tensor, nn
 
 from vcm.diffusion.sampling import flow_shift, make_scheduler
 from vcm.errors import VCMError
-from vcm.files import versions, write_json
+from vcm.files import versions, whole, write_json
 from vcm.imaging.geometry import centred_grid, model_grid
 from vcm.imaging.volume import Grid
 from vcm.pipeline import VCMPipeline
@@ -130,7 +127,7 @@ def import_weights(
     digest = record_frozen(pipeline)
     coverage = {name: part.coverage for name, part in parts.items()}
     report = CoverageReport(card.name, scale, digest, centre, coverage)
-    with _whole_or_nothing(out) as folder:
+    with whole(out) as folder:
         pipeline.save_pretrained(folder)
         write_json(folder / RECORD, asdict(report) | {"versions": versions()})
     if console is not None:
@@ -263,21 +260,6 @@ def to_grid(grid: CardGrid) -> Grid:
     middle = (np.asarray(grid.shape) - 1) / 2
     affine[:3, 3] = np.asarray([x, y, z]) - affine[:3, :3] @ middle
     return Grid((i, j, k), affine)
-
-
-@contextmanager
-def _whole_or_nothing(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that becomes `out` if all goes well, and vanishes if not."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".part-{out.name}-", dir=out.parent))
-    try:
-        folder.chmod(0o755)
-        yield folder
-        if out.is_dir():
-            out.rmdir()
-        folder.rename(out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sums(path: Path) -> tuple[str, str]:

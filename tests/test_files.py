@@ -1,0 +1,156 @@
+"""Files written whole, outputs checked before work, results that replace nothing."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from vcm import files
+from vcm.errors import VCMError
+from vcm.files import check_output, refuse_to_replace, whole, write_json, write_table, write_whole
+
+
+def test_what_was_there_stays_where_writing_fails(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+    with pytest.raises(RuntimeError), whole(path) as part:
+        part.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_replaced_as_one(tmp_path):
+    path = tmp_path / "model"
+    for name in ("first", "second"):
+
+        def write(part, name=name):
+            part.mkdir()
+            (part / name).write_text(name)
+
+        write_whole(path, write)
+    assert [p.name for p in path.iterdir()] == ["second"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_never_replaces_a_folder(tmp_path):
+    (tmp_path / "a.nii.gz").mkdir()
+    (tmp_path / "a.nii.gz" / "mine").write_text("kept")
+    with pytest.raises(VCMError, match="is a folder"):
+        write_whole(tmp_path / "a.nii.gz", lambda part: part.write_text("x"))
+    assert (tmp_path / "a.nii.gz" / "mine").read_text() == "kept"
+
+
+def test_writers_see_the_endings_of_the_name(tmp_path):
+    write_whole(tmp_path / "sub-1_T1w.nii.gz", lambda part: part.write_text(part.name[-7:]))
+    assert (tmp_path / "sub-1_T1w.nii.gz").read_text() == ".nii.gz"
+    write_whole(tmp_path / "a.npy", lambda part: np.save(part, np.arange(3)))
+    assert np.load(tmp_path / "a.npy").tolist() == [0, 1, 2]
+
+
+def _write_many(path, word):
+    for _ in range(60):
+        write_whole(path, lambda part: part.write_text(word * 1000))
+
+
+def test_two_processes_write_one_file_without_meeting(tmp_path):
+    path = tmp_path / "table.tsv"
+    jobs = [multiprocessing.Process(target=_write_many, args=(path, word)) for word in "ab"]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+    assert [job.exitcode for job in jobs] == [0, 0]
+    assert path.read_text() in ("a" * 1000, "b" * 1000)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_removed_and_that_of_a_running_one_stays(tmp_path):
+    killed = "import os, pathlib, sys\nfrom vcm.files import whole\n"
+    killed += "with whole(pathlib.Path(sys.argv[1]) / 'a.nii.gz') as part:\n"
+    killed += "    part.write_text('half')\n    os.kill(os.getpid(), 9)\n"
+    subprocess.run([sys.executable, "-c", killed, str(tmp_path)], check=False)
+    assert len(list(tmp_path.glob(".part-*"))) == 1
+    running = files._temporary(tmp_path / "b.txt")
+    running.write_text("of this process")
+    files._remove_abandoned.cache_clear()
+    write_json(tmp_path / "c.json", {})
+    assert {p.name for p in tmp_path.iterdir()} == {"c.json", running.name}
+
+
+def test_tables_and_json_are_whole(tmp_path):
+    write_table(tmp_path / "new" / "t.tsv", [{"a": 1, "b": None}], ["a", "b"])
+    assert (tmp_path / "new" / "t.tsv").read_text() == "a\tb\n1\tn/a\n"
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "x.json", {"a": object()})
+    assert [p.name for p in tmp_path.iterdir()] == ["new"]
+
+
+def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "_to_disk", full)
+    (tmp_path / "a.json").write_text("before")
+    with pytest.raises(VCMError, match="No space left"):
+        write_json(tmp_path / "a.json", {})
+    assert (tmp_path / "a.json").read_text() == "before"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "file/below/deeper", "x" * 300])
+def test_an_impossible_folder_is_found_before_any_work(tmp_path, name):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(VCMError, match="choose a folder"):
+        check_output(tmp_path / name)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(
+    not os.path.isdir("/proc/self"), reason="needs a file system that takes no files"
+)
+def test_a_folder_that_takes_no_files_is_found_before_any_work():
+    with pytest.raises(VCMError, match="cannot be written"):
+        check_output(files.Path("/proc/self/results"))
+
+
+def test_a_usable_folder_is_left_as_it_was(tmp_path):
+    check_output(tmp_path / "a" / "b")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "there").mkdir()
+    check_output(tmp_path / "there")
+    assert not list((tmp_path / "there").iterdir())
+
+
+def test_a_disk_without_room_is_found_before_any_work(tmp_path):
+    with pytest.raises(VCMError, match=r"take about 1000000000000 MB"):
+        check_output(tmp_path, needed=10**18)
+
+
+def test_a_result_never_replaces_its_input(tmp_path):
+    scan, link = tmp_path / "a.nii.gz", tmp_path / "link.nii.gz"
+    scan.write_text("scan")
+    link.symlink_to(scan)
+    for output in (scan, link, tmp_path / "." / "a.nii.gz"):
+        with pytest.raises(VCMError, match="is an input"):
+            refuse_to_replace([output], [scan], overwrite=True)
+
+
+def test_a_result_replaces_only_its_own(tmp_path):
+    result, sidecar = tmp_path / "a.nii.gz", tmp_path / "a.json"
+    mine, other = {"ConditionSHA256": "12", "Seed": 0}, {"ConditionSHA256": "34", "Seed": 0}
+    refuse_to_replace([result], [], sidecar, mine)
+    result.write_text("result")
+    with pytest.raises(VCMError, match="was not made from"):
+        refuse_to_replace([result], [], sidecar, mine)
+    write_json(sidecar, {**mine, "Command": ["vcm"]})
+    refuse_to_replace([result], [], sidecar, mine)
+    with pytest.raises(VCMError, match="was not made from"):
+        refuse_to_replace([result], [], sidecar, other)
+    refuse_to_replace([result], [], sidecar, other, overwrite=True)
+    sidecar.write_text("{damaged")
+    with pytest.raises(VCMError, match="was not made from"):
+        refuse_to_replace([result], [], sidecar, mine)
