@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 
 @dataclass
 class Evaluation:
     """Configuration of `vcm evaluate`.
 
-    model, segmenter     embedded ones by name, or folders
-    split                whose label maps are the conditions; choose settings on another than test
-    temperature          None: the model's own
-    limit                the first test subjects only; None: all that have a label map
-    covariate_samples    samples at each age and arm
+    Attributes:
+        data: Folders that vcm prepare wrote.
+        model: Name of an embedded model, or folder of a model with a module.
+        segmenter: Name of an embedded segmenter, or folder that vcm pretrain segmenter wrote.
+        out: Folder for the samples, the tables and the summary.
+        split: Split whose label maps are the conditions; choose settings on another than test.
+        limit: Evaluate the first subjects only. Default: all that have a label map.
+        steps: Number of denoising steps.
+        scheduler: Sampler: ddim, ddpm, dpm++, unipc, euler, flow.
+        temperature: Scale of the initial noise. Default: the model's recommendation.
+        seed: Seed of the first sample; the others count up from it.
+        covariate_samples: Samples at each of two ages, which show whether the covariates act.
     """
+
+    headings: ClassVar[dict[str, str]] = {"data": "Data and result", "steps": "Sampling"}
 
     data: list[str] = field(default_factory=list)
     model: str = ""

@@ -29,26 +29,45 @@ MAY_CHANGE = frozenset(
 
 @dataclass
 class TrainingSchedule:
-    """What every training has in common. Steps are optimiser steps; max_minutes bounds this run.
+    """What every training run has in common. A step is one optimiser step.
 
     The learning rate warms up linearly and falls as a cosine of whichever is further, the steps or
     the minutes; with max_minutes left at infinity the result depends on the configuration alone.
 
-    batch_size         of one step, over all processes and parts
-    accumulate         parts that a process takes its share of the batch in, one after the other:
-                       less memory, the same step within rounding
-    checkpoint_every   steps between rows of log.csv and states to go on from
-    save_every         steps between copies of the averaged weights in checkpoints/; 0: none.
-                       Of these the last keep_checkpoints stay
-    validate_every     steps between validations, and one at the end; 0: none. best/ holds the
-                       weights whose first measure was lowest, the earliest of equals
-    weights            which weights the run ends with: last, averaged over the last steps, or best
-    explosion          the run stops where a loss is this many times the median of the 200 before
-    tracker            none, or an accelerate tracker: tensorboard, wandb, mlflow ...
+    Attributes:
+        out: Folder of the training run.
+        steps: Number of training steps.
+        max_minutes: Time after which this run ends [minutes]; inf: it ends by steps alone.
+        seed: Seed of weights, batches and noise.
+        batch_size: Samples per step, over all processes and parts.
+        accumulate: Parts in which each process computes its share of the batch, one after the other:
+            less memory, the same step within rounding.
+        mixed_precision: Number format of the networks: no, bf16, fp16 (GPU only).
+        learning_rate: Learning rate after the warm-up.
+        final_learning_rate: Learning rate at the end.
+        warmup_steps: Steps in which the learning rate rises to its value.
+        ema_decay: Decay of the moving average of the weights, per step.
+        gradient_clip: Largest norm of the gradient.
+        checkpoint_every: Steps between rows of log.csv and states that a run resumes from.
+        save_every: Steps between copies of the averaged weights in checkpoints/; 0: none.
+        keep_checkpoints: Number of those copies that stay, the latest ones.
+        validate_every: Steps between validations, with one at the end; 0: none. best/ holds the weights
+            whose first measure was lowest, the earliest of equals.
+        weights: Weights that the run ends with: last (averaged over the last steps) or best.
+        explosion: The run stops where a loss is this many times the median of the 200 before; inf:
+            never.
+        tracker: Tracker of the losses beside log.csv: none, or one of accelerate's: tensorboard, wandb,
+            mlflow.
     """
 
     #: Keys that may differ when a run goes on; a training with keys of its own can add to them.
     may_change: ClassVar[frozenset[str]] = MAY_CHANGE
+    #: Headings of `--help`, each from the attribute on that it names.
+    headings: ClassVar[dict[str, str]] = {
+        "out": "Length of the run",
+        "batch_size": "Optimisation",
+        "checkpoint_every": "Checkpoints and validation",
+    }
 
     out: str = "runs/new"
     steps: int = 20000

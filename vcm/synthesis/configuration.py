@@ -4,13 +4,52 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 
 @dataclass
 class Synthesis:
-    """Configuration of `vcm synthesize`. Ages in years, volumes in mL; None: see
-    vcm.inputs. scheduler "auto" and no steps: what the model recommends; "saved": the
-    scheduler in its folder, for imported models the one of their authors."""
+    """Configuration of `vcm synthesize`.
+
+    Attributes:
+        condition: Label map (NIfTI) that the volumes are to obey, or 'example', which travels with the
+            package. The result lies on its voxels.
+        partial: Part of a brain-extracted scan (NIfTI), for modules trained on one; goes with known.
+        known: Mask (NIfTI) that is 1 where the partial image is to be kept.
+        labels: Vocabulary of the label map: auto, vcm8, freesurfer, dlmuse, or a YAML table.
+        out: Folder for the volumes, their sidecars and the picture.
+        model_grid: Write each volume on the model's own grid too.
+        model: Name of an embedded model, or folder of a model.
+        uncontrolled: Sample the frozen model alone, without its module.
+        age: Age of the subject [years]. Default: typical of the training subjects.
+        sex: Sex of the subject: F or M. Default: that of the training population.
+        ventricular_volume: Volume of the ventricles [mL]. Default: measured in the label map, else
+            expected at that age and sex.
+        brain_volume: Volume of the brain without ventricles and extracerebral CSF [mL]. Default: as for
+            ventricular_volume.
+        contrast: Contrast by name, for models that generate several. Default: the model's.
+        allow_extrapolation: Accept ages and volumes outside the range of the training subjects.
+        seeds: Seeds, one volume each: 0-3 or 1,5,9.
+        steps: Number of denoising steps. Default: the model's recommendation.
+        scheduler: Sampler: auto (the model's recommendation), saved (in the model's folder; for imported
+            models that of their authors), ddim, ddpm, dpm++, unipc, euler, flow.
+        temperature: Scale of the initial noise, 0 to 2; below 1 the volumes vary less. Default: the
+            model's recommendation.
+        conditioning_scale: Strength of the module: 1 as trained, 0 none.
+        control_guidance_start: Fraction of denoising steps before the module becomes active.
+        control_guidance_end: Fraction of denoising steps after which the module is inactive.
+        device: Where to compute: auto, cpu, cuda, cuda:1, mps.
+        precision: Number format of the denoising: float32, or bfloat16, which is faster on most
+            machines.
+    """
+
+    headings: ClassVar[dict[str, str]] = {
+        "condition": "Condition and result",
+        "model": "Model",
+        "age": "Subject",
+        "seeds": "Sampling",
+        "device": "Machine",
+    }
 
     condition: Path | None = None
     partial: Path | None = None

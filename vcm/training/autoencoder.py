@@ -5,7 +5,6 @@ loss = mean |x - x'| + mse_weight * mean (x - x')^2 + kl_weight * KL(N(mu, sigma
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,33 +15,11 @@ from torch import Tensor, nn
 from vcm.errors import VCMError
 from vcm.files import write_table
 from vcm.imaging.dataset import Subject, load_prepared
-from vcm.learning.run import TrainingRun, TrainingSchedule
+from vcm.learning.run import TrainingRun
 from vcm.metrics import psnr, ssim
 from vcm.nets.autoencoder import LatentAutoencoder
 from vcm.nets.patches import to_patches
-
-
-@dataclass
-class AutoencoderTraining(TrainingSchedule):
-    """Configuration of `vcm pretrain autoencoder`. Sizes in voxels.
-
-    start    folder of an autoencoder of the same sizes to begin with, instead of components
-    crop     edge of the crops; 0 trains on whole volumes, whose group statistics are those that
-             encoding and decoding meet later
-    """
-
-    data: list[str] = field(default_factory=list)
-    start: str = ""
-    out: str = "runs/autoencoder"
-    channels: list[int] = field(default_factory=lambda: [96, 192])
-    latent_channels: int = 64
-    res_blocks: int = 1
-    groups: int = 8
-    patch: int = 4
-    crop: int = 48
-    margin: int = 6
-    mse_weight: float = 5.0
-    kl_weight: float = 1e-5
+from vcm.training.configuration import AutoencoderTraining
 
 
 class AutoencoderObjective(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from vcm.errors import VCMError
@@ -13,43 +12,9 @@ from vcm.nets.mcm import ModulatingConditionModule
 from vcm.nets.t2i_adapter import T2IAdapter
 from vcm.nets.vcm import VolumetricConditioningModule
 from vcm.nets.with_linear_prior import WithLinearPrior
+from vcm.training.configuration import ControlSizes
 
 CONTROLS = ("vcm", "mcm", "controlnet", "controlnet-lite", "t2i-adapter")
-
-
-@dataclass
-class ControlSizes:
-    """Part of the configuration of `vcm train`.
-
-    control               vcm | mcm | controlnet | controlnet-lite | t2i-adapter
-    encoder_*             VCM's condition encoder; encoder_checkpointing: less memory in training
-    linear_prior          start from a linear reading of the condition, see vcm.nets.linear_prior;
-                          for VCM it needs encoder_halve=false
-    unet_*, head_*        the U-Net and the heads of VCM and MCM
-    embedding_channels    how ControlNet and ControlNet-LITE embed a condition
-    adapter_blocks        residual blocks per level of T2I-Adapter
-    The last three methods take their widths from the frozen U-Net.
-    """
-
-    control: str = "vcm"
-    conditions: list[str] = field(default_factory=lambda: ["classes"])
-    encoder_channels: list[int] = field(default_factory=lambda: [96])
-    encoder_res_blocks: int = 2
-    encoder_groups: int = 16
-    encoder_patch: int = 8
-    encoder_halve: bool = False
-    encoder_checkpointing: bool = False
-    linear_prior: bool = True
-    unet_channels: list[int] = field(default_factory=lambda: [96, 64])
-    unet_attention: list[bool] = field(default_factory=lambda: [False, True])
-    unet_head_channels: list[int] = field(default_factory=lambda: [48, 32])
-    unet_res_blocks: int = 1
-    unet_groups: int = 16
-    unet_out_channels: int = 96
-    head_channels: int = 96
-    head_norm: str = "none"
-    embedding_channels: list[int] = field(default_factory=lambda: [8, 16, 32, 64])
-    adapter_blocks: int = 1
 
 
 def make_control(sizes: ControlSizes, frozen: Any, latent_shape: tuple[int, ...]) -> Any:

@@ -8,7 +8,6 @@ components, which carry the anatomy, are learned before the last ones, which car
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,36 +20,14 @@ from vcm.errors import VCMError
 from vcm.imaging.covariates import describe_population, trained_ranges
 from vcm.imaging.dataset import load_prepared
 from vcm.imaging.geometry import FIELD_OF_VIEW, model_grid
-from vcm.learning.run import Draw, TrainingRun, TrainingSchedule
+from vcm.learning.run import Draw, TrainingRun
 from vcm.nets.autoencoder import LatentAutoencoder
 from vcm.nets.denoiser import LatentDenoiser
 from vcm.pipeline import VCMPipeline
 from vcm.report.picture import mosaic
+from vcm.training.configuration import DiffusionTraining
 from vcm.training.latents import LatentSet, encode_subjects
 from vcm.training_inputs import FourCovariates, four_covariates, those_known
-
-
-@dataclass
-class DiffusionTraining(TrainingSchedule):
-    """Configuration of `vcm pretrain diffusion`.
-
-    start    folder of a denoiser to begin with, if any
-    cache    folder where encoded scans are kept for the next run
-    """
-
-    data: list[str] = field(default_factory=list)
-    autoencoder: str = ""
-    start: str = ""
-    out: str = "runs/diffusion"
-    cache: str = "runs/latents"
-    copies: int = 5
-    channels: list[int] = field(default_factory=lambda: [128, 128])
-    attention: list[bool] = field(default_factory=lambda: [False, True])
-    head_channels: list[int] = field(default_factory=lambda: [0, 64])
-    res_blocks: int = 1
-    groups: int = 16
-    batch_size: int = 4
-    ema_decay: float = 0.999
 
 
 class DiffusionObjective(nn.Module):

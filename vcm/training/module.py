@@ -24,10 +24,11 @@ from vcm.errors import VCMError
 from vcm.imaging.conditions import CONDITION_CHANNELS, IMAGE_CONDITIONS, check_conditions
 from vcm.imaging.dataset import Subject, check_grid
 from vcm.imaging.volume import Grid
-from vcm.learning.run import Draw, TrainingRun, TrainingSchedule, has_checkpoint
+from vcm.learning.run import Draw, TrainingRun, has_checkpoint
 from vcm.nets.frozen import FrozenDenoiser
 from vcm.pipeline import VCMPipeline
-from vcm.training.controls import ControlSizes, make_control
+from vcm.training.configuration import ModuleTraining
+from vcm.training.controls import make_control
 from vcm.training.latents import LatentSet, encode_subjects
 from vcm.training.linear_start import start_linear
 from vcm.training.subjects import choose_subjects
@@ -36,42 +37,6 @@ from vcm.training_inputs import inputs_for
 from vcm.weights.frozen import record_frozen
 from vcm.weights.load import load_pipeline
 from vcm.weights.segmenter import load_segmenter
-
-
-@dataclass
-class ModuleTraining(ControlSizes, TrainingSchedule):
-    """Configuration of `vcm train`.
-
-    model         the frozen model: an embedded one by name, or a folder from `vcm pretrain diffusion`
-    conditions    one or more of vcm.imaging.conditions.CONDITION_CHANNELS, an encoder for each
-    drop          with several, the share of times that one is left out of a sample (modality latent
-                  drop; the paper gives no rate), never all of them
-    draws         noises and times per condition and step; its features are computed once for them
-    penalty       lambda of the loss
-    temperature   that the saved pipeline samples with by default, see VCMPipeline
-    max_samples   train on that many scans only, drawn by subset_seed; of one seed a smaller subset is
-                  part of every larger one
-    validation_subjects   with validate_every: as many scans of the split `validation`, or where
-                  there is none held out of `train`; never of `test`
-    segmenter     measures adherence at each validation; empty: it is not measured
-    control, encoder_*, unet_*, head_*, embedding_*   the method and its sizes, see ControlSizes
-    """
-
-    data: list[str] = field(default_factory=list)
-    model: str = ""
-    out: str = "runs/module"
-    cache: str = "runs/latents"
-    drop: float = 0.3
-    copies: int = 5
-    draws: int = 4
-    penalty: float = 0.0
-    temperature: float = 1.0
-    max_samples: int | None = None
-    subset_seed: int = 0
-    validation_subjects: int = 4
-    segmenter: str = ""
-    ema_decay: float = 0.998
-    batch_size: int = 2
 
 
 class ModuleObjective(nn.Module):

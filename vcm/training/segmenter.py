@@ -7,7 +7,7 @@ It learns from the training scans and their label maps only, so that it can judg
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,22 +22,10 @@ from vcm.errors import VCMError
 from vcm.files import write_table
 from vcm.imaging.conditions import CLASS_NAMES, NUMBER_OF_CLASSES
 from vcm.imaging.dataset import Subject, load_prepared, with_classes
-from vcm.learning.run import TrainingRun, TrainingSchedule
+from vcm.learning.run import TrainingRun
 from vcm.metrics import dice
 from vcm.nets.segmenter import TissueSegmenter
-
-
-@dataclass
-class SegmenterTraining(TrainingSchedule):
-    """Configuration of `vcm pretrain segmenter`. Whole volumes, so that place tells tissue too."""
-
-    data: list[str] = field(default_factory=list)
-    out: str = "runs/segmenter"
-    channels: list[int] = field(default_factory=lambda: [8, 32, 64, 128])
-    groups: int = 8
-    batch_size: int = 1
-    learning_rate: float = 2e-3
-    ema_decay: float = 0.99
+from vcm.training.configuration import SegmenterTraining
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,61 @@
-"""What a user may choose for `vcm upsample`. Knows names and defaults; checks nothing, loads nothing."""
+"""What a user may choose for `vcm upsample` and `vcm pretrain detail`. Knows names and defaults;
+checks nothing, loads nothing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
+
+from vcm.learning.schedule import MAY_CHANGE, TrainingSchedule
 
 
 @dataclass
 class Upsampling:
-    """Configuration of `vcm upsample`. Lengths in mm; None: see vcm.imaging.acquisition.
+    """Configuration of `vcm upsample`.
 
-    scans          one or more of one head and contrast; the first gives the frame of the result; the
-                   path `example` where there is no such file: see vcm.upsampling.example
-    masks          brain masks of the scans, for scans with their skull on; empty: brain-extracted
-    samples        brains to draw beside it; 0: none, which is fastest and changes nothing of the mean
-    output         the `mean` that the model expects, which errs least, or the first `sample`, which
-                   is sharper
-    consistency    project each sample onto the measured slices
-    noise          error of a slice over that of a sample, see Degradation.project
-    detail_noise   the same over that of the detail network's image, which errs little where slices
-                   are: less would carry the noise of each slice into stripes
-    mirrors        ask the detail network of the eight mirrored brains, see DetailNet.over_mirrors
+    Attributes:
+        scans: Scan of thick slices (NIfTI), or several of one head and contrast, or 'example'. The result
+            lies in the space of the first.
+        masks: Brain masks (NIfTI) for scans that are not skull-stripped: one per scan, in their order.
+        slice_axis: Direction across the slices: axial, coronal or sagittal. Default: from the header.
+        slice_thickness: Thickness of a slice [mm]. Default: the spacing between slices.
+        profile: Sensitivity of a slice across its thickness: gaussian or boxcar.
+        any_contrast: Accept scans that do not look T1-weighted.
+        out: Folder for the volumes, the sidecar and the picture.
+        spacing: Voxel size of the result [mm].
+        output: What the result is: mean (the expected brain, least error) or sample (sharper, larger error).
+        samples: Number of samples to generate in addition to the result. 0 is fastest and leaves the
+            result as it is.
+        model: Name of an embedded model, or folder of a model.
+        steps: Number of denoising steps of each sample.
+        seed: Seed of the first sample; the others count up from it.
+        consistency: Project every volume onto the measured slices.
+        noise: Assumed noise of the measured slices relative to the error of the model (small: follow the
+            slices closely).
+        detail_noise: As noise, for the result after the detail network; smaller follows the slices
+            more closely.
+        mirrors: Average the detail network over the eight mirror images of the brain: slower, slightly
+            better.
+        age: Age of the subject [years]. Default: typical of the training subjects.
+        sex: Sex of the subject: F or M. Default: that of the training population.
+        ventricular_volume: Volume of the ventricles [mL]. Default: expected at that age and sex.
+        brain_volume: Volume of the brain without ventricles and extracerebral CSF [mL]. Default:
+            expected at that age and sex.
+        contrast: Contrast by name, for models that generate several. Default: the model's.
+        allow_extrapolation: Accept ages and volumes outside the range of the training subjects.
+        device: Where to compute: auto, cpu, cuda, cuda:1, mps.
+        precision: Number format of the denoising: bfloat16 or float32.
     """
+
+    headings: ClassVar[dict[str, str]] = {
+        "scans": "Scans",
+        "out": "Result",
+        "model": "Model and sampling",
+        "consistency": "Consistency with the slices",
+        "age": "Subject",
+        "device": "Machine",
+    }
 
     scans: list[Path] = field(default_factory=list)
     out: Path = Path("upsampled")
@@ -48,3 +82,41 @@ class Upsampling:
     brain_volume: float | None = None
     contrast: str | None = None
     allow_extrapolation: bool = True
+
+
+@dataclass
+class DetailTraining(TrainingSchedule):
+    """Configuration of `vcm pretrain detail`.
+
+    Attributes:
+        data: Folders of brain-extracted scans in BIDS layout, or of scans with label maps of the whole
+            brain; not those of vcm prepare, whose scans are smoothed by resampling.
+        model: Folder of a model whose module reads thick slices.
+        out: Folder of the training run.
+        pool: Folder where simulated slices and expected brains are kept for the next run.
+        draws: Simulated sets of thick slices per training scan.
+        noise: Assumed noise of the slices relative to the error of the model, as in vcm upsample.
+        crop: Edge of the training crops [voxel].
+        channels: Channels of the levels of the network, and of its last layer.
+        fold: Edge of the blocks of voxels that are folded into channels [voxel].
+        expects: Show the network what the model expects; --no-expects trains one without, to compare with.
+        nll_weight: Weight of the likelihood of the stated error in the loss.
+    """
+
+    may_change: ClassVar[frozenset[str]] = MAY_CHANGE | {"pool"}
+    headings: ClassVar[dict[str, str]] = {"data": "Data and result", "channels": "Network and loss"}
+
+    data: list[str] = field(default_factory=list)
+    model: str = ""
+    out: str = "runs/detail"
+    pool: str = "runs/detail_pool"
+    draws: int = 3
+    noise: float = 0.1
+    crop: int = 96
+    channels: list[int] = field(default_factory=lambda: [32, 48, 64, 96, 96, 32])
+    fold: int = 2
+    expects: bool = True
+    nll_weight: float = 0.1
+    batch_size: int = 1
+    learning_rate: float = 4e-4
+    ema_decay: float = 0.995

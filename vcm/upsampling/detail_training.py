@@ -10,9 +10,7 @@ module expect under them is computed once, before training, and kept in the fold
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -24,47 +22,15 @@ from vcm.errors import VCMError
 from vcm.files import write_table
 from vcm.imaging.dataset import Scan, find_scans
 from vcm.learning.run import TrainingRun
-from vcm.learning.schedule import MAY_CHANGE, TrainingSchedule
 from vcm.metrics import psnr
 from vcm.nets.detail import DetailNet
+from vcm.upsampling.configuration import DetailTraining
 from vcm.upsampling.detail_pool import DetailPool, pooled, split_channels
 from vcm.upsampling.upsample import Upsampling, as_upsampler
 from vcm.weights.load import load_pipeline
 
 #: Folded voxels of the input per voxel of BasicUNet's deepest level, along an axis.
 DEEPEST = 16
-
-
-@dataclass
-class DetailTraining(TrainingSchedule):
-    """Configuration of `vcm pretrain detail`. Sizes in voxels.
-
-    data        folders of brain-extracted scans as BIDS has them, or with label maps of the whole brain;
-                not those of vcm prepare, whose scans are smoothed, see vcm.upsampling.isotropic_scan
-    model       a model whose module reads thick slices
-    pool        folder where drawn slices and expected brains are kept for the next run
-    draws       of thick slices per training scan
-    noise       as in `vcm upsample`
-    crop        edge of the crops, see `check_crop`
-    expects     False: a network without the model, to compare with
-    """
-
-    may_change: ClassVar[frozenset[str]] = MAY_CHANGE | {"pool"}
-
-    data: list[str] = field(default_factory=list)
-    model: str = ""
-    out: str = "runs/detail"
-    pool: str = "runs/detail_pool"
-    draws: int = 3
-    noise: float = 0.1
-    crop: int = 96
-    channels: list[int] = field(default_factory=lambda: [32, 48, 64, 96, 96, 32])
-    fold: int = 2
-    expects: bool = True
-    nll_weight: float = 0.1
-    batch_size: int = 1
-    learning_rate: float = 4e-4
-    ema_decay: float = 0.995
 
 
 class DetailObjective(nn.Module):

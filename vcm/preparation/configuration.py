@@ -1,0 +1,54 @@
+"""What a user may choose for `vcm prepare` and `vcm segment`. Knows names and defaults; loads nothing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+
+@dataclass
+class Preparation:
+    """Configuration of `vcm prepare`.
+
+    Attributes:
+        folder: BIDS folder: participants.tsv and *_T1w.nii.gz, with *_dseg.nii.gz where there are
+            label maps.
+        out: Folder for the training set; not needed with --check.
+        labels: Vocabulary of the label maps: auto, vcm8, freesurfer, dlmuse, or a YAML table.
+        segmenter: Segmenter for scans without a label map: segmenter2mm, or a folder. Default: they
+            stay without one.
+        spacing: Voxel size of the embedded models' grids [mm]: 2 or 1.
+        model: Prepare on the grid of this model instead: a name or a folder.
+        workers: Number of parallel processes.
+    """
+
+    headings: ClassVar[dict[str, str]] = {
+        "folder": "Scans and result",
+        "spacing": "Grid",
+        "workers": "Machine",
+    }
+
+    folder: Path | None = None
+    out: Path | None = None
+    labels: str = "auto"
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    spacing: float = 2.0
+    model: str = ""
+    segmenter: str = ""
+
+
+@dataclass
+class Segmentation:
+    """Configuration of `vcm segment`.
+
+    Attributes:
+        scan: Brain-extracted T1-weighted scan (NIfTI).
+        out: Label map to write, for instance sub-01_dseg.nii.gz.
+        segmenter: Name of an embedded segmenter, or folder that vcm pretrain segmenter wrote.
+    """
+
+    scan: Path | None = None
+    out: Path | None = None
+    segmenter: str = "segmenter2mm"
