@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "vcm"
 
 GROUND = {"errors", "files", "cost", "metrics", "config"}
 SHELVES = {"imaging", "nets", "diffusion", "learning", "report", "weights", "pipeline", "inputs"}
-JOBS = {"preparation", "synthesis", "training", "upsampling", "evaluation"}
+JOBS = {"preparation", "synthesis", "training", "upsampling", "evaluation", "fewshot"}
 
 #: Beside itself and the ground below it, what each room may import.
 ALLOWED: dict[str, set[str]] = {
