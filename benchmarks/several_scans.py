@@ -18,7 +18,7 @@ from vcm.files import write_table
 from vcm.imaging.dataset import find_scans
 from vcm.imaging.volume import write_volume
 from vcm.metrics import bootstrap_interval
-from vcm.upsampling.thick_scan import held
+from vcm.upsampling.thick_scan import interpolate_to_border
 from vcm.upsampling.upsample import Upsampling, load_upsampler, read_scans, upsample_scans
 
 DIRECTIONS = ("axial", "coronal", "sagittal")
@@ -49,7 +49,8 @@ def main() -> None:
         scans = read_scans(config, pipeline)
         first = scans[0]
         cubics = [
-            s.in_units(held(s.volume.data, s.volume.grid, first.fine, order=3)) for s in scans
+            s.in_units(interpolate_to_border(s.volume.data, s.volume.grid, first.fine, order=3))
+            for s in scans
         ]
         images = {"cubic": cubics[0], "cubic of three": np.mean(cubics, axis=0)}
         for count in (1, 2, 3):

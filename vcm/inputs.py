@@ -91,7 +91,7 @@ def _covariates(wishes: Wishes, pipeline: VCMPipeline, place: PlacedCondition) -
         )
         told |= {name: Told(value, "population") for name, value in expected.items()}
         # Only such a model reads millilitres, which a condition can tell.
-        measured = place.volumes()
+        measured = place.volumes
         if measured is not None:
             told |= {
                 n: Told(value, "condition") for n, value in zip(VOLUMES, measured, strict=True)
@@ -114,7 +114,7 @@ def _flow_inputs(wishes: Wishes, pipeline: VCMPipeline, place: PlacedCondition) 
             f"--contrast is {named}, which this model does not know: choose {', '.join(contrasts)}."
         )
     axes = ("spacing_x", "spacing_y", "spacing_z")
-    told = {n: Told(s, "model") for n, s in zip(axes, place.model.spacing, strict=True)}
+    told = {n: Told(s, "model") for n, s in zip(axes, place.placement.model.spacing, strict=True)}
     return told | {
         "contrast": Told(float(contrasts[named]), "given" if wishes.contrast else "model")
     }

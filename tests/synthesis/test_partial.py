@@ -9,7 +9,7 @@ from scipy.ndimage import distance_transform_edt
 
 from vcm.cli import main as cli
 from vcm.imaging.geometry import model_grid, resample
-from vcm.imaging.placing import nowhere, place_label_map, place_partial
+from vcm.imaging.placing import place_label_map, place_partial, unconditioned
 from vcm.imaging.registration import common_template
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
 
@@ -82,7 +82,7 @@ def test_the_part_lies_where_the_map_does(head):
     image, known = head / "sub-1_T1w.nii.gz", head / "sub-1_mask.nii.gz"
     place = place_label_map(head / "sub-1_dseg.nii.gz", "vcm8", grid)
     both = place_partial(image, known, place)
-    alone = place_partial(image, known, nowhere(grid))
+    alone = place_partial(image, known, unconditioned(grid))
     brain = both.classes > 0
     for placed in (both, alone):
         values, mask = placed.partial
@@ -91,7 +91,7 @@ def test_the_part_lies_where_the_map_does(head):
         assert mask[centre] == 0
         shown = values > 0.05
         assert (shown & brain).sum() > 0.95 * shown.sum()
-    assert alone.source is not None and alone.volumes() is None
+    assert alone.placement.header is not None and alone.volumes is None
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,8 @@ def test_classes_come_back_where_they_were(maps, name):
     path = maps / f"{name}_dseg.nii.gz"
     place = place_label_map(path, "vcm8", model_grid())
     before = read_volume(path).data
-    white = place.back((place.classes == 1).astype(np.float32)) > 0.5
-    brain = place.back((place.classes > 0).astype(np.float32)) > 0.5
+    white = place.placement.to_scan_space((place.classes == 1).astype(np.float32)) > 0.5
+    brain = place.placement.to_scan_space((place.classes > 0).astype(np.float32)) > 0.5
     for found, truth in ((white, before == 1), (brain, before > 0)):
         assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > (
             0.97 if found is brain else 0.85

@@ -204,7 +204,7 @@ def test_a_failure_while_writing_leaves_nothing(files, tmp_path, monkeypatch):
     from vcm.weights import importing as module
 
     monkeypatch.setattr(module, "write_json", lambda *_: (_ for _ in ()).throw(OSError("full")))
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(VCMError, match="full"):
         bring(files, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,7 @@
-"""Bring a label map into the model's space, and say how to come back."""
+"""Bring a label map or a part of an image onto the model's grid, and say how results come back.
+
+Knows files, grids [mm] and the rigid registration; nothing of networks.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from nibabel.nifti1 import Nifti1Header
 from numpy.typing import NDArray
 
 from vcm.errors import VCMError
@@ -23,23 +27,45 @@ MOST_OUTSIDE = 0.02
 
 
 @dataclass(frozen=True)
-class PlacedCondition:
-    """A condition on the model's grid.
+class Placement:
+    """The way back from the model's grid to a scan's own voxels.
 
-    classes         (X, Y, Z) of 0..8 on `model`; None: no condition
-    source          the classes (0 for a partial image alone) on the voxels it came on, None likewise
-    target          the grid results go back to
-    to_common       (4, 4) rigid, world of `target` -> world of `model`, RAS+ [mm]
-    vocabulary      name of the table that the labels were read with
-    partial         (2, X, Y, Z) on `model`: part of an image and where it is known; None: none
+    Attributes:
+        model: Grid of the model, in the common space.
+        target: Grid that results go back to.
+        to_common: (4, 4) rigid, world of `target` -> common space, RAS+ [mm].
+        header: Of the file whose voxels `target` are; None where there is none.
     """
 
-    classes: NDArray[np.uint8] | None
-    source: Volume | None
     model: Grid
     target: Grid
     to_common: NDArray[np.float64]
+    header: Nifti1Header | None = None
+
+    def to_scan_space(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """An image (X, Y, Z) in 0..1 on the model's grid -> the target, linear; 0 outside the model's view."""
+        if self.target is self.model:
+            return image
+        moved = from_model_grid(image, self.model, self.target, self.to_common, order=1)
+        return np.clip(moved, 0, 1, out=moved)
+
+
+@dataclass(frozen=True)
+class PlacedCondition:
+    """What is given to the model on its own grid, and where results go back to.
+
+    Attributes:
+        placement: The way back.
+        classes: (X, Y, Z) of 0..8 on the model's grid; None: no label map is given.
+        vocabulary: Name of the table that the labels were read with.
+        volumes: (ventricular, brain) [mL] of the label map; None without one.
+        partial: (2, X, Y, Z) on the model's grid: part of an image, and 1 where it is given; None: none.
+    """
+
+    placement: Placement
+    classes: NDArray[np.uint8] | None = None
     vocabulary: str = ""
+    volumes: tuple[float, float] | None = None
     partial: NDArray[np.float32] | None = None
 
     def conditions(self, names: Sequence[str]) -> list[NDArray[np.float32] | None]:
@@ -54,25 +80,10 @@ class PlacedCondition:
                 given.append(conditions.as_condition(name, self.classes))
         return given
 
-    def volumes(self) -> tuple[float, float] | None:
-        """(ventricular, brain) volume [mL] that the condition determines."""
-        if self.source is None or self.classes is None:
-            return None
-        return conditions.ventricular_and_brain_volume(
-            self.source.data, self.source.grid.voxel_volume
-        )
 
-    def back(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Image on the model's grid -> on the target grid, linear; 0 outside the model's view."""
-        if self.target is self.model:
-            return image
-        moved = from_model_grid(image, self.model, self.target, self.to_common, order=1)
-        return np.clip(moved, 0, 1).astype(np.float32)
-
-
-def nowhere(model: Grid) -> PlacedCondition:
+def unconditioned(model: Grid) -> PlacedCondition:
     """No condition: results lie on the model's own grid."""
-    return PlacedCondition(None, None, model, model, IDENTITY)
+    return PlacedCondition(Placement(model, model, IDENTITY))
 
 
 def place_label_map(path: Path, labels: str, model: Grid) -> PlacedCondition:
@@ -91,7 +102,9 @@ def place_label_map(path: Path, labels: str, model: Grid) -> PlacedCondition:
     to_common = align_rigid(_around_brain(conditions.as_contrast(source)))
     classes = to_model_grid(source, model, to_common, order=0).astype(np.uint8)
     _refuse_outside(source, classes, model)
-    return PlacedCondition(classes, source, model, source.grid, to_common, vocabulary.name)
+    placement = Placement(model, source.grid, to_common, source.header)
+    volumes = conditions.ventricular_and_brain_volume(source.data, source.grid.voxel_volume)
+    return PlacedCondition(placement, classes, vocabulary.name, volumes)
 
 
 def place_partial(path: Path, known: Path, before: PlacedCondition) -> PlacedCondition:
@@ -104,20 +117,23 @@ def place_partial(path: Path, known: Path, before: PlacedCondition) -> PlacedCon
     refuse_other_voxels(mask, image, "give a mask on the voxels of the image")
     shown = (mask.data > 0.5) & (image.data > 0)
     if not shown.any():
-        raise VCMError(f"{known.name} leaves nothing of {path.name} known: it is 1 where it is.")
+        raise VCMError(
+            f"The mask {known.name} selects no brain voxel of {path.name}: set it to 1 where the image "
+            "is to be kept."
+        )
     part = image.with_data(np.where(shown, image.data, 0).astype(np.float32))
-    alone = before.source is None
-    to_common = align_rigid(part) if alone else before.to_common
-    model = before.model
+    placement = before.placement
+    model = placement.model
+    if before.classes is None:
+        placement = Placement(model, image.grid, align_rigid(part), image.header)
+    to_common = placement.to_common
     known_there = to_model_grid(
         mask.with_data((mask.data > 0.5).astype(np.float32)), model, to_common, order=0
     )
     shown_there = to_model_grid(part.with_data(shown.astype(np.float32)), model, to_common, order=1)
     values, _ = to_unit_range(to_model_grid(part, model, to_common, order=1), shown_there > 0.5)
     placed = as_partial(values, known_there > 0.5)
-    target = image.grid if alone else before.target
-    source = image.with_data(np.zeros(image.data.shape, np.uint8)) if alone else before.source
-    return replace(before, partial=placed, to_common=to_common, target=target, source=source)
+    return replace(before, placement=placement, partial=placed)
 
 
 def _around_brain(picture: Volume, margin: int = 4) -> Volume:
@@ -137,7 +153,7 @@ def _refuse_implausible(source: Volume) -> None:
     if not low < labelled < high:
         raise VCMError(
             f"{source.source} labels {labelled:.0f} mL as brain, expected {low:.0f} to {high:.0f} mL: "
-            "give a whole-brain label map, and check its voxel size and --labels."
+            "give a whole-brain label map, and check its voxel size and the vocabulary of its labels."
         )
 
 

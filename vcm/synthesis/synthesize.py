@@ -24,7 +24,7 @@ from vcm import __version__
 from vcm.cost import peak_memory
 from vcm.errors import VCMError
 from vcm.files import fingerprint, sha256, synthetic_mark, versions, write_json
-from vcm.imaging.placing import PlacedCondition, nowhere, place_label_map, place_partial
+from vcm.imaging.placing import PlacedCondition, place_label_map, place_partial, unconditioned
 from vcm.imaging.volume import Volume, write_volume
 from vcm.inputs import Told, as_tensor, in_words, settle
 from vcm.pipeline import VCMPipeline, check_precision, choose_device, draw_volume
@@ -114,7 +114,7 @@ def resolve(config: Synthesis) -> Plan:
     pipeline.to(device)
     grid = pipeline.volume_grid
     condition = config.condition
-    place = place_label_map(condition, config.labels, grid) if condition else nowhere(grid)
+    place = place_label_map(condition, config.labels, grid) if condition else unconditioned(grid)
     if config.partial and config.known:
         place = place_partial(config.partial, config.known, place)
     return Plan(config, pipeline, place, settle(config, pipeline, place), device)
@@ -140,18 +140,18 @@ def sample_volume(plan: Plan, seed: int, on_step: Callable[[], None]) -> NDArray
 
 def describe(plan: Plan) -> dict[str, str]:
     """The plan in words, with time and memory forecast from a fraction of the work."""
-    config, place = plan.config, plan.place
+    config, placement = plan.config, plan.place.placement
     told = as_tensor(plan.told, plan.pipeline)
     cost = forecast(plan.pipeline, plan.conditions(), told, config.precision)
     seconds = cost.seconds(plan.steps, len(config.seeds))
     act = f"{config.control_guidance_start:g} to {config.control_guidance_end:g} of the steps"
     steered = f"scale {config.conditioning_scale:g}, {act}" if plan.steered else "not steered"
-    labels = f", labels {place.vocabulary}" if place.vocabulary else ""
-    sizes = " x ".join(f"{s:.3g}" for s in place.target.spacing)
+    labels = f", labels {plan.place.vocabulary}" if plan.place.vocabulary else ""
+    sizes = " x ".join(f"{s:.3g}" for s in placement.target.spacing)
     return {
-        "model": f"{config.model}, {' x '.join(map(str, place.model.shape))} on {plan.device}",
+        "model": f"{config.model}, {' x '.join(map(str, placement.model.shape))} on {plan.device}",
         "condition": f"{config.condition or config.partial or 'none'}{labels}; {steered}",
-        "result": f"{place.target.shape} of {sizes} mm, {place.target.orientation}",
+        "result": f"{placement.target.shape} of {sizes} mm, {placement.target.orientation}",
         **in_words(plan.told),
         "seeds": ", ".join(map(str, config.seeds)),
         "sampling": f"{type(plan.pipeline.scheduler).__name__}, {plan.steps} steps, temperature "
@@ -207,15 +207,15 @@ def _check(config: Synthesis) -> None:
 
 def _write(plan: Plan, seed: int, image: NDArray[np.float32], record: dict[str, Any]) -> Path:
     """The volume on the condition's grid, if asked also on the model's, and its sidecar."""
-    place, out = plan.place, plan.config.out
-    header = place.source.header if place.source else None
+    placement, out = plan.place.placement, plan.config.out
     name = f"{plan.stem}_desc-synthetic_seed-{seed}_T1w"
     mark = f"synthetic, vcm {__version__}, seed {seed}"
-    result = Volume(_stored(place.back(image)), place.target.affine, header)
+    moved = placement.to_scan_space(image)
+    result = Volume(_stored(moved), placement.target.affine, placement.header)
     path = write_volume(result, out / f"{name}.nii.gz", mark)
     files = {path.name: sha256(path)}
     if plan.config.model_grid:
-        own = Volume(_stored(image), place.model.affine)
+        own = Volume(_stored(image), placement.model.affine)
         path_model = write_volume(
             own, out / f"{plan.stem}_space-model_{name[len(plan.stem) + 1 :]}.nii.gz", mark
         )
@@ -249,7 +249,7 @@ def _record(plan: Plan, command: list[str]) -> dict[str, Any]:
         "Temperature": plan.temperature,
         "ConditioningScale": config.conditioning_scale,
         "ControlGuidance": [config.control_guidance_start, config.control_guidance_end],
-        "ToCommonSpace": plan.place.to_common.tolist(),
+        "ToCommonSpace": plan.place.placement.to_common.tolist(),
         "Model": config.model,
         "ModelSHA256": fingerprint(folder),
         "Device": str(plan.device),

@@ -23,7 +23,7 @@ from vcm.errors import VCMError
 from vcm.files import fingerprint, sha256, whole
 from vcm.imaging.dataset import Scan
 from vcm.imaging.draws import SETTINGS
-from vcm.imaging.placing import nowhere
+from vcm.imaging.placing import unconditioned
 from vcm.inputs import as_tensor, settle
 from vcm.learning.run import Draw
 from vcm.nets.detail import READS
@@ -48,7 +48,9 @@ class DetailPool:
         self.folder, self.pipeline, self.noise, self.seed = Path(folder), pipeline, noise, seed
         # As `vcm upsample` has them of a scan of which nothing is known.
         wishes = Upsampling(model=model)
-        self.inputs = as_tensor(settle(wishes, pipeline, nowhere(pipeline.volume_grid)), pipeline)
+        self.inputs = as_tensor(
+            settle(wishes, pipeline, unconditioned(pipeline.volume_grid)), pipeline
+        )
         self.made_by = [fingerprint(model_folder(model)), noise, seed, SETTINGS]
 
     def files(self, scans: Sequence[Scan], draws: int) -> list[Path]:

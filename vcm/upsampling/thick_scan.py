@@ -50,7 +50,7 @@ class ThickScan:
 
     def interpolated(self, order: int = 3) -> NDArray[np.float32]:
         """The whole scan on the fine grid: 1 linear, 3 cubic. The border slices hold outside."""
-        return held(self.volume.data, self.volume.grid, self.fine, order)
+        return interpolate_to_border(self.volume.data, self.volume.grid, self.fine, order)
 
     def condition(self) -> NDArray[np.float32]:
         """(2, X, Y, Z) on the model's grid, as modules are trained on it."""
@@ -99,7 +99,7 @@ def read_thick(
     )  # fmt: skip
 
 
-def held(data: NDArray, grid: Grid, fine: Grid, order: int) -> NDArray[np.float32]:
+def interpolate_to_border(data: NDArray, grid: Grid, fine: Grid, order: int) -> NDArray[np.float32]:
     """Interpolate; beyond the outermost centres the border voxels hold, so nothing fades there."""
     pad = 3
     padded = np.pad(data, pad, mode="edge").astype(np.float32)

@@ -20,7 +20,7 @@ from rich.progress import Progress
 
 from vcm.errors import VCMError
 from vcm.imaging.acquisition import ProfileKind
-from vcm.imaging.placing import nowhere
+from vcm.imaging.placing import unconditioned
 from vcm.inputs import as_tensor, settle
 from vcm.nets.detail import DetailNet
 from vcm.pipeline import VCMPipeline, check_precision, choose_device, draw_volume
@@ -121,7 +121,7 @@ def upsample_scans(
     spread of the samples, which tells how they differ and not how far off they all are.
     """
     scan, *others = scans
-    inputs = as_tensor(settle(config, pipeline, nowhere(pipeline.volume_grid)), pipeline)
+    inputs = as_tensor(settle(config, pipeline, unconditioned(pipeline.volume_grid)), pipeline)
     features = pipeline.encode([torch.from_numpy(scan.condition())[None]])
     own = Explanation(scan, tuple(others), config.noise)
     explain = own.explain if config.consistency else lambda image: image
