@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from vcm.evaluation import measures
 from vcm.evaluation.samples import Case, as_case
-from vcm.imaging import covariates
 from vcm.imaging.conditions import CLASS_NAMES
 from vcm.imaging.dataset import load_prepared, with_classes
 from vcm.imaging.draws import draw_condition
+from vcm.inputs import network_inputs
 from vcm.pipeline import VCMPipeline
 from vcm.training.module import ModuleTraining, set_up, train
 from vcm.weights.load import load_pipeline
@@ -130,7 +130,7 @@ def evaluate(run: Run, pipeline: VCMPipeline) -> tuple[list[dict[str, Any]], dic
     """Rows per test subject, and what exists only of all together."""
     segmenter = load_segmenter(run.segmenter)
     held_out = with_classes(load_prepared(*run.data, split="test"))[: run.limit]
-    cases = [as_case(subject, pipeline.ranges) for subject in held_out]
+    cases = [as_case(subject, pipeline.input_rule) for subject in held_out]
     truth = [case.subject.classes() for case in cases]
     real = [case.subject.image() for case in cases]
     started = time.monotonic()
@@ -167,9 +167,9 @@ def _sample(
                 run.condition, classes, None, pipeline.volume_grid, np.random.default_rng(n)
             )
             given = [torch.from_numpy(drawn)[None]]
-        unit = torch.tensor([covariates.to_unit(case.covariates, pipeline.ranges)])
+        inputs = network_inputs(pipeline.input_rule, case.inputs)
         made = pipeline(
-            given, unit, num_inference_steps=run.sampler_steps, temperature=0.6,
+            given, inputs, num_inference_steps=run.sampler_steps, temperature=0.6,
             generator=torch.Generator().manual_seed(n), precision="bfloat16", output_type="np",
         )  # fmt: skip
         # As `vcm evaluate` keeps them.

@@ -24,6 +24,7 @@ from vcm.diffusion.sampling import check_scheduler, flow_shift, make_scheduler, 
 from vcm.errors import VCMError
 from vcm.imaging.covariates import COVARIATES
 from vcm.imaging.volume import Grid
+from vcm.inputs import InputRule
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 StepEnd = Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any]]
@@ -127,6 +128,16 @@ class VCMPipeline(DiffusionPipeline):
         """Voxels of the model's volumes, in common space."""
         x, y, z = self.config.grid["shape"]
         return Grid((x, y, z), np.asarray(self.config.grid["affine"], dtype=np.float64))
+
+    @property
+    def input_rule(self) -> InputRule:
+        """What the denoiser is told beside the latent, see vcm.inputs."""
+        return InputRule(
+            tuple(self.config.inputs),
+            dict(sorted(self.ranges.items())),
+            dict(self.config.population),
+            self.volume_grid.spacing,
+        )
 
     @property
     def latent_shape(self) -> tuple[int, ...]:

@@ -109,11 +109,11 @@ def test_means_come_from_the_rows(evaluated):
     assert summary["covariates"]["age"]["difference"]["value"] == pytest.approx(expected)
 
 
-def test_what_is_unknown_or_outside_is_settled_and_noted(evaluated):
+def test_what_is_unknown_or_outside_is_resolved_and_noted(evaluated):
     first, second = read_table(evaluated[2] / "subjects.tsv")
-    assert (float(first["age"]), first["note"]) == (80, "age 93 years clamped to 80")
-    assert (float(second["age"]), float(second["sex"])) == (50, 0.5)
-    assert second["note"] == "sex unknown, taken as 0.5; age unknown, taken as 50"
+    assert (float(first["age"]), first["note"]) == (80, "age: given, 93 years clamped to 80")
+    assert (float(second["age"]), float(second["sex"])) == (50, 0)
+    assert second["note"] == "sex: not given, taken as F; age: population"
 
 
 def test_held_volumes_do_not_follow_the_age(evaluated):

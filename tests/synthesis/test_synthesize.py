@@ -128,7 +128,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(synthesize, maps, tmp_path,
     path = maps / "as_the_model_dseg.nii.gz"
     assert synthesize(path, "--out", tmp_path / "out", "--dry-run") == 0
     shown = capsys.readouterr().out
-    assert all(w in shown for w in ("expected time", "expected memory", "from condition", "vcm8"))
+    assert all(w in shown for w in ("expected time", "expected memory", "mL; condition", "vcm8"))
     assert not (tmp_path / "out").exists()
 
 

@@ -9,9 +9,9 @@ from vcm.diffusion.sampling import flow_shift, make_scheduler
 from vcm.errors import VCMError
 from vcm.imaging.dataset import Subject
 from vcm.imaging.geometry import model_grid
+from vcm.inputs import scan_inputs
 from vcm.pipeline import VCMPipeline
 from vcm.training.module import ModuleTraining, train
-from vcm.training_inputs import SexAndAge, inputs_for
 from vcm.weights.load import load_pipeline
 
 SMALL = [
@@ -81,11 +81,11 @@ def test_a_module_learns_on_a_published_family(prepared, tmp_path, make, patch):
 
 
 def test_brainldm_is_told_sex_and_age_and_the_middle_of_what_is_not_known(tmp_path):
-    inputs = inputs_for(brainldm())
-    assert isinstance(inputs, SexAndAge)
+    rule = brainldm().input_rule
     subject = Subject("sub-1", "train", 25.0, "M", None, None, tmp_path)
-    assert inputs(subject) == [1.0, 0.0, 0.5, 0.5]
-    assert inputs_for(maisi())(subject) == [2.0, 2.0, 2.0, 9.0]
+    assert rule.needs == ("sex", "age")
+    assert scan_inputs(rule, subject) == [1.0, 0.0, 0.5, 0.5]
+    assert scan_inputs(maisi().input_rule, subject) == [2.0, 2.0, 2.0, 9.0]
 
 
 def test_scans_on_another_grid_are_refused_with_the_remedy(prepared, tmp_path):

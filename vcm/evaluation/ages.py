@@ -6,38 +6,42 @@ age only    volumes are held at their expectation for age 50: whatever changes i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Sequence
+
+import numpy as np
 
 from vcm.evaluation.measures import Maps, Row
-from vcm.evaluation.samples import Request, clamp
+from vcm.evaluation.samples import Request, values_of
 from vcm.imaging.conditions import ventricular_and_brain_volume
-from vcm.imaging.covariates import Ranges, describe_population, expected_volumes
-from vcm.imaging.dataset import Subject
 from vcm.imaging.geometry import model_grid
-from vcm.training_inputs import FourCovariates, those_known
+from vcm.inputs import VOLUMES, InputRequest, InputRule, resolve_inputs
 
 #: Ages that are compared, and the age whose volumes `age only` keeps [years].
 AGES = (25.0, 75.0)
 HELD_AGE = 50.0
-ARMS = ("age", "age only")
 
 
-def age_requests(train: list[Subject], ranges: Ranges, samples: int, seed: int) -> list[Request]:
+def arms_of(rule: InputRule) -> tuple[str, ...]:
+    """None for a model that is told no age; where its volumes mean no millilitres they are always held."""
+    if rule.reads_contrast:
+        return ()
+    return ("age", "age only") if rule.reads_millilitres else ("age only",)
+
+
+def age_requests(rule: InputRule, samples: int, seed: int) -> list[Request]:
     """For each arm and age the same seeds, women and men in turn. All inside the trained range."""
-    population = describe_population(those_known(list(train), FourCovariates(())))
-    coefficients = cast(Mapping[str, Sequence[float]], population["expected_volumes"])
     requests = []
-    for arm in ARMS:
+    for arm in arms_of(rule):
         for wanted in AGES:
-            age = clamp(wanted, ranges["age"])
             for k in range(samples):
-                sex = float(k % 2)
-                volumes = expected_volumes(sex, age if arm == "age" else HELD_AGE, coefficients)
-                values = {"sex": sex, "age": age}
-                values |= {name: clamp(v, ranges[name]) for name, v in volumes.items()}
-                name = f"age-{wanted:.0f}_sex-{'FM'[k % 2]}"
-                requests.append(Request(arm.replace(" ", "-"), name, seed + k, values))
+                sex = "FM"[k % 2]
+                request = InputRequest(float(np.clip(wanted, *rule.ranges["age"])), sex)
+                inputs = resolve_inputs(rule, request, outside="clamp")
+                if arm == "age only":
+                    held = resolve_inputs(rule, InputRequest(HELD_AGE, sex), outside="clamp")
+                    inputs |= {name: held[name] for name in VOLUMES}
+                name = f"age-{wanted:.0f}_sex-{sex}"
+                requests.append(Request(arm.replace(" ", "-"), name, seed + k, inputs))
     return requests
 
 
@@ -50,7 +54,7 @@ def age_rows(requests: Sequence[Request], found: Maps) -> list[Row]:
             {
                 "arm": request.arm.replace("-", " "),
                 "seed": request.seed,
-                **request.covariates,
+                **values_of(request.inputs),
                 "ventricles_measured": ventricles,
                 "brain_measured": brain,
             }

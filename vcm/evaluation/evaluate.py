@@ -24,7 +24,7 @@ from vcm.evaluation.ages import age_requests, age_rows
 from vcm.evaluation.configuration import Evaluation
 from vcm.evaluation.measures import Maps, Row, Volumes
 from vcm.evaluation.page import as_page
-from vcm.evaluation.samples import Case, Request, SampleStore, as_case
+from vcm.evaluation.samples import Case, Request, SampleStore, as_case, values_of
 from vcm.evaluation.summary import Summary, summarise
 from vcm.files import fingerprint, versions, write_json, write_table
 from vcm.imaging.dataset import Subject, load_prepared, with_classes
@@ -63,10 +63,8 @@ def evaluate(config: Evaluation) -> Summary:
         net.to(device)
     train = load_prepared(*config.data, split="train")
     held_out = with_classes(load_prepared(*config.data, split=config.split))[: config.limit]
-    cases = [as_case(subject, pipeline.ranges) for subject in held_out]
-    requests = age_requests(
-        train, pipeline.ranges, config.covariate_samples, config.seed + AGE_SEEDS
-    )
+    cases = [as_case(subject, pipeline.input_rule) for subject in held_out]
+    requests = age_requests(pipeline.input_rule, config.covariate_samples, config.seed + AGE_SEEDS)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.create(asdict(config)), out / "config.yaml")
@@ -83,9 +81,10 @@ def evaluate(config: Evaluation) -> Summary:
     scene = _sample(store, cases, train, config.seed)
     _draw(scene, out)
     tables = _measure(scene, segmenter, out, config.seed)
-    aged = store.volumes(requests, "Sampling, two ages")
-    found = measures.segment(segmenter, aged, "Segmenting, two ages")
-    tables["covariates"] = age_rows(requests, found)
+    if requests:
+        aged = store.volumes(requests, "Sampling, two ages")
+        found = measures.segment(segmenter, aged, "Segmenting, two ages")
+        tables["covariates"] = age_rows(requests, found)
     for name, rows in tables.items():
         write_table(out / f"{name}.tsv", rows, list(rows[0]))
     summary = {
@@ -146,7 +145,7 @@ def _sample(store: SampleStore, cases: list[Case], train: Sequence[Subject], see
     def draw(arm: str, first_seed: int, count: int) -> Volumes:
         steered = arm == "controlled"
         requests = [
-            Request(arm, case.name, first_seed + n, case.covariates, given[n] if steered else None)
+            Request(arm, case.name, first_seed + n, case.inputs, given[n] if steered else None)
             for n, case in enumerate(cases[:count])
         ]
         return store.volumes(requests, f"Sampling, {arm}")
@@ -183,7 +182,9 @@ def _measure(
     compared = {"real": arms["real"], "controlled": arms["controlled"]}
     twice = [case.name for case in cases[:SAMPLED_TWICE]]
     return {
-        "subjects": [{"subject": c.name, **c.covariates, "note": c.note or None} for c in cases],
+        "subjects": [
+            {"subject": c.name, **values_of(c.inputs), "note": c.note or None} for c in cases
+        ],
         "adherence": measures.adherence(cases, truth, found),
         "intensity": measures.intensity(cases, truth, compared),
         "paired": measures.paired(cases, truth, arms["real"], arms["controlled"]),

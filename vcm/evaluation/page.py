@@ -54,7 +54,7 @@ def as_page(summary: Summary) -> str:
         _table(("arm", "RMSE"), ((a, _spread(v, 4)) for a, v in summary["diversity"].items())),
         "## Age",
         "Ventricles [mL] in uncontrolled samples. age: volumes as expected at that age; age only: "
-        "volumes held at those of age 50.",
+        "volumes held at those of age 50; no row for a model that is told no age.",
         _table(
             ("arm", "ages [years]", "young", "old", "difference"),
             (

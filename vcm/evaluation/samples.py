@@ -15,58 +15,56 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from vcm.files import write_json, write_whole
-from vcm.imaging import covariates
-from vcm.imaging.covariates import COVARIATES, UNITS, Ranges
 from vcm.imaging.dataset import Subject
+from vcm.inputs import (
+    InputRule,
+    ModelInput,
+    as_numbers,
+    assumptions,
+    resolve_inputs,
+    scan_request,
+)
 from vcm.pipeline import VCMPipeline
 
 
 @dataclass(frozen=True)
 class Case:
-    """A test subject with its covariates in their units, complete and inside the trained range.
-
-    note    what had to be assumed or clamped for that; empty: nothing
-    """
+    """A test subject with what the model is told of it, complete and inside the trained range."""
 
     subject: Subject
-    covariates: dict[str, float]
-    note: str
+    inputs: dict[str, ModelInput]
 
     @property
     def name(self) -> str:
         return self.subject.subject
 
+    @property
+    def note(self) -> str:
+        """What had to be assumed or clamped; empty: nothing."""
+        return assumptions(self.inputs)
+
 
 @dataclass(frozen=True)
 class Request:
-    """One sample: covariates in their units, the conditions (C, X, Y, Z) that the module reads, in
+    """One sample: what the model is told, and the conditions (C, X, Y, Z) that the module reads, in
     its order, or None for uncontrolled."""
 
     arm: str
     name: str
     seed: int
-    covariates: Mapping[str, float]
+    inputs: Mapping[str, ModelInput]
     conditions: Sequence[NDArray[np.float32]] | None = None
 
 
-def as_case(subject: Subject, ranges: Ranges) -> Case:
-    """Unknown covariates become the middle of the trained range, others are clamped to it."""
-    known = {name: getattr(subject, name) for name in COVARIATES}
-    known["sex"] = covariates.sex_number(subject.sex)
-    values, notes = {}, []
-    for name, value in known.items():
-        middle = (ranges[name][0] + ranges[name][1]) / 2
-        values[name] = middle if value is None else clamp(value, ranges[name])
-        if value is None:
-            notes.append(f"{name} unknown, taken as {middle:.4g}")
-        elif values[name] != value:
-            notes.append(f"{name} {value:.4g} {UNITS[name]} clamped to {values[name]:.4g}")
-    return Case(subject, values, "; ".join(notes))
+def as_case(subject: Subject, rule: InputRule) -> Case:
+    """The model is told what training told it of such a scan; what is unknown is assumed as for a
+    user, and what is out of range is clamped."""
+    return Case(subject, resolve_inputs(rule, scan_request(rule, subject), outside="clamp"))
 
 
-def clamp(value: float, limits: tuple[float, float]) -> float:
-    """The nearest value within the limits."""
-    return min(max(value, limits[0]), limits[1])
+def values_of(inputs: Mapping[str, ModelInput]) -> dict[str, float]:
+    """The values alone, in their units."""
+    return {name: given.value for name, given in inputs.items()}
 
 
 class SampleStore:
@@ -86,25 +84,25 @@ class SampleStore:
     def _volume(self, request: Request) -> NDArray[np.float32]:
         path = self.folder / request.arm / f"{request.name}_seed-{request.seed}.npy"
         record = path.with_suffix(".json")
-        unit = covariates.to_unit(request.covariates, self.pipeline.ranges)
+        numbers = as_numbers(self.pipeline.input_rule, request.inputs)
         fingerprint = self.made_by | {
             "seed": request.seed,
-            "covariates": [round(u, 6) for u in unit],
+            "covariates": [round(n, 6) for n in numbers],
             "condition": _digest(request.conditions),
         }
         if not _holds(record, fingerprint) or not path.is_file():
             record.unlink(missing_ok=True)
-            sample = self._sample(request, unit).astype(np.float16)
+            sample = self._sample(request, numbers).astype(np.float16)
             write_whole(path, lambda part: np.save(part, sample))
             write_json(record, fingerprint)
         return np.load(path).astype(np.float32)
 
     @torch.inference_mode()
-    def _sample(self, request: Request, unit: list[float]) -> NDArray[np.float32]:
+    def _sample(self, request: Request, numbers: list[float]) -> NDArray[np.float32]:
         conditions = request.conditions and [torch.from_numpy(c)[None] for c in request.conditions]
         result = self.pipeline(
             conditions,
-            torch.tensor([unit]),
+            torch.tensor([numbers]),
             num_inference_steps=self.made_by["steps"],
             temperature=self.made_by["temperature"],
             generator=torch.Generator().manual_seed(request.seed),

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vcm.evaluation.ages import ARMS
 from vcm.evaluation.measures import Row, known
 from vcm.imaging.conditions import CLASS_NAMES
 from vcm.metrics import Statistic, bootstrap_interval
@@ -27,7 +26,9 @@ def summarise(tables: Mapping[str, Sequence[Row]], seed: int) -> Summary:
         "diversity": {
             arm: _spread(_column(rows, "rmse")) for arm, rows in _by(tables["diversity"], "arm")
         },
-        "covariates": {arm: _ages(tables["covariates"], arm, seed) for arm in ARMS},
+        "covariates": {
+            arm: _ages(rows, seed) for arm, rows in _by(tables.get("covariates", ()), "arm")
+        },
     }
 
 
@@ -74,9 +75,9 @@ def _privacy(rows: Sequence[Row], seed: int) -> Summary:
     return out
 
 
-def _ages(rows: Sequence[Row], arm: str, seed: int) -> Summary:
+def _ages(rows: Sequence[Row], seed: int) -> Summary:
     """Measured ventricular volume [mL] at each age; old minus young, paired by seed."""
-    ages = _by([row for row in rows if row["arm"] == arm], "age")
+    ages = _by(rows, "age")
     young, old = (_column(own, "ventricles_measured") for _, own in (ages[0], ages[-1]))
     return {
         "ages": [ages[0][0], ages[-1][0]],

@@ -22,7 +22,7 @@ class Synthesis:
         model: Name of an embedded model, or folder of a model.
         uncontrolled: Sample the frozen model alone, without its module.
         age: Age of the subject [years]. Default: typical of the training subjects.
-        sex: Sex of the subject: F or M. Default: that of the training population.
+        sex: Sex of the subject: F or M. Default: F, recorded as not given.
         ventricular_volume: Volume of the ventricles [mL]. Default: measured in the label map, else
             expected at that age and sex.
         brain_volume: Volume of the brain without ventricles and extracerebral CSF [mL]. Default: as for

@@ -1,6 +1,6 @@
 """Synthesize: a condition becomes volumes that obey it, on the condition's own voxels.
 
-Read and align the condition, settle the covariates, encode the condition once, denoise one latent
+Read and align the condition, resolve the model's inputs, encode the condition once, denoise one latent
 per seed, decode, bring each volume back, and write it with all that repeats it.
 """
 
@@ -26,7 +26,7 @@ from vcm.errors import VCMError
 from vcm.files import fingerprint, sha256, synthetic_mark, versions, write_json
 from vcm.imaging.placing import PlacedCondition, place_label_map, place_partial, unconditioned
 from vcm.imaging.volume import Volume, write_volume
-from vcm.inputs import Told, as_tensor, in_words, settle
+from vcm.inputs import InputRequest, ModelInput, Outside, in_words, network_inputs, resolve_inputs
 from vcm.pipeline import VCMPipeline, check_precision, choose_device, draw_volume
 from vcm.report.picture import outlined
 from vcm.synthesis.configuration import Synthesis
@@ -41,7 +41,7 @@ class Plan:
     config: Synthesis
     pipeline: VCMPipeline
     place: PlacedCondition
-    told: dict[str, Told]
+    inputs: dict[str, ModelInput]
     device: torch.device
 
     @property
@@ -117,7 +117,12 @@ def resolve(config: Synthesis) -> Plan:
     place = place_label_map(condition, config.labels, grid) if condition else unconditioned(grid)
     if config.partial and config.known:
         place = place_partial(config.partial, config.known, place)
-    return Plan(config, pipeline, place, settle(config, pipeline, place), device)
+    request = InputRequest(
+        config.age, config.sex, config.ventricular_volume, config.brain_volume, config.contrast
+    )
+    outside: Outside = "keep" if config.allow_extrapolation else "refuse"
+    inputs = resolve_inputs(pipeline.input_rule, request, place.volumes, outside)
+    return Plan(config, pipeline, place, inputs, device)
 
 
 def sample_volume(plan: Plan, seed: int, on_step: Callable[[], None]) -> NDArray[np.float32]:
@@ -126,7 +131,7 @@ def sample_volume(plan: Plan, seed: int, on_step: Callable[[], None]) -> NDArray
     return draw_volume(
         plan.pipeline,
         plan.features,
-        as_tensor(plan.told, plan.pipeline),
+        network_inputs(plan.pipeline.input_rule, plan.inputs),
         seed,
         plan.steps,
         on_step,
@@ -141,8 +146,8 @@ def sample_volume(plan: Plan, seed: int, on_step: Callable[[], None]) -> NDArray
 def describe(plan: Plan) -> dict[str, str]:
     """The plan in words, with time and memory forecast from a fraction of the work."""
     config, placement = plan.config, plan.place.placement
-    told = as_tensor(plan.told, plan.pipeline)
-    cost = forecast(plan.pipeline, plan.conditions(), told, config.precision)
+    inputs = network_inputs(plan.pipeline.input_rule, plan.inputs)
+    cost = forecast(plan.pipeline, plan.conditions(), inputs, config.precision)
     seconds = cost.seconds(plan.steps, len(config.seeds))
     act = f"{config.control_guidance_start:g} to {config.control_guidance_end:g} of the steps"
     steered = f"scale {config.conditioning_scale:g}, {act}" if plan.steered else "not steered"
@@ -152,7 +157,7 @@ def describe(plan: Plan) -> dict[str, str]:
         "model": f"{config.model}, {' x '.join(map(str, placement.model.shape))} on {plan.device}",
         "condition": f"{config.condition or config.partial or 'none'}{labels}; {steered}",
         "result": f"{placement.target.shape} of {sizes} mm, {placement.target.orientation}",
-        **in_words(plan.told),
+        **in_words(plan.inputs),
         "seeds": ", ".join(map(str, config.seeds)),
         "sampling": f"{type(plan.pipeline.scheduler).__name__}, {plan.steps} steps, temperature "
         f"{plan.temperature:g}, {config.precision}",
@@ -240,7 +245,7 @@ def _record(plan: Plan, command: list[str]) -> dict[str, Any]:
         "PartialSHA256": sha256(config.partial) if config.partial else None,
         "KnownSHA256": sha256(config.known) if config.known else None,
         "Labels": plan.place.vocabulary or None,
-        "Inputs": {name: asdict(told) for name, told in plan.told.items()},
+        "Inputs": {name: asdict(given) for name, given in plan.inputs.items()},
         "Steered": plan.steered,
         "Steps": plan.steps,
         "Precision": config.precision,

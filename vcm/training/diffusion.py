@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from vcm.diffusion.sampling import make_scheduler, sample
 from vcm.errors import VCMError
-from vcm.imaging.covariates import describe_population, trained_ranges
+from vcm.imaging.covariates import COVARIATES, describe_population, trained_ranges
 from vcm.imaging.dataset import load_prepared
 from vcm.imaging.geometry import FIELD_OF_VIEW, model_grid
+from vcm.inputs import InputRule, with_complete_covariates
 from vcm.learning.run import Draw, TrainingRun
 from vcm.nets.autoencoder import LatentAutoencoder
 from vcm.nets.denoiser import LatentDenoiser
@@ -27,7 +28,6 @@ from vcm.pipeline import VCMPipeline
 from vcm.report.picture import mosaic
 from vcm.training.configuration import DiffusionTraining
 from vcm.training.latents import LatentSet, encode_subjects
-from vcm.training_inputs import FourCovariates, four_covariates, those_known
 
 
 class DiffusionObjective(nn.Module):
@@ -62,9 +62,9 @@ def pretrain_diffusion(config: DiffusionTraining) -> dict[str, float]:
         )
     autoencoder = LatentAutoencoder.from_pretrained(config.autoencoder).eval()
     everyone = load_prepared(*config.data, split="train")
-    subjects = those_known(everyone, FourCovariates(()))
-    ranges = trained_ranges(subjects)
-    inputs = four_covariates(ranges)
+    subjects = with_complete_covariates(everyone, COVARIATES)
+    ranges, population = trained_ranges(subjects), describe_population(subjects)
+    rule = InputRule(COVARIATES, ranges, population)
     set_seed(config.seed)
     net = LatentDenoiser(
         autoencoder.config.latent_channels,
@@ -83,7 +83,7 @@ def pretrain_diffusion(config: DiffusionTraining) -> dict[str, float]:
 
     def prepare() -> Draw:
         known = encode_subjects(
-            autoencoder, subjects, inputs, config.copies, config.seed, config.cache
+            autoencoder, subjects, rule, config.copies, config.seed, config.cache
         )
         net.spread.copy_(known.spread())
         return lambda random: known.draw(config.batch_size, random)
@@ -98,11 +98,11 @@ def pretrain_diffusion(config: DiffusionTraining) -> dict[str, float]:
         net,
         make_scheduler("ddim"),
         covariate_ranges=ranges,
-        population=describe_population(subjects),
+        population=population,
         grid={"shape": list(grid.shape), "affine": grid.affine.tolist()},
     ).save_pretrained(run.folder / "model")
-    held_out = those_known(load_prepared(*config.data, split="test"), inputs)
-    test = encode_subjects(autoencoder, held_out, inputs, 1, config.seed, config.cache)
+    held_out = with_complete_covariates(load_prepared(*config.data, split="test"), COVARIATES)
+    test = encode_subjects(autoencoder, held_out, rule, 1, config.seed, config.cache)
     _draw_samples(net, autoencoder, test, run.folder / "samples.png")
     return _measure(objective, test)
 

@@ -12,7 +12,6 @@ from vcm.cost import peak_memory
 from vcm.imaging.dataset import Subject
 from vcm.training.latents import encode_subjects
 from vcm.training.module import ModuleTraining, draw_batch, set_up
-from vcm.training_inputs import inputs_for
 
 
 def describe(config: ModuleTraining) -> dict[str, str]:
@@ -22,7 +21,7 @@ def describe(config: ModuleTraining) -> dict[str, str]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     started = time.monotonic()
     few = encode_subjects(
-        setup.pipeline.autoencoder, train[:2], inputs_for(setup.pipeline), 1, config.seed,
+        setup.pipeline.autoencoder, train[:2], setup.pipeline.input_rule, 1, config.seed,
         with_images=setup.with_images,
     )  # fmt: skip
     encode = (time.monotonic() - started) / len(train[:2])

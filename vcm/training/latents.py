@@ -25,8 +25,8 @@ from vcm.imaging.conditions import IMAGE_CONDITIONS
 from vcm.imaging.dataset import Subject
 from vcm.imaging.draws import draw_condition
 from vcm.imaging.volume import Grid
+from vcm.inputs import InputRule, scan_inputs
 from vcm.nets.frozen import FrozenAutoencoder
-from vcm.training_inputs import TrainingInputs
 
 
 @dataclass(frozen=True)
@@ -122,24 +122,24 @@ class LatentSet:
 def encode_subjects(
     net: FrozenAutoencoder,
     subjects: list[Subject],
-    inputs: TrainingInputs,
+    rule: InputRule,
     copies: int,
     seed: int,
     cache: str = "",
     with_images: bool = False,
 ) -> LatentSet:
-    """Encode every subject `copies` times; all that `inputs` needs of them must be known.
+    """Encode every subject `copies` times; they must have what `rule` needs.
 
     With `cache`, a folder, the result is kept there under a name made of the autoencoder's weights,
     the scans, what is told of them, copies and seed, so that a stale one is never found. Class maps are part
     of the set where every subject has one, images where they are asked for.
     """
-    key = _key(net, subjects, inputs, copies, seed) + ("-images" if with_images else "")
+    key = _key(net, subjects, rule, copies, seed) + ("-images" if with_images else "")
     kept = Path(cache) / f"latents-{key}.safetensors"
     if cache and kept.is_file():
         tensors = load_file(kept)
     else:
-        tensors = _encode(net, subjects, inputs, copies, seed, with_images)
+        tensors = _encode(net, subjects, rule, copies, seed, with_images)
         if cache:
             write_whole(kept, lambda part: save_file(tensors, part))
     return LatentSet(**tensors)
@@ -149,7 +149,7 @@ def encode_subjects(
 def _encode(
     net: FrozenAutoencoder,
     subjects: list[Subject],
-    inputs: TrainingInputs,
+    rule: InputRule,
     copies: int,
     seed: int,
     with_images: bool,
@@ -169,7 +169,7 @@ def _encode(
                 images.append(moved[0].half())
             mus.append(mu[0].half())
             sigmas.append(sigma[0].half())
-            values.append(inputs(subject, motion.volume_factor))
+            values.append(scan_inputs(rule, subject, motion.volume_factor))
             if classes is not None:
                 maps.append(motion.move(classes, "nearest")[0])
     tensors = {
@@ -182,9 +182,9 @@ def _encode(
 
 
 def _key(
-    net: FrozenAutoencoder, subjects: list[Subject], inputs: TrainingInputs, copies: int, seed: int
+    net: FrozenAutoencoder, subjects: list[Subject], rule: InputRule, copies: int, seed: int
 ) -> str:
-    digest = hashlib.sha256(repr((inputs, copies, seed)).encode())
+    digest = hashlib.sha256(repr((rule, copies, seed)).encode())
     for name, tensor in net.state_dict().items():
         digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
     for subject in subjects:

@@ -33,7 +33,6 @@ from vcm.training.latents import LatentSet, encode_subjects
 from vcm.training.linear_start import start_linear
 from vcm.training.subjects import choose_subjects
 from vcm.training.validation import Validation
-from vcm.training_inputs import inputs_for
 from vcm.weights.frozen import record_frozen
 from vcm.weights.load import load_pipeline
 from vcm.weights.segmenter import load_segmenter
@@ -146,7 +145,7 @@ class Setup:
             self._latents[split] = encode_subjects(
                 self.pipeline.autoencoder,
                 self.subjects[split],
-                inputs_for(self.pipeline),
+                self.pipeline.input_rule,
                 self.config.copies if split == "train" else 1,
                 self.config.seed,
                 self.config.cache,
@@ -197,9 +196,8 @@ def set_up(config: ModuleTraining) -> Setup:
     check_conditions(config.conditions)
     pipeline = load_pipeline(config.model)
     held_out = config.validation_subjects if config.validate_every else 0
-    inputs = inputs_for(pipeline)
     subjects = choose_subjects(
-        config.data, inputs, config.max_samples, config.subset_seed, held_out
+        config.data, pipeline.input_rule.needs, config.max_samples, config.subset_seed, held_out
     )
     check_grid(subjects["train"][0], pipeline.volume_grid, config.model)
     set_seed(config.seed)

@@ -8,25 +8,29 @@ import numpy as np
 
 from vcm.errors import VCMError
 from vcm.imaging.dataset import SPLITS, Subject, load_prepared
-from vcm.training_inputs import TrainingInputs, those_known
+from vcm.inputs import with_complete_covariates
 
 
 def choose_subjects(
     data: Sequence[str],
-    inputs: TrainingInputs,
+    needs: Sequence[str],
     max_samples: int | None,
     subset_seed: int,
     held_out: int,
 ) -> dict[str, list[Subject]]:
     """Scans by split: train, validation, test. Raises VCMError if too few are left.
 
+    needs          covariates that a scan must have, see InputRule
     held_out       scans to validate with: of the split `validation`, or where there is none taken
                    out of `train`; never of `test`. 0: none
     max_samples    of train; subsets of one seed are nested, a smaller one part of every larger
     """
     everyone = load_prepared(*data)
     splits = {name: [s for s in everyone if s.split == name] for name in SPLITS}
-    train, validation = those_known(splits["train"], inputs), splits["validation"][:held_out]
+    train, validation = (
+        with_complete_covariates(splits["train"], needs),
+        splits["validation"][:held_out],
+    )
     if held_out and not validation:
         validation = shuffled(train, subset_seed + 1)[:held_out]
         names = {(s.folder, s.subject) for s in validation}
@@ -44,8 +48,8 @@ def choose_subjects(
     chosen = train if max_samples is None else shuffled(train, subset_seed)[:max_samples]
     return {
         "train": chosen,
-        "validation": those_known(validation, inputs) if validation else [],
-        "test": those_known(splits["test"], inputs),
+        "validation": with_complete_covariates(validation, needs) if validation else [],
+        "test": with_complete_covariates(splits["test"], needs),
     }
 
 

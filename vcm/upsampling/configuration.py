@@ -38,12 +38,7 @@ class Upsampling:
         mirrors: Average the detail network over the eight mirror images of the brain: slower, slightly
             better.
         age: Age of the subject [years]. Default: typical of the training subjects.
-        sex: Sex of the subject: F or M. Default: that of the training population.
-        ventricular_volume: Volume of the ventricles [mL]. Default: expected at that age and sex.
-        brain_volume: Volume of the brain without ventricles and extracerebral CSF [mL]. Default:
-            expected at that age and sex.
-        contrast: Contrast by name, for models that generate several. Default: the model's.
-        allow_extrapolation: Accept ages and volumes outside the range of the training subjects.
+        sex: Sex of the subject: F or M. Default: F, recorded as not given.
         device: Where to compute: auto, cpu, cuda, cuda:1, mps.
         precision: Number format of the denoising: bfloat16 or float32.
     """
@@ -78,10 +73,6 @@ class Upsampling:
     sex: str | None = None
     device: str = "auto"
     precision: str = "bfloat16"
-    ventricular_volume: float | None = None
-    brain_volume: float | None = None
-    contrast: str | None = None
-    allow_extrapolation: bool = True
 
 
 @dataclass

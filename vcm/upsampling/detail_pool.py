@@ -23,14 +23,13 @@ from vcm.errors import VCMError
 from vcm.files import fingerprint, sha256, whole
 from vcm.imaging.dataset import Scan
 from vcm.imaging.draws import SETTINGS
-from vcm.imaging.placing import unconditioned
-from vcm.inputs import as_tensor, settle
+from vcm.inputs import InputRequest, network_inputs, resolve_inputs
 from vcm.learning.run import Draw
 from vcm.nets.detail import READS
 from vcm.pipeline import VCMPipeline
 from vcm.upsampling.explanation import Explanation
 from vcm.upsampling.isotropic_scan import IsotropicScan
-from vcm.upsampling.upsample import Upsampling, expected_brain
+from vcm.upsampling.upsample import expected_brain
 from vcm.weights.load import model_folder
 
 #: Voxels kept around the brain, and the name of the tensor in a file.
@@ -47,10 +46,8 @@ class DetailPool:
     ) -> None:
         self.folder, self.pipeline, self.noise, self.seed = Path(folder), pipeline, noise, seed
         # As `vcm upsample` has them of a scan of which nothing is known.
-        wishes = Upsampling(model=model)
-        self.inputs = as_tensor(
-            settle(wishes, pipeline, unconditioned(pipeline.volume_grid)), pipeline
-        )
+        rule = pipeline.input_rule
+        self.inputs = network_inputs(rule, resolve_inputs(rule, InputRequest()))
         self.made_by = [fingerprint(model_folder(model)), noise, seed, SETTINGS]
 
     def files(self, scans: Sequence[Scan], draws: int) -> list[Path]:

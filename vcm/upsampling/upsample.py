@@ -20,8 +20,7 @@ from rich.progress import Progress
 
 from vcm.errors import VCMError
 from vcm.imaging.acquisition import ProfileKind
-from vcm.imaging.placing import unconditioned
-from vcm.inputs import as_tensor, settle
+from vcm.inputs import InputRequest, network_inputs, resolve_inputs
 from vcm.nets.detail import DetailNet
 from vcm.pipeline import VCMPipeline, check_precision, choose_device, draw_volume
 from vcm.upsampling.configuration import Upsampling
@@ -121,7 +120,9 @@ def upsample_scans(
     spread of the samples, which tells how they differ and not how far off they all are.
     """
     scan, *others = scans
-    inputs = as_tensor(settle(config, pipeline, unconditioned(pipeline.volume_grid)), pipeline)
+    rule = pipeline.input_rule
+    request = InputRequest(age=config.age, sex=config.sex)
+    inputs = network_inputs(rule, resolve_inputs(rule, request))
     features = pipeline.encode([torch.from_numpy(scan.condition())[None]])
     own = Explanation(scan, tuple(others), config.noise)
     explain = own.explain if config.consistency else lambda image: image
