@@ -2,9 +2,8 @@ import json
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from command_line import vcm
 
-from vcm.cli.main import app
 from vcm.errors import VCMError
 from vcm.imaging import dataset
 from vcm.imaging.registration import common_template
@@ -30,7 +29,7 @@ def test_a_moved_brain_is_moved_back_and_a_rerun_is_the_same(tmp_path):
     moves = [(0, 0, 0), (8, -5, 3)]
     source, out = bids(tmp_path / "bids", moves), tmp_path / "out"
     arguments = ["prepare", str(source), "--out", str(out), "--workers", "1"]
-    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert vcm(*arguments).exit_code == 0
     for subject, move in zip(dataset.load_prepared(out), moves, strict=True):
         record = json.loads((subject.folder / f"{subject.subject}_prepare.json").read_text())
         np.testing.assert_allclose(np.array(record["to_common"])[:3, 3], -np.array(move), atol=0.7)
@@ -41,7 +40,7 @@ def test_a_moved_brain_is_moved_back_and_a_rerun_is_the_same(tmp_path):
     assert (out / "qc.png").is_file()
     before = {p: p.read_bytes() for p in out.rglob("*.nii.gz")}
     stamps = {p: p.stat().st_mtime_ns for p in before}
-    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert vcm(*arguments).exit_code == 0
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.nii.gz")} == stamps
 
 
@@ -113,5 +112,5 @@ def test_a_check_lists_every_problem_and_prepares_nothing(tmp_path, head_map):
     for subject, words in expected.items():
         for word in words:
             assert any(s == subject and word in what for s, what in found), (subject, word, found)
-    result = CliRunner().invoke(app, ["prepare", str(source), "--check"])
-    assert isinstance(result.exception, VCMError) and "sub-77" in result.output
+    result = vcm("prepare", source, "--check")
+    assert result.exit_code == 2 and "sub-77" in result.output

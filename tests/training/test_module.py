@@ -6,9 +6,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
+from command_line import vcm
 
-from vcm.cli.main import app
 from vcm.config import load_config
 from vcm.training.module import ModuleTraining, set_up, train
 from vcm.weights.load import load_pipeline
@@ -79,8 +78,8 @@ def test_validation_is_fixed_leaves_the_training_alone_and_draws(given, tmp_path
 
 
 def test_a_dry_run_tells_the_plan_and_writes_nothing(given, tmp_path):
-    found = CliRunner().invoke(app, ["train", *given, "max_samples=2", "--dry-run"])
-    assert found.exit_code == 0, found.output
+    found = vcm("train", *given, "max_samples=2", "--dry-run")
+    assert found.exit_code == 0, found.error
     words = (
         "2 scans: sub-",
         "control  vcm",
@@ -93,8 +92,6 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(given, tmp_path):
 
 
 def test_a_name_that_is_no_configuration_is_refused():
-    from vcm.errors import VCMError
-
-    found = CliRunner().invoke(app, ["train", "brain2mm_clases"])
-    assert isinstance(found.exception, VCMError)
-    assert "did you mean 'brain2mm_classes'" in str(found.exception)
+    found = vcm("train", "brain2mm_clases")
+    assert found.exit_code == 2
+    assert "did you mean 'brain2mm_classes'" in found.error

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from command_line import vcm
 
-from vcm.cli.main import app
 from vcm.diffusion.sampling import make_scheduler
 from vcm.errors import VCMError
 from vcm.weights.cards import PARTS, card_names, describe, load_card, read_card
@@ -100,8 +99,7 @@ def test_an_unknown_card_or_key_is_refused(tmp_path):
 
 
 def test_list_and_show():
-    runner = CliRunner()
-    listed = runner.invoke(app, ["weights", "list"]).output
+    listed = vcm("weights", "list").output
     assert all(f"{name}\tpublished" in listed for name in PUBLISHED)
-    shown = runner.invoke(app, ["weights", "show", "maisi-mr"]).output
+    shown = vcm("weights", "show", "maisi-mr").output
     assert "Noncommercial" in shown and "to be accepted" in shown

@@ -5,64 +5,98 @@ Knows no option of any command. --help loads no networks: each command imports i
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Any, NoReturn
-
-import typer
+from collections.abc import Sequence
 
 from vcm.cli import evaluation, preparation, synthesis, training, upsampling, weights
+from vcm.cli.options import Command
+from vcm.config import nearest
 from vcm.errors import VCMError
 
-#: Newer versions of typer carry a click of their own, so its classes are reached through typer.
-_USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
-
-app = typer.Typer(
-    help="Steer a frozen 3D diffusion model of brain MRI with a Volumetric Conditioning Module.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+ABOUT = "Steer a frozen 3D diffusion model of brain MRI with a Volumetric Conditioning Module."
+COMMANDS = (
+    Command(("synthesize",), synthesis.synthesize, "condition", "LABEL_MAP"),
+    Command(("segment",), preparation.segment, "scan", "SCAN"),
+    Command(("upsample",), upsampling.upsample, "scans", "SCAN"),
+    Command(("prepare",), preparation.prepare, "folder", "BIDS_FOLDER"),
+    Command(("train",), training.train),
+    Command(("evaluate",), evaluation.evaluate),
+    Command(("pretrain", "autoencoder"), training.autoencoder),
+    Command(("pretrain", "diffusion"), training.diffusion),
+    Command(("pretrain", "segmenter"), training.segmenter),
+    Command(("pretrain", "detail"), training.detail),
+    Command(("weights", "list"), weights.list_weights),
+    Command(("weights", "show"), weights.show_weights),
+    Command(("weights", "fetch"), weights.fetch_weights),
+    Command(("weights", "import"), weights.import_model),
+    Command(("weights", "verify"), weights.verify_weights),
+    Command(("weights", "pack"), weights.pack_weights),
 )
-app.command()(synthesis.synthesize)
-app.command()(upsampling.upsample)
-app.command()(preparation.prepare)
-app.command()(preparation.segment)
-app.command()(training.train)
-app.command()(evaluation.evaluate)
-
-_pretrain = typer.Typer(help="Train the networks that later stay frozen.", no_args_is_help=True)
-_pretrain.command()(training.autoencoder)
-_pretrain.command()(training.diffusion)
-_pretrain.command()(training.segmenter)
-_pretrain.command()(training.detail)
-app.add_typer(_pretrain, name="pretrain")
-
-_weights = typer.Typer(
-    help="Models that travel with the package, published ones, and copies of yours.",
-    no_args_is_help=True,
-)
-_weights.command("list")(weights.list_weights)
-_weights.command("show")(weights.show_weights)
-_weights.command("fetch")(weights.fetch_weights)
-_weights.command("import")(weights.import_model)
-_weights.command("verify")(weights.verify_weights)
-_weights.command("pack")(weights.pack_weights)
-app.add_typer(_weights, name="weights")
+#: What commands of two words have in common, by the first.
+GROUPS = {
+    "pretrain": "Train the networks that later stay frozen.",
+    "weights": "Models that travel with the package, published ones, and copies of yours.",
+}
 
 
 def main() -> None:
-    """Entry point. A VCMError or a wrong usage becomes one sentence on stderr and exit code 2."""
+    """Entry point."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Run a command line without its first word `vcm`; returns the exit code.
+
+    A VCMError becomes one sentence on stderr and exit code 2, Ctrl-C exit code 130.
+    """
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        command, rest = _find(list(arguments))
+        if command is not None:
+            command(rest)
     except VCMError as error:
-        _refuse(str(error))
-    except _USAGE_ERROR as error:
-        sentence = error.format_message()
-        _refuse(f"{sentence} See vcm COMMAND --help." if sentence else "")
-    except (typer.Abort, KeyboardInterrupt):
-        sys.exit(130)
+        print(f"vcm: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("vcm: interrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of the output, such as head, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except SystemExit as end:  # argparse, after --help
+        return int(end.code or 0)
+    return 0
 
 
-def _refuse(sentence: str) -> NoReturn:
-    if sentence:
-        typer.echo(f"vcm: {sentence}", err=True)
-    sys.exit(2)
+def _find(arguments: list[str]) -> tuple[Command | None, list[str]]:
+    """The command, and the words after its own; None where help or the version was printed."""
+    first = arguments[0] if arguments else "--help"
+    if first in ("-h", "--help"):
+        _print_help(ABOUT, ())
+        return None, []
+    if first == "--version":
+        from vcm import __version__
+
+        print(f"vcm {__version__}")
+        return None, []
+    depth = 2 if first in GROUPS else 1
+    if depth == 2 and (len(arguments) == 1 or arguments[1] in ("-h", "--help")):
+        _print_help(GROUPS[first], (first,))
+        return None, []
+    words = tuple(arguments[:depth])
+    for command in COMMANDS:
+        if command.words == words:
+            return command, arguments[depth:]
+    names = [" ".join(c.words) for c in COMMANDS if depth == 1 or c.words[0] == first]
+    firsts = list(dict.fromkeys([*names, *GROUPS])) if depth == 1 else names
+    raise VCMError(f"'{' '.join(words)}' is not a command: {nearest(' '.join(words), firsts)}")
+
+
+def _print_help(about: str, words: tuple[str, ...]) -> None:
+    """The commands, or those that begin with `words`, each with what it does."""
+    shown = [c for c in COMMANDS if c.words[: len(words)] == words]
+    width = max(len(" ".join(c.words)) for c in shown)
+    print(f"usage: {' '.join(('vcm', *words))} COMMAND [ARGUMENTS] [OPTIONS]\n\n{about}\n")
+    for command in shown:
+        print(f"  {' '.join(command.words):<{width}}  {command.summary}")
+    print("\nvcm COMMAND --help explains every option; vcm --version prints the version.")

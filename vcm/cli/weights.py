@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 
 def list_weights() -> None:
     """Name the embedded models with their folders, and the published ones that can be imported."""
@@ -14,31 +12,28 @@ def list_weights() -> None:
     from vcm.weights.load import embedded_models, model_folder
 
     for name in embedded_models():
-        typer.echo(f"{name}\tembedded\t{model_folder(name)}")
+        print(f"{name}\tembedded\t{model_folder(name)}")
     for card in map(load_card, card_names()):
         if not card.embedded:
             licences = sorted({file.licence or "unknown" for file in card.files.values()})
-            typer.echo(f"{card.name}\tpublished\t{card.title}; licence {', '.join(licences)}")
+            print(f"{card.name}\tpublished\t{card.title}; licence {', '.join(licences)}")
 
 
 def show_weights(
-    name: Annotated[str, typer.Argument(help="Name of a model, as vcm weights list has it.")],
+    name: Annotated[str, "Name of a model, as vcm weights list has it."],
 ) -> None:
     """Print the card of a model: files, licences, grid, inputs, latent scale, sources."""
     from vcm.weights.cards import describe, load_card
 
     for key, value in describe(load_card(name)).items():
-        typer.echo(f"{key:>12}  {value}")
+        print(f"{key:>12}  {value}")
 
 
 def fetch_weights(
-    name: Annotated[str, typer.Argument(help="Name of a published model.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the files; by default the hub's own cache.")
-    ] = None,
-    accept_license: Annotated[
-        bool, typer.Option("--accept-license", help="I have read the licences and accept them.")
-    ] = False,
+    name: Annotated[str, "Name of a published model."],
+    *,
+    out: Annotated[Path | None, "Folder for the files; by default the hub's own cache."] = None,
+    accept_license: Annotated[bool, "I have read the licences and accept them."] = False,
 ) -> None:
     """Show the licences of a published model's files, then fetch the files."""
     from rich.console import Console
@@ -46,15 +41,16 @@ def fetch_weights(
     from vcm.weights.fetching import fetch
 
     for part, path in fetch(name, out, accept_license, Console(stderr=True)).items():
-        typer.echo(f"{part}\t{path}")
+        print(f"{part}\t{path}")
 
 
 def import_model(
-    name: Annotated[str, typer.Argument(help="Name of a published model.")],
-    autoencoder: Annotated[Path, typer.Option(help="Its autoencoder: .pt, .pth or .safetensors.")],
-    unet: Annotated[Path, typer.Option(help="Its diffusion U-Net.")],
-    out: Annotated[Path, typer.Option(help="Folder for the model; must not exist yet.")],
-    module: Annotated[Path | None, typer.Option(help="Its conditioning module, if any.")] = None,
+    name: Annotated[str, "Name of a published model."],
+    *,
+    autoencoder: Annotated[Path, "Its autoencoder: .pt, .pth or .safetensors."],
+    unet: Annotated[Path, "Its diffusion U-Net."],
+    out: Annotated[Path, "Folder for the model; must not exist yet."],
+    module: Annotated[Path | None, "Its conditioning module, if any."] = None,
 ) -> None:
     """Load published files strictly and write them as a folder for --model."""
     from rich.console import Console
@@ -62,26 +58,25 @@ def import_model(
     from vcm.weights.importing import import_weights
 
     import_weights(name, autoencoder, unet, module, out, Console(stderr=True))
-    typer.echo(out)
+    print(out)
 
 
 def verify_weights(
-    folder: Annotated[
-        str, typer.Argument(help="Folder of a model, or the name of an embedded one.")
-    ],
+    folder: Annotated[str, "Folder of a model, or the name of an embedded one."],
 ) -> None:
     """Check every tensor of a model against its networks, and the frozen model against its record."""
     from vcm.weights.verifying import verify
 
     for row in verify(folder):
-        typer.echo(f"{row.what:>12}  {row.found}")
+        print(f"{row.what:>12}  {row.found}")
 
 
 def pack_weights(
-    model: Annotated[str, typer.Argument(help="Name of an embedded model, or a folder.")],
-    out: Annotated[Path, typer.Option(help="Folder for the copy.")],
+    model: Annotated[str, "Name of an embedded model, or a folder."],
+    *,
+    out: Annotated[Path, "Folder for the copy."],
 ) -> None:
     """Copy a model in half precision, as the embedded ones are stored."""
     from vcm.weights.packing import pack
 
-    typer.echo(f"{pack(model, out) / 1e6:.1f} MB in {out}")
+    print(f"{pack(model, out) / 1e6:.1f} MB in {out}")

@@ -1,4 +1,4 @@
-"""What a user may choose for `vcm evaluate`. Knows names and defaults; checks nothing, loads nothing."""
+"""What a user may choose for `vcm evaluate`. Knows names and defaults; loads nothing."""
 
 from __future__ import annotations
 

@@ -40,8 +40,8 @@ class TrainingSchedule:
         max_minutes: Time after which this run ends [minutes]; inf: it ends by steps alone.
         seed: Seed of weights, batches and noise.
         batch_size: Samples per step, over all processes and parts.
-        accumulate: Parts in which each process computes its share of the batch, one after the other:
-            less memory, the same step within rounding.
+        accumulate: Parts in which each process computes its share of the batch, one after the
+            other: less memory, the same step within rounding.
         mixed_precision: Number format of the networks: no, bf16, fp16 (GPU only).
         learning_rate: Learning rate after the warm-up.
         final_learning_rate: Learning rate at the end.
@@ -51,13 +51,13 @@ class TrainingSchedule:
         checkpoint_every: Steps between rows of log.csv and states that a run resumes from.
         save_every: Steps between copies of the averaged weights in checkpoints/; 0: none.
         keep_checkpoints: Number of those copies that stay, the latest ones.
-        validate_every: Steps between validations, with one at the end; 0: none. best/ holds the weights
-            whose first measure was lowest, the earliest of equals.
+        validate_every: Steps between validations, with one at the end; 0: none. best/ holds the
+            weights whose first measure was lowest, the earliest of equals.
         weights: Weights that the run ends with: last (averaged over the last steps) or best.
         explosion: The run stops where a loss is this many times the median of the 200 before; inf:
             never.
-        tracker: Tracker of the losses beside log.csv: none, or one of accelerate's: tensorboard, wandb,
-            mlflow.
+        tracker: Tracker of the losses beside log.csv: none, or one of accelerate's: tensorboard,
+            wandb, mlflow.
     """
 
     #: Keys that may differ when a run goes on; a training with keys of its own can add to them.
@@ -68,6 +68,7 @@ class TrainingSchedule:
         "batch_size": "Optimisation",
         "checkpoint_every": "Checkpoints and validation",
     }
+    unbounded: ClassVar[frozenset[str]] = frozenset({"max_minutes", "explosion"})
 
     out: str = "runs/new"
     steps: int = 20000

@@ -1,4 +1,4 @@
-"""What a user may choose for `vcm prepare` and `vcm segment`. Knows names and defaults; loads nothing."""
+"""What a user may choose for `vcm prepare` and `vcm segment`. Names, defaults, texts."""
 
 from __future__ import annotations
 

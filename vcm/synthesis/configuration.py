@@ -1,10 +1,33 @@
-"""What a user may choose for `vcm synthesize`. Knows names and defaults; checks nothing, loads nothing."""
+"""What a user may choose for `vcm synthesize`. Names, defaults and texts; loads nothing."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
+
+from vcm.config import LARGEST
+from vcm.errors import VCMError
+
+#: Most seeds of one run: each is a volume.
+MOST_SEEDS = 100_000
+
+
+def parse_seeds(text: str) -> list[int]:
+    """'0-3' or '1,5,9' -> whole numbers, each once. Raises VCMError."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if not first <= last < LARGEST or last - first >= MOST_SEEDS:
+            raise VCMError(
+                f"seeds is '{text}': write whole numbers below 2^63 such as 0-3 or 1,5,9, at most "
+                f"{MOST_SEEDS}."
+            )
+        seeds += range(first, last + 1)
+    return list(dict.fromkeys(seeds))
 
 
 @dataclass
@@ -12,9 +35,10 @@ class Synthesis:
     """Configuration of `vcm synthesize`.
 
     Attributes:
-        condition: Label map (NIfTI) that the volumes are to obey, or 'example', which travels with the
-            package. The result lies on its voxels.
-        partial: Part of a brain-extracted scan (NIfTI), for modules trained on one; goes with known.
+        condition: Label map (NIfTI) that the volumes are to obey, or 'example', which travels with
+            the package. The result lies on its voxels.
+        partial: Part of a brain-extracted scan (NIfTI), for modules trained on one; goes with
+            known.
         known: Mask (NIfTI) that is 1 where the partial image is to be kept.
         labels: Vocabulary of the label map: auto, vcm8, freesurfer, dlmuse, or a YAML table.
         out: Folder for the volumes, their sidecars and the picture.
@@ -25,14 +49,14 @@ class Synthesis:
         sex: Sex of the subject: F or M. Default: F, recorded as not given.
         ventricular_volume: Volume of the ventricles [mL]. Default: measured in the label map, else
             expected at that age and sex.
-        brain_volume: Volume of the brain without ventricles and extracerebral CSF [mL]. Default: as for
-            ventricular_volume.
+        brain_volume: Volume of the brain without ventricles and extracerebral CSF [mL]. Default: as
+            for ventricular_volume.
         contrast: Contrast by name, for models that generate several. Default: the model's.
         allow_extrapolation: Accept ages and volumes outside the range of the training subjects.
         seeds: Seeds, one volume each: 0-3 or 1,5,9.
         steps: Number of denoising steps. Default: the model's recommendation.
-        scheduler: Sampler: auto (the model's recommendation), saved (in the model's folder; for imported
-            models that of their authors), ddim, ddpm, dpm++, unipc, euler, flow.
+        scheduler: Sampler: auto (the model's recommendation), saved (in the model's folder; for
+            imported models that of their authors), ddim, ddpm, dpm++, unipc, euler, flow.
         temperature: Scale of the initial noise, 0 to 2; below 1 the volumes vary less. Default: the
             model's recommendation.
         conditioning_scale: Strength of the module: 1 as trained, 0 none.
@@ -50,6 +74,7 @@ class Synthesis:
         "seeds": "Sampling",
         "device": "Machine",
     }
+    readers: ClassVar[dict[str, Callable[[str], list[int]]]] = {"seeds": parse_seeds}
 
     condition: Path | None = None
     partial: Path | None = None

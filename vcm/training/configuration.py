@@ -1,4 +1,4 @@
-"""What a user may choose for `vcm train` and `vcm pretrain`. Knows names and defaults; loads nothing.
+"""What a user may choose for `vcm train` and `vcm pretrain`. Names, defaults, texts.
 
 The keys that every training run has are in vcm.learning.schedule.
 """
@@ -20,15 +20,16 @@ class ControlSizes:
     Attributes:
         control: Control method: vcm, mcm, controlnet, controlnet-lite, t2i-adapter.
         conditions: What the module reads: classes, ventricles, partial, thick; one encoder each.
-        linear_prior: Start from a linear regression of the latents on the condition. For vcm it needs
-            encoder_halve=false.
+        linear_prior: Start from a linear regression of the latents on the condition. For vcm it
+            needs encoder_halve=false.
         encoder_channels: Channels of the condition encoder, per level (vcm).
         encoder_res_blocks: Residual blocks per level of the encoder (vcm).
         encoder_groups: Groups of the encoder's group normalisation (vcm).
         encoder_patch: Edge of the blocks of voxels that are folded into channels before the encoder
             [voxel] (vcm).
         encoder_halve: Halve the resolution at each level of the encoder (vcm).
-        encoder_checkpointing: Recompute the encoder in the backward pass: less memory, slower (vcm).
+        encoder_checkpointing: Recompute the encoder in the backward pass: less memory, slower
+            (vcm).
         unet_channels: Channels of the U-Net on the latent grid, per level (vcm, mcm).
         unet_attention: Whether each level of the U-Net has attention (vcm, mcm).
         unet_head_channels: Channels per attention head, per level (vcm, mcm).
@@ -75,20 +76,21 @@ class ModuleTraining(ControlSizes, TrainingSchedule):
 
     Attributes:
         data: Folders that vcm prepare wrote.
-        model: The frozen model: name of an embedded one, or folder that vcm pretrain diffusion or vcm
-            weights import wrote.
+        model: The frozen model: name of an embedded one, or folder that vcm pretrain diffusion or
+            vcm weights import wrote.
         out: Folder of the training run; the trained model is in its folder 'model'.
         cache: Folder where encoded scans are kept for the next run.
-        max_samples: Train on that many scans, chosen by subset_seed. Default: all of the split train.
+        max_samples: Train on that many scans, chosen by subset_seed. Default: all of the split
+            train.
         subset_seed: Seed of that choice; for one seed a smaller subset is part of every larger one.
-        validation_subjects: Scans for validation: of the split validation, or where there is none held
-            out of train; never of test.
-        segmenter: Segmenter that measures adherence at each validation: a name or a folder. Default:
-            adherence is not measured.
+        validation_subjects: Scans for validation: of the split validation, or where there is none
+            held out of train; never of test.
+        segmenter: Segmenter that measures adherence at each validation: a name or a folder.
+            Default: adherence is not measured.
         copies: Copies of each training scan: itself, mirrored, and moved at random.
         draws: Noises and times per condition and step, which share the features of the condition.
-        drop: Probability that a condition is left out of a sample, where there are several; at least
-            one stays.
+        drop: Probability that a condition is left out of a sample, where there are several; at
+            least one stays.
         penalty: Weight lambda of the penalty on scale and shift in the loss.
         temperature: Scale of the initial noise that the saved model recommends for sampling.
     """
@@ -121,8 +123,8 @@ class AutoencoderTraining(TrainingSchedule):
 
     Attributes:
         data: Folders that vcm prepare wrote.
-        start: Folder of an autoencoder of the same sizes to start from. Default: principal components
-            of the scans.
+        start: Folder of an autoencoder of the same sizes to start from. Default: principal
+            components of the scans.
         out: Folder of the training run; the autoencoder is in its folder 'autoencoder'.
         crop: Edge of the training crops [voxel]. 0 trains on whole volumes, whose normalisation
             statistics are those of encoding and decoding.

@@ -15,28 +15,31 @@ class Upsampling:
     """Configuration of `vcm upsample`.
 
     Attributes:
-        scans: Scan of thick slices (NIfTI), or several of one head and contrast, or 'example'. The result
-            lies in the space of the first.
-        masks: Brain masks (NIfTI) for scans that are not skull-stripped: one per scan, in their order.
-        slice_axis: Direction across the slices: axial, coronal or sagittal. Default: from the header.
+        scans: Scan of thick slices (NIfTI), or several of one head and contrast, or 'example'. The
+            result lies in the space of the first.
+        masks: Brain masks (NIfTI) for scans that are not skull-stripped: one per scan, in their
+            order.
+        slice_axis: Direction across the slices: axial, coronal or sagittal. Default: from the
+            header.
         slice_thickness: Thickness of a slice [mm]. Default: the spacing between slices.
         profile: Sensitivity of a slice across its thickness: gaussian or boxcar.
         any_contrast: Accept scans that do not look T1-weighted.
         out: Folder for the volumes, the sidecar and the picture.
         spacing: Voxel size of the result [mm].
-        output: What the result is: mean (the expected brain, least error) or sample (sharper, larger error).
-        samples: Number of samples to generate in addition to the result. 0 is fastest and leaves the
-            result as it is.
+        output: What the result is: mean (the expected brain, least error) or sample (sharper,
+            larger error).
+        samples: Number of samples to generate in addition to the result. 0 is fastest and leaves
+            the result as it is.
         model: Name of an embedded model, or folder of a model.
         steps: Number of denoising steps of each sample.
         seed: Seed of the first sample; the others count up from it.
         consistency: Project every volume onto the measured slices.
-        noise: Assumed noise of the measured slices relative to the error of the model (small: follow the
-            slices closely).
+        noise: Assumed noise of the measured slices relative to the error of the model (small:
+            follow the slices closely).
         detail_noise: As noise, for the result after the detail network; smaller follows the slices
             more closely.
-        mirrors: Average the detail network over the eight mirror images of the brain: slower, slightly
-            better.
+        mirrors: Average the detail network over the eight mirror images of the brain: slower,
+            slightly better.
         age: Age of the subject [years]. Default: typical of the training subjects.
         sex: Sex of the subject: F or M. Default: F, recorded as not given.
         device: Where to compute: auto, cpu, cuda, cuda:1, mps.
@@ -51,6 +54,7 @@ class Upsampling:
         "age": "Subject",
         "device": "Machine",
     }
+    aliases: ClassVar[dict[str, str]] = {"brain_mask": "masks"}
 
     scans: list[Path] = field(default_factory=list)
     out: Path = Path("upsampled")
@@ -80,8 +84,8 @@ class DetailTraining(TrainingSchedule):
     """Configuration of `vcm pretrain detail`.
 
     Attributes:
-        data: Folders of brain-extracted scans in BIDS layout, or of scans with label maps of the whole
-            brain; not those of vcm prepare, whose scans are smoothed by resampling.
+        data: Folders of brain-extracted scans in BIDS layout, or of scans with label maps of the
+            whole brain; not those of vcm prepare, whose scans are smoothed by resampling.
         model: Folder of a model whose module reads thick slices.
         out: Folder of the training run.
         pool: Folder where simulated slices and expected brains are kept for the next run.
@@ -90,7 +94,8 @@ class DetailTraining(TrainingSchedule):
         crop: Edge of the training crops [voxel].
         channels: Channels of the levels of the network, and of its last layer.
         fold: Edge of the blocks of voxels that are folded into channels [voxel].
-        expects: Show the network what the model expects; --no-expects trains one without, to compare with.
+        expects: Show the network what the model expects; false trains one without it, to compare
+            with.
         nll_weight: Weight of the likelihood of the stated error in the loss.
     """
 

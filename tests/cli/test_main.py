@@ -1,0 +1,74 @@
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from command_line import vcm
+
+from vcm.cli import main
+from vcm.cli.main import COMMANDS, GROUPS
+from vcm.cli.options import Command
+
+
+def test_help_names_every_command():
+    for words in ((), ("--help",)):
+        shown = vcm(*words)
+        assert shown.exit_code == 0
+        for command in COMMANDS:
+            assert command.summary.endswith(".") and command.summary in shown.output
+    for first in GROUPS:
+        assert vcm(first).output == vcm(first, "-h").output
+        assert "verify" in vcm("weights").output and "synthesize" not in vcm("weights").output
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: "-".join(c.words))
+def test_every_command_has_help(command):
+    shown = vcm(*command.words, "--help")
+    assert shown.exit_code == 0 and shown.output.startswith(f"usage: {command.name} ")
+
+
+def test_help_imports_no_networks():
+    """What makes --help slow is torch; nothing on the way to it may import it."""
+    source = textwrap.dedent(
+        """
+        import sys
+        from vcm.cli.main import COMMANDS
+        for command in COMMANDS:
+            command.parser().format_help()
+        heavy = {"torch", "numpy", "nibabel", "omegaconf", "monai", "rich"} & set(sys.modules)
+        sys.exit(f"imported: {heavy}" if heavy else 0)
+        """
+    )
+    ended = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["trian"], "vcm: 'trian' is not a command: did you mean 'train'?"),
+        (["weights", "lst"], "vcm: 'weights lst' is not a command: did you mean 'weights list'?"),
+        (["train", "data=x"], "vcm: data takes a list: data=[x]."),
+        (["train", "--stpes", "3"], "vcm: --stpes is not an option of vcm train: did you mean '--steps'?"),
+        (["synthesize", "a", "b"], "vcm: 2 arguments are given (a, b): give one LABEL_MAP."),
+        (["weights", "show", "a", "b"], "vcm: 'b' is one argument too many for vcm weights show: leave it out."),
+        (["upsample", "--seed", "9" * 20], f"vcm: seed is {'9' * 20}: it takes a whole number below 2^63."),
+    ],
+)  # fmt: skip
+def test_a_refusal_is_one_sentence_and_exit_code_2(words, sentence):
+    found = vcm(*words)
+    assert (found.exit_code, found.error, found.output) == (2, f"{sentence}\n", "")
+
+
+def test_ctrl_c_is_exit_code_130(monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "COMMANDS", (Command(("stop",), interrupted),))
+    assert vcm("stop").exit_code == 130
+
+
+def test_the_version():
+    from vcm import __version__
+
+    assert vcm("--version").output == f"vcm {__version__}\n"

@@ -1,0 +1,33 @@
+"""The configurations that travel with the package: each loads, and its header says what it is for."""
+
+from pathlib import Path
+
+import pytest
+
+from vcm.cli.main import COMMANDS
+from vcm.config import load_config
+
+FOLDER = Path(__file__).parents[1] / "configs"
+PATHS = sorted(FOLDER.glob("*/*.yaml"))
+
+
+def command_of(path):
+    """configs/train/x.yaml is for `vcm train`, configs/pretrain/detail_x.yaml for `vcm pretrain detail`."""
+    first = path.parent.name
+    words = (first,) if first != "pretrain" else (first, path.stem.split("_")[0])
+    return next(c for c in COMMANDS if c.words == words)
+
+
+def test_none_is_lost():
+    assert len(PATHS) >= 15 and {p.parent.name for p in PATHS} == {"train", "pretrain"}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
+def test_it_loads_and_says_what_it_is_for(path):
+    command = command_of(path)
+    load_config(command.schema, path)
+    header = [line for line in path.read_text(encoding="utf-8").splitlines() if line[:1] == "#"]
+    for word in ("Purpose", "Command", "Hardware", "Time", "Expected"):
+        assert any(line.startswith(f"# {word}:") for line in header), f"{word} is missing"
+    shown = " ".join(line.lstrip("# ") for line in header)
+    assert f"{command.name} {path.stem} " in shown or f"-m {command.name} {path.stem} " in shown

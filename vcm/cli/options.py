@@ -1,0 +1,298 @@
+"""A command is a function, and its parser is made from it: a dataclass becomes options, other parameters too.
+
+Knows dataclasses, docstrings and argparse; nothing of any job. The text of an option is what the docstring
+of the dataclass says under `Attributes:`; the heading above it is named in the class variable `headings`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from functools import cached_property
+from pathlib import Path
+from types import UnionType
+from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
+
+from vcm.config import load_config, nearest, split_arguments
+from vcm.errors import VCMError
+
+#: What values are called in --help, by type.
+METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH", bool: "TRUE|FALSE"}
+_CONFIG = "YAML file with any of these keys, or the name of one that travels with the package."
+_GRAMMAR = (
+    "Instead of --some-key VALUE you can write some_key=VALUE, or some_key: VALUE in a YAML file; "
+    "options and key=VALUE change what the file says. A list is --key a --key b, or key=[a,b]."
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One field of a configuration, as --help shows it."""
+
+    name: str
+    kind: Any
+    default: Any
+    text: str
+    heading: str
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it takes several values."""
+        return get_origin(self.kind) is list
+
+    @property
+    def shown_default(self) -> str:
+        """In words; empty where the text tells what happens without a value."""
+        value = self.default
+        if value is None or value == "" or value == []:
+            return ""
+        if isinstance(value, list):
+            value = f"[{','.join(map(_shown, value))}]" if len(value) > 1 else value[0]
+        return f"[default: {_shown(value)}]"
+
+
+def settings_of(schema: type) -> list[Setting]:
+    """Every field of a dataclass, those of the class itself before those that it inherits.
+
+    A field that no docstring explains comes last, with an empty text.
+    """
+    types = get_type_hints(schema)
+    by_name = {f.name: f for f in fields(schema)}
+    found: dict[str, Setting] = {}
+    for cls in schema.__mro__:
+        heading, headings = "Options", cls.__dict__.get("headings", {})
+        for name, text in attributes_of(cls).items():
+            heading = headings.get(name, heading)
+            if name in by_name and name not in found:
+                found[name] = Setting(
+                    name, _without_none(types[name]), _default(by_name[name]), text, heading
+                )
+    for name, field in by_name.items():
+        if name not in found:
+            found[name] = Setting(name, _without_none(types[name]), _default(field), "", "Options")
+    return list(found.values())
+
+
+def attributes_of(cls: type) -> dict[str, str]:
+    """Name -> text of the section `Attributes:` of a class's own docstring in google style."""
+    doc = inspect.cleandoc(cls.__dict__.get("__doc__") or "")
+    _, _, section = doc.partition("\nAttributes:\n")
+    texts: dict[str, str] = {}
+    name = ""
+    for line in section.splitlines():
+        entry = re.match(r" {4}(\w+): (.+)", line)
+        if entry:
+            name, texts[entry[1]] = entry[1], entry[2]
+        elif name and line.startswith(" " * 5):
+            texts[name] += f" {line.strip()}"
+        elif line.strip():
+            break
+    return texts
+
+
+@dataclass(frozen=True)
+class Command:
+    """A function and its words on the command line.
+
+    Its parameters are of two kinds. One may be a configuration, a dataclass: each of its fields is an
+    option, a key of a YAML file, and key=VALUE. The others are annotated with a text: Annotated[Path,
+    "Folder."] is an argument where it comes before `*`, an option where it comes after.
+
+    Attributes:
+        words: The words that call it, such as ("pretrain", "detail").
+        run: The function; the first line of its docstring is the summary.
+        positional: Field of the configuration that words without a key are for; empty: such a word names
+            a configuration.
+        metavar: What those words are called in --help.
+    """
+
+    words: tuple[str, ...]
+    run: Callable[..., None]
+    positional: str = ""
+    metavar: str = "CONFIG"
+
+    @property
+    def name(self) -> str:
+        """As it is typed."""
+        return " ".join(("vcm", *self.words))
+
+    @property
+    def summary(self) -> str:
+        """What it does, in one sentence."""
+        return inspect.cleandoc(self.run.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+
+    @cached_property
+    def schema(self) -> type | None:
+        """Its configuration, if it has one."""
+        kinds = (kind for kind in self._hints.values() if is_dataclass(kind))
+        return next((kind for kind in kinds if isinstance(kind, type)), None)
+
+    def __call__(self, arguments: Sequence[str]) -> None:
+        """Run it. Raises VCMError for arguments that it does not take."""
+        parser = self.parser()
+        given = vars(parser.parse(list(arguments)))
+        if self.schema is None:
+            self.run(**given)
+            return
+        (name,) = (n for n, kind in self._hints.items() if kind is self.schema)
+        own = {n: given.pop(n) for n in self._hints if n != name}
+        self.run(**{name: self._configuration(self.schema, **given)}, **own)
+
+    def parser(self) -> Parser:
+        """Its arguments and options."""
+        parser = Parser(self.name, self.summary, _GRAMMAR if self.schema else "")
+        if self.schema is not None:
+            self._add_settings(parser, self.schema)
+        further = parser.add_argument_group("Further options") if self.schema else parser
+        if self.schema is not None:
+            further.add_argument("--config", type=Path, metavar="PATH", help=_CONFIG)
+        for parameter in inspect.signature(self.run).parameters.values():
+            if not is_dataclass(self._hints[parameter.name]):
+                _add_parameter(further, parameter, self._hints[parameter.name])
+        return parser
+
+    @property
+    def _hints(self) -> dict[str, Any]:
+        hints = get_type_hints(self.run, include_extras=True)
+        return {name: kind for name, kind in hints.items() if name != "return"}
+
+    def _add_settings(self, parser: Parser, schema: type) -> None:
+        settings = {s.name: s for s in settings_of(schema)}
+        text = settings.pop(self.positional).text if self.positional else _CONFIG
+        parser.add_argument("words", nargs="*", metavar=self.metavar, help=_escaped(text))
+        parser.usage = f"{self.name} [{self.metavar}] [KEY=VALUE ...] [OPTIONS]"
+        groups = {s.heading: None for s in settings.values()}
+        for heading in groups:
+            group = parser.add_argument_group(heading)
+            for setting in settings.values():
+                if setting.heading == heading:
+                    _add_setting(group, setting, schema)
+
+    def _configuration(
+        self, schema: type, words: list[str], config: Path | None, **given: Any
+    ) -> Any:
+        settings = {s.name: s for s in settings_of(schema)}
+        path, overrides, values = split_arguments(
+            words, config, self.words[0], bool(self.positional)
+        )
+        options = {name: _text(value) for name, value in given.items() if value is not None}
+        if values:
+            options[self.positional] = self._only(values, settings[self.positional])
+        return load_config(schema, path, overrides, options)
+
+    def _only(self, values: list[str], setting: Setting) -> str | list[str]:
+        if setting.is_list:
+            return values
+        if len(values) > 1:
+            raise VCMError(
+                f"{len(values)} arguments are given ({', '.join(values)}): give one {self.metavar}."
+            )
+        return values[0]
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, whose faults are VCMErrors; options may be written with underscores."""
+
+    def __init__(self, name: str, summary: str, epilog: str = "") -> None:
+        super().__init__(
+            prog=name,
+            description=_escaped(summary),
+            epilog=_escaped(epilog),
+            allow_abbrev=False,
+            formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32),
+        )
+
+    def parse(self, arguments: list[str]) -> argparse.Namespace:
+        """Raises VCMError for what is unknown, naming the nearest option."""
+        dashed = [re.sub(r"^--[^=]+", lambda m: m[0].replace("_", "-"), a) for a in arguments]
+        found, extra = self.parse_known_intermixed_args(dashed)
+        for word in extra:
+            name = word.partition("=")[0]
+            if word.startswith("-"):
+                raise VCMError(f"{name} is not an option of {self.prog}: {self._nearest(name)}")
+            raise VCMError(f"'{word}' is one argument too many for {self.prog}: leave it out.")
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        """argparse's own faults, as a VCMError."""
+        raise VCMError(f"{message[0].upper()}{message[1:]}; see {self.prog} --help.")
+
+    def _nearest(self, option: str) -> str:
+        valid = [o for o in self._option_string_actions if o.startswith("--")]
+        near = nearest(option, valid)
+        return near if near.startswith("did") else f"see {self.prog} --help."
+
+
+def _add_setting(group: Any, setting: Setting, schema: type) -> None:
+    """An option whose text load_config converts; several texts for a list."""
+    names = [a for a, name in getattr(schema, "aliases", {}).items() if name == setting.name]
+    flags = [f"--{name.replace('_', '-')}" for name in (setting.name, *names)]
+    text = _escaped(f"{setting.text} {setting.shown_default}".strip())
+    if setting.kind is bool:
+        group.add_argument(*flags, action=argparse.BooleanOptionalAction, help=text)
+        return
+    several = setting.is_list and setting.name not in getattr(schema, "readers", {})
+    metavar = METAVARS[get_args(setting.kind)[0] if setting.is_list else setting.kind]
+    group.add_argument(
+        *flags,
+        dest=setting.name,
+        action="append" if several else "store",
+        metavar=f"{metavar}..." if several else metavar,
+        help=text,
+    )
+
+
+def _add_parameter(group: Any, parameter: inspect.Parameter, hint: Any) -> None:
+    """An argument, or where it is keyword-only an option, needed where it has no default."""
+    kind, text = get_args(hint)
+    kind, default = _without_none(kind), parameter.default
+    if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+        group.add_argument(
+            parameter.name, type=kind, metavar=parameter.name.upper(), help=_escaped(text)
+        )
+        return
+    flag = f"--{parameter.name.replace('_', '-')}"
+    if kind is bool:
+        group.add_argument(flag, action="store_true", help=_escaped(text))
+        return
+    needed = default is inspect.Parameter.empty
+    group.add_argument(
+        flag,
+        type=kind,
+        required=needed,
+        metavar=METAVARS[kind],
+        default=None if needed else default,
+        help=_escaped(text),
+    )
+
+
+def _text(value: Any) -> str | list[str]:
+    """What an option was given as load_config reads it; [a,b] in one word is a list."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list) and len(value) == 1 and value[0].startswith("["):
+        return str(value[0])
+    return value
+
+
+def _without_none(kind: Any) -> Any:
+    """X of X | None."""
+    if get_origin(kind) in (Union, UnionType):
+        return next(part for part in get_args(kind) if part is not type(None))
+    return kind
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _escaped(text: str) -> str:
+    """argparse formats help by %."""
+    return text.replace("%", "%%")
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
