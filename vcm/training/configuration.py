@@ -191,7 +191,7 @@ class DiffusionTraining(TrainingSchedule):
 
 @dataclass
 class SegmenterTraining(TrainingSchedule):
-    """Configuration of `vcm pretrain segmenter`. It trains on whole volumes, whose positions tell tissue too.
+    """Configuration of `vcm pretrain segmenter`, which trains on whole volumes.
 
     Attributes:
         data: Folders that vcm prepare wrote, with label maps.
