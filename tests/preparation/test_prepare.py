@@ -6,6 +6,7 @@ from command_line import vcm
 
 from vcm.errors import VCMError
 from vcm.imaging import dataset
+from vcm.imaging.geometry import model_grid
 from vcm.imaging.registration import common_template
 from vcm.imaging.volume import Volume, write_volume
 
@@ -34,7 +35,7 @@ def test_a_moved_brain_is_moved_back_and_a_rerun_is_the_same(tmp_path):
         record = json.loads((subject.folder / f"{subject.subject}_prepare.json").read_text())
         np.testing.assert_allclose(np.array(record["to_common"])[:3, 3], -np.array(move), atol=0.7)
         image = subject.image()
-        assert image.shape == dataset.model_grid().shape
+        assert image.shape == model_grid().shape
         assert image.min() == 0 and image.max() == 1
         assert not subject.has_classes
     assert (out / "qc.png").is_file()
@@ -63,7 +64,7 @@ def test_scans_without_labels_can_be_labelled(tmp_path):
 
     source = bids(tmp_path / "bids", [(0, 0, 0)])
     done = prepare(
-        source, tmp_path / "out", workers=1, grid=dataset.model_grid(1.0), segmenter="segmenter2mm"
+        source, tmp_path / "out", workers=1, grid=model_grid(1.0), segmenter="segmenter2mm"
     )
     assert done[0].labelled_by == "segmenter2mm"
     (subject,) = dataset.load_prepared(tmp_path / "out")
@@ -74,7 +75,7 @@ def test_scans_without_labels_can_be_labelled(tmp_path):
     assert ((classes > 0) & (image > 0)).sum() > 0.9 * (image > 0).sum()
     before = subject.classes_file.stat().st_mtime_ns
     again = prepare(
-        source, tmp_path / "out", workers=1, grid=dataset.model_grid(1.0), segmenter="segmenter2mm"
+        source, tmp_path / "out", workers=1, grid=model_grid(1.0), segmenter="segmenter2mm"
     )
     assert (
         again[0].labelled_by == "segmenter2mm" and subject.classes_file.stat().st_mtime_ns == before

@@ -92,7 +92,7 @@ def test_an_unknown_card_or_key_is_refused(tmp_path):
         load_card("brainlmd")
     with pytest.raises(VCMError, match="known are brain1mm, brain2mm"):
         load_card("x")
-    text = (Path(__file__).parents[1] / "vcm" / "weights" / "cards" / "brainldm.yaml").read_text()
+    text = (Path(__file__).parents[2] / "vcm" / "weights" / "cards" / "brainldm.yaml").read_text()
     (tmp_path / "mine.yaml").write_text(text + "lisence: free\n")
     with pytest.raises(VCMError, match="lisence"):
         read_card(tmp_path / "mine.yaml")
