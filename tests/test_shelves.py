@@ -8,9 +8,17 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vcm"
 
-GROUND = {"errors", "files", "cost", "metrics", "config"}
+GROUND = {"errors", "files", "cost", "metrics", "config", "precision"}
 SHELVES = {"imaging", "nets", "diffusion", "learning", "report", "weights", "pipeline", "inputs"}
-JOBS = {"preparation", "synthesis", "training", "upsampling", "evaluation", "fewshot"}
+JOBS = {
+    "preparation",
+    "synthesis",
+    "training",
+    "upsampling",
+    "evaluation",
+    "fewshot",
+    "segmentation",
+}
 
 #: Beside itself and the ground below it, what each room may import.
 ALLOWED: dict[str, set[str]] = {
@@ -19,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "cost": set(),
     "metrics": set(),
     "config": {"errors"},
+    "precision": {"errors"},
     "imaging": GROUND,
     "nets": GROUND,
     "diffusion": GROUND,

@@ -25,8 +25,8 @@ from vcm.errors import VCMError
 from vcm.imaging.covariates import COVARIATES
 from vcm.imaging.volume import Grid
 from vcm.inputs import InputRule
+from vcm.precision import resolve_precision
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 StepEnd = Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any]]
 
 
@@ -175,7 +175,7 @@ class VCMPipeline(DiffusionPipeline):
         latents                  (B, C, x, y, z) unit noise to begin with, instead of drawing it
         control_guidance_*       the module acts from this to that fraction of the steps
         features                 what `encode` made of the conditions, instead of them
-        precision                float32 | bfloat16 of the denoising; the rest stays in float32
+        precision                float32 | bfloat16 | auto of the denoising; the rest stays in float32
         callback_on_step_end     (pipeline, i, t, {"latents"}) -> dict, called for each volume
         output_type              pt | np | latent
 
@@ -198,7 +198,7 @@ class VCMPipeline(DiffusionPipeline):
                 conditioning_scale,
                 (control_guidance_start, control_guidance_end),
                 num_inference_steps,
-                check_precision(precision),
+                getattr(torch, resolve_precision(precision, self.device)),
             )
 
             def on_step(i: int, t: Tensor, z: Tensor) -> Tensor | None:
@@ -273,13 +273,6 @@ class _Steer:
         else:
             raw = denoiser.raw(z_t, t, self.covariates)
         return denoiser.to_model_output(raw, z_t, t)
-
-
-def check_precision(name: str) -> torch.dtype:
-    """float32 or bfloat16. Raises VCMError for anything else."""
-    if name not in PRECISIONS:
-        raise VCMError(f"The precision '{name}' is unknown: choose {' or '.join(PRECISIONS)}.")
-    return PRECISIONS[name]
 
 
 def _count(

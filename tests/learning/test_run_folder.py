@@ -221,7 +221,7 @@ def test_a_run_from_before_a_key_existed_had_its_default(tmp_path):
     [
         ("batch_size=5", "accumulate smaller"),
         ("accumulate=0", "accumulate is 0: it must be 1 or more"),
-        ("mixed_precision=fp8", "mixed_precision is 'fp8': choose no, bf16 or fp16"),
+        ("mixed_precision=fp8", "mixed_precision is 'fp8': choose auto, no, bf16 or fp16"),
         ("weights=first", "weights is 'first': choose last or best"),
         ("weights=best", "validate_every is 0"),
         ("explosion=1", "it must exceed 1"),

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from vcm.learning.processes import Processes, random_state, set_random_state, un
 from vcm.learning.run_folder import CHECKPOINT, RunFolder
 from vcm.learning.schedule import TrainingSchedule, check_schedule, check_validation
 from vcm.learning.watch import LossWatch, Tracker
+from vcm.precision import resolve_mixed_precision
 
 #: Makes one global batch from a generator that depends on seed and step alone.
 Draw = Callable[[np.random.Generator], tuple[Tensor, ...]]
@@ -50,6 +52,10 @@ class TrainingRun:
     def __init__(self, config: TrainingSchedule, trained: nn.Module, objective: nn.Module) -> None:
         torch.set_flush_denormal(True)
         check_schedule(config)
+        # Recorded as resolved, so that a run resumed on another machine cannot change in silence.
+        device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
+        precision = resolve_mixed_precision(config.mixed_precision, device)
+        config = replace(config, mixed_precision=precision)
         self.config = config
         self.net: Any = trained
         self.processes = Processes(config)

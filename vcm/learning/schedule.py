@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vcm.errors import VCMError
+from vcm.precision import MIXED_PRECISIONS
 
 #: The least value of every whole number.
 LEAST = {
@@ -42,7 +43,8 @@ class TrainingSchedule:
         batch_size: Samples per step, over all processes and parts.
         accumulate: Parts in which each process computes its share of the batch, one after the
             other: less memory, the same step within rounding.
-        mixed_precision: Number format of the networks: no, bf16, fp16 (GPU only).
+        mixed_precision: Number format of the networks: auto (bf16 where the hardware computes
+            it, else no), no, bf16, fp16 (GPU only).
         learning_rate: Learning rate after the warm-up.
         final_learning_rate: Learning rate at the end.
         warmup_steps: Steps in which the learning rate rises to its value.
@@ -80,7 +82,7 @@ class TrainingSchedule:
     warmup_steps: int = 100
     ema_decay: float = 0.998
     gradient_clip: float = 1.0
-    mixed_precision: str = "bf16"
+    mixed_precision: str = "auto"
     checkpoint_every: int = 200
     save_every: int = 0
     keep_checkpoints: int = 3
@@ -103,9 +105,9 @@ def check_schedule(config: TrainingSchedule) -> None:
             raise VCMError(f"{name} is {getattr(config, name)}: it must be {least} or more.")
     if config.explosion <= 1:
         raise VCMError(f"explosion is {config.explosion}: it must exceed 1; inf switches it off.")
-    if config.mixed_precision not in ("no", "bf16", "fp16"):
+    if config.mixed_precision not in MIXED_PRECISIONS:
         raise VCMError(
-            f"mixed_precision is '{config.mixed_precision}': choose no, bf16 or fp16 (GPU only)."
+            f"mixed_precision is '{config.mixed_precision}': choose auto, no, bf16 or fp16 (GPU only)."
         )
     if config.weights not in ("last", "best"):
         raise VCMError(f"weights is '{config.weights}': choose last or best.")

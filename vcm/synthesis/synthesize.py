@@ -27,7 +27,8 @@ from vcm.files import fingerprint, sha256, synthetic_mark, versions, write_json
 from vcm.imaging.placing import PlacedCondition, place_label_map, place_partial, unconditioned
 from vcm.imaging.volume import Volume, write_volume
 from vcm.inputs import InputRequest, ModelInput, Outside, in_words, network_inputs, resolve_inputs
-from vcm.pipeline import VCMPipeline, check_precision, choose_device, draw_volume
+from vcm.pipeline import VCMPipeline, choose_device, draw_volume
+from vcm.precision import check_precision
 from vcm.report.picture import outlined
 from vcm.synthesis.configuration import Synthesis
 from vcm.synthesis.forecast import forecast

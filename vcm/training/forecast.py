@@ -10,6 +10,7 @@ from torch import nn
 
 from vcm.cost import peak_memory
 from vcm.imaging.dataset import Subject
+from vcm.precision import resolve_mixed_precision
 from vcm.training.latents import encode_subjects
 from vcm.training.module import ModuleTraining, draw_batch, set_up
 
@@ -31,7 +32,7 @@ def describe(config: ModuleTraining) -> dict[str, str]:
     for _ in range(2):
         started = time.monotonic()
         batch = [x.to(device) for x in draw_batch(few, config, setup.grid, config.drop, random)]
-        half = config.mixed_precision == "bf16"
+        half = resolve_mixed_precision(config.mixed_precision, device) == "bf16"
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             next(iter(objective(*batch).values())).backward()
         optimizer.step()

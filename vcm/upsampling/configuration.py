@@ -43,7 +43,8 @@ class Upsampling:
         age: Age of the subject [years]. Default: typical of the training subjects.
         sex: Sex of the subject: F or M. Default: F, recorded as not given.
         device: Where to compute: auto, cpu, cuda, cuda:1, mps.
-        precision: Number format of the denoising: bfloat16 or float32.
+        precision: Number format of the denoising: bfloat16, float32, or auto (bfloat16 where the
+            hardware computes it).
     """
 
     headings: ClassVar[dict[str, str]] = {
@@ -76,7 +77,7 @@ class Upsampling:
     age: float | None = None
     sex: str | None = None
     device: str = "auto"
-    precision: str = "bfloat16"
+    precision: str = "auto"
 
 
 @dataclass

@@ -81,7 +81,7 @@ class DetailPool:
         scan = isotropic.in_thick_slices(random)
         own = Explanation(scan, noise=self.noise)
         features = self.pipeline.encode([torch.from_numpy(scan.condition())[None]])
-        brain = expected_brain(self.pipeline, features, self.inputs, "bfloat16")
+        brain = expected_brain(self.pipeline, features, self.inputs, "auto")
         read = own.read(own.explain(own.placed(brain)))
         known = np.stack([isotropic.scaled, isotropic.brain])
         known = np.moveaxis(known, 1 + own.across, -1)

@@ -24,6 +24,7 @@ from vcm.imaging.dataset import Scan, find_scans
 from vcm.learning.run import TrainingRun
 from vcm.metrics import psnr
 from vcm.nets.detail import DetailNet
+from vcm.precision import computes_bfloat16, resolve_mixed_precision
 from vcm.upsampling.configuration import DetailTraining
 from vcm.upsampling.detail_pool import DetailPool, pooled, split_channels
 from vcm.upsampling.upsample import Upsampling, as_upsampler
@@ -89,7 +90,8 @@ def check_crop(config: DetailTraining) -> None:
     There the backward of a convolution reads memory that nobody wrote (oneDNN in torch 2.13, CPU).
     """
     least = 3 * DEEPEST * config.fold
-    if config.mixed_precision == "bf16" and config.crop < least:
+    half = resolve_mixed_precision(config.mixed_precision, "cpu") == "bf16"
+    if half and config.crop < least:
         raise VCMError(
             f"crop is {config.crop}: with fold {config.fold} and bfloat16 choose at least {least}, "
             "as gradients of smaller crops cannot be trusted, or mixed_precision=no."
@@ -105,7 +107,8 @@ def _measure(
     for path in pool.files(scans, 1):
         read, truth, brain = split_channels(pooled(path)[None])
         brain = brain > 0
-        with torch.autocast("cpu", torch.bfloat16):
+        half = computes_bfloat16(net.device)
+        with torch.autocast(net.device.type, torch.bfloat16, enabled=half):
             found = net(read)
         error = (found.image - truth).abs()[brain][::23]
         rank = spearmanr(found.std[brain][::23].numpy(), error.numpy()).statistic

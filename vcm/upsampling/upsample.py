@@ -22,7 +22,8 @@ from vcm.errors import VCMError
 from vcm.imaging.acquisition import ProfileKind
 from vcm.inputs import InputRequest, network_inputs, resolve_inputs
 from vcm.nets.detail import DetailNet
-from vcm.pipeline import VCMPipeline, check_precision, choose_device, draw_volume
+from vcm.pipeline import VCMPipeline, choose_device, draw_volume
+from vcm.precision import check_precision, computes_bfloat16, resolve_precision
 from vcm.upsampling.configuration import Upsampling
 from vcm.upsampling.example import example_scan
 from vcm.upsampling.explanation import Explanation, Image
@@ -40,6 +41,7 @@ def upsample(config: Upsampling, command: list[str], console: Console) -> list[P
     """Write the result, its uncertainty, sidecar and picture; returns their paths. Raises VCMError."""
     check(config)
     pipeline = load_upsampler(config)
+    config = replace(config, precision=resolve_precision(config.precision, pipeline.device))
     if config.scans == [EXAMPLE] and not EXAMPLE.exists():
         config = replace(config, scans=[example_scan(config.out)])
     scans = read_scans(config, pipeline)
@@ -175,7 +177,8 @@ def with_detail(
 ) -> tuple[Image, Image]:
     """The expected brain with the network's detail, projected, and the standard deviation of its error."""
     read = torch.from_numpy(np.ascontiguousarray(own.read(expected)))[None]
-    with torch.autocast(net.device.type, torch.bfloat16):
+    half = computes_bfloat16(net.device)
+    with torch.autocast(net.device.type, torch.bfloat16, enabled=half):
         found = (net.over_mirrors if config.mirrors else net)(read.to(net.device))
     image, std = (np.moveaxis(v[0, 0].cpu().numpy(), -1, own.across) for v in found)
     # At the rim, where the result fades into the interpolation, it errs no less.

@@ -1,0 +1,56 @@
+"""Which type of numbers a device computes with: float32, or bfloat16 where the hardware has it.
+
+bfloat16 halves time and memory on GPUs and on processors with instructions for it (AVX-512 BF16, AMX,
+Arm BF16). Elsewhere it is emulated and many times slower than float32, so it is never chosen unasked.
+"""
+
+from __future__ import annotations
+
+from vcm.errors import VCMError
+
+#: Names that a user may give.
+PRECISIONS = ("auto", "float32", "bfloat16")
+#: Names of the same for training, as accelerate has them.
+MIXED_PRECISIONS = ("auto", "no", "bf16", "fp16")
+
+
+def computes_bfloat16(device: object) -> bool:
+    """Whether the hardware of a device has instructions for bfloat16.
+
+    Args:
+        device: A torch.device, or its name.
+    """
+    import torch
+
+    kind = torch.device(str(device)).type
+    if kind == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(False)
+    if kind == "cpu":
+        found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return False
+
+
+def check_precision(name: str) -> str:
+    """The name, if it is one of PRECISIONS. Raises VCMError for anything else."""
+    if name not in PRECISIONS:
+        raise VCMError(f"The precision is '{name}': choose {', '.join(PRECISIONS)}.")
+    return name
+
+
+def resolve_precision(name: str, device: object) -> str:
+    """'auto' -> 'bfloat16' where `device` computes it, else 'float32'; other names as they are.
+
+    Raises:
+        VCMError: The name is none of PRECISIONS.
+    """
+    if check_precision(name) != "auto":
+        return name
+    return "bfloat16" if computes_bfloat16(device) else "float32"
+
+
+def resolve_mixed_precision(name: str, device: object) -> str:
+    """As `resolve_precision`, with the names that accelerate has: 'auto' -> 'bf16' or 'no'."""
+    if name != "auto":
+        return name
+    return "bf16" if computes_bfloat16(device) else "no"
