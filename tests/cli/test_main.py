@@ -6,8 +6,10 @@ import pytest
 from command_line import vcm
 
 from vcm.cli import main
+from vcm.cli.console import notes
 from vcm.cli.main import COMMANDS, GROUPS
 from vcm.cli.options import Command
+from vcm.errors import VCMError
 
 
 def test_help_names_every_command():
@@ -72,3 +74,29 @@ def test_the_version():
     from vcm import __version__
 
     assert vcm("--version").output == f"vcm {__version__}\n"
+
+
+def test_quiet_prints_results_alone_and_verbose_the_traceback(monkeypatch):
+    def speak():
+        notes().print("a note")
+        print("a result")
+
+    def fail():
+        raise VCMError("A reason.")
+
+    commands = Command(("speak",), speak), Command(("fail",), fail)
+    monkeypatch.setattr(main, "COMMANDS", commands)
+    assert vcm("speak")[1:] == ("a result\n", "a note\n")
+    assert vcm("speak", "--quiet")[1:] == ("a result\n", "")
+    assert vcm("fail").error == "vcm: A reason.\n"
+    assert "in fail" in vcm("fail", "--verbose").error
+
+
+def test_progress_is_for_terminals_and_never_on_stdout(monkeypatch):
+    def work():
+        from rich.progress import track
+
+        print(sum(track(range(3), "Working")))
+
+    monkeypatch.setattr(main, "COMMANDS", (Command(("work",), work),))
+    assert vcm("work") == (0, "3\n", "")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 from vcm.cli import evaluation, preparation, synthesis, training, upsampling, weights
@@ -55,6 +56,8 @@ def run_command(arguments: Sequence[str]) -> int:
         if command is not None:
             command(rest)
     except VCMError as error:
+        if "--verbose" in arguments:
+            traceback.print_exc()
         print(f"vcm: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -16,12 +16,17 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
+from vcm.cli import console
 from vcm.config import load_config, nearest, split_arguments
 from vcm.errors import VCMError
 
 #: What values are called in --help, by type.
 METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH", bool: "TRUE|FALSE"}
 _CONFIG = "YAML file with any of these keys, or the name of one that travels with the package."
+_COMMON = {
+    "--quiet": "Print results and errors only.",
+    "--verbose": "Print what libraries log, and where an error was raised.",
+}
 _GRAMMAR = (
     "Instead of --some-key VALUE you can write some_key=VALUE, or some_key: VALUE in a YAML file; "
     "options and key=VALUE change what the file says. A list is --key a --key b, or key=[a,b]."
@@ -134,6 +139,7 @@ class Command:
         """Run it. Raises VCMError for arguments that it does not take."""
         parser = self.parser()
         given = vars(parser.parse(list(arguments)))
+        console.set_up(given.pop("quiet"), given.pop("verbose"))
         if self.schema is None:
             self.run(**given)
             return
@@ -152,6 +158,8 @@ class Command:
         for parameter in inspect.signature(self.run).parameters.values():
             if not is_dataclass(self._hints[parameter.name]):
                 _add_parameter(further, parameter, self._hints[parameter.name])
+        for flag, text in _COMMON.items():
+            further.add_argument(flag, action="store_true", help=text)
         return parser
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+from vcm.cli.console import notes
 from vcm.synthesis.configuration import Synthesis
 
 
@@ -16,8 +17,6 @@ def synthesize(
     dry_run: Annotated[bool, "Print the plan with expected time and memory."] = False,
 ) -> None:
     """Make T1-weighted brains that obey a label map, one per seed, on the map's own voxels."""
-    from rich.console import Console
-
     from vcm.synthesis.synthesize import describe, resolve
     from vcm.synthesis.synthesize import synthesize as run
     from vcm.weights.load import example_condition
@@ -28,5 +27,5 @@ def synthesize(
         for name, value in describe(resolve(config)).items():
             print(f"{name:>18}  {value}")
         return
-    for path in run(config, ["vcm", *sys.argv[1:]], Console(stderr=True)):
+    for path in run(config, ["vcm", *sys.argv[1:]], notes()):
         print(path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+from vcm.cli.console import notes
+
 
 def list_weights() -> None:
     """Name the embedded models with their folders, and the published ones that can be imported."""
@@ -36,11 +38,9 @@ def fetch_weights(
     accept_license: Annotated[bool, "I have read the licences and accept them."] = False,
 ) -> None:
     """Show the licences of a published model's files, then fetch the files."""
-    from rich.console import Console
-
     from vcm.weights.fetching import fetch
 
-    for part, path in fetch(name, out, accept_license, Console(stderr=True)).items():
+    for part, path in fetch(name, out, accept_license, notes()).items():
         print(f"{part}\t{path}")
 
 
@@ -53,11 +53,9 @@ def import_model(
     module: Annotated[Path | None, "Its conditioning module, if any."] = None,
 ) -> None:
     """Load published files strictly and write them as a folder for --model."""
-    from rich.console import Console
-
     from vcm.weights.importing import import_weights
 
-    import_weights(name, autoencoder, unet, module, out, Console(stderr=True))
+    import_weights(name, autoencoder, unet, module, out, notes())
     print(out)
 
 
