@@ -48,7 +48,7 @@ def broken(name):
     [
         ("4-D", "dimensions"),
         ("NaN", "NaN"),
-        ("constant", "everywhere"),
+        ("constant", "constant"),
         ("singular", "inverted"),
         ("metres", "millimetres"),
         ("tiny", "millimetres"),

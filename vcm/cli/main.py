@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
+from typing import TextIO
 
 from vcm.cli import evaluation, preparation, synthesis, training, upsampling, weights
 from vcm.cli.options import Command
 from vcm.config import nearest
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 
 ABOUT = "Steer a frozen 3D diffusion model of brain MRI with a Volumetric Conditioning Module."
 COMMANDS = (
@@ -49,12 +51,16 @@ def main() -> None:
 def run_command(arguments: Sequence[str]) -> int:
     """Run a command line without its first word `vcm`; returns the exit code.
 
-    A VCMError becomes one sentence on stderr and exit code 2, Ctrl-C exit code 130.
+    A VCMError becomes one sentence on stderr and exit code 2, a VCMWarning one sentence, Ctrl-C exit
+    code 130.
     """
     try:
         command, rest = _find(list(arguments))
         if command is not None:
-            command(rest)
+            with warnings.catch_warnings():
+                warnings.simplefilter("default", VCMWarning)
+                warnings.showwarning = _show_warning
+                command(rest)
     except VCMError as error:
         if "--verbose" in arguments:
             traceback.print_exc()
@@ -69,6 +75,21 @@ def run_command(arguments: Sequence[str]) -> int:
     except SystemExit as end:  # argparse, after --help
         return int(end.code or 0)
     return 0
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """One of vcm's is a sentence for people; others look as Python makes them."""
+    if issubclass(category, VCMWarning):
+        print(f"vcm: warning: {message}", file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, filename, lineno, line), file=sys.stderr)
 
 
 def _find(arguments: list[str]) -> tuple[Command | None, list[str]]:

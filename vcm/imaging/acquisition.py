@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from vcm.errors import VCMError
-from vcm.imaging.volume import SPACING_RANGE, Grid, Volume
+from vcm.imaging.nifti import SPACING_RANGE
+from vcm.imaging.volume import Grid, Volume
 
 ProfileKind = Literal["gaussian", "boxcar"]
 
@@ -32,8 +33,6 @@ MOST_OVERLAP = 3.0
 PARALLEL_DRIFT = 0.05
 #: Headers in single precision store 2 mm as 1.999997 mm.
 _ROUNDING = 1e-3
-#: Cosine between two voxel axes that rounding may cause; the scans at hand stay below 1e-7.
-_SHEAR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -173,11 +172,9 @@ def axis_names(grid: Grid, source: str = "the scan") -> tuple[str, str, str]:
 
     Raises VCMError where the axes are not at right angles.
     """
-    directions = grid.affine[:3, :3] / grid.spacing
-    cosine = float(np.abs(directions.T @ directions - np.eye(3)).max())
-    if not cosine <= _SHEAR:
+    if grid.is_sheared:
         raise VCMError(
-            f"{source} has voxel axes at {np.degrees(np.arccos(min(cosine, 1.0))):.2f} degrees to "
+            f"{source} has voxel axes at {np.degrees(np.arccos(min(grid.cosine, 1.0))):.2f} degrees to "
             "each other, but slices are stacked at right angles: use the header as the scanner "
             "wrote it (before an affine registration), or resample to a grid without shear."
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 from nibabel.processing import resample_from_to
@@ -32,17 +34,62 @@ def resample(
     to_world: NDArray[np.float64] = IDENTITY,
     order: int = 1,
 ) -> NDArray:
-    """Values of `volume` at the voxels of `grid`; 0 outside its field of view.
+    """Values of a volume at the voxels of a grid; 0 outside its field of view.
 
-    `to_world` maps the volume's world to the grid's world, RAS+ [mm] -> RAS+ [mm].
-    order 0 is nearest neighbour (labels), 1 linear, 3 cubic. Where the grid is coarser than the
-    volume, intensities (order > 0) are smoothed first so that nothing aliases.
+    Where the grid is coarser than the volume, intensities (order > 0) are smoothed first so that nothing
+    aliases.
+
+    Args:
+        volume: What is moved; its voxel axes may be at any angle to each other.
+        grid: Where values are wanted.
+        to_world: (4, 4), the volume's world -> the grid's world, RAS+ [mm].
+        order: 0 nearest neighbour (labels), 1 linear, 3 cubic.
+
+    Returns:
+        (X, Y, Z) of the grid's shape.
     """
     moved = to_world @ volume.affine
     data = volume.data if order == 0 else _band_limited(volume, grid)
     image = nib.Nifti1Image(data, moved)
     out = resample_from_to(image, (grid.shape, grid.affine), order=order, mode="constant", cval=0)
     return np.asarray(out.dataobj)
+
+
+def straightened(volume: Volume, order: int = 1) -> Volume:
+    """A volume with its voxel axes at right angles; as it is where they are.
+
+    Planes across the coarsest axis stay whole and are shifted in themselves alone, which undoes a gantry
+    tilt without interpolating between thick slices.
+
+    Args:
+        volume: In the same world as the result.
+        order: Of the interpolation, see `resample`.
+    """
+    if not volume.grid.is_sheared:
+        return volume
+    grid = straight_grid(volume.grid)
+    data = resample(volume, grid, order=order).astype(volume.data.dtype)
+    return replace(volume, data=data, affine=grid.affine)
+
+
+def straight_grid(grid: Grid) -> Grid:
+    """The least grid at right angles that holds every voxel centre of a sheared one.
+
+    With the voxel axes as columns, the coarsest last, A = Q R: Q are the new axes and the diagonal of R
+    the new voxel sizes [mm], so that the last coordinate of a voxel stays what it is.
+    """
+    coarsest_last = np.argsort(np.round(grid.spacing, 3), kind="stable")
+    axes, upper = np.linalg.qr(grid.affine[:3, :3][:, coarsest_last])
+    signs = np.sign(np.diag(upper))
+    affine = np.eye(4)
+    affine[:3, coarsest_last] = axes * signs * np.abs(np.diag(upper))
+    affine[:3, 3] = grid.affine[:3, 3]
+    corners = np.stack(np.meshgrid(*([0, n - 1] for n in grid.shape)), -1).reshape(-1, 3)
+    found = corners @ (np.linalg.inv(affine[:3, :3]) @ grid.affine[:3, :3]).T
+    low = np.floor(found.min(0) + 1e-3).astype(int)
+    i, j, k = (int(n) for n in np.ceil(found.max(0) - 1e-3) - low + 1)
+    affine[:3, 3] += affine[:3, :3] @ low
+    return Grid((i, j, k), affine)
 
 
 def to_model_grid(

@@ -1,15 +1,31 @@
-"""Find the rigid motion from a scan's world to the common space (MNI152, as nilearn ships it)."""
+"""Find the rigid motion from a scan's world to the common space (MNI152, as nilearn ships it).
+
+Knows SimpleITK and its conventions; nothing of files or labels.
+"""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vcm.imaging.geometry import straightened
 from vcm.imaging.volume import Volume
 
+if TYPE_CHECKING:
+    from SimpleITK import Image
+
+#: ITK counts x and y of the world the other way.
 _LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+#: Bins of the joint histogram, and the share of the template's voxels that fill it.
+HISTOGRAM_BINS, SAMPLED = 32, 0.25
+#: First and last step [mm of voxel shift], most steps per level, and what a step shrinks by that
+#: turned back.
+STEP, STEPS, RELAXATION = (1.0, 1e-3), 100, 0.6
+#: Per level: shrink factor, and standard deviation of the smoothing [mm].
+SHRINK, SMOOTHING = [2, 1], [2, 1]
 
 
 @lru_cache(maxsize=1)
@@ -22,27 +38,35 @@ def common_template() -> Volume:
 
 
 def align_rigid(brain: Volume, seed: int = 1) -> NDArray[np.float64]:
-    """Rigid transform (4, 4), scan world -> common world, RAS+ [mm], of a brain-only image.
+    """Find the rigid motion of a brain to the common space.
 
-    Mattes mutual information, 4 mm then 2 mm, one thread and a fixed seed: the same every time.
-    The seed must not be 0, which SimpleITK takes for the time of day.
+    Mattes mutual information (Mattes et al., IEEE TMI 22, 2003), 4 mm then 2 mm, one thread and a fixed
+    seed: the same every time.
+
+    Args:
+        brain: 0 outside the brain. Voxel axes may be at any angle: a sheared grid is straightened, since
+            ITK knows right angles only.
+        seed: Of the sampling; not 0, which SimpleITK takes for the time of day.
+
+    Returns:
+        (4, 4) rigid, scan world -> common world, RAS+ [mm].
     """
     import SimpleITK as sitk
 
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    fixed, moving = _to_itk(common_template()), _to_itk(brain)
+    fixed, moving = to_itk(common_template()), to_itk(straightened(brain))
     start = sitk.CenteredTransformInitializer(
         fixed, moving, sitk.Euler3DTransform(), sitk.CenteredTransformInitializerFilter.MOMENTS
     )
     method = sitk.ImageRegistrationMethod()
-    method.SetMetricAsMattesMutualInformation(32)
+    method.SetMetricAsMattesMutualInformation(HISTOGRAM_BINS)
     method.SetMetricSamplingStrategy(method.REGULAR)
-    method.SetMetricSamplingPercentage(0.25, seed)
+    method.SetMetricSamplingPercentage(SAMPLED, seed)
     method.SetInterpolator(sitk.sitkLinear)
-    method.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-3, 100, relaxationFactor=0.6)
+    method.SetOptimizerAsRegularStepGradientDescent(*STEP, STEPS, relaxationFactor=RELAXATION)
     method.SetOptimizerScalesFromPhysicalShift()
-    method.SetShrinkFactorsPerLevel([2, 1])
-    method.SetSmoothingSigmasPerLevel([2, 1])
+    method.SetShrinkFactorsPerLevel(SHRINK)
+    method.SetSmoothingSigmasPerLevel(SMOOTHING)
     method.SetSmoothingSigmasAreSpecifiedInPhysicalUnits(True)
     method.SetInitialTransform(start, inPlace=True)
     method.Execute(fixed, moving)
@@ -55,8 +79,12 @@ def align_rigid(brain: Volume, seed: int = 1) -> NDArray[np.float64]:
     return np.linalg.inv(_LPS @ fixed_to_moving @ _LPS).astype(np.float64)
 
 
-def _to_itk(volume: Volume):  # type: ignore[no-untyped-def]
+def to_itk(volume: Volume) -> Image:
+    """The same volume for ITK. Voxel axes must be at right angles, which is all that ITK knows."""
     import SimpleITK as sitk
+
+    if volume.grid.is_sheared:
+        raise ValueError(f"{volume} is sheared: straighten it first")
 
     image = sitk.GetImageFromArray(np.ascontiguousarray(volume.data.astype(np.float32).T))
     affine = _LPS @ volume.affine

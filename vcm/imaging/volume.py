@@ -1,6 +1,7 @@
-"""Read and write 3D NIfTI volumes. Knows headers and files; refuses what is not one 3D scan.
+"""3D volumes: values and the place where they lie. Read and written as NIfTI.
 
-Frames: `affine` maps voxel indices (i, j, k) to world coordinates RAS+ [mm].
+Frames: `affine` maps voxel indices (i, j, k) to world coordinates RAS+ [mm]. What a file must be to be
+read is in vcm.imaging.nifti; what values mean is known elsewhere.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from numpy.typing import NDArray
+from nibabel.nifti1 import Nifti1Header
+from numpy.typing import DTypeLike, NDArray
 
 from vcm.errors import VCMError
 from vcm.files import write_whole
+from vcm.imaging.nifti import NiftiFile, damaged, open_nifti, transforms
 
-#: Voxel sizes outside this range [mm] mean a header in metres, microns, or a broken one.
-SPACING_RANGE = (0.05, 20.0)
+#: Cosine between two voxel axes that rounding may cause; the scans at hand stay below 1e-7. A grid with
+#: more is sheared.
+SHEAR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,17 @@ class Grid:
         return "".join(nib.orientations.aff2axcodes(self.affine))
 
     @property
+    def cosine(self) -> float:
+        """Largest cosine between two voxel axes: 0 at right angles."""
+        directions = self.affine[:3, :3] / self.spacing
+        return float(np.abs(directions.T @ directions - np.eye(3)).max())
+
+    @property
+    def is_sheared(self) -> bool:
+        """Whether the voxel axes are not at right angles, as after a gantry tilt or an affine registration."""
+        return self.cosine > SHEAR
+
+    @property
     def voxel_volume(self) -> float:
         """Volume of one voxel [mL]."""
         return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000.0
@@ -52,11 +66,19 @@ class Grid:
 
 @dataclass(frozen=True)
 class Volume:
-    """Voxel values with the place where they lie; `header` keeps units and codes of the source."""
+    """Voxel values (X, Y, Z) with the place where they lie.
+
+    Attributes:
+        data: Values.
+        affine: (4, 4), voxel -> RAS+ [mm].
+        header: Of the file that the values came from, as it lies on the disk: both transforms, their
+            codes, units.
+        source: Name of that file, for messages.
+    """
 
     data: NDArray
     affine: NDArray[np.float64]
-    header: nib.Nifti1Header | None = None
+    header: Nifti1Header | None = None
     source: str = "volume"
 
     @property
@@ -78,51 +100,41 @@ class Volume:
 def read_volume(path: str | Path) -> Volume:
     """Read one 3D scan, values as float32 with the header's slope and intercept applied.
 
-    A trailing axis of length 1 is dropped. Raises VCMError for: no such file, not NIfTI,
-    truncated, not 3D, empty, NaN or infinite values, constant values, an affine that cannot
-    be inverted, and voxel sizes that are not plausible millimetres.
+    Args:
+        path: A NIfTI file. A trailing axis of length 1 is dropped.
+
+    Raises:
+        VCMError: What `vcm.imaging.nifti.open_nifti` refuses, NaN or infinite values, constant values.
     """
     path = Path(path)
-    image = _open(path)
-    shape = image.shape
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) != 3:
-        raise VCMError(
-            f"{path.name} has {len(image.shape)} dimensions {tuple(image.shape)}, but one 3D volume is "
-            "needed: extract one frame first (for instance nibabel.four_to_three or fslroi)."
-        )
-    affine = _checked_affine(image, path)
-    try:
-        data = np.asarray(image.dataobj, dtype=np.float32).reshape(shape)
-    except (EOFError, OSError, ValueError) as error:
-        raise VCMError(
-            f"{path.name} cannot be read to its end ({error}): the file is truncated or damaged; "
-            "copy or download it again."
-        ) from error
+    file = open_nifti(path)
+    data = _values(file, path, np.float32)
     _check_values(data, path)
-    return Volume(data, affine, image.header, path.name)
+    return Volume(data, file.affine, file.header, path.name)
 
 
 def read_label_map(path: str | Path) -> Volume:
-    """Read one 3D label map, values as int32. Raises VCMError as `read_volume`, and for
-    values that are not whole numbers (probabilities) or are negative."""
-    volume = read_volume(path)
-    labels = np.rint(volume.data).astype(np.int32)
-    distance = float(np.abs(volume.data - labels).max())
-    if distance > 1e-3:
-        raise VCMError(
-            f"{volume.source} holds fractions (values {volume.data.min():.3g} to "
-            f"{volume.data.max():.3g}), but a label map holds whole numbers: this looks like a "
-            "probability map or a resampled one; take the most probable label per voxel first, "
-            "or resample with nearest neighbour."
-        )
+    """Read one 3D label map, values as whole numbers of at most 32 bits.
+
+    Raises:
+        VCMError: What `read_volume` refuses, values that are not whole numbers (probabilities), and
+            negative ones.
+    """
+    path = Path(path)
+    file = open_nifti(path)
+    stored = file.header.get_data_dtype().newbyteorder("=")
+    if not file.is_scaled and stored.name in ("uint8", "int8", "uint16", "int16", "int32"):
+        labels = _values(file, path, stored)
+    else:
+        exact = stored if stored.name == "float32" and not file.is_scaled else np.dtype(float)
+        labels = _whole_numbers(_values(file, path, exact), path)
+    _check_values(labels, path)
     if labels.min() < 0:
         raise VCMError(
-            f"{volume.source} holds the negative label {labels.min()}, but labels are 0 "
+            f"{path.name} holds the negative label {labels.min()}, but labels are 0 "
             "(background) or positive: give background the value 0."
         )
-    return volume.with_data(labels)
+    return Volume(labels, file.affine, file.header, path.name)
 
 
 def refuse_other_voxels(given: Volume, scan: Volume, remedy: str) -> None:
@@ -130,72 +142,113 @@ def refuse_other_voxels(given: Volume, scan: Volume, remedy: str) -> None:
     same = given.data.shape == scan.data.shape
     if not same or not np.allclose(given.affine, scan.affine, atol=1e-2):
         raise VCMError(
-            f"{given.source} lies on a grid of {given.data.shape}, its scan on {scan.data.shape} (or at "
-            f"another place): {remedy}."
+            f"{given.source} has shape {given.data.shape} and its scan {scan.data.shape}, or their "
+            f"affines differ: {remedy}."
         )
 
 
 def write_volume(volume: Volume, path: str | Path, description: str = "") -> Path:
-    """Write NIfTI in one move: to a temporary name beside `path`, then renamed.
+    """Write NIfTI in one move.
 
-    Keeps affine, qform/sform codes and units of the source header.
+    On the voxels of the file that the volume came from, sform, qform, both codes, voxel sizes and units
+    are those of that file. On other voxels in the same world both transforms follow to these voxels.
+
+    Args:
+        volume: Its `header` tells where it came from; without one the sform gets the code 1.
+        path: A .nii or .nii.gz file, which is replaced if it is there.
+        description: For the field `descrip`, at most 79 letters.
+
+    Raises:
+        VCMError: The file cannot be written.
     """
     path = Path(path)
     image = nib.Nifti1Image(volume.data, volume.affine)
-    code_s, code_q, units = 1, 1, ("mm", "sec")
-    if volume.header is not None:
-        code_s = int(volume.header["sform_code"])
-        code_q = int(volume.header["qform_code"])
-        units = volume.header.get_xyzt_units()
-    image.set_sform(volume.affine, code_s or 1)
-    if code_q:
-        image.set_qform(volume.affine, code_q)
-    image.header.set_xyzt_units("mm", units[1] if units[1] != "unknown" else None)
+    if volume.header is None:
+        image.set_sform(volume.affine, 1)
+        if not volume.grid.is_sheared:  # which a qform cannot say
+            image.set_qform(volume.affine, 1)
+        image.header.set_xyzt_units("mm", "sec")
+    else:
+        _take_place(image, volume, volume.header)
     image.header["descrip"] = description.encode()[:79]
     write_whole(path, lambda part: nib.save(image, part))
     return path
 
 
-def _open(path: Path) -> nib.Nifti1Pair:
-    if not path.is_file():
-        raise VCMError(f"{path} does not exist: give the path of a .nii or .nii.gz file.")
+#: What a header says of the place of its voxels.
+_PLACE = (
+    "sform_code", "srow_x", "srow_y", "srow_z", "qform_code", "quatern_b", "quatern_c", "quatern_d",
+    "qoffset_x", "qoffset_y", "qoffset_z", "pixdim", "xyzt_units",
+)  # fmt: skip
+#: Code of a transform that is known to be some alignment, and no more.
+_ALIGNED = 2
+
+
+def _take_place(image: nib.Nifti1Image, volume: Volume, source: Nifti1Header) -> None:
+    """Set the transforms of `image` from the header of the file that its values came from."""
+    sform, qform = transforms(source)
+    before = sform if sform is not None else qform
+    if before is None:
+        before = source.get_base_affine()
+    if _shape(source) == volume.data.shape and np.allclose(before, volume.affine, atol=1e-5):
+        for name in _PLACE:
+            image.header[name] = source[name]
+        return
+    steps = np.linalg.inv(before) @ volume.affine  # voxels of `volume` -> voxels of the source
+    image.header["qform_code"] = 0
+    image.header["sform_code"] = 0
+    if qform is not None:
+        moved = Grid(volume.grid.shape, qform @ steps)
+        if np.isfinite(moved.affine).all() and not moved.is_sheared:
+            image.header.set_qform(moved.affine, int(source["qform_code"]))
+    if sform is not None or not image.header["qform_code"]:
+        image.header.set_sform(volume.affine, int(source["sform_code"]) or _ALIGNED)
+    image.header.set_zooms(volume.grid.spacing)
+    image.header.set_xyzt_units("mm", "sec")
+
+
+def _shape(header: Nifti1Header) -> tuple[int, ...]:
+    return tuple(int(n) for n in header["dim"][1:4])
+
+
+def _values(file: NiftiFile, path: Path, dtype: DTypeLike) -> NDArray:
+    """All values, scaled as the header says."""
     try:
-        image = nib.load(path)
-    except (ImageFileError, OSError, EOFError, ValueError) as error:
-        raise VCMError(
-            f"{path.name} is not a readable NIfTI file ({error}): give a .nii or .nii.gz file."
-        ) from error
-    if not isinstance(image, nib.Nifti1Image | nib.Nifti1Pair):
-        raise VCMError(
-            f"{path.name} is {type(image).__name__}, but NIfTI is needed: convert it, "
-            "for instance with mri_convert or nibabel."
-        )
-    return image
+        return np.asarray(file.image.dataobj, dtype=dtype).reshape(file.shape)
+    except Exception as error:  # the stream was read to its end before, so this is rare
+        raise damaged(path, " ".join(str(error).split())) from error
 
 
-def _checked_affine(image: nib.Nifti1Pair, path: Path) -> NDArray[np.float64]:
-    affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise VCMError(
-            f"{path.name} has an affine that cannot be inverted ({affine[:3].round(3).tolist()}), so its "
-            "voxels have no place in the world: repair the header's sform or qform."
-        )
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    unit = image.header.get_xyzt_units()[0]
-    low, high = SPACING_RANGE
-    if unit in ("meter", "micron") or spacing.min() < low or spacing.max() > high:
-        raise VCMError(
-            f"{path.name} has voxels of {'x'.join(f'{s:.4g}' for s in spacing)} (unit in the header: "
-            f"{unit}), but sizes in millimetres between {low} and {high} are needed: correct the "
-            "header's units and affine."
-        )
-    return affine
+def _whole_numbers(values: NDArray, path: Path) -> NDArray[np.int32]:
+    """Values that are whole numbers to a thousandth -> int32, plane by plane to save memory."""
+    labels = np.empty(values.shape, np.int32, order="F")
+    for k in range(values.shape[2]):
+        plane = values[:, :, k]
+        rounded = np.rint(plane)
+        with np.errstate(invalid="ignore"):
+            wrong = ~(np.abs(plane - rounded) <= 1e-3) & np.isfinite(plane)
+        if wrong.any():
+            raise VCMError(
+                f"{path.name} holds fractions (such as {plane[wrong][0]:.3g}), but a label map holds "
+                "whole numbers: this looks like a probability map or a resampled one; take the most "
+                "probable label per voxel first, or resample with nearest neighbour."
+            )
+        if not np.isfinite(rounded).all() or np.abs(rounded).max(initial=0) >= 2**31:
+            raise VCMError(
+                f"{path.name} holds values that are NaN, infinite or beyond 32 bits, but every voxel "
+                "needs a label: check that it is a label map."
+            )
+        labels[:, :, k] = rounded
+    return labels
 
 
-def _check_values(data: NDArray[np.float32], path: Path) -> None:
-    if data.size == 0:
-        raise VCMError(f"{path.name} is empty (shape {data.shape}): give a volume with voxels.")
-    wrong = int(data.size - np.isfinite(data).sum())
+def distinct(labels: NDArray) -> NDArray:
+    """The labels that occur in a map (X, Y, Z), ascending; plane by plane, so that large maps fit."""
+    return np.unique(np.concatenate([np.unique(plane) for plane in np.moveaxis(labels, -1, 0)]))
+
+
+def _check_values(data: NDArray, path: Path) -> None:
+    wrong = int(data.size - np.isfinite(data).sum()) if data.dtype.kind == "f" else 0
     if wrong:
         raise VCMError(
             f"{path.name} holds {wrong} NaN or infinite voxels, but every voxel needs a value: "
@@ -203,6 +256,6 @@ def _check_values(data: NDArray[np.float32], path: Path) -> None:
         )
     if data.min() == data.max():
         raise VCMError(
-            f"{path.name} holds the one value {data.flat[0]:g} everywhere, so there is nothing to see: "
+            f"{path.name} is constant (every voxel is {data.flat[0]:g}), so it shows nothing: "
             "check that the right file was given."
         )
