@@ -48,9 +48,12 @@ def resample(
     Returns:
         (X, Y, Z) of the grid's shape.
     """
-    moved = to_world @ volume.affine
     data = volume.data if order == 0 else _band_limited(volume, grid)
-    image = nib.Nifti1Image(data, moved)
+    return _interpolated(data, to_world @ volume.affine, grid, order)
+
+
+def _interpolated(data: NDArray, affine: NDArray[np.float64], grid: Grid, order: int) -> NDArray:
+    image = nib.Nifti1Image(data, affine)
     out = resample_from_to(image, (grid.shape, grid.affine), order=order, mode="constant", cval=0)
     return np.asarray(out.dataobj)
 
@@ -63,12 +66,12 @@ def straightened(volume: Volume, order: int = 1) -> Volume:
 
     Args:
         volume: In the same world as the result.
-        order: Of the interpolation, see `resample`.
+        order: Of the interpolation, see `resample`; nothing is smoothed.
     """
     if not volume.grid.is_sheared:
         return volume
     grid = straight_grid(volume.grid)
-    data = resample(volume, grid, order=order).astype(volume.data.dtype)
+    data = _interpolated(volume.data, volume.affine, grid, order).astype(volume.data.dtype)
     return replace(volume, data=data, affine=grid.affine)
 
 

@@ -197,13 +197,13 @@ def _take_place(image: nib.Nifti1Image, volume: Volume, source: Nifti1Header) ->
     steps = np.linalg.inv(before) @ volume.affine  # voxels of `volume` -> voxels of the source
     image.header["qform_code"] = 0
     image.header["sform_code"] = 0
+    image.header.set_zooms(volume.grid.spacing)
     if qform is not None:
         moved = Grid(volume.grid.shape, qform @ steps)
         if np.isfinite(moved.affine).all() and not moved.is_sheared:
             image.header.set_qform(moved.affine, int(source["qform_code"]))
     if sform is not None or not image.header["qform_code"]:
         image.header.set_sform(volume.affine, int(source["sform_code"]) or _ALIGNED)
-    image.header.set_zooms(volume.grid.spacing)
     image.header.set_xyzt_units("mm", "sec")
 
 
