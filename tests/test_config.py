@@ -24,6 +24,7 @@ class Example:
     most: int | None = 3
     prior: bool = False
     seeds: list[int] = field(default_factory=list)
+    seed: int = 0
 
 
 def written(tmp_path, text):
@@ -82,6 +83,7 @@ def test_a_file_a_key_and_an_option_read_the_same(tmp_path, key, text, value):
         ("most=x", "most is 'x': it takes a whole number, or null."),
         ("prior=maybe", "prior is 'maybe': it takes true or false."),
         (f"batch_size={LARGEST}", f"batch_size is {LARGEST}: it takes a whole number below 2^63."),
+        ("seed=-1", "seed is -1: it takes a whole number from 0."),
         ("model", "'model' is not a key with a value: write key=value."),
         ("model=${x}", "model is '${x}': it takes text."),
     ],

@@ -204,6 +204,8 @@ def _convert(schema: type[Schema], given: Mapping[str, Any]) -> Schema:
                 raise _refused(key, given[key], types[key])
             if isinstance(number, int) and abs(number) >= LARGEST:
                 raise VCMError(f"{key} is {number}: it takes a whole number below 2^63.")
+            if key.endswith("seed") and number < 0:
+                raise VCMError(f"{key} is {number}: it takes a whole number from 0.")
     return config
 
 

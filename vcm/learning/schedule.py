@@ -103,6 +103,8 @@ def check_schedule(config: TrainingSchedule) -> None:
     for name, least in LEAST.items():
         if getattr(config, name) < least:
             raise VCMError(f"{name} is {getattr(config, name)}: it must be {least} or more.")
+    if not 0 <= config.seed < 2**32:
+        raise VCMError(f"seed is {config.seed}: choose 0 to {2**32 - 1}.")
     if config.explosion <= 1:
         raise VCMError(f"explosion is {config.explosion}: it must exceed 1; inf switches it off.")
     if config.mixed_precision not in MIXED_PRECISIONS:
