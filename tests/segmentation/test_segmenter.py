@@ -1,0 +1,89 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from vcm.errors import VCMError
+from vcm.segmentation.classifier_fit import FitSettings
+from vcm.segmentation.labelled import UNKNOWN
+from vcm.segmentation.segmenter import FewShotSegmenter, check_voices, multiplied
+
+NAMES = ["background", "left", "right", "dark"]
+QUICK = FitSettings(members=2, steps=300)
+
+
+def dice(found, truth, k):
+    a, b = found == k, truth == k
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny_features, phantom):
+    return FewShotSegmenter(tiny_features, NAMES).fit(
+        [phantom()], ("features", "atlas"), QUICK, copies=1, voxels=20_000
+    )
+
+
+def test_another_brain_is_labelled_from_one(fitted, phantom):
+    other = phantom(shift=1.3, seed=5)
+    found = fitted.predict(other.image)
+    scores = [dice(found.labels, other.labels, k) for k in (1, 2, 3)]
+    assert min(scores) > 0.9, scores
+    assert found.uncertainty.min() >= 0
+    assert found.uncertainty.max() <= 1
+
+
+def test_left_and_right_of_equal_brightness_are_told_apart(fitted, phantom):
+    found = fitted.predict(phantom(seed=9).image, ["features"]).labels
+    truth = phantom().labels
+    assert not np.any((found == 1) & (truth == 2))
+    assert not np.any((found == 2) & (truth == 1))
+
+
+def test_posteriors_sum_to_one_and_are_background_outside(fitted, phantom):
+    brain = phantom(shift=1.0)
+    posterior = fitted.predict(brain.image).posterior.astype(np.float32)
+    np.testing.assert_allclose(posterior.sum(0), 1, atol=5e-3)
+    assert (posterior[0][brain.image == 0] == 1).all()
+
+
+def test_a_saved_segmenter_says_the_same(fitted, phantom, tmp_path):
+    fitted.save_pretrained(tmp_path / "model")
+    again = FewShotSegmenter.from_pretrained(tmp_path / "model")
+    image = phantom(shift=0.7).image
+    assert np.array_equal(again.predict(image).posterior, fitted.predict(image).posterior)
+    assert again.trust == fitted.trust
+
+
+def test_slices_alone_are_enough_and_unknown_voxels_teach_nothing(tiny_features, phantom):
+    brain = phantom()
+    labels = np.full_like(brain.labels, UNKNOWN)
+    for axis, places in ((0, (11, 16, 21)), (1, (13, 20, 26)), (2, (10, 12, 14))):
+        for n in places:
+            index = [slice(None)] * 3
+            index[axis] = n
+            labels[tuple(index)] = brain.labels[tuple(index)]
+    sparse = replace(brain, labels=labels)
+    assert not sparse.whole
+    segmenter = FewShotSegmenter(tiny_features, NAMES).fit(
+        [sparse], ("features", "atlas"), QUICK, 0
+    )
+    assert segmenter.voices == ("features",)
+    other = phantom(shift=1.0, seed=3)
+    found = segmenter.predict(other.image).labels
+    assert min(dice(found, other.labels, k) for k in (1, 2, 3)) > 0.8
+
+
+def test_voices_that_cannot_be_heard_are_refused(fitted, phantom):
+    with pytest.raises(VCMError, match=r"voices is \['choir'\]"):
+        check_voices(["choir"], True)
+    with pytest.raises(VCMError, match="some slices only"):
+        check_voices(["atlas"], False)
+    with pytest.raises(VCMError, match="was fitted with features, atlas"):
+        fitted.predict(phantom().image, ["unet"])
+
+
+def test_the_product_of_voices_is_their_geometric_mean():
+    a, b = np.array([[0.9, 0.1]]), np.array([[0.5, 0.5]])
+    expected = np.sqrt(a * b) / np.sqrt(a * b).sum()
+    np.testing.assert_allclose(multiplied([a, b]), expected, rtol=1e-6)

@@ -1,0 +1,131 @@
+"""A labelled subject on the model's grid: the scan, its labels as 0..C-1, and where they are unknown.
+
+Labels come whole, or drawn in some slices only. Knows files, names of labels and the rigid alignment;
+nothing of networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcm.errors import VCMError
+from vcm.files import read_table
+from vcm.imaging.brain import align_brain, brain_mask
+from vcm.imaging.geometry import to_model_grid
+from vcm.imaging.volume import Grid, read_label_map, read_volume, refuse_other_voxels
+
+#: Marks voxels whose label is unknown.
+UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class LabelledBrain:
+    """One labelled subject.
+
+    Attributes:
+        image: (X, Y, Z) in 0..1, 0 outside the brain.
+        labels: (X, Y, Z) of 0..C-1 in the order of the label table, UNKNOWN where not labelled.
+        source: Name of the scan.
+    """
+
+    image: NDArray[np.float32]
+    labels: NDArray[np.int16]
+    source: str = "scan"
+
+    @property
+    def whole(self) -> bool:
+        """Whether every brain voxel is labelled."""
+        return not bool(np.any(self.labels[self.image > 0] == UNKNOWN))
+
+
+def read_labelled(
+    scan: Path, labels: Path, grid: Grid, indices: Sequence[int], unlabelled: int | None
+) -> LabelledBrain:
+    """Read, check and align one subject.
+
+    Args:
+        scan: Brain-extracted T1w scan.
+        labels: Its label map, on its voxels.
+        grid: Of the slice diffusion model.
+        indices: Labels in the file, in the order of the classes; the first is background.
+        unlabelled: Value of unknown voxels; None: there are none.
+
+    Raises:
+        VCMError: The files do not fit each other, or a label is not in the table.
+    """
+    image, found = read_volume(scan), read_label_map(labels)
+    refuse_other_voxels(found, image, "give the label map on the voxels of its scan")
+    table = {index: k for k, index in enumerate(indices)}
+    if unlabelled is not None:
+        table[unlabelled] = UNKNOWN
+    present = np.unique(found.data)
+    strange = [int(v) for v in present if int(v) not in table]
+    if strange:
+        raise VCMError(
+            f"{labels.name} holds the labels {strange[:8]}, which the label table does not name: "
+            "add them to it, or give another map."
+        )
+    lookup = np.full(int(present.max()) + 1, UNKNOWN, np.int16)
+    for index in map(int, present):
+        lookup[index] = table[index]
+    numbered = found.with_data(lookup[found.data])
+    if unlabelled is not None and not np.any(numbered.data == 0):
+        raise VCMError(
+            f"{labels.name} holds no background (label {indices[0]}): label the background region too, "
+            f"and leave {unlabelled} for what is unknown."
+        )
+    brain = align_brain(image, brain_mask(image), grid)
+    # Moved up, so that what lies outside the scan, which becomes 0, is background.
+    moved = to_model_grid(numbered, grid, brain.to_common, order=0)
+    return LabelledBrain(brain.image, moved.astype(np.int16), scan.name)
+
+
+def label_table(
+    maps: Sequence[Path], names: Path | None, unlabelled: int | None
+) -> Mapping[int, str]:
+    """Index in the files -> name, background first.
+
+    Args:
+        maps: Label maps.
+        names: Table with the columns index and name; None: the labels that the maps hold, named by
+            their numbers.
+        unlabelled: Value that means unknown.
+
+    Raises:
+        VCMError: No label but background, or a table that cannot be read.
+    """
+    if names is not None:
+        rows = read_table(names)
+        if not rows or not {"index", "name"} <= rows[0].keys():
+            raise VCMError(f"{names} needs the columns index and name, tab-separated.")
+        try:
+            table = {int(row["index"]): row["name"] for row in rows}
+        except ValueError as error:
+            raise VCMError(f"{names} holds an index that is no whole number ({error}).") from error
+    else:
+        held = {int(v) for path in maps for v in np.unique(read_label_map(path).data)}
+        table = {index: f"label {index}" for index in sorted(held - {unlabelled, 0})}
+    table.pop(0, None)
+    table.pop(unlabelled if unlabelled is not None else 0, None)
+    if not table:
+        raise VCMError(
+            f"{', '.join(p.name for p in maps)} holds no label but background: label at least one "
+            "structure."
+        )
+    return {0: "background"} | table
+
+
+def refuse_unlabelled_classes(brains: Sequence[LabelledBrain], names: Sequence[str]) -> None:
+    """Raise VCMError where no subject has a voxel of a class."""
+    held = {int(v) for brain in brains for v in np.unique(brain.labels)}
+    missing = [name for k, name in enumerate(names) if k not in held]
+    if missing:
+        raise VCMError(
+            f"No voxel is labelled {', '.join(missing[:8])} at the model's resolution: label some, or "
+            "take the name out of the label table."
+        )

@@ -1,0 +1,353 @@
+"""FewShotSegmenter: learns labels from one or a few labelled brains, and names the voxels of others.
+
+Voices, each a probability per class and voxel, are multiplied:
+
+    features   perceptrons on diffusion features (arXiv 2407.12329; Baranchuk et al., ICLR 2022)
+    atlas      the labelled brains warped onto the scan; only for classes where it helps
+    unet       a 3D U-Net fitted to augmented copies of the labelled brains
+
+Knows arrays on the model's grid; files are the affair of vcm.segmentation.fit and apply.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from vcm.errors import VCMError
+from vcm.files import write_json
+from vcm.imaging.atlas import register, warp_labels
+from vcm.nets.segmenter import TissueSegmenter
+from vcm.nets.slice_denoiser import SliceDenoiser
+from vcm.nets.voxel_classifier import VoxelClassifier, jensen_shannon
+from vcm.segmentation.classifier_fit import FitSettings, fit_classifier
+from vcm.segmentation.copies import warped_copy
+from vcm.segmentation.features import DiffusionFeatures, load_denoisers
+from vcm.segmentation.labelled import UNKNOWN, LabelledBrain
+from vcm.segmentation.unet_fit import fit_unet
+from vcm.segmentation.voxels import choose_voxels
+
+VOICES = ("features", "atlas", "unet")
+#: Voxels that go through the perceptrons at a time.
+CHUNK = 65_536
+#: Probability below which no voice can push a class, so that none has a veto.
+LEAST = 1e-3
+#: Copies that no voice learned from, to estimate how far each can be trusted; and by how much the Dice of
+#: the atlas may fall short there of that of the features and still be listened to.
+JUDGED_ON, ATLAS_MARGIN = 2, 0.05
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the voices say of one brain, on the model's grid.
+
+    Attributes:
+        posterior: (C, X, Y, Z) probability of each class, background first; background outside the
+            brain.
+        uncertainty: (X, Y, Z) disagreement of the perceptrons, Jensen-Shannon divergence in 0..1.
+        spread: (C,) standard deviation, over the perceptrons, of the number of voxels of each class.
+    """
+
+    posterior: NDArray[np.float16]
+    uncertainty: NDArray[np.float32]
+    spread: NDArray[np.float64]
+
+    @property
+    def labels(self) -> NDArray[np.int16]:
+        """(X, Y, Z): the most probable class of each voxel."""
+        return self.posterior.argmax(0).astype(np.int16)
+
+
+class FewShotSegmenter:
+    """Fit on labelled brains, predict others.
+
+    Args:
+        features: Of the voxels.
+        names: Of the classes, background first.
+        indices: Their labels in files. Default: 0, 1, 2 ...
+    """
+
+    def __init__(
+        self,
+        features: DiffusionFeatures,
+        names: Sequence[str],
+        indices: Sequence[int] | None = None,
+    ) -> None:
+        self.features, self.names = features, list(names)
+        self.indices = list(range(len(names))) if indices is None else list(indices)
+        self.voices: tuple[str, ...] = ()
+        self.brains: list[LabelledBrain] = []
+        self.classifier: VoxelClassifier | None = None
+        self.unet: TissueSegmenter | None = None
+        self.atlas_helps = np.zeros(len(names), bool)
+        self.trust: dict[str, dict[str, float]] = {}
+
+    def fit(
+        self,
+        brains: Sequence[LabelledBrain],
+        voices: Sequence[str] = ("features", "atlas"),
+        settings: FitSettings | None = None,
+        copies: int = 12,
+        voxels: int = 150_000,
+        report: Callable[[str], None] = lambda stage: None,
+    ) -> FewShotSegmenter:
+        """Learn from labelled brains.
+
+        Args:
+            brains: One or more, each wholly or partly labelled.
+            voices: Some of VOICES.
+            settings: Of the perceptrons.
+            copies: Deformed copies of each brain to learn from beside it.
+            voxels: To learn from in all.
+            report: Told what is done, for a progress bar.
+
+        Returns:
+            Itself.
+
+        Raises:
+            VCMError: A voice is unknown, or none can be heard.
+        """
+        settings = settings or FitSettings()
+        self.brains = list(brains)
+        self.voices = check_voices(voices, all(b.whole for b in brains))
+        each = max(1, voxels // (len(brains) * (copies + 1)))
+        found, targets, weights = [], [], []
+        for number, brain in enumerate(brains):
+            for copy in range(copies + 1):
+                report(f"features of copy {copy} of {brain.source}")
+                image, labels = self._copy(brain, number, copy, settings.seed)
+                random = np.random.default_rng((settings.seed, number, copy))
+                mask, weight = choose_voxels(image, labels, each, random)
+                found.append(self.features(image, mask))
+                targets.append(labels[mask])
+                weights.append(weight)
+        report("perceptrons")
+        self.classifier = fit_classifier(
+            np.concatenate(found), np.concatenate(targets), np.concatenate(weights),
+            len(self.names), settings, self._device,
+        )  # fmt: skip
+        if "unet" in self.voices:
+            report("3D U-Net")
+            self.unet = fit_unet(self.brains, len(self.names), settings.seed, self._device)
+        report("trust")
+        self._judge(copies, settings.seed)
+        return self
+
+    def predict(
+        self, image: NDArray[np.float32], voices: Sequence[str] | None = None
+    ) -> Prediction:
+        """Name the voxels of a brain.
+
+        Args:
+            image: (X, Y, Z) in 0..1 on the model's grid, 0 outside the brain.
+            voices: Some of those that it was fitted with. Default: all of them.
+        """
+        chosen = self.voices if voices is None else tuple(voices)
+        if self.classifier is None:
+            raise VCMError("The segmenter is not fitted yet: call fit, or load one.")
+        absent = [voice for voice in chosen if voice not in self.voices]
+        if absent or not chosen:
+            raise VCMError(
+                f"voices is {list(chosen)}, but the segmenter was fitted with {', '.join(self.voices)}: "
+                "choose from these."
+            )
+        mask = image > 0
+        members = self._members(image, mask)
+        spread = np.stack([np.bincount(m.argmax(1), minlength=len(self.names)) for m in members])
+        heard: list[NDArray[np.float32]] = []
+        mean = members.mean(0)
+        if "features" in chosen:
+            heard.append(mean)
+        if "atlas" in chosen:
+            heard.append(self._atlas(image, mask, mean if "features" in chosen else None))
+        if "unet" in chosen:
+            heard.append(self._unet(image, mask))
+        combined = multiplied(heard)
+        posterior = np.zeros((len(self.names), *image.shape), np.float16)
+        posterior[0] = 1
+        posterior[:, mask] = combined.T
+        uncertainty = np.zeros(image.shape, np.float32)
+        uncertainty[mask] = jensen_shannon(torch.from_numpy(members)).numpy()
+        return Prediction(posterior, uncertainty, spread.std(0))
+
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self.features.of_view.values())).device
+
+    def _copy(
+        self, brain: LabelledBrain, number: int, copy: int, seed: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
+        """Copy 0 is the brain itself."""
+        if copy == 0:
+            return brain.image, brain.labels
+        chosen = int(np.random.SeedSequence((seed, number, copy)).generate_state(1)[0] >> 1)
+        return warped_copy(brain.image, brain.labels, chosen - chosen % 2 + copy % 2, UNKNOWN)
+
+    @torch.inference_mode()
+    def _members(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """(M, N, C) of the voxels of a mask."""
+        assert self.classifier is not None
+        found = self.features(image, mask)
+        parts = []
+        for first in range(0, len(found), CHUNK):
+            chunk = torch.from_numpy(found[first : first + CHUNK]).to(self._device)
+            parts.append(self.classifier(chunk).cpu().numpy())
+        return np.concatenate(parts, 1)
+
+    def _atlas(
+        self,
+        image: NDArray[np.float32],
+        mask: NDArray[np.bool_],
+        instead: NDArray[np.float32] | None,
+    ) -> NDArray[np.float32]:
+        """(N, C): mean of the warped labels; where the atlas does not help, what the features say."""
+        warped = [
+            warp_labels(b.labels, len(self.names), register(image, b.image))[:, mask].T
+            for b in self.brains
+        ]
+        found = np.mean(warped, 0, dtype=np.float32)
+        if instead is None:
+            return found
+        merged = np.where(self.atlas_helps, found, instead)
+        return merged / np.maximum(merged.sum(1, keepdims=True), 1e-6)
+
+    @torch.inference_mode()
+    def _unet(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """(N, C)."""
+        assert self.unet is not None
+        logits = self.unet(torch.from_numpy(image)[None, None].to(self._device))[0]
+        return logits.softmax(0).cpu().numpy()[:, mask].T
+
+    def _judge(self, copies: int, seed: int) -> None:
+        """Dice of each voice per class on copies that it did not learn from."""
+        found: dict[str, list[NDArray]] = {voice: [] for voice in self.voices}
+        for number, brain in enumerate(self.brains):
+            for copy in range(copies + 1, copies + 1 + JUDGED_ON):
+                image, labels = self._copy(brain, number, copy, seed)
+                if not (image > 0).any():
+                    continue
+                for voice in self.voices:
+                    named = self.predict(image, [voice]).labels
+                    found[voice].append(_dice(named, labels, len(self.names)))
+        mean = {voice: np.nanmean(rows, 0) for voice, rows in found.items() if rows}
+        if {"features", "atlas"} <= mean.keys():
+            self.atlas_helps = mean["atlas"] >= mean["features"] - ATLAS_MARGIN
+            self.atlas_helps[0] = False
+        self.trust = {
+            voice: {n: float(v) for n, v in zip(self.names[1:], values[1:], strict=True)}
+            for voice, values in mean.items()
+        }
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """One folder that holds everything, the slice diffusion model too."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        nets = {id(net): net for net in self.features.of_view.values()}
+        if len(nets) == 1:
+            next(iter(nets.values())).save_pretrained(folder / "slices")
+        else:
+            for view, net in self.features.of_view.items():
+                net.save_pretrained(folder / "slices" / view)
+        assert self.classifier is not None
+        self.classifier.save_pretrained(folder / "classifier")
+        if self.unet is not None:
+            self.unet.save_pretrained(folder / "unet")
+        arrays: dict[str, NDArray] = {}
+        for n, brain in enumerate(self.brains if "atlas" in self.voices else ()):
+            arrays |= {f"image.{n}": brain.image, f"labels.{n}": brain.labels}
+        if arrays:
+            save_file(arrays, folder / "atlas.safetensors")
+        write_json(folder / "segmenter.json", self._description())
+
+    def _description(self) -> dict[str, object]:
+        return {
+            "names": self.names,
+            "indices": self.indices,
+            "voices": list(self.voices),
+            "atlas_helps": self.atlas_helps.tolist(),
+            "trust": self.trust,
+            "features": {
+                "time": self.features.time, "noisy": self.features.noisy,
+                "blocks": self.features.blocks, "surroundings": self.features.surroundings,
+                "seed": self.features.seed,
+            },
+        }  # fmt: skip
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> FewShotSegmenter:
+        """Load what `save_pretrained` wrote. Raises VCMError for another folder."""
+        folder = Path(folder)
+        if not (folder / "segmenter.json").is_file():
+            raise VCMError(
+                f"{folder} holds no segmenter (segmenter.json): give a folder that vcm segment fit wrote."
+            )
+        said: Mapping[str, object] = json.loads((folder / "segmenter.json").read_text("utf-8"))
+        denoisers: list[SliceDenoiser] = load_denoisers(folder / "slices")
+        made = cls(
+            DiffusionFeatures(denoisers, **said["features"]),  # type: ignore[arg-type]
+            said["names"], said["indices"],  # type: ignore[arg-type]
+        )  # fmt: skip
+        made.voices = tuple(said["voices"])  # type: ignore[arg-type]
+        made.atlas_helps = np.asarray(said["atlas_helps"], bool)
+        made.trust = said["trust"]  # type: ignore[assignment]
+        made.classifier = VoxelClassifier.from_pretrained(folder / "classifier").eval()
+        if "unet" in made.voices:
+            made.unet = TissueSegmenter.from_pretrained(folder / "unet").float().eval()
+        if "atlas" in made.voices:
+            arrays = load_file(folder / "atlas.safetensors")
+            count = sum(name.startswith("image.") for name in arrays)
+            made.brains = [
+                LabelledBrain(arrays[f"image.{n}"], arrays[f"labels.{n}"]) for n in range(count)
+            ]
+        return made
+
+    def to(self, device: torch.device | str) -> FewShotSegmenter:
+        """Compute on that device."""
+        self.features.to(device)
+        for net in (self.classifier, self.unet):
+            if net is not None:
+                net.to(device)
+        return self
+
+
+def check_voices(voices: Sequence[str], whole: bool) -> tuple[str, ...]:
+    """The voices that can be heard: no atlas and no U-Net from labels drawn in some slices only.
+
+    Raises:
+        VCMError: A voice is unknown, or none is left.
+    """
+    unknown = [v for v in voices if v not in VOICES]
+    if unknown or not voices:
+        raise VCMError(f"voices is {list(voices)}: choose one or more of {', '.join(VOICES)}.")
+    left = tuple(v for v in VOICES if v in voices and (whole or v == "features"))
+    if not left:
+        raise VCMError(
+            f"voices is {list(voices)}, but the labels are drawn in some slices only, which the voice "
+            "features alone can learn from: add it."
+        )
+    return left
+
+
+def multiplied(voices: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Geometric mean of probabilities (N, C), which sums to 1 per voxel."""
+    logs = np.mean([np.log(np.maximum(p, LEAST)) for p in voices], 0)
+    p = np.exp(logs - logs.max(1, keepdims=True))
+    return (p / p.sum(1, keepdims=True)).astype(np.float32)
+
+
+def _dice(found: NDArray, truth: NDArray, classes: int) -> NDArray[np.float64]:
+    """Per class, where the truth is known; NaN for a class that it lacks."""
+    known = truth != UNKNOWN
+    found, truth = found[known], truth[known]
+    values = []
+    for k in range(classes):
+        a, b = found == k, truth == k
+        values.append(2 * (a & b).sum() / (a.sum() + b.sum()) if b.any() else np.nan)
+    return np.array(values)
