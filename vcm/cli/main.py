@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
-from vcm.cli import evaluation, preparation, synthesis, training, upsampling, weights
+from vcm.cli import evaluation, preparation, segmentation, synthesis, training, upsampling, weights
 from vcm.cli.options import Command
 from vcm.config import nearest
 from vcm.errors import VCMError, VCMWarning
@@ -20,7 +20,10 @@ from vcm.errors import VCMError, VCMWarning
 ABOUT = "Steer a frozen 3D diffusion model of brain MRI with a Volumetric Conditioning Module."
 COMMANDS = (
     Command(("synthesize",), synthesis.synthesize, "condition", "LABEL_MAP"),
-    Command(("segment",), preparation.segment, "scan", "SCAN"),
+    Command(("segment", "tissues"), preparation.segment, "scan", "SCAN"),
+    Command(("segment", "fit"), segmentation.fit, "scans", "SCAN"),
+    Command(("segment", "apply"), segmentation.apply, "scans", "SCAN"),
+    Command(("segment", "suggest"), segmentation.suggest),
     Command(("upsample",), upsampling.upsample, "scans", "SCAN"),
     Command(("prepare",), preparation.prepare, "folder", "BIDS_FOLDER"),
     Command(("train",), training.train),
@@ -29,6 +32,7 @@ COMMANDS = (
     Command(("pretrain", "diffusion"), training.diffusion),
     Command(("pretrain", "segmenter"), training.segmenter),
     Command(("pretrain", "detail"), training.detail),
+    Command(("pretrain", "slices"), segmentation.slices),
     Command(("weights", "list"), weights.list_weights),
     Command(("weights", "show"), weights.show_weights),
     Command(("weights", "fetch"), weights.fetch_weights),
@@ -38,6 +42,7 @@ COMMANDS = (
 )
 #: What commands of two words have in common, by the first.
 GROUPS = {
+    "segment": "Label maps of scans: eight tissue classes at once, or any labels from one labelled scan.",
     "pretrain": "Train the networks that later stay frozen.",
     "weights": "Models that travel with the package, published ones, and copies of yours.",
 }

@@ -1,4 +1,4 @@
-"""`vcm prepare` and `vcm segment`."""
+"""`vcm prepare` and `vcm segment tissues`."""
 
 from __future__ import annotations
 

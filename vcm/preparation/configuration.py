@@ -1,4 +1,4 @@
-"""What a user may choose for `vcm prepare` and `vcm segment`. Names, defaults, texts."""
+"""What a user may choose for `vcm prepare` and `vcm segment tissues`. Names, defaults, texts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Preparation:
 
 @dataclass
 class Segmentation:
-    """Configuration of `vcm segment`.
+    """Configuration of `vcm segment tissues`.
 
     Attributes:
         scan: Brain-extracted T1-weighted scan (NIfTI).

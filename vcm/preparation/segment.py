@@ -24,5 +24,5 @@ def segment(scan: Path, out: Path, segmenter: str) -> dict[str, float]:
     brain = align_brain(image, brain_mask(image), grid)
     found = net.classes(torch.from_numpy(brain.image)[None, None])[0].numpy()
     back = from_model_grid(found, grid, image.grid, brain.to_common, order=0).astype(np.uint8)
-    write_volume(image.with_data(back), out, "eight classes, vcm segment")
+    write_volume(image.with_data(back), out, "eight classes, vcm segment tissues")
     return class_volumes(back, image.grid.voxel_volume)

@@ -1,0 +1,93 @@
+"""`vcm segment fit | apply | suggest`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vcm.errors import VCMError
+from vcm.segmentation.configuration import Applying, Fitting, SliceTraining, Suggesting
+
+
+def slices(config: SliceTraining) -> None:
+    """Train the slice diffusion model whose features `vcm segment fit` reads; run again to resume."""
+    from vcm.segmentation.pretrain import pretrain_slices
+
+    for name, value in pretrain_slices(config).items():
+        print(f"{name} {value:.4f}")
+
+
+def fit(config: Fitting) -> None:
+    """Learn labels from one or a few labelled scans, whole or drawn in some slices."""
+    from rich.console import Console
+
+    from vcm.pipeline import choose_device
+    from vcm.segmentation.classifier_fit import FitSettings
+    from vcm.segmentation.fit import fit_segmenter
+    from vcm.weights.load import embedded_folder
+
+    console = Console(stderr=True)
+    folder = embedded_folder(config.slices) or Path(config.slices)
+    settings = FitSettings(config.members, config.steps, patience=config.patience, seed=config.seed)
+    with console.status("reading") as status:
+        segmenter = fit_segmenter(
+            config.scans, config.labels, config.out, folder, config.names, config.unlabelled,
+            config.voices, config.time, config.noisy, config.blocks, config.copies, config.voxels,
+            settings, choose_device(config.device), status.update,
+        )  # fmt: skip
+    left_out = [voice for voice in config.voices if voice not in segmenter.voices]
+    if left_out:
+        console.print(
+            f"Left out, as the labels are drawn in some slices only: {', '.join(left_out)}."
+        )
+    voices = list(segmenter.trust)
+    print("\t".join(["structure", *(f"Dice of {voice}" for voice in voices), "atlas used"]))
+    for k, name in enumerate(segmenter.names[1:], start=1):
+        values = [f"{segmenter.trust[voice][name]:.2f}" for voice in voices]
+        print("\t".join([name, *values, "yes" if segmenter.atlas_helps[k] else "no"]))
+    print(f"Dice on deformed copies that were not learned from. The segmenter is in {config.out}.")
+
+
+def apply(config: Applying) -> None:
+    """Segment scans with what `vcm segment fit` learned, each on its own voxels."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from vcm.pipeline import choose_device
+    from vcm.segmentation.apply import find_scans, segment_files
+    from vcm.segmentation.segmenter import FewShotSegmenter
+
+    if config.model is None:
+        raise VCMError("No segmenter is given: add --model FOLDER, which vcm segment fit wrote.")
+    found = find_scans(config.scans)
+    segmenter = FewShotSegmenter.from_pretrained(config.model).to(choose_device(config.device))
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("Segmenting", total=len(found))
+        rows = segment_files(
+            found, config.model, segmenter, config.out, config.voices or None, config.overwrite,
+            lambda name: bar.advance(task),
+        )  # fmt: skip
+    for row in rows:
+        print(f"{row['scan']}\t{row['status']}")
+    refused = [row for row in rows if row["status"] not in ("done", "kept")]
+    if refused:
+        raise VCMError(f"{len(refused)} of {len(rows)} scans were refused; see volumes.tsv.")
+
+
+def suggest(config: Suggesting) -> None:
+    """Rank prepared scans by how well each would stand for the others if it were labelled."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from vcm.imaging.dataset import load_prepared
+    from vcm.segmentation.suggest import rank_candidates
+
+    if not config.data:
+        raise VCMError("No data is given: add --data FOLDER, which vcm prepare wrote.")
+    subjects = load_prepared(*config.data, split=config.split)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("Comparing", total=len(subjects))
+        found = rank_candidates(subjects, config.others, config.seed, lambda: bar.advance(task))
+    print("subject\tresidual\tage\tsex")
+    for candidate in found[: config.show]:
+        own = candidate.subject
+        print(f"{own.subject}\t{candidate.residual:.4f}\t{own.age or 'n/a'}\t{own.sex or 'n/a'}")

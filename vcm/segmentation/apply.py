@@ -1,0 +1,220 @@
+"""Segment scans with a fitted segmenter, each on its own voxels; a folder of scans can be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcm.errors import VCMError
+from vcm.files import (
+    check_output,
+    fingerprint,
+    refuse_to_replace,
+    sha256,
+    versions,
+    write_json,
+    write_table,
+)
+from vcm.imaging.brain import align_brain, brain_mask
+from vcm.imaging.geometry import from_model_grid, model_grid
+from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
+from vcm.report.picture import outlined
+from vcm.segmentation.segmenter import FewShotSegmenter
+
+MARK = "vcm segment apply"
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """A scan's labels on its own voxels.
+
+    Attributes:
+        labels: Label map with the indices of the label table.
+        probability: Of the label that was chosen, 0..1.
+        uncertainty: Disagreement of the perceptrons, Jensen-Shannon divergence in 0..1.
+        volumes: [mL] by name.
+        spread: Standard deviation of each volume over the perceptrons [mL].
+        on_grid: The brain and its classes on the model's grid, for pictures.
+    """
+
+    labels: Volume
+    probability: Volume
+    uncertainty: Volume
+    volumes: dict[str, float]
+    spread: dict[str, float]
+    on_grid: tuple[NDArray[np.float32], NDArray[np.int16]]
+
+
+def segment_scan(
+    scan: Volume, segmenter: FewShotSegmenter, voices: Sequence[str] | None = None
+) -> Segmented:
+    """Segment one scan in memory.
+
+    Args:
+        scan: Brain-extracted, T1w.
+        segmenter: Fitted.
+        voices: Some of those that it was fitted with. Default: all.
+
+    Raises:
+        VCMError: The scan is no brain-extracted brain.
+    """
+    grid = model_grid(float(next(iter(segmenter.features.of_view.values())).config.spacing))
+    brain = align_brain(scan, brain_mask(scan), grid)
+    found = segmenter.predict(brain.image, voices)
+    best, chosen = _to_scan(found.posterior, grid, scan, brain.to_common)
+    uncertainty = from_model_grid(found.uncertainty, grid, scan.grid, brain.to_common)
+    labels = np.asarray(segmenter.indices)[chosen]
+    counts = np.bincount(chosen.ravel(), minlength=len(segmenter.names))[1:]
+    volumes, spread = counts * scan.grid.voxel_volume, found.spread[1:] * grid.voxel_volume
+    names = segmenter.names[1:]
+    kind = np.int16 if max(segmenter.indices) < 2**15 else np.int32
+    return Segmented(
+        scan.with_data(labels.astype(kind)),
+        scan.with_data(best),
+        scan.with_data(uncertainty.clip(0, 1).astype(np.float32)),
+        dict(zip(names, map(float, volumes), strict=True)),
+        dict(zip(names, map(float, spread), strict=True)),
+        (brain.image, found.labels),
+    )
+
+
+def _to_scan(
+    posterior: NDArray[np.float16], grid: Grid, scan: Volume, to_common: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
+    """Largest probability and its class on the scan's voxels, one class in memory at a time."""
+    best = np.zeros(scan.data.shape, np.float32)
+    chosen = np.zeros(scan.data.shape, np.int16)
+    for k, probability in enumerate(posterior[1:], start=1):
+        moved = from_model_grid(probability.astype(np.float32), grid, scan.grid, to_common)
+        better = moved > best
+        best[better], chosen[better] = moved[better], k
+    background = from_model_grid(1 - posterior[0].astype(np.float32), grid, scan.grid, to_common)
+    outside = best <= 1 - background
+    best[outside], chosen[outside] = (1 - background)[outside], 0
+    return best.clip(0, 1), chosen
+
+
+def find_scans(given: Sequence[Path]) -> list[Path]:
+    """Scans, and the T1w scans of folders, hidden files left out. Raises VCMError where there are none."""
+    found: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            inside = sorted(
+                p for p in path.rglob("*.nii*") if not p.name.startswith(".") and "T1w" in p.name
+            )
+            if not inside:
+                raise VCMError(f"No *_T1w.nii.gz lies in {path}: give scans, or a folder of them.")
+            found += inside
+        else:
+            found.append(path)
+    if not found:
+        raise VCMError("No scan is given: add the path of a scan, or of a folder of them.")
+    stems = [_stem(path) for path in found]
+    twice = {stem for stem in stems if stems.count(stem) > 1}
+    if twice:
+        raise VCMError(
+            f"Two scans are named {sorted(twice)[0]}, and their results would replace one another: "
+            "segment them into two folders."
+        )
+    return found
+
+
+def segment_files(
+    scans: Sequence[Path],
+    model: Path,
+    segmenter: FewShotSegmenter,
+    out: Path,
+    voices: Sequence[str] | None = None,
+    overwrite: bool = False,
+    report: Callable[[str], None] = lambda name: None,
+) -> list[dict[str, object]]:
+    """Write the results of every scan, and a table of all of them.
+
+    Args:
+        scans: From `find_scans`.
+        model: Folder of the segmenter, for the record.
+        segmenter: Loaded from it.
+        out: Folder for the results. A scan that was segmented there before with the same segmenter is
+            left as it is.
+        voices: Some of those that it was fitted with. Default: all.
+        overwrite: Replace results of other scans or segmenters.
+        report: Told each scan that is done.
+
+    Returns:
+        A row per scan: scan, status (done, kept, or why it was refused), volume per structure [mL].
+
+    Raises:
+        VCMError: The folder cannot be written to, or a result would replace an input or another result.
+    """
+    check_output(out)
+    checksums = fingerprint(model)
+    rows: list[dict[str, object]] = []
+    for path in scans:
+        made_from = {
+            "SourceSHA256": sha256(path) if path.is_file() else None,
+            "Segmenter": checksums, "Voices": list(voices or segmenter.voices),
+        }  # fmt: skip
+        stem = _stem(path)
+        sidecar = out / f"{stem}_dseg.json"
+        outputs = [out / f"{stem}_{end}.nii.gz" for end in ("dseg", "probseg", "desc-uncertainty")]
+        refuse_to_replace(outputs, [path], sidecar, made_from, overwrite)
+        if sidecar.is_file() and all(p.is_file() for p in outputs) and not overwrite:
+            rows.append({"scan": path.name, "status": "kept"} | _volumes_of(sidecar))
+            report(path.name)
+            continue
+        try:
+            found = segment_scan(read_volume(path), segmenter, voices)
+        except VCMError as error:
+            if len(scans) == 1:
+                raise
+            rows.append({"scan": path.name, "status": str(error)})
+            report(path.name)
+            continue
+        _write(found, outputs, out / f"{stem}_dseg.png", sidecar, segmenter, made_from)
+        rows.append({"scan": path.name, "status": "done"} | dict(found.volumes))
+        report(path.name)
+    write_table(out / "volumes.tsv", rows, ["scan", "status", *segmenter.names[1:]])
+    return rows
+
+
+def _write(
+    found: Segmented,
+    outputs: Sequence[Path],
+    picture: Path,
+    sidecar: Path,
+    segmenter: FewShotSegmenter,
+    made_from: dict[str, object],
+) -> None:
+    for volume, path in zip(
+        (found.labels, found.probability, found.uncertainty), outputs, strict=True
+    ):
+        write_volume(volume, path, MARK)
+    image, classes = found.on_grid
+    outlined([image], classes, picture)
+    # Last, so that a scan without it was not finished.
+    write_json(
+        sidecar,
+        made_from
+        | {
+            "LabelMap": dict(zip(map(str, segmenter.indices), segmenter.names, strict=True)),
+            "VolumesML": found.volumes,
+            "VolumesStandardDeviationML": found.spread,
+            "Trust": segmenter.trust,
+            "Versions": versions(),
+        },
+    )
+
+
+def _volumes_of(sidecar: Path) -> dict[str, object]:
+    import json
+
+    return dict(json.loads(sidecar.read_text(encoding="utf-8"))["VolumesML"])
+
+
+def _stem(path: Path) -> str:
+    name = path.name.removesuffix(".gz").removesuffix(".nii")
+    return name.removesuffix("_T1w")

@@ -1,0 +1,98 @@
+"""Fit a segmenter to one or a few labelled subjects: read, align, learn, write one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from vcm.errors import VCMError
+from vcm.files import check_output, sha256, versions, write_json, write_whole
+from vcm.imaging.geometry import model_grid
+from vcm.segmentation.classifier_fit import FitSettings
+from vcm.segmentation.features import DiffusionFeatures, load_denoisers
+from vcm.segmentation.labelled import label_table, read_labelled, refuse_unlabelled_classes
+from vcm.segmentation.segmenter import FewShotSegmenter, check_voices
+
+#: What was learned from, beside the segmenter's own files.
+RECORD = "fit.json"
+
+
+def fit_segmenter(
+    scans: Sequence[Path],
+    labels: Sequence[Path],
+    out: Path,
+    slices: Path,
+    names: Path | None = None,
+    unlabelled: int | None = None,
+    voices: Sequence[str] = ("features", "atlas"),
+    time: float = 0.1,
+    noisy: bool = False,
+    blocks: Sequence[int] = (),
+    copies: int = 12,
+    voxels: int = 150_000,
+    settings: FitSettings | None = None,
+    device: torch.device | str = "cpu",
+    report: Callable[[str], None] = lambda stage: None,
+) -> FewShotSegmenter:
+    """Write a segmenter.
+
+    Args:
+        scans: Brain-extracted T1w scans.
+        labels: Their label maps, in the same order.
+        out: Folder to write; must not exist yet.
+        slices: Folder of the slice diffusion model.
+        names: Label table with the columns index and name.
+        unlabelled: Value of voxels whose label is unknown.
+        voices: See FewShotSegmenter.
+        time: Noise level of the features.
+        noisy: Add that noise to the slices.
+        blocks: Decoder blocks; empty: all.
+        copies: Deformed copies of each scan.
+        voxels: To learn from in all.
+        settings: Of the perceptrons.
+        device: Where to compute.
+        report: Told what is done, for a progress bar.
+
+    Returns:
+        The segmenter that was written.
+
+    Raises:
+        VCMError: Nothing is written then.
+    """
+    if not scans or len(scans) != len(labels):
+        raise VCMError(
+            f"{len(scans)} scans and {len(labels)} label maps are given: give one label map for each scan, "
+            "in the same order."
+        )
+    if out.exists():
+        raise VCMError(f"{out} exists already: choose another folder for the segmenter.")
+    check_output(out.parent)
+    denoisers = load_denoisers(slices)
+    grid = model_grid(float(denoisers[0].config.spacing))
+    table = label_table(labels, names, unlabelled)
+    indices, titles = list(table), list(table.values())
+    report("reading and aligning")
+    brains = [
+        read_labelled(scan, own, grid, indices, unlabelled)
+        for scan, own in zip(scans, labels, strict=True)
+    ]
+    refuse_unlabelled_classes(brains, titles)
+    check_voices(voices, all(brain.whole for brain in brains))
+    features = DiffusionFeatures(denoisers, time, noisy, blocks).to(device)
+    segmenter = FewShotSegmenter(features, titles, indices)
+    segmenter.fit(brains, voices, settings, copies, voxels, report)
+    record = {
+        "Scans": {scan.name: sha256(scan) for scan in scans},
+        "Labels": {path.name: sha256(path) for path in labels},
+        "Copies": copies,
+        "Versions": versions(),
+    }
+
+    def write(part: Path) -> None:
+        segmenter.save_pretrained(part)
+        write_json(part / RECORD, record)
+
+    write_whole(out, write)
+    return segmenter
