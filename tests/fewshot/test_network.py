@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+import torch
+
+from vcm.fewshot.model import probabilities
+from vcm.fewshot.network import FewShotUNet
+from vcm.fewshot.segmentation import load_start, start_network
+from vcm.nets.segmenter import TissueSegmenter
+
+
+def test_it_is_the_tissue_segmenter_layer_by_layer():
+    torch.manual_seed(0)
+    theirs = TissueSegmenter((4, 8), groups=2).eval()
+    ours = FewShotUNet(channels=(4, 8), groups=2).eval()
+    ours.load_state_dict(theirs.state_dict())
+    image = torch.rand(1, 1, 8, 12, 16)
+    assert torch.allclose(ours(image), theirs(image), atol=1e-5)
+
+
+def test_any_size_is_answered():
+    net = FewShotUNet(2, 3, (4, 8, 8), groups=2).eval()
+    assert net(torch.rand(1, 2, 5, 1, 9)).shape == (1, 3, 5, 1, 9)
+    assert net.features(torch.rand(2, 2, 5, 1, 9)).shape == (2, 32)
+
+
+def test_the_embedded_segmenter_is_a_start():
+    start = load_start("segmenter2mm").state_dict()
+    net = start_network("segmenter2mm", 2, 4).state_dict()
+    first = "down.0.conv1.conv.weight"
+    assert torch.allclose(net[first].sum(1), start[first][:, 0])
+    assert torch.equal(net["up.2.conv_block.conv2.conv.weight"],
+                       start["up.2.conv_block.conv2.conv.weight"])  # fmt: skip
+    assert net["out.conv.conv.weight"].shape[0] == 4
+
+
+def test_windows_give_what_the_whole_gives_far_from_their_borders(monkeypatch):
+    class Local(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.settings = {"outputs": 2}
+
+        def forward(self, image):
+            return torch.cat([image, -image], 1)
+
+    image = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 1, 20, 9, 33)))
+    whole = probabilities(Local(), image)
+    monkeypatch.setattr("vcm.fewshot.model.WHOLE", 100)
+    monkeypatch.setattr("vcm.fewshot.model.WINDOW", 8)
+    assert torch.allclose(probabilities(Local(), image), whole.float(), atol=1e-5)
+
+
+@pytest.mark.parametrize("start", ["random", "segmenter2mm"])
+def test_a_start_has_a_class_for_background(start):
+    assert start_network(start, 1, 3)(torch.rand(1, 1, 8, 8, 8)).shape[1] == 3

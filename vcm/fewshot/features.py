@@ -1,0 +1,90 @@
+"""Numbers that stand for a case in a closed-form method. Knows prepared scans; nothing of labels.
+
+Every feature is a function of the scans alone and is computed once per case, whatever the shots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vcm.errors import VCMError
+from vcm.fewshot.network import FewShotUNet
+from vcm.fewshot.preparation import prepare
+from vcm.imaging.volume import Volume
+
+#: voxels: 4 mm, smoothed by a Gaussian of one voxel, within a box of 192 x 224 x 192 mm.
+VOXELS_SPACING, VOXELS_SHAPE, VOXELS_SMOOTHING = (4.0,) * 3, (48, 56, 48), 1.0
+#: volumes and network: what the tissue segmenter was trained on.
+SEGMENTER_SPACING, SEGMENTER_SHAPE = (2.0,) * 3, (80, 112, 80)
+#: Classes of the segmenter that lie within the brain: all but background and extracerebral CSF.
+BRAIN_CLASSES = (1, 2, 3, 4, 5, 6, 8)
+FEATURES = ("voxels", "volumes", "network")
+#: Features that need the tissue segmenter.
+WITH_SEGMENTER = ("volumes", "network")
+
+Scans = Mapping[str, Volume]
+
+
+def features(
+    name: str,
+    scans: Scans,
+    slots: Sequence[str],
+    mask: Volume | None = None,
+    segmenter: FewShotUNet | None = None,
+) -> NDArray[np.float64]:
+    """The features of a case.
+
+    Args:
+        name: one of FEATURES. voxels: intensities of all slots. volumes: fractions of the brain that
+            seven tissues take, and the brain's volume [L]. network: pooled activations.
+        scans: slot -> scan.
+        slots: of the task, in their order.
+        mask: brain mask of a scan with its skull.
+        segmenter: for volumes and network.
+
+    Raises:
+        VCMError: the features need a segmenter that is not given, or find no brain.
+    """
+    if name == "voxels":
+        made = prepare(scans, slots, VOXELS_SPACING, VOXELS_SHAPE, mask, VOXELS_SMOOTHING)
+        return np.asarray(made.image, dtype=np.float64).ravel()
+    if segmenter is None:
+        raise VCMError(f"The features '{name}' need a tissue segmenter, and none is given.")
+    if name == "volumes":
+        return _volumes(_single(scans, slots[0], mask), segmenter)
+    if name == "network":
+        pooled = [
+            segmenter.features(_single(scans, slot, mask))[0]
+            if slot in scans
+            else torch.zeros(2 * sum(segmenter.settings["channels"][1:]))
+            for slot in slots
+        ]
+        return torch.cat(pooled).double().numpy()
+    raise VCMError(f"The features '{name}' are unknown: choose one of {', '.join(FEATURES)}.")
+
+
+def _single(scans: Scans, slot: str, mask: Volume | None) -> Tensor:
+    """One scan as the segmenter reads it, (1, 1, X, Y, Z)."""
+    if slot not in scans:
+        raise VCMError(f"The features read {slot}, which this case lacks: choose other features.")
+    made = prepare({slot: scans[slot]}, (slot,), SEGMENTER_SPACING, SEGMENTER_SHAPE, mask)
+    return torch.from_numpy(made.image)[None]
+
+
+@torch.inference_mode()
+def _volumes(image: Tensor, segmenter: FewShotUNet) -> NDArray[np.float64]:
+    classes = segmenter(image).argmax(1).flatten()
+    voxel = float(np.prod(SEGMENTER_SPACING)) / 1e6
+    counts = torch.bincount(classes, minlength=9)[list(BRAIN_CLASSES)].double().numpy()
+    brain = float(counts.sum())
+    if brain * voxel < 0.2:
+        raise VCMError(
+            f"The segmenter finds {1000 * brain * voxel:.0f} mL of brain, less than 200 mL: this is no "
+            "T1w scan of a whole brain, so choose other features."
+        )
+    return np.concatenate([counts / brain, [brain * voxel]])

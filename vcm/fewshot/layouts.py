@@ -1,0 +1,249 @@
+"""Find the cases of a few-shot task: scans by sequence, and labels. Knows folders and tables.
+
+Three layouts are read: BIDS (sub-X[/ses-Y]/anat/*_T1w.nii.gz, labels in participants.tsv or a
+*_dseg.nii.gz beside the scan), that of FOMO (sub_X/ses_Y/t1.nii.gz, labels/sub_X[/ses_Y]/label.txt
+or seg.nii.gz), and a table with the columns case, sequence, path and label.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vcm.errors import VCMError
+from vcm.fewshot.tasks import Task, sequence_name, sequence_of_file
+from vcm.files import read_table
+
+#: Last token of a file that holds labels or a mask, not a scan.
+_MAP_TOKENS = ("dseg", "seg", "mask", "label", "labels")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case: scans by canonical sequence, its labels by name, its label maps by file name token.
+
+    values holds the columns of the table of participants as text, and 'label' where the layout has
+    one label per case; maps holds files such as *_dseg.nii.gz under 'dseg'.
+    """
+
+    name: str
+    images: dict[str, Path]
+    values: dict[str, str] = field(default_factory=dict)
+    maps: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def split(self) -> str:
+        """Column split, 'train' where there is none."""
+        return self.values.get("split") or "train"
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the label of a case is found, and how it is read.
+
+    label    a column (age, sex, label), or the token of a label map (dseg, mask)
+    groups   class -> indices of the map that make it up; none: the indices 1, 2, ... as they are
+    """
+
+    label: str
+    groups: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+
+def find_cases(source: str | Path, split: str | None = None) -> list[Case]:
+    """Cases of a folder or table, by name, of one split or all.
+
+    Raises:
+        VCMError: there are none, two scans of one case have one name, or a label has no case.
+    """
+    path = Path(source)
+    if path.is_file():
+        cases = _from_table(path)
+    elif not path.is_dir():
+        raise VCMError(f"{path} does not exist: give a folder of cases or a table.")
+    elif (path / "participants.tsv").is_file() or any(path.glob("sub-*")):
+        cases = _from_bids(path)
+    else:
+        cases = _from_fomo(path)
+    if not cases:
+        raise VCMError(
+            f"No case was found in {path}: give a BIDS folder (sub-*/anat/*_T1w.nii.gz), one of the FOMO "
+            "layout (sub_*/ses_*/t1.nii.gz), or a table with the columns case, sequence, path."
+        )
+    chosen = [c for c in cases if split in (None, c.split)]
+    if not chosen:
+        there = ", ".join(sorted({c.split for c in cases}))
+        raise VCMError(f"No case of {path} has the split '{split}': it has {there}.")
+    return sorted(chosen, key=lambda c: c.name)
+
+
+def label_text(case: Case, target: Target) -> str | None:
+    """The label of a case in a column, as text; None where it is empty or n/a."""
+    if target.label not in case.values:
+        raise VCMError(
+            f"{case.name} has no column '{target.label}' (it has {', '.join(case.values) or 'none'}): "
+            "name the column of the label."
+        )
+    text = case.values[target.label].strip()
+    return None if text.lower() in ("", "n/a", "na", "nan") else text
+
+
+def label_number(case: Case, target: Target) -> float | None:
+    """The label of a regression; None where unknown. Raises VCMError where it is no number."""
+    text = label_text(case, target)
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if value != value or abs(value) == float("inf"):
+        raise VCMError(
+            f"{target.label} of {case.name} is '{text}', but a regression needs a number: correct it, or "
+            "set kind to classification."
+        )
+    return value
+
+
+def label_class(case: Case, target: Target, task: Task) -> int | None:
+    """The class of a case, 0, 1, ...; None where unknown. Raises VCMError for an unknown class."""
+    text = label_text(case, target)
+    if text is None:
+        return None
+    if text not in task.classes:
+        raise VCMError(
+            f"{target.label} of {case.name} is '{text}', but the classes are "
+            f"{', '.join(task.classes)}: correct it, or add the class."
+        )
+    return task.classes.index(text)
+
+
+def with_labels(cases: Iterable[Case], target: Target, task: Task) -> list[Case]:
+    """Cases whose scans the task can read and whose label is known.
+
+    Raises:
+        VCMError: no case is left, or one lacks a required sequence.
+    """
+    kept = []
+    for case in cases:
+        task.fill(case.images, case.name)
+        if task.kind == "segmentation":
+            known = target.label in case.maps
+        elif task.kind == "classification":
+            known = label_class(case, target, task) is not None
+        else:
+            known = label_number(case, target) is not None
+        kept += [case] if known else []
+    if not kept:
+        raise VCMError(f"No case has a label '{target.label}': name the column or map that has it.")
+    return kept
+
+
+def _from_bids(folder: Path) -> list[Case]:
+    table = folder / "participants.tsv"
+    rows = {}
+    if table.is_file():
+        rows = {row.get("participant_id", ""): row for row in read_table(table)}
+        lacking = [n for n in rows if n and not (folder / n).is_dir()]
+        if len(lacking) == len(rows):
+            raise VCMError(f"None of the participants in {table} has a folder in {folder}.")
+    cases = []
+    for subject in sorted(p for p in folder.glob("sub-*") if p.is_dir()):
+        sessions = sorted(p for p in subject.glob("ses-*") if p.is_dir()) or [subject]
+        for session in sessions:
+            name = "_".join((subject.name, *((session.name,) if session != subject else ())))
+            files = sorted(session.rglob("*.nii")) + sorted(session.rglob("*.nii.gz"))
+            if not files:
+                continue
+            images, maps = _sorted_by_kind(name, files)
+            if images:
+                cases.append(Case(name, images, _texts(rows.get(subject.name, {})), maps))
+    return cases
+
+
+def _from_fomo(folder: Path) -> list[Case]:
+    root = folder / "preprocessed" if (folder / "preprocessed").is_dir() else folder
+    labels = folder / "labels"
+    cases, used = [], set()
+    for subject in sorted(p for p in root.glob("sub_*") if p.is_dir()):
+        sessions = sorted(p for p in subject.glob("ses_*") if p.is_dir()) or [subject]
+        for session in sessions:
+            below = session.relative_to(root)
+            name = "_".join(below.parts)
+            files = sorted(session.glob("*.nii")) + sorted(session.glob("*.nii.gz"))
+            images, maps = _sorted_by_kind(name, files)
+            values: dict[str, str] = {}
+            for at in (labels / below, labels / subject.name):
+                used.add(at)
+                if (at / "label.txt").is_file() and "label" not in values:
+                    values["label"] = (at / "label.txt").read_text(encoding="utf-8").strip()
+                for seg in (at / "seg.nii.gz", at / "seg.nii"):
+                    if seg.is_file():
+                        maps.setdefault("seg", seg)
+            if images:
+                cases.append(Case(name, images, values, maps))
+    for found in sorted([*labels.rglob("label.txt"), *labels.rglob("seg.nii*")]):
+        if found.parent not in used:
+            raise VCMError(
+                f"{found} is the label of no case in {root}: remove it, or add the scans of "
+                f"{found.parent.relative_to(labels)}."
+            )
+    return cases
+
+
+def _from_table(path: Path) -> list[Case]:
+    rows = read_table(path)
+    if not rows or not {"case", "sequence", "path"} <= set(rows[0]):
+        raise VCMError(f"{path} needs the columns case, sequence and path, and a row per scan.")
+    images: dict[str, dict[str, Path]] = {}
+    values: dict[str, dict[str, str]] = {}
+    maps: dict[str, dict[str, Path]] = {}
+    for row in rows:
+        name, file = row["case"], path.parent / row["path"]
+        if not file.is_file():
+            raise VCMError(f"{file}, a scan of {name} in {path}, does not exist: correct its path.")
+        if row["sequence"].lower() in _MAP_TOKENS:
+            maps.setdefault(name, {})[row["sequence"].lower()] = file
+            continue
+        sequence = sequence_name(row["sequence"])
+        _add(images.setdefault(name, {}), sequence, file, name)
+        others = {k: v for k, v in row.items() if k not in ("case", "sequence", "path") and v}
+        for key, text in others.items():
+            before = values.setdefault(name, {}).setdefault(key, text)
+            if before != text:
+                raise VCMError(f"{name} has two values of {key} in {path}: {before} and {text}.")
+    for name in maps:
+        if name not in images:
+            raise VCMError(f"{path} has a label map of {name}, but no scan of it: add the scan.")
+    return [Case(n, images[n], values.get(n, {}), maps.get(n, {})) for n in images]
+
+
+def _sorted_by_kind(
+    case: str, files: Iterable[Path]
+) -> tuple[dict[str, Path], dict[str, Path]]:  # fmt: skip
+    """Scans by sequence and label maps by their last token; files of no known name are left."""
+    images: dict[str, Path] = {}
+    maps: dict[str, Path] = {}
+    for file in files:
+        last = re.split(r"[_\s.]+", re.sub(r"\.nii(\.gz)?$", "", file.name))[-1].lower()
+        if last in _MAP_TOKENS:
+            _add(maps, last, file, case)
+            continue
+        sequence = sequence_of_file(file.name)
+        if sequence is not None:
+            _add(images, sequence, file, case)
+    return images, maps
+
+
+def _add(there: dict[str, Path], name: str, file: Path, case: str) -> None:
+    if name in there:
+        raise VCMError(
+            f"{case} has two files of {name} ({there[name].name} and {file.name}): keep one, or list "
+            "the scans in a table with the columns case, sequence, path."
+        )
+    there[name] = file
+
+
+def _texts(row: Mapping[str, str | None]) -> dict[str, str]:
+    return {k: v or "" for k, v in row.items() if k}

@@ -1,0 +1,114 @@
+"""The network of few-shot tasks: a small U-Net in plain PyTorch, from images to class scores.
+
+Knows tensors only. It is TissueSegmenter layer by layer, under the same names of weights, without
+the libraries that a container would have to load; a test holds the two to the same numbers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class _Convolution(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.conv = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(x)
+        return out
+
+
+class _Block(nn.Module):
+    """Twice: convolution of 3 voxels, group norm, leaky ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, groups: int) -> None:
+        super().__init__()
+        self.conv1 = _Convolution(nn.Conv3d(inputs, outputs, 3, stride, 1, bias=False))
+        self.conv2 = _Convolution(nn.Conv3d(outputs, outputs, 3, 1, 1, bias=False))
+        self.norm1, self.norm2 = (nn.GroupNorm(groups, outputs) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.leaky_relu(self.norm1(self.conv1(x)), 0.01)
+        return functional.leaky_relu(self.norm2(self.conv2(x)), 0.01)
+
+
+class _Up(nn.Module):
+    """Transposed convolution to the next finer level, joined to its skip connection."""
+
+    def __init__(self, inputs: int, outputs: int, groups: int) -> None:
+        super().__init__()
+        self.transp_conv = _Convolution(nn.ConvTranspose3d(inputs, outputs, 2, 2, bias=False))
+        self.conv_block = _Block(2 * outputs, outputs, 1, groups)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        out: Tensor = self.conv_block(torch.cat([self.transp_conv(x), skip], 1))
+        return out
+
+
+class _Out(nn.Module):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = _Convolution(nn.Conv3d(inputs, outputs, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(x)
+        return out
+
+
+class FewShotUNet(nn.Module):
+    """Images (B, C, X, Y, Z) in 0..1 -> logits (B, outputs, X, Y, Z), background first.
+
+    Source: U-Net (Ronneberger et al. 2015) as in nnU-Net (Isensee et al. 2021), with group norm. The
+    input is padded to multiples of the coarsest voxel, and the padding is cut off again.
+    """
+
+    def __init__(
+        self,
+        inputs: int = 1,
+        outputs: int = 9,
+        channels: tuple[int, ...] = (8, 32, 64, 128),
+        groups: int = 8,
+    ) -> None:
+        super().__init__()
+        self.settings = {
+            "inputs": inputs, "outputs": outputs, "channels": list(channels), "groups": groups,
+        }  # fmt: skip
+        pairs = list(zip((inputs, *channels), channels, strict=False))
+        self.down = nn.ModuleList(
+            _Block(a, b, 1 if level == 0 else 2, groups) for level, (a, b) in enumerate(pairs)
+        )
+        self.up = nn.ModuleList(_Up(b, a, groups) for a, b in pairs[:0:-1])
+        self.out = _Out(channels[0], outputs)
+        self.downsampling = 2 ** (len(channels) - 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+                nn.init.kaiming_normal_(module.weight, a=0.01)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits per class."""
+        size = image.shape[2:]
+        *skips, h = self.levels(image)
+        for up, skip in zip(self.up, reversed(skips), strict=True):
+            h = up(h, skip)
+        out: Tensor = self.out(h)
+        return out[..., : size[0], : size[1], : size[2]]
+
+    def levels(self, image: Tensor) -> list[Tensor]:
+        """Activations of every level, full resolution first, of the padded image."""
+        pad = [n for size in image.shape[:1:-1] for n in (0, -size % self.downsampling)]
+        levels = [functional.pad(image, pad)]
+        for down in self.down:
+            levels.append(down(levels[-1]))
+        return levels[1:]
+
+    def features(self, image: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) -> (B, F): mean and standard deviation of every channel below the first
+        level. Not of the first: its channels are little more than the image."""
+        pooled = []
+        for level in self.levels(image)[1:]:
+            flat = level.float().flatten(2)
+            pooled += [flat.mean(2), flat.std(2, correction=0)]
+        return torch.cat(pooled, 1)

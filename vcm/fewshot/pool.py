@@ -1,0 +1,152 @@
+"""The labelled cases of a task in memory: their labels, scans on demand, features computed once.
+
+Knows where features are cached; nothing of methods. A feature is cached by the checksums of the
+files it comes from, so another scan under the same name is never answered from the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vcm.errors import VCMError
+from vcm.fewshot.features import features
+from vcm.fewshot.layouts import (
+    Case,
+    Target,
+    find_cases,
+    label_class,
+    label_number,
+    with_labels,
+)  # fmt: skip
+from vcm.fewshot.network import FewShotUNet
+from vcm.fewshot.preparation import grouped
+from vcm.fewshot.tasks import Task
+from vcm.files import sha256
+from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume, refuse_other_voxels
+
+#: Raised when what `features` returns changes, so that no cache of before is read.
+_FEATURES_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where cases are: a folder or table, its split, and the label map that masks the brain, if any."""
+
+    data: str
+    split: str | None = None
+    mask: str = ""
+
+
+@dataclass
+class Pool:
+    """Labelled cases of one source, for one task."""
+
+    task: Task
+    target: Target
+    cases: list[Case]
+    mask: str
+    cache: Path
+    segmenter: FewShotUNet | None = None
+    _labels: NDArray[np.float64] | None = field(default=None, repr=False)
+
+    @classmethod
+    def open(
+        cls, source: Source, task: Task, target: Target, cache: Path, segmenter: FewShotUNet | None
+    ) -> Pool:
+        """Find the labelled cases of a source. Raises VCMError."""
+        cases = with_labels(find_cases(source.data, source.split), target, task)
+        if source.mask:
+            lacking = [c.name for c in cases if source.mask not in c.maps]
+            if lacking:
+                raise VCMError(
+                    f"{lacking[0]} has no *_{source.mask}.nii.gz, the brain mask of {source.data}: add it, "
+                    "or leave mask out."
+                )
+        return cls(task, target, cases, source.mask, cache, segmenter)
+
+    def subset(self, places: Sequence[int]) -> Pool:
+        """The cases at these places."""
+        return Pool(
+            self.task, self.target, [self.cases[i] for i in places], self.mask, self.cache,
+            self.segmenter, self.labels[list(places)],
+        )  # fmt: skip
+
+    @property
+    def labels(self) -> NDArray[np.float64]:
+        """(N,) values of a regression or classes 0, 1, ...; 0 in a segmentation."""
+        if self._labels is None:
+            if self.task.kind == "classification":
+                found = [label_class(c, self.target, self.task) for c in self.cases]
+            elif self.task.kind == "segmentation":
+                found = [0] * len(self.cases)
+            else:
+                found = [label_number(c, self.target) for c in self.cases]  # type: ignore[misc]
+            self._labels = np.array(found, dtype=float)
+        return self._labels
+
+    def scans(self, place: int) -> tuple[dict[str, Volume], Volume | None]:
+        """Scans of a case by slot, and its brain mask."""
+        case = self.cases[place]
+        filled = self.task.fill(case.images, case.name)
+        scans = {slot: read_volume(case.images[sequence]) for slot, sequence in filled.items()}
+        mask = read_label_map(case.maps[self.mask]) if self.mask else None
+        return scans, mask
+
+    def true_labels(self, place: int) -> tuple[NDArray[np.uint8], Grid]:
+        """True label map of a case, 1, 2, ..., on the voxels of its reference."""
+        case = self.cases[place]
+        labels = read_label_map(case.maps[self.target.label])
+        slot = next(iter(self.task.fill(case.images, case.name).values()))
+        remedy = "resample the label map onto the first scan of the task"
+        refuse_other_voxels(labels, read_volume(case.images[slot]), remedy)
+        return grouped(labels, self.target.groups, len(self.task.classes)), labels.grid
+
+    def features(self, name: str) -> NDArray[np.float64]:
+        """(N, F) features of all cases, from the cache where they are there."""
+        return np.stack([self._features(name, place) for place in range(len(self.cases))])
+
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of the reference scan -> case."""
+        found = {}
+        for case in self.cases:
+            slot = next(iter(self.task.fill(case.images, case.name).values()))
+            found[sha256(case.images[slot])] = case.name
+        return found
+
+    def _features(self, name: str, place: int) -> NDArray[np.float64]:
+        file = self.cache / name / f"{self._key(name, place)}.npy"
+        if not file.is_file():
+            scans, mask = self.scans(place)
+            with torch.inference_mode():
+                found = features(name, scans, self.task.slots, mask, self.segmenter)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_name(f".part-{file.name}")
+            np.save(part, found.astype(np.float32))
+            part.replace(file)
+        return np.load(file, allow_pickle=False).astype(np.float64)
+
+    def _key(self, name: str, place: int) -> str:
+        case = self.cases[place]
+        filled = self.task.fill(case.images, case.name)
+        parts = [f"{_FEATURES_VERSION}", name, *self.task.slots]
+        parts += [f"{slot}={sha256(case.images[s])}" for slot, s in filled.items()]
+        parts += [sha256(case.maps[self.mask])] if self.mask else []
+        return hashlib.sha256("|".join(parts).encode()).hexdigest()[:32]
+
+
+def refuse_seen(train: Pool, test: Pool) -> None:
+    """Raise VCMError where a test case is one of the training pool, by the content of its scan."""
+    seen = train.checksums()
+    for checksum, name in test.checksums().items():
+        if checksum in seen:
+            raise VCMError(
+                f"The test case {name} is the training case {seen[checksum]} (the scans are the same "
+                "file): take it out of one of the two."
+            )

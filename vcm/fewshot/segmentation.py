@@ -1,0 +1,257 @@
+"""Fit the network of a segmentation to its shots, from random or from pretrained weights.
+
+loss = Dice loss of the classes + cross-entropy with background (MONAI's DiceCELoss)
+
+Knows shots, augmentation and the one training loop; nothing of tests. Everything drawn depends on
+(seed, step) alone, so a run that was killed resumes to the same weights.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+from monai.losses.dice import DiceCELoss
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vcm.errors import VCMError
+from vcm.fewshot.methods import Method
+from vcm.fewshot.model import FittedModel
+from vcm.fewshot.network import FewShotUNet
+from vcm.fewshot.pool import Pool
+from vcm.fewshot.preparation import canonical, labels_on, prepare
+from vcm.imaging.volume import read_label_map
+from vcm.learning.run import TrainingRun
+from vcm.learning.schedule import TrainingSchedule
+from vcm.weights.load import embedded_folder
+
+#: Range of the random turns [rad], scales and shifts [voxel].
+TURN, SCALE, SHIFT = 0.26, 0.15, 3.0
+
+
+@dataclass
+class SegmentationTraining:
+    """How a network is fitted to its shots; the same for every start, so starts can be compared.
+
+    steps, batch_size, learning_rate  of the one training loop; the rate falls as a cosine
+    patch       largest edge of what one step sees of a scan [voxels]
+    members     networks whose probabilities are averaged, from starts that differ
+    mirror      whether left and right may be exchanged: not where a class is of one side
+    """
+
+    steps: int = 400
+    batch_size: int = 2
+    learning_rate: float = 2e-3
+    patch: int = 64
+    members: int = 1
+    mirror: bool = True
+    mixed_precision: str = "bf16"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prepared shot: image (C, X, Y, Z) in 0..1, labels (1, X, Y, Z), and where labels are."""
+
+    image: Tensor
+    labels: Tensor
+    labelled: NDArray[np.int_]
+
+
+class SegmentationObjective(nn.Module):
+    """Images (B, C, X, Y, Z) in 0..1 and labels (B, 1, X, Y, Z) -> losses."""
+
+    def __init__(self, net: FewShotUNet) -> None:
+        super().__init__()
+        self.net = net
+        self.measure = DiceCELoss(
+            include_background=False, to_onehot_y=True, softmax=True, batch=True
+        )
+
+    def forward(self, image: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return {"loss": self.measure(self.net(image).float(), labels)}
+
+
+def fit_segmentation(
+    method: Method, shots: Pool, training: SegmentationTraining, work: Path, seed: int
+) -> FittedModel:
+    """Fit networks to the shots.
+
+    Args:
+        method: with start "random" or the name of a segmenter.
+        shots: cases with label maps.
+        training: budget.
+        work: folder of the training run, which resumes from it; removed when the fit is done.
+        seed: of the start and of what is drawn.
+
+    Raises:
+        VCMError: no shot has a labelled voxel.
+    """
+    task = shots.task
+    spacing = task.spacing or _median_spacing(shots)
+    examples = [_example(shots, place, spacing) for place in range(len(shots.cases))]
+    if not any(len(e.labelled) for e in examples):
+        raise VCMError(
+            f"None of the {len(examples)} shots of {task.name} has a labelled voxel: draw more shots, or "
+            "check the label maps and groups."
+        )
+    arrays: dict[str, Tensor] = {}
+    for member in range(training.members):
+        draw_seed = seed * 1000 + member
+        set_seed(draw_seed)
+        net = start_network(method.start, len(task.slots), len(task.classes) + 1)
+        _start_at_frequencies(net, examples)
+        schedule = TrainingSchedule(
+            out=str(work / f"member{member}"), steps=training.steps, seed=draw_seed,
+            batch_size=training.batch_size, learning_rate=training.learning_rate,
+            warmup_steps=min(20, training.steps // 4), ema_decay=0.99, tracker="none",
+            mixed_precision=training.mixed_precision, explosion=math.inf,
+        )  # fmt: skip
+        run = TrainingRun(schedule, net, SegmentationObjective(net))
+        run.fit(lambda: PatchSampler(examples, training).draw)
+        arrays |= {f"net{member}.{n}": v.detach().cpu() for n, v in net.state_dict().items()}
+    shutil.rmtree(work, ignore_errors=True)
+    settings = {
+        "spacing": list(spacing), "members": training.members, "network": net.settings,
+    }  # fmt: skip
+    return FittedModel(method.name, task, "network", arrays, settings=settings)
+
+
+def start_network(start: str, inputs: int, outputs: int) -> FewShotUNet:
+    """A network with random weights, or with those of a segmenter in all layers but the last.
+
+    Of several inputs each gets the segmenter's first convolution, divided by their number, so that
+    activations keep their size.
+    """
+    net = FewShotUNet(inputs, outputs)
+    if start == "random":
+        return net
+    weights = dict(load_start(start).state_dict())
+    first = "down.0.conv1.conv.weight"
+    weights[first] = weights[first].repeat(1, inputs, 1, 1, 1) / inputs
+    own = net.state_dict()
+    net.load_state_dict(own | {n: v for n, v in weights.items() if not n.startswith("out.")})
+    return net
+
+
+def load_start(name: str) -> FewShotUNet:
+    """The weights of an embedded segmenter as a network of nine classes. Raises VCMError."""
+    folder = embedded_folder(name)
+    if folder is None:
+        raise VCMError(f"No weights '{name}' travel with the package: see vcm weights list.")
+    net = FewShotUNet()
+    net.load_state_dict(load_file(folder / "diffusion_pytorch_model.safetensors"))
+    return net.eval()
+
+
+class PatchSampler:
+    """Patches of the shots, half of them around a labelled voxel, turned, scaled and recoloured."""
+
+    def __init__(self, examples: Sequence[Example], training: SegmentationTraining) -> None:
+        self.examples, self.training = examples, training
+        largest = np.max([e.image.shape[1:] for e in examples], axis=0)
+        self.size = tuple(int(min(training.patch, -(-n // 8) * 8)) for n in largest)
+
+    def draw(self, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Images (B, C, X, Y, Z) in 0..1 and labels (B, 1, X, Y, Z)."""
+        pairs = [self._patch(random) for _ in range(self.training.batch_size)]
+        return torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs])
+
+    def _patch(self, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        example = self.examples[int(random.integers(len(self.examples)))]
+        size = np.array(example.image.shape[1:])
+        edge = np.array(self.size)
+        low, high = np.minimum(edge / 2, size / 2), np.maximum(size - edge / 2, size / 2)
+        centre = random.uniform(low, high)
+        if len(example.labelled) and random.random() < 0.5:
+            voxel = example.labelled[int(random.integers(len(example.labelled)))]
+            centre = np.clip(voxel + random.uniform(-edge / 4, edge / 4), low, high)
+        centre = centre + random.uniform(-SHIFT, SHIFT, 3)
+        grid = self._grid(random, centre, size)
+        labels = functional.grid_sample(
+            example.labels[None].float(), grid, "nearest", align_corners=False
+        )
+        image = functional.grid_sample(example.image[None], grid, "bilinear", align_corners=False)
+        return recoloured(image[0], random), labels[0].round()
+
+    def _grid(
+        self, random: np.random.Generator, centre: NDArray, size: NDArray
+    ) -> Tensor:  # fmt: skip
+        """Where each voxel of the patch is read, as grid_sample wants it: (1, X, Y, Z, 3)."""
+        matrix = _turn(random.uniform(-TURN, TURN, 3)) * np.exp(random.uniform(-SCALE, SCALE))
+        if self.training.mirror and random.random() < 0.5:
+            matrix[:, 0] *= -1
+        axes = [torch.arange(n, dtype=torch.float64) - (n - 1) / 2 for n in self.size]
+        offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+        voxels = offsets @ torch.from_numpy(matrix.T) + torch.from_numpy(centre - 0.5)
+        normalised = (2 * voxels + 1) / torch.from_numpy(size.astype(float)) - 1
+        return normalised.flip(-1)[None].float()
+
+
+def recoloured(image: Tensor, random: np.random.Generator) -> Tensor:
+    """Each channel (C, X, Y, Z) with another gain, gamma and noise, a third of them smoothed."""
+    channels = []
+    for channel in image:
+        gain, gamma = random.uniform(0.85, 1.15), np.exp(random.uniform(-0.4, 0.4))
+        changed = gain * channel.clamp(0, 1).pow(float(gamma))
+        if random.random() < 0.33:
+            changed = functional.avg_pool3d(changed[None, None], 3, 1, 1)[0, 0]
+        noise = torch.from_numpy(random.standard_normal(tuple(channel.shape), dtype=np.float32))
+        channels.append(changed + float(random.uniform(0, 0.05)) * noise)
+    return torch.stack(channels).clamp(0, 1)
+
+
+def _turn(angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rotation about x, then y, then z."""
+    matrix = np.eye(3)
+    for axis, angle in enumerate(angles):
+        a, b = [i for i in range(3) if i != axis]
+        step = np.eye(3)
+        step[a, a] = step[b, b] = np.cos(angle)
+        step[a, b], step[b, a] = -np.sin(angle), np.sin(angle)
+        matrix = step @ matrix
+    return matrix
+
+
+def _example(shots: Pool, place: int, spacing: Sequence[float]) -> Example:
+    scans, mask = shots.scans(place)
+    made = prepare(scans, shots.task.slots, spacing, None, mask)
+    case = shots.cases[place]
+    truth = read_label_map(case.maps[shots.target.label])
+    shots.true_labels(place)  # refuses a map on other voxels than its scan
+    labels = labels_on(truth, made.grid, shots.target.groups, len(shots.task.classes))
+    return Example(
+        torch.from_numpy(made.image),
+        torch.from_numpy(labels.astype(np.int64))[None],
+        np.argwhere(labels > 0),
+    )
+
+
+def _median_spacing(shots: Pool) -> tuple[float, ...]:
+    """Median over the shots of the reference's spacing along right, anterior, superior [mm]."""
+    spacings = [
+        canonical(next(iter(shots.scans(p)[0].values())).grid).spacing
+        for p in range(len(shots.cases))
+    ]
+    return tuple(round(float(v), 4) for v in np.median(spacings, axis=0))
+
+
+def _start_at_frequencies(net: FewShotUNet, examples: Sequence[Example]) -> None:
+    """Bias of the last layer = log of the class frequencies, so training does not begin with them."""
+    classes = net.settings["outputs"]
+    counts = sum(
+        (torch.bincount(e.labels.flatten(), minlength=classes).double() for e in examples),
+        torch.ones(classes, dtype=torch.float64),
+    )
+    bias = net.out.conv.conv.bias
+    assert isinstance(bias, Tensor)
+    with torch.no_grad():
+        bias.copy_((counts / counts.sum()).log().float())

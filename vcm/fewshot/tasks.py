@@ -1,0 +1,157 @@
+"""What a few-shot task is: its kind, the sequences it reads, its classes. Knows no files of scans.
+
+Light enough for a container: it imports neither networks nor scans.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from vcm.errors import VCMError
+
+KINDS = ("classification", "regression", "segmentation", "embedding")
+
+#: Names of a sequence in file names and tables, in lower case, by its canonical name.
+ALIASES = {
+    "t1": ("t1", "t1w"),
+    "t1ce": ("t1ce", "t1c", "t1gd"),
+    "t2": ("t2", "t2w"),
+    "flair": ("flair",),
+    "dwi": ("dwi", "b1000"),
+    "adc": ("adc",),
+    "t2s": ("t2s", "t2star", "t2starw"),
+    "swi": ("swi",),
+    "pd": ("pd", "pdw"),
+}
+SEQUENCES = tuple(ALIASES)
+_CANONICAL = {alias: name for name, aliases in ALIASES.items() for alias in aliases}
+
+
+def sequence_name(text: str) -> str:
+    """A sequence by any of its names -> its canonical name. Raises VCMError for an unknown one."""
+    found = _CANONICAL.get(text.lower())
+    if found is None:
+        raise VCMError(
+            f"The sequence '{text}' is unknown: use one of {', '.join(SEQUENCES)}, and 'input' for a "
+            "scan of any sequence in a task with one input."
+        )
+    return found
+
+
+def sequence_of_file(name: str) -> str | None:
+    """The sequence that a file name tells, by whole tokens, the last that names one; else None.
+
+    A BIDS entity ce-... before T1w means a contrast agent. t1ce is never read as t1.
+    """
+    stem = re.sub(r"\.nii(\.gz)?$", "", name, flags=re.IGNORECASE)
+    tokens = [t.lower() for t in re.split(r"[_\s.]+", stem)]
+    named = [_CANONICAL[t] for t in tokens if t in _CANONICAL]
+    if not named:
+        return None
+    contrast_agent = any(t.startswith("ce-") for t in tokens)
+    return "t1ce" if named[-1] == "t1" and contrast_agent else named[-1]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task.
+
+    kind       one of KINDS
+    inputs     slots, each with the sequences that may fill it; the first of several is the usual one
+    optional   slots (by their first sequence) that may stay empty
+    classes    names of the classes; in a segmentation of labels 1, 2, ... without background
+    spacing    [mm] that scans are resampled to; empty: the median of the training scans
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[tuple[str, ...], ...]
+    classes: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    spacing: tuple[float, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise VCMError(f"The kind '{self.kind}' is unknown: choose one of {', '.join(KINDS)}.")
+        if not self.inputs:
+            raise VCMError(f"The task {self.name} has no inputs: name a sequence, for instance t1.")
+        if self.kind in ("classification", "segmentation") and not self.classes:
+            raise VCMError(f"The task {self.name} is a {self.kind} without classes: name them.")
+        if self.kind == "classification" and len(self.classes) < 2:
+            raise VCMError(f"The task {self.name} has one class: a classification needs two.")
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Names of the inputs: the first sequence that may fill each."""
+        return tuple(options[0] for options in self.inputs)
+
+    def fill(self, sequences: Collection[str], case: str) -> dict[str, str]:
+        """Slot -> the sequence of a case that fills it.
+
+        Raises:
+            VCMError: a required slot stays empty.
+        """
+        filled = {}
+        for options in self.inputs:
+            there = [s for s in options if s in sequences]
+            if there:
+                filled[options[0]] = there[0]
+            elif options[0] not in self.optional:
+                wanted = " or ".join(options)
+                raise VCMError(
+                    f"{case} has no {wanted} (it has {', '.join(sequences) or 'no scans'}), which "
+                    f"{self.name} needs: add the scan, leave the case out, or list {options[0]} under "
+                    "optional."
+                )
+        if not filled:
+            raise VCMError(f"{case} has none of the sequences that {self.name} reads.")
+        return filled
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def task_from(values: Mapping[str, Any], name: str = "task") -> Task:
+    """A task from a mapping, as YAML or JSON gives it; an input is a sequence or {one_of: [...]}.
+
+    Raises:
+        VCMError: a key or a value is unknown.
+    """
+    known = ("name", "kind", "inputs", "classes", "optional", "spacing")
+    for key in values:
+        if key not in known:
+            raise VCMError(f"'{key}' is not a key of a task: valid are {', '.join(known)}.")
+    for key in ("kind", "inputs"):
+        if key not in values:
+            raise VCMError(f"The task {values.get('name', name)} does not say its {key}: add it.")
+    spacing = values.get("spacing") or ()
+    if isinstance(spacing, (int, float)):
+        spacing = (spacing,) * 3
+    if len(spacing) not in (0, 3) or any(not 0.05 <= float(s) <= 20 for s in spacing):
+        raise VCMError(f"spacing is {spacing}: give one or three sizes in mm, for instance 1.0.")
+    return Task(
+        str(values.get("name", name)),
+        str(values["kind"]),
+        tuple(_slot(entry) for entry in values["inputs"]),
+        tuple(str(c) for c in values.get("classes") or ()),
+        tuple(_sequence(s) for s in values.get("optional") or ()),
+        tuple(float(s) for s in spacing),
+    )
+
+
+def _slot(entry: Any) -> tuple[str, ...]:
+    if isinstance(entry, Mapping):
+        if list(entry) != ["one_of"] or not entry["one_of"]:
+            raise VCMError(
+                f"The input {dict(entry)} is unknown: write a sequence or one_of: [...]."
+            )
+        entry = entry["one_of"]
+    return tuple(map(_sequence, [entry] if isinstance(entry, str) else entry))
+
+
+def _sequence(name: str) -> str:
+    return "input" if name == "input" else sequence_name(name)
