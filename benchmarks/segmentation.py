@@ -234,7 +234,7 @@ def show(
             if floor and method != "atlas":
                 both = [s for s in by_subject if s in floor]
                 gain = np.array([by_subject[s] - floor[s] for s in both])
-                low, high = bootstrap_interval(gain)
+                low, high = bootstrap_interval(lambda g: float(g.mean()), gain)
                 text += f"\tover atlas {gain.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
             print(f"{text}\tn = {len(values)}")
 
