@@ -60,7 +60,7 @@ def run_command(arguments: Sequence[str]) -> int:
     code 130.
     """
     try:
-        command, rest = _find(list(arguments))
+        command, rest = find_command(list(arguments))
         if command is not None:
             with warnings.catch_warnings():
                 warnings.simplefilter("default", VCMWarning)
@@ -97,8 +97,11 @@ def _show_warning(
         print(warnings.formatwarning(message, category, filename, lineno, line), file=sys.stderr)
 
 
-def _find(arguments: list[str]) -> tuple[Command | None, list[str]]:
-    """The command, and the words after its own; None where help or the version was printed."""
+def find_command(arguments: list[str]) -> tuple[Command | None, list[str]]:
+    """The command, and the words after its own; None where help or the version was printed.
+
+    Raises VCMError for an unknown command.
+    """
     first = arguments[0] if arguments else "--help"
     if first in ("-h", "--help"):
         _print_help(ABOUT, ())

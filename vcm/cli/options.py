@@ -23,9 +23,10 @@ from vcm.errors import VCMError
 #: What values are called in --help, by type.
 METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH", bool: "TRUE|FALSE"}
 _CONFIG = "YAML file with any of these keys, or the name of one that travels with the package."
+#: What every command takes.
 _COMMON = {
-    "--quiet": "Print results and errors only.",
-    "--verbose": "Print what libraries log, and where an error was raised.",
+    "quiet": "Print results and errors only.",
+    "verbose": "Print what libraries log, and where an error was raised.",
 }
 _GRAMMAR = (
     "Instead of --some-key VALUE you can write some_key=VALUE, or some_key: VALUE in a YAML file; "
@@ -137,15 +138,18 @@ class Command:
 
     def __call__(self, arguments: Sequence[str]) -> None:
         """Run it. Raises VCMError for arguments that it does not take."""
-        parser = self.parser()
-        given = vars(parser.parse(list(arguments)))
+        given = self.read(arguments)
         console.set_up(given.pop("quiet"), given.pop("verbose"))
+        self.run(**given)
+
+    def read(self, arguments: Sequence[str]) -> dict[str, Any]:
+        """Words of the command line -> arguments of the function, `quiet` and `verbose`. Raises VCMError."""
+        given = vars(self.parser().parse(list(arguments)))
         if self.schema is None:
-            self.run(**given)
-            return
+            return given
         (name,) = (n for n, kind in self._hints.items() if kind is self.schema)
-        own = {n: given.pop(n) for n in self._hints if n != name}
-        self.run(**{name: self._configuration(self.schema, **given)}, **own)
+        own = {n: given.pop(n) for n in [*self._hints, *_COMMON] if n != name}
+        return {name: self._configuration(self.schema, **given), **own}
 
     def parser(self) -> Parser:
         """Its arguments and options."""
@@ -158,8 +162,8 @@ class Command:
         for parameter in inspect.signature(self.run).parameters.values():
             if not is_dataclass(self._hints[parameter.name]):
                 _add_parameter(further, parameter, self._hints[parameter.name])
-        for flag, text in _COMMON.items():
-            further.add_argument(flag, action="store_true", help=text)
+        for name, text in _COMMON.items():
+            further.add_argument(f"--{name}", action="store_true", help=text)
         return parser
 
     @property
