@@ -15,7 +15,7 @@ import argparse
 import numpy as np
 
 from vcm.imaging.contrast import LEAST_SEPARATION, t1w_separation
-from vcm.imaging.dataset import load_prepared
+from vcm.imaging.prepared_set import load_prepared
 from vcm.imaging.volume import read_volume
 
 

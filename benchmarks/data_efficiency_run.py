@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from vcm.evaluation import measures
 from vcm.evaluation.samples import Case, as_case
 from vcm.imaging.conditions import CLASS_NAMES
-from vcm.imaging.dataset import load_prepared, with_classes
 from vcm.imaging.draws import draw_condition
+from vcm.imaging.prepared_set import load_prepared, with_classes
 from vcm.inputs import network_inputs
 from vcm.pipeline import VCMPipeline
 from vcm.training.module import ModuleTraining, set_up, train

@@ -15,7 +15,7 @@ import numpy as np
 from upsampling import measured, thickened, truth_at
 
 from vcm.files import write_table
-from vcm.imaging.dataset import find_scans
+from vcm.imaging.source import find_scans
 from vcm.imaging.volume import write_volume
 from vcm.metrics import bootstrap_interval
 from vcm.upsampling.thick_scan import interpolate_to_border

@@ -33,9 +33,9 @@ from vcm.files import write_table
 from vcm.imaging.acquisition import grid_about, isotropic_about
 from vcm.imaging.brain import to_unit_range
 from vcm.imaging.conditions import CLASS_NAMES, class_volumes
-from vcm.imaging.dataset import find_scans
 from vcm.imaging.degradation import simulate_thick
 from vcm.imaging.geometry import model_grid, to_model_grid
+from vcm.imaging.source import find_scans
 from vcm.imaging.volume import Volume, read_volume, write_volume
 from vcm.metrics import psnr, ssim
 from vcm.nets.detail import DetailNet

@@ -8,7 +8,7 @@ import torch
 
 from vcm.errors import VCMError
 from vcm.imaging.covariates import expected_volumes
-from vcm.imaging.dataset import Subject
+from vcm.imaging.prepared_set import Subject
 from vcm.inputs import (
     InputRequest,
     InputRule,

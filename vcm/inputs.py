@@ -19,7 +19,7 @@ from torch import Tensor
 from vcm.errors import VCMError
 from vcm.imaging import covariates
 from vcm.imaging.covariates import COVARIATES, UNITS, Ranges
-from vcm.imaging.dataset import Subject
+from vcm.imaging.prepared_set import Subject
 
 #: The covariates that a label map determines [mL].
 VOLUMES = ("ventricular_volume", "brain_volume")

@@ -1,29 +1,20 @@
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
 from command_line import vcm
+from source_folders import FREESURFER, bids
 
 from vcm.errors import VCMError
-from vcm.imaging import dataset
-from vcm.imaging.geometry import model_grid
-from vcm.imaging.registration import common_template
-from vcm.imaging.volume import Volume, write_volume
-
-
-def bids(folder, moves):
-    """The MNI152 brain shifted by known amounts [mm], as a BIDS folder."""
-    rows = ["participant_id\tage\tsex\tsplit"]
-    template = common_template()
-    for n, move in enumerate(moves):
-        affine = template.affine.copy()
-        affine[:3, 3] += move
-        name = f"sub-{n:02d}"
-        values = np.where(template.data > 0.2, template.data * 200, 0).astype(np.float32)
-        write_volume(Volume(values, affine), folder / name / "anat" / f"{name}_T1w.nii.gz")
-        rows.append(f"{name}\t{30 + n}\tF\ttrain")
-    (folder / "participants.tsv").write_text("\n".join(rows) + "\n")
-    return folder
+from vcm.files import read_table
+from vcm.imaging.geometry import centred_grid, model_grid
+from vcm.imaging.prepared_set import UNFINISHED, load_prepared
+from vcm.imaging.volume import Volume, read_volume, write_volume
+from vcm.preparation import scan
+from vcm.preparation.check import check_folder
+from vcm.preparation.prepare import _unfinished, prepare, refuse_place
 
 
 def test_a_moved_brain_is_moved_back_and_a_rerun_is_the_same(tmp_path):
@@ -31,7 +22,7 @@ def test_a_moved_brain_is_moved_back_and_a_rerun_is_the_same(tmp_path):
     source, out = bids(tmp_path / "bids", moves), tmp_path / "out"
     arguments = ["prepare", str(source), "--out", str(out), "--workers", "1"]
     assert vcm(*arguments).exit_code == 0
-    for subject, move in zip(dataset.load_prepared(out), moves, strict=True):
+    for subject, move in zip(load_prepared(out), moves, strict=True):
         record = json.loads((subject.folder / f"{subject.subject}_prepare.json").read_text())
         np.testing.assert_allclose(np.array(record["to_common"])[:3, 3], -np.array(move), atol=0.7)
         image = subject.image()
@@ -45,29 +36,14 @@ def test_a_moved_brain_is_moved_back_and_a_rerun_is_the_same(tmp_path):
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.nii.gz")} == stamps
 
 
-def test_what_cannot_be_used_is_named_with_the_reason(tmp_path):
-    source = bids(tmp_path / "bids", [(0, 0, 0), (0, 0, 0)])
-    (source / "sub-01" / "anat" / "sub-01_T1w.nii.gz").write_bytes(b"nothing")
-    from vcm.preparation.prepare import prepare
-
-    assert [p.participant_id for p in prepare(source, tmp_path / "out", workers=1)] == ["sub-00"]
-    rejected = dataset.read_table(tmp_path / "out" / "rejected.tsv")
-    assert rejected[0]["participant_id"] == "sub-01"
-    assert "NIfTI" in rejected[0]["reason"]
-    with pytest.raises(VCMError, match=r"participants\.tsv"):
-        prepare(tmp_path, tmp_path / "none")
-
-
 def test_scans_without_labels_can_be_labelled(tmp_path):
     """On the fine grid too: ventricles and brain as large as a head's are, covariates then known."""
-    from vcm.preparation.prepare import prepare
-
     source = bids(tmp_path / "bids", [(0, 0, 0)])
     done = prepare(
         source, tmp_path / "out", workers=1, grid=model_grid(1.0), segmenter="segmenter2mm"
     )
-    assert done[0].labelled_by == "segmenter2mm"
-    (subject,) = dataset.load_prepared(tmp_path / "out")
+    assert done.scans[0].labelled_by == "segmenter2mm"
+    (subject,) = load_prepared(tmp_path / "out")
     assert 5 < subject.ventricular_volume < 120 and 800 < subject.brain_volume < 1900
     classes, image = subject.classes(), subject.image()
     assert classes.shape == image.shape == (160, 224, 160)
@@ -78,20 +54,20 @@ def test_scans_without_labels_can_be_labelled(tmp_path):
         source, tmp_path / "out", workers=1, grid=model_grid(1.0), segmenter="segmenter2mm"
     )
     assert (
-        again[0].labelled_by == "segmenter2mm" and subject.classes_file.stat().st_mtime_ns == before
+        again.scans[0].labelled_by == "segmenter2mm"
+        and subject.classes_file.stat().st_mtime_ns == before
     )
 
 
 def test_a_check_lists_every_problem_and_prepares_nothing(tmp_path, head_map):
-    from vcm.preparation.check import check_folder
-
-    source = bids(tmp_path / "bids", [(0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 0)])
+    source = bids(tmp_path / "bids", [(n, 0, 0) for n in range(5)])
     classes, affine = head_map
-    for n in (0, 1):
+    freesurfer = FREESURFER[classes]
+    for n in (0, 1, 4):
         name = f"sub-0{n}"
-        image = dataset.read_volume(source / name / "anat" / f"{name}_T1w.nii.gz")
-        place = image.affine if n == 0 else affine + np.diag([0, 0, 0.5, 0])
-        label = Volume(classes.astype(np.int16), place)
+        image = read_volume(source / name / "anat" / f"{name}_T1w.nii.gz")
+        place = affine + np.diag([0, 0, 0.5, 0]) if n == 1 else image.affine
+        label = Volume(classes.astype(np.int16) if n == 4 else freesurfer, place)
         write_volume(label, source / name / "anat" / f"{name}_dseg.nii.gz")
     constant = np.full((9, 9, 9), 3.0, np.float32)
     write_volume(Volume(constant, affine), source / "sub-02" / "anat" / "sub-02_T1w.nii.gz")
@@ -100,18 +76,168 @@ def test_a_check_lists_every_problem_and_prepares_nothing(tmp_path, head_map):
     (source / "sub-77").mkdir()
     table = source / "participants.tsv"
     rows = table.read_text().replace("33\tF\ttrain", "33\tF\ttest") + "sub-88\t50\tM\ttrain\n"
-    table.write_text(rows + "sub-00\t30\tF\tvalid\n")
-    found = {(p.subject, p.what) for p in check_folder(source)}
+    table.write_text(rows.replace("34\tF", "89+\t1"))
+    found = [(p.subject, p.what) for p in check_folder(source)]
     expected = {
-        "sub-00": ["2 rows", "'valid': choose train, validation, test"],
-        "sub-01": ["or at another place"],
-        "sub-02": ["no *_dseg", "one value 3"],
+        "sub-00": ["no voxel of deep grey matter, hippocampus, amygdala, brainstem"],
+        "sub-01": ["its scan"],
+        "sub-02": ["no *_dseg", "3"],
         "sub-03": ["no *_dseg", "same scan as sub-00, across train and test"],
-        "sub-77": ["no row"],
-        "sub-88": ["no *_T1w"],
+        "sub-04": ["few labels", "89+", "sex '1' is not understood"],
+        "sub-77": ["no T1w"],
+        "sub-88": ["no T1w"],
     }
     for subject, words in expected.items():
         for word in words:
             assert any(s == subject and word in what for s, what in found), (subject, word, found)
     result = vcm("prepare", source, "--check")
     assert result.exit_code == 2 and "sub-77" in result.output
+
+
+#: Coarse, so that it is quick.
+GRID = centred_grid((40, 56, 40), 4.0, (0.0, -18.0, 6.0), "LAS")
+
+
+def prepared(source, out, **settings):
+    settings = {"workers": 1, "grid": GRID} | settings
+    return {s.participant_id: s for s in prepare(source, out, **settings).scans}
+
+
+def stamps(out):
+    return {p.name: p.stat().st_mtime_ns for p in out.rglob("*.nii.gz")}
+
+
+@pytest.mark.usefixtures("no_registration")
+def test_one_bad_scan_is_one_row_and_stops_no_other(tmp_path, monkeypatch):
+    source, out = bids(tmp_path / "bids", [(n, 0, 0) for n in range(4)]), tmp_path / "out"
+    (source / "sub-01" / "anat" / "sub-01_T1w.nii.gz").write_bytes(b"nothing")
+    real = scan.align_brain
+
+    def align(image, *rest):
+        if "sub-02" in image.source:
+            raise RuntimeError("what nobody thought of")
+        if "sub-03" in image.source:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(image, *rest)
+
+    monkeypatch.setattr(scan, "align_brain", align)
+    assert list(prepared(source, out)) == ["sub-00"]
+    rejected = {r["participant_id"]: r["reason"] for r in read_table(out / "rejected.tsv")}
+    assert "NIfTI" in rejected["sub-01"] and "nobody thought of" in rejected["sub-02"]
+    assert "ended its process" in rejected["sub-03"] and len(rejected) == 3
+    assert [s.subject for s in load_prepared(out)] == ["sub-00"]
+
+
+@pytest.mark.usefixtures("no_registration")
+def test_a_second_run_notices_every_change_by_content(tmp_path, head_map):
+    source, out = bids(tmp_path / "bids", [(0, 0, 0), (8, 0, 0)]), tmp_path / "out"
+    before = prepared(source, out)
+    first = stamps(out)
+    assert prepared(source, out) == before and stamps(out) == first
+
+    table = source / "participants.tsv"
+    table.write_text(table.read_text().replace("30\tF\ttrain", "31\tM\ttest"))
+    changed = prepared(source, out)["sub-00"]
+    assert (changed.age, changed.sex, changed.split) == (31, "M", "test") and stamps(out) == first
+    assert [(s.age, s.split) for s in load_prepared(out)] == [(31, "test"), (31, "train")]
+
+    image = source / "sub-00" / "anat" / "sub-00_T1w.nii.gz"
+    size, brain = image.stat().st_size, read_volume(image)
+    brain.data[40, 50, 40] += 1  # of the same name, and whatever its size
+    write_volume(brain, image)
+    prepared(source, out)
+    second = stamps(out)
+    assert second["sub-00_T1w.nii.gz"] != first["sub-00_T1w.nii.gz"] and size
+    assert second["sub-01_T1w.nii.gz"] == first["sub-01_T1w.nii.gz"]
+
+    classes, affine = head_map
+    labels = source / "sub-00" / "anat" / "sub-00_dseg.nii.gz"
+    write_volume(Volume(FREESURFER[classes], affine), labels)
+    with_map = prepared(source, out)["sub-00"]
+    assert with_map.ventricular_volume > 1 and load_prepared(out)[0].has_classes
+    write_volume(Volume(np.where(classes == 3, 2, FREESURFER[classes]), affine), labels)
+    assert prepared(source, out)["sub-00"].ventricular_volume is None
+    labels.unlink()
+    prepared(source, out)
+    assert not load_prepared(out)[0].has_classes
+
+    # A file of the set that was damaged is made again, and so is the whole for another setting.
+    (out / "sub-01" / "sub-01_T1w.nii.gz").write_bytes(b"half")
+    prepared(source, out)
+    assert load_prepared(out)[1].image().max() == 1
+    third = stamps(out)
+    prepared(source, out, grid=model_grid(2.0))
+    assert all(third[name] != stamp for name, stamp in stamps(out).items())
+
+
+@pytest.mark.usefixtures("no_registration")
+def test_a_table_of_classes_is_known_by_its_content(tmp_path, head_map):
+    source, out = bids(tmp_path / "bids", [(0, 0, 0)]), tmp_path / "out"
+    classes, affine = head_map
+    labels = source / "sub-00" / "anat" / "sub-00_dseg.nii.gz"
+    write_volume(Volume(classes.astype(np.int16), affine), labels)
+    with pytest.raises(VCMError, match=r"few labels.*Name its vocabulary"):
+        prepared(source, out)
+    own = tmp_path / "own.yaml"
+    own.write_text("name: own\nclasses:\n  1: [1]\n  2: [2]\n  3: [3]\n  7: [7]\n")
+    before = prepared(source, out, labels=str(own))["sub-00"]
+    own.write_text("name: own\nclasses:\n  1: [1]\n  2: [2, 3]\n  7: [7]\n")
+    after = prepared(source, out, labels=str(own))["sub-00"]
+    assert before.ventricular_volume > 1 and after.ventricular_volume is None
+    masked = prepared(source, out, labels="mask")["sub-00"]
+    assert masked.brain_volume is None and not load_prepared(out)[0].has_classes
+
+
+@pytest.mark.usefixtures("no_registration")
+def test_ten_plain_scans_are_split_so_that_they_train(tmp_path):
+    source = tmp_path / "plain"
+    full = bids(tmp_path / "bids", [(n, 0, 0) for n in range(10)])
+    source.mkdir()
+    for path in full.rglob("*_T1w.nii.gz"):
+        path.rename(source / path.name.replace("sub-", "scan"))
+    result = vcm("prepare", source, "--out", tmp_path / "out", "--workers", 1)
+    assert result.exit_code == 0 and "8 train, 1 validation, 1 test, by seed 0" in result.output
+    splits = [s.split for s in load_prepared(tmp_path / "out")]
+    assert {k: splits.count(k) for k in set(splits)} == {"train": 8, "validation": 1, "test": 1}
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["split"] == "seed 0"
+
+
+@pytest.mark.usefixtures("no_registration")
+def test_the_same_scan_twice_is_prepared_once(tmp_path):
+    source = bids(tmp_path / "bids", [(0, 0, 0), (0, 0, 0), (1, 0, 0)])
+    found = prepare(source, tmp_path / "out", workers=1, grid=GRID)
+    assert [s.participant_id for s in found.scans] == ["sub-00", "sub-02"]
+    assert "same scan as sub-00" in found.rejected[0].what
+
+
+def test_nothing_is_written_among_the_scans_or_over_other_files(tmp_path):
+    source = bids(tmp_path / "bids", [(0, 0, 0)])
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "participants.tsv").write_text("mine")
+    file = tmp_path / "file"
+    file.write_text("x")
+    before = sorted(p for p in tmp_path.rglob("*"))
+    for out, word in {
+        source: "among the scans", source / "sub-00": "among the scans", tmp_path: "holds them",
+        source / "prepared": "among the scans", source / "derivatives": "among the scans",
+        tmp_path / "bids" / ".." / "bids": "among the scans",
+        other: "did not write", file: "it is a file", file / "x": "it is a file",
+    }.items():  # fmt: skip
+        result = vcm("prepare", source, "--out", out)
+        assert result.exit_code == 2 and word in result.error, (out, result)
+    assert sorted(p for p in tmp_path.rglob("*")) == before
+    refuse_place(source, source / "derivatives" / "vcm")
+
+
+@pytest.mark.usefixtures("no_registration")
+def test_a_set_that_is_not_finished_is_not_read_and_two_runs_do_not_meet(tmp_path):
+    source, out = bids(tmp_path / "bids", [(0, 0, 0)]), tmp_path / "out"
+    prepared(source, out)
+    with _unfinished(out), pytest.raises(VCMError, match="Another vcm prepare"):
+        prepared(source, out)
+    (out / UNFINISHED).touch()
+    with pytest.raises(VCMError, match="run the same vcm prepare again"):
+        load_prepared(out)
+    prepared(source, out)
+    assert load_prepared(out)

@@ -53,7 +53,9 @@ def model(tmp_path_factory, tiny_model):
 @pytest.fixture
 def synthesize(monkeypatch):
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["vcm", "synthesize", *map(str, arguments)])
+        monkeypatch.setattr(
+            sys, "argv", ["vcm", "synthesize", *map(str, arguments), "--labels", "vcm8"]
+        )
         with pytest.raises(SystemExit) as ended:
             cli.main()
         return ended.value.code

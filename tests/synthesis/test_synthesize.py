@@ -55,7 +55,8 @@ def vcm(monkeypatch, *arguments):
 @pytest.fixture
 def synthesize(monkeypatch, tiny_model):
     def run(*arguments):
-        return vcm(monkeypatch, "synthesize", *arguments, "--model", tiny_model, "--steps", 2)
+        rest = ("--model", tiny_model, "--steps", 2, "--labels", "vcm8")
+        return vcm(monkeypatch, "synthesize", *arguments, *rest)
 
     return run
 
@@ -154,7 +155,7 @@ def test_what_cannot_be_done_is_one_sentence(
     monkeypatch, tiny_model, maps, tmp_path, capsys, arguments, word
 ):
     path = maps / "as_the_model_dseg.nii.gz"
-    rest = ["--model", tiny_model, "--out", tmp_path / "out", *arguments]
+    rest = ["--model", tiny_model, "--out", tmp_path / "out", "--labels", "vcm8", *arguments]
     assert vcm(monkeypatch, "synthesize", path, *rest) == 2
     shown = capsys.readouterr().err.strip()
     assert word in shown and shown.count("\n") == 0

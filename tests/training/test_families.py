@@ -7,8 +7,8 @@ import torch
 from vcm.config import load_config
 from vcm.diffusion.sampling import flow_shift, make_scheduler
 from vcm.errors import VCMError
-from vcm.imaging.dataset import Subject
 from vcm.imaging.geometry import model_grid
+from vcm.imaging.prepared_set import Subject
 from vcm.inputs import scan_inputs
 from vcm.pipeline import VCMPipeline
 from vcm.training.module import ModuleTraining, train

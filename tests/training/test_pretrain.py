@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from vcm.config import load_config
 from vcm.errors import VCMError
 from vcm.imaging.conditions import as_condition
-from vcm.imaging.dataset import load_prepared
+from vcm.imaging.prepared_set import load_prepared
 from vcm.learning.run import TrainingRun
 from vcm.training.autoencoder import AutoencoderTraining, pretrain_autoencoder
 from vcm.training.diffusion import DiffusionTraining, pretrain_diffusion

@@ -3,7 +3,7 @@ import pytest
 
 from vcm.errors import VCMError
 from vcm.imaging.covariates import COVARIATES
-from vcm.imaging.dataset import load_prepared
+from vcm.imaging.prepared_set import load_prepared
 from vcm.training.subjects import choose_subjects
 
 COLUMNS = "participant_id\tsplit\tage\tsex\tventricular_volume\tbrain_volume"

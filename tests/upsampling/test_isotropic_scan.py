@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from vcm.imaging.dataset import Scan
 from vcm.imaging.geometry import model_grid, resample
 from vcm.imaging.registration import common_template
+from vcm.imaging.source import Scan
 from vcm.imaging.volume import Grid, Volume, write_volume
 from vcm.upsampling.isotropic_scan import IsotropicScan
 

@@ -69,7 +69,8 @@ def run_command(arguments: Sequence[str]) -> int:
     except VCMError as error:
         if "--verbose" in arguments:
             traceback.print_exc()
-        print(f"vcm: {error}", file=sys.stderr)
+        option = f" (--{error.argument.replace('_', '-')})" if error.argument else ""
+        print(f"vcm: {error}{option}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("vcm: interrupted.", file=sys.stderr)

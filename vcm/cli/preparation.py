@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections import Counter
 from typing import Annotated
 
 from vcm.errors import VCMError
@@ -19,7 +19,7 @@ def prepare(
     if folder is None:
         raise VCMError("No folder is given: add the path of a BIDS folder.")
     if check:
-        _check_folder(folder, config.labels)
+        _check_folder(config)
         return
     if out is None:
         raise VCMError(
@@ -28,31 +28,47 @@ def prepare(
     if config.workers < 1:
         raise VCMError(f"workers is {config.workers}: choose 1 or more.")
     from vcm.imaging.geometry import model_grid
+    from vcm.imaging.participants import SPLITS
     from vcm.preparation.prepare import prepare as run
     from vcm.weights.load import grid_of
 
     grid = grid_of(config.model) if config.model else model_grid(config.spacing)
-    done = run(folder, out, config.labels, config.workers, grid, config.segmenter)
-    print(f"{len(done)} scans prepared in {out}; see qc.png and rejected.tsv there.")
+    made = run(
+        folder, out, config.labels, config.workers, grid, config.segmenter,
+        config.image_desc, config.label_desc, config.split_seed,
+    )  # fmt: skip
+    counts = Counter(scan.split for scan in made.scans)
+    splits = ", ".join(f"{counts[split]} {split}" for split in SPLITS if counts[split])
+    print(
+        f"{len(made.scans)} scans prepared in {out} ({splits}, by {made.split}); see qc.png there."
+    )
+    if made.rejected:
+        print(f"{len(made.rejected)} rejected; rejected.tsv says why.")
+    if made.notes:
+        print(f"{len(made.notes)} understood with a reservation; see notes.tsv.")
 
 
-def _check_folder(folder: Path, labels: str) -> None:
+def _check_folder(config: Preparation) -> None:
     """Print every problem. Raises VCMError if there is one."""
     from vcm.preparation.check import check_folder
 
-    problems = check_folder(folder, labels)
+    assert config.folder is not None
+    problems = check_folder(config.folder, config.labels, config.image_desc, config.label_desc)
     for problem in problems:
         print(f"{problem.subject}\t{problem.what}")
     if problems:
-        raise VCMError(f"{len(problems)} problem(s) in {folder}: correct them, then check again.")
-    print(f"No problem found in {folder}.")
+        raise VCMError(
+            f"{len(problems)} problem(s) in {config.folder}: correct them, then check again."
+        )
+    print(f"No problem found in {config.folder}.")
 
 
 def segment(config: Segmentation) -> None:
     """Make an eight-class label map of a scan, a condition for `vcm synthesize`."""
     if config.scan is None or config.out is None:
         raise VCMError("No scan or no result is given: write SCAN --out sub-01_dseg.nii.gz.")
-    from vcm.preparation.segment import segment as run
+    from vcm.preparation.segment import segment_file
 
-    for name, volume in run(config.scan, config.out, config.segmenter).items():
+    volumes = segment_file(config.scan, config.out, config.segmenter, config.overwrite)
+    for name, volume in volumes.items():
         print(f"{name:>18}  {volume:.1f} mL")

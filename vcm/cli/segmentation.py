@@ -78,7 +78,7 @@ def suggest(config: Suggesting) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from vcm.imaging.dataset import load_prepared
+    from vcm.imaging.prepared_set import load_prepared
     from vcm.segmentation.suggest import rank_candidates
 
     if not config.data:

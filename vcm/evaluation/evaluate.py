@@ -27,8 +27,8 @@ from vcm.evaluation.page import as_page
 from vcm.evaluation.samples import Case, Request, SampleStore, as_case, values_of
 from vcm.evaluation.summary import Summary, summarise
 from vcm.files import fingerprint, versions, write_json, write_table
-from vcm.imaging.dataset import Subject, load_prepared, with_classes
 from vcm.imaging.draws import draw_condition
+from vcm.imaging.prepared_set import Subject, load_prepared, with_classes
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.pipeline import VCMPipeline, choose_device
 from vcm.report.picture import mosaic, outlined

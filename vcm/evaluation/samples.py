@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from vcm.files import write_json, write_whole
-from vcm.imaging.dataset import Subject
+from vcm.imaging.prepared_set import Subject
 from vcm.inputs import (
     InputRule,
     ModelInput,

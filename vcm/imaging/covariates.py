@@ -12,7 +12,7 @@ import numpy as np
 
 from vcm.errors import VCMError
 from vcm.imaging import covariates
-from vcm.imaging.dataset import Subject
+from vcm.imaging.prepared_set import Subject
 
 #: Order everywhere: as context of the attention and as channels beside the latent.
 COVARIATES = ("sex", "age", "ventricular_volume", "brain_volume")
@@ -41,7 +41,8 @@ def refuse_outside(values: Mapping[str, float], ranges: Ranges) -> None:
         if not low <= values[name] <= high:
             raise VCMError(
                 f"{name} is {values[name]:.4g} {UNITS[name]}, outside the {low:.4g} to {high:.4g} "
-                f"seen in training: choose a value inside, or add --allow-extrapolation."
+                f"seen in training: choose a value inside, or allow extrapolation.",
+                argument="allow_extrapolation",
             )
 
 

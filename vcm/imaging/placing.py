@@ -20,7 +20,8 @@ from vcm.imaging.conditions import IMAGE_CONDITIONS
 from vcm.imaging.geometry import IDENTITY, from_model_grid, to_model_grid
 from vcm.imaging.partial import as_partial
 from vcm.imaging.registration import align_rigid
-from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume, refuse_other_voxels
+from vcm.imaging.vocabulary import read_classes
+from vcm.imaging.volume import Grid, Volume, read_volume, refuse_other_voxels
 
 #: Largest share of a condition that may fall outside the model's grid.
 MOST_OUTSIDE = 0.02
@@ -87,24 +88,26 @@ def unconditioned(model: Grid) -> PlacedCondition:
 
 
 def place_label_map(path: Path, labels: str, model: Grid) -> PlacedCondition:
-    """Read a label map and align it rigidly to the common space. Raises VCMError.
+    """Read a label map and align it rigidly to the common space.
 
-    labels: a vocabulary's name, a YAML table, or 'auto'.
+    Args:
+        path: A NIfTI file of labels.
+        labels: A vocabulary's name, a YAML table, or 'auto'.
+        model: Grid of the model, in the common space.
+
+    Raises:
+        VCMError: The map cannot be read, its labels are not those of the vocabulary, or it shows no
+            whole brain.
     """
-    found = read_label_map(path)
-    vocabulary = (
-        conditions.guess_vocabulary(found.data, path.name)
-        if labels == "auto"
-        else conditions.load_vocabulary(labels)
-    )
-    source = found.with_data(vocabulary.to_classes(found.data, path.name))
+    source, vocabulary = read_classes(path, labels)
     _refuse_implausible(source)
     to_common = align_rigid(_around_brain(conditions.as_contrast(source)))
     classes = to_model_grid(source, model, to_common, order=0).astype(np.uint8)
     _refuse_outside(source, classes, model)
     placement = Placement(model, source.grid, to_common, source.header)
+    # A map of three tissues tells no ventricles, so it does not say how large they are.
     volumes = conditions.ventricular_and_brain_volume(source.data, source.grid.voxel_volume)
-    return PlacedCondition(placement, classes, vocabulary.name, volumes)
+    return PlacedCondition(placement, classes, vocabulary.name, volumes if volumes[0] else None)
 
 
 def place_partial(path: Path, known: Path, before: PlacedCondition) -> PlacedCondition:

@@ -13,12 +13,17 @@ class Preparation:
     """Configuration of `vcm prepare`.
 
     Attributes:
-        folder: BIDS folder: participants.tsv and *_T1w.nii.gz, with *_dseg.nii.gz where there are
-            label maps.
+        folder: BIDS folder with *_T1w.nii.gz, with *_dseg.nii.gz where there are label maps and
+            participants.tsv where age and sex are known; or a plain folder of T1w files.
         out: Folder for the training set; not needed with --check.
-        labels: Vocabulary of the label maps: auto, vcm8, freesurfer, dlmuse, or a YAML table.
+        labels: Vocabulary of the label maps: auto, freesurfer, synthseg, dlmuse, vcm8, bids, fast,
+            5tt, a YAML table, or mask for brain masks in their place.
         segmenter: Segmenter for scans without a label map: segmenter2mm, or a folder. Default: they
             stay without one.
+        image_desc: The desc of the scans where a subject has several, for instance brain.
+        label_desc: The desc of the label maps where a scan has several, for instance aseg.
+        split_seed: Makes the split of subjects where the table has none: 80 % train, a tenth each
+            for validation and test.
         spacing: Voxel size of the embedded models' grids [mm]: 2 or 1.
         model: Prepare on the grid of this model instead: a name or a folder.
         workers: Number of parallel processes.
@@ -37,6 +42,9 @@ class Preparation:
     spacing: float = 2.0
     model: str = ""
     segmenter: str = ""
+    image_desc: str = ""
+    label_desc: str = ""
+    split_seed: int = 0
 
 
 @dataclass
@@ -47,8 +55,10 @@ class Segmentation:
         scan: Brain-extracted T1-weighted scan (NIfTI).
         out: Label map to write, for instance sub-01_dseg.nii.gz.
         segmenter: Name of an embedded segmenter, or folder that vcm pretrain segmenter wrote.
+        overwrite: Replace a label map that is there.
     """
 
     scan: Path | None = None
     out: Path | None = None
     segmenter: str = "segmenter2mm"
+    overwrite: bool = False

@@ -1,58 +1,60 @@
-"""Prepare: a BIDS folder becomes a training set on the model's grid.
+"""Prepare: a folder of scans becomes a training set on the model's grid.
 
-Per subject: read, mask the brain, align rigidly to MNI152, resample, scale to 0..1, measure
-volumes, write; scans without labels may be labelled by a segmenter. A subject that is done is skipped when the command runs again; one that cannot be
-used is named, with the reason, in rejected.tsv.
+Each scan is prepared by itself, in several processes, and is written whole or not at all; the table, the
+picture and the reasons of what was rejected follow. A scan that is done is skipped when the command runs
+again, unless its image, label map, row or a setting has changed. Memory does not grow with the number of
+scans.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 from rich.progress import track
 
 from vcm import __version__
 from vcm.errors import VCMError
-from vcm.files import write_json, write_table
-from vcm.imaging import conditions
-from vcm.imaging.brain import PERCENTILES, align_brain, brain_mask
-from vcm.imaging.conditions import read_classes
+from vcm.files import check_output, fingerprint, sha256, write_json, write_table
+from vcm.imaging.brain import PERCENTILES
+from vcm.imaging.conditions import ventricular_and_brain_volume
 from vcm.imaging.covariates import COVARIATES
-from vcm.imaging.dataset import Scan, find_scans
-from vcm.imaging.geometry import model_grid, to_model_grid
-from vcm.imaging.volume import (
-    Grid,
-    Volume,
-    read_volume,
-    write_volume,
-)
+from vcm.imaging.geometry import model_grid
+from vcm.imaging.prepared_set import COLUMNS, UNFINISHED
+from vcm.imaging.source import Finding, Scan, Source, read_source
+from vcm.imaging.vocabulary import BUILT_IN, load_vocabulary
+from vcm.imaging.volume import Grid, read_volume, write_volume
 from vcm.nets.segmenter import TissueSegmenter
-from vcm.preparation.label import label_scan
+from vcm.preparation.record import PreparedScan
+from vcm.preparation.scan import prepare_scan
+from vcm.preparation.segment import label_prepared
 from vcm.report.picture import mosaic
-from vcm.weights.segmenter import load_segmenter
+from vcm.weights.segmenter import load_segmenter, segmenter_folder
 
-COLUMNS = ["participant_id", "split", "age", "sex", "ventricular_volume", "brain_volume"]
+#: Scans in the picture.
+SHOWN = 48
 
 
 @dataclass(frozen=True)
-class PreparedScan:
-    """What is recorded beside each prepared scan (`*_prepare.json`)."""
+class Prepared:
+    """What came of a folder.
 
-    participant_id: str
+    Attributes:
+        scans: Records of the scans that can be trained on, in the order of the table.
+        rejected: Scans that cannot be used, with the reason.
+        notes: What was understood with a reservation.
+        split: Where the split comes from: 'participants.tsv', or 'seed N'.
+    """
+
+    scans: tuple[PreparedScan, ...]
+    rejected: tuple[Finding, ...]
+    notes: tuple[Finding, ...]
     split: str
-    age: float | None
-    sex: str | None
-    ventricular_volume: float | None
-    brain_volume: float | None
-    to_common: list[list[float]]
-    intensity_range: tuple[float, float]
-    source: str
-    vcm_version: str = __version__
-    labelled_by: str = ""
 
 
 def prepare(
@@ -62,103 +64,203 @@ def prepare(
     workers: int = 2,
     grid: Grid | None = None,
     segmenter: str = "",
-) -> list[PreparedScan]:
-    """Prepare every scan of `folder` into `out`. Returns those accepted.
+    image_desc: str = "",
+    label_desc: str = "",
+    split_seed: int = 0,
+) -> Prepared:
+    """Prepare every scan of a folder.
 
-    labels: vocabulary of the `*_dseg` maps, or 'auto'; grid: of the model, by default that of brain2mm;
-    segmenter: labels the scans that have no map, so that their volumes are known too; empty: none.
-    Raises VCMError if nothing can be used.
+    Args:
+        folder: A BIDS folder, or one of T1w files; see `read_source`.
+        out: Folder for the training set: a new one, or one that this function wrote.
+        labels: Vocabulary of the label maps: a name, a YAML table, 'mask', or 'auto'.
+        workers: Processes side by side.
+        grid: Of the model; by default that of brain2mm.
+        segmenter: Labels the scans that have no map: a name or folder; '' leaves them without.
+        image_desc: As `read_source`.
+        label_desc: As `read_source`.
+        split_seed: As `read_source`.
+
+    Raises:
+        VCMError: Nothing can be used, or the set cannot be written there.
     """
-    scans, grid = find_scans(folder), grid or model_grid()
+    grid = grid or model_grid()
+    if labels != "auto":
+        load_vocabulary(labels)
     net = load_segmenter(segmenter) if segmenter else None
-    out.mkdir(parents=True, exist_ok=True)
-    accepted: dict[str, PreparedScan] = {}
-    rejected: list[dict[str, object]] = []
-    with ProcessPoolExecutor(max_workers=max(1, workers)) as pool:
-        jobs = {pool.submit(prepare_scan, scan, out, labels, grid): scan for scan in scans}
-        for job in track(as_completed(jobs), "Preparing", total=len(jobs)):
-            scan = jobs[job]
-            try:
-                accepted[scan.subject] = job.result()
-            except VCMError as error:
-                rejected.append({"participant_id": scan.subject, "reason": str(error)})
-    write_table(out / "rejected.tsv", rejected, ["participant_id", "reason"])
-    if not accepted:
+    source = read_source(folder, image_desc, label_desc, split_seed)
+    refuse_place(folder, out)
+    check_output(out)
+    settings = _settings(labels, segmenter)
+    with _unfinished(out):
+        label = partial(_label_missing, out=out, net=net, segmenter=segmenter)
+        done, failed = _prepare_all(source.scans, out, settings, grid, workers, label)
+        done, repeated = _without_repeats(done)
+        rejected = (*source.rejected, *failed, *repeated)
+        columns = ["participant_id", "reason"]
+        rows = ({"participant_id": f.subject, "reason": f.what} for f in rejected)
+        write_table(out / "rejected.tsv", rows, columns)
+        if done:
+            _write_set(out, done, source, labels, grid)
+    if not done:
         raise VCMError(
-            f"None of the {len(scans)} scans in {folder} can be used, the first because: "
-            f"{rejected[0]['reason']} See rejected.tsv."
+            f"None of the {len(rejected)} scans in {folder} can be used, the first "
+            f"({rejected[0].subject}) because: {rejected[0].what} See rejected.tsv."
         )
-    done = [accepted[s.subject] for s in scans if s.subject in accepted]
-    if net is not None:
-        done = [_labelled(scan, out, segmenter, net) for scan in track(done, "Labelling")]
-    write_table(out / "participants.tsv", (asdict(d) for d in done), COLUMNS)
-    write_json(out / "dataset.json", _describe(done, labels, grid))
-    images = [read_volume(out / d.participant_id / f"{d.participant_id}_T1w.nii.gz") for d in done]
-    mosaic([v.data for v in images[:48]], out / "qc.png", [d.participant_id for d in done[:48]])
-    return done
+    return Prepared(tuple(done), rejected, source.notes, source.split)
 
 
-def prepare_scan(scan: Scan, out: Path, labels: str, grid: Grid) -> PreparedScan:
-    """One scan; returns at once if it is done and its source has not changed."""
-    folder = out / scan.subject
-    record = folder / f"{scan.subject}_prepare.json"
-    source = f"{scan.image.name}:{scan.image.stat().st_size}:{labels}:{_named(grid)}"
-    if record.is_file():
-        found = json.loads(record.read_text(encoding="utf-8"))
-        if found["source"] == source and found["vcm_version"] == __version__:
-            return PreparedScan(**found)
-    image = read_volume(scan.image)
-    classes = read_classes(scan.labels, labels, image) if scan.labels else None
-    mask = classes.data > 0 if classes else brain_mask(image)
-    aligned = align_brain(image, mask, grid)
-    ventricles = brain = None
-    if classes:
-        moved_classes = to_model_grid(classes, grid, aligned.to_common, order=0).astype(np.uint8)
-        ventricles, brain = conditions.ventricular_and_brain_volume(
-            classes.data, classes.grid.voxel_volume
+def refuse_place(folder: Path, out: Path) -> None:
+    """Refuse to write among the scans or over something else, before anything is written.
+
+    Raises:
+        VCMError: `out` is the folder of the scans, holds it, or lies in it beside the subjects; or it
+            holds files that are no prepared set.
+    """
+    given, wanted = folder.resolve(), out.resolve()
+    derivatives = given / "derivatives"
+    inside = given in wanted.parents and derivatives not in wanted.parents
+    if wanted in (given, derivatives) or inside or wanted in given.parents:
+        raise VCMError(
+            f"{out} lies among the scans of {folder}, or holds them: choose another folder for the "
+            f"training set, for instance {folder / 'derivatives' / 'vcm'}.",
+            argument="out",
         )
-        write_volume(Volume(moved_classes, grid.affine), folder / f"{scan.subject}_dseg.nii.gz")
-    write_volume(Volume(aligned.image, grid.affine), folder / f"{scan.subject}_T1w.nii.gz")
-    prepared = PreparedScan(
-        scan.subject, scan.split, scan.age, scan.sex, ventricles, brain,
-        aligned.to_common.tolist(), aligned.intensity_range, source,
-    )  # fmt: skip
-    write_json(record, asdict(prepared))
-    return prepared
+    ours = any((out / name).exists() for name in ("dataset.json", "rejected.tsv", UNFINISHED))
+    if out.is_dir() and not ours and any(out.iterdir()):
+        raise VCMError(
+            f"{out} holds files that vcm prepare did not write: choose a new folder for the training "
+            "set.",
+            argument="out",
+        )
 
 
-def _named(grid: Grid) -> str:
-    """For records; a grid of an embedded model by its spacing."""
-    spacing = grid.spacing[0]
-    standard = [model_grid(s) for s in (2.0, 1.0) if np.isclose(s, spacing)]
-    if (
-        standard
-        and standard[0].shape == grid.shape
-        and np.allclose(standard[0].affine, grid.affine)
-    ):
-        return f"{spacing:g}mm"
-    return f"{grid.shape} {grid.affine.round(4).tolist()}"
+@contextmanager
+def _unfinished(out: Path) -> Iterator[None]:
+    """Mark the set as unfinished while it is written to, so that no training reads a half of it, and
+    keep other runs out. The mark stays where the run is killed, the lock does not."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / UNFINISHED).open("a") as mark:
+        try:
+            import fcntl
+
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # no such locks on this system
+            pass
+        except OSError as error:
+            raise VCMError(
+                f"Another vcm prepare is writing to {out}: wait for it, or choose another folder.",
+                argument="out",
+            ) from error
+        yield
+        (out / UNFINISHED).unlink(missing_ok=True)
 
 
-def _labelled(scan: PreparedScan, out: Path, segmenter: str, net: TissueSegmenter) -> PreparedScan:
-    """The scan with a label map, made here where it has none."""
-    if scan.ventricular_volume is not None:
-        return scan
-    stem = out / scan.participant_id / scan.participant_id
-    image, classes = (stem.with_name(f"{stem.name}_{end}.nii.gz") for end in ("T1w", "dseg"))
-    ventricles, brain = label_scan(image, classes, net)
+def _settings(labels: str, segmenter: str) -> dict[str, str]:
+    """What a prepared scan is made from beside its files and the grid."""
+    settings = {"labels": labels}
+    if labels not in ("auto", *BUILT_IN):
+        settings["table"] = sha256(Path(labels))
+    if segmenter:
+        settings["segmenter"] = ", ".join(fingerprint(segmenter_folder(segmenter)).values())
+    return settings
+
+
+def _prepare_all(
+    scans: tuple[Scan, ...],
+    out: Path,
+    settings: dict[str, str],
+    grid: Grid,
+    workers: int,
+    label: Callable[[PreparedScan], PreparedScan],
+) -> tuple[list[PreparedScan], list[Finding]]:
+    """Records in the order of the scans, and what failed."""
+    done: dict[str, PreparedScan] = {}
+    failed: dict[str, str] = {}
+    jobs = _in_processes(scans, out, settings, grid, workers)
+    for scan, result in track(jobs, "Preparing", total=len(scans)):
+        try:
+            done[scan.subject] = label(result())
+        except BrokenProcessPool:
+            failed[scan.subject] = "ended its process, probably because memory ran out"
+        except VCMError as error:
+            failed[scan.subject] = str(error)
+        except Exception as error:  # whatever one scan is, the others are prepared
+            failed[scan.subject] = f"cannot be prepared ({type(error).__name__}: {error})"
+    return [done[s.subject] for s in scans if s.subject in done], [
+        Finding(s.subject, failed[s.subject]) for s in scans if s.subject in failed
+    ]
+
+
+def _in_processes(
+    scans: Iterable[Scan], out: Path, settings: dict[str, str], grid: Grid, workers: int
+) -> Iterator[tuple[Scan, Callable[[], PreparedScan]]]:
+    """Each scan as it is done, with a function that gives its record or raises what went wrong.
+
+    A process that dies takes the whole pool with it, so scans that were waiting then get one each.
+    """
+    waiting = []
+    with ProcessPoolExecutor(max_workers=max(1, workers)) as pool:
+        jobs = {pool.submit(prepare_scan, scan, out, settings, grid): scan for scan in scans}
+        for job in as_completed(jobs):
+            if isinstance(job.exception(), BrokenProcessPool):
+                waiting.append(jobs[job])
+            else:
+                yield jobs.pop(job), job.result
+    for scan in waiting:
+        with ProcessPoolExecutor(max_workers=1) as pool:
+            yield scan, pool.submit(prepare_scan, scan, out, settings, grid).result
+
+
+def _label_missing(
+    prepared: PreparedScan, out: Path, net: TissueSegmenter | None, segmenter: str
+) -> PreparedScan:
+    """The scan with a label map, made here where it came without one and there is a segmenter."""
+    if net is None or "segmenter" not in prepared.made_from or prepared.labelled_by:
+        return prepared
+    name, folder = prepared.participant_id, out / prepared.participant_id
+    classes, at_2mm = label_prepared(read_volume(folder / f"{name}_T1w.nii.gz"), net)
+    file = write_volume(classes, folder / f"{name}_dseg.nii.gz", "eight classes, vcm segmenter")
+    ventricles, brain = ventricular_and_brain_volume(at_2mm.data, at_2mm.grid.voxel_volume)
     labelled = replace(
-        scan, ventricular_volume=ventricles, brain_volume=brain, labelled_by=segmenter
-    )
-    write_json(stem.with_name(f"{stem.name}_prepare.json"), asdict(labelled))
+        prepared, ventricular_volume=ventricles, brain_volume=brain, labelled_by=segmenter,
+        files=prepared.files | {file.name: sha256(file)},
+    )  # fmt: skip
+    labelled.write(folder)
     return labelled
 
 
-def _describe(done: list[PreparedScan], labels: str, grid: Grid) -> dict[str, object]:
+def _without_repeats(done: list[PreparedScan]) -> tuple[list[PreparedScan], list[Finding]]:
+    """A scan that is there twice would count twice, and could be trained on and tested with."""
+    first: dict[str, PreparedScan] = {}
+    repeated = []
+    for scan in done:
+        same = first.setdefault(scan.made_from["image"], scan)
+        if same is not scan:
+            what = f"is the same scan as {same.participant_id} of split {same.split}: keep one"
+            repeated.append(Finding(scan.participant_id, what))
+    return list(first.values()), repeated
+
+
+def _write_set(
+    out: Path, done: Sequence[PreparedScan], source: Source, labels: str, grid: Grid
+) -> None:
+    """Tables, description and picture of the prepared scans."""
+    notes = ({"participant_id": f.subject, "note": f.what} for f in source.notes)
+    write_table(out / "notes.tsv", notes, ["participant_id", "note"])
+    write_table(out / "participants.tsv", (asdict(d) for d in done), COLUMNS)
+    write_json(out / "dataset.json", _describe(done, source.split, labels, grid))
+    names = [d.participant_id for d in done[:SHOWN]]
+    images = (read_volume(out / name / f"{name}_T1w.nii.gz").data for name in names)
+    mosaic(images, out / "qc.png", names)
+
+
+def _describe(
+    done: Sequence[PreparedScan], split: str, labels: str, grid: Grid
+) -> dict[str, object]:
     def limits(name: str) -> list[float] | None:
-        known = [
-            getattr(d, name) for d in done if d.split == "train" and getattr(d, name) is not None
-        ]
+        values = [getattr(d, name) for d in done if d.split == "train"]
+        known = [value for value in values if value is not None]
         return [min(known), max(known)] if known else None
 
     return {
@@ -166,6 +268,7 @@ def _describe(done: list[PreparedScan], labels: str, grid: Grid) -> dict[str, ob
         "grid": {"shape": grid.shape, "affine": grid.affine.tolist(), "axes": grid.orientation},
         "percentiles": PERCENTILES,
         "labels": labels,
+        "split": split,
         "subjects": {s: sum(d.split == s for d in done) for s in sorted({d.split for d in done})},
         "train_ranges": {name: limits(name) for name in COVARIATES[1:]},
     }

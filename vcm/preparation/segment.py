@@ -1,4 +1,4 @@
-"""Segment: a brain-extracted scan becomes an eight-class label map on its own voxels."""
+"""Eight-class label maps made by the tissue segmenter: of a scan on its own voxels, and of prepared scans."""
 
 from __future__ import annotations
 
@@ -6,23 +6,102 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vcm.errors import VCMError
+from vcm.files import (
+    check_output,
+    fingerprint,
+    refuse_to_replace,
+    sha256,
+    versions,
+    write_json,
+)
+from vcm.imaging.bids import ENDINGS, stem
 from vcm.imaging.brain import align_brain, brain_mask
 from vcm.imaging.conditions import class_volumes
-from vcm.imaging.geometry import from_model_grid, model_grid
-from vcm.imaging.volume import read_volume, write_volume
-from vcm.weights.segmenter import load_segmenter
+from vcm.imaging.geometry import from_model_grid, model_grid, resample
+from vcm.imaging.volume import Volume, read_volume, write_volume
+from vcm.nets.segmenter import TissueSegmenter
+from vcm.weights.segmenter import load_segmenter, segmenter_folder
 
 
-def segment(scan: Path, out: Path, segmenter: str) -> dict[str, float]:
-    """Write the label map; returns the volume of each class [mL]. Raises VCMError."""
-    if not out.name.endswith((".nii", ".nii.gz")):
-        raise VCMError(f"--out is {out}: give the name of a .nii or .nii.gz file.")
-    net = load_segmenter(segmenter)
-    image, grid = read_volume(scan), model_grid()
-    brain = align_brain(image, brain_mask(image), grid)
-    found = net.classes(torch.from_numpy(brain.image)[None, None])[0].numpy()
-    back = from_model_grid(found, grid, image.grid, brain.to_common, order=0).astype(np.uint8)
-    write_volume(image.with_data(back), out, "eight classes, vcm segment tissues")
-    return class_volumes(back, image.grid.voxel_volume)
+def segment(scan: Volume, segmenter: TissueSegmenter) -> Volume:
+    """Label the tissues of a brain-extracted T1w scan.
+
+    Args:
+        scan: The scan (X, Y, Z), any intensities, on any voxels.
+        segmenter: Names the tissues at 2 mm, wherever it lies.
+
+    Returns:
+        Classes 0..8 on the voxels of the scan, uint8. `class_volumes(found.data,
+        found.grid.voxel_volume)` of vcm.imaging.conditions measures them in mL.
+
+    Raises:
+        VCMError: The scan shows no brain without its skull.
+    """
+    grid = model_grid()
+    brain = align_brain(scan, brain_mask(scan), grid)
+    found = _classes(brain.image, segmenter)
+    back = from_model_grid(found, grid, scan.grid, brain.to_common, order=0)
+    return scan.with_data(back.astype(np.uint8))
+
+
+def segment_file(
+    scan: Path, out: Path, segmenter: str, overwrite: bool = False
+) -> dict[str, float]:
+    """Label a scan in a file.
+
+    Args:
+        scan: A brain-extracted T1w scan.
+        out: The label map to write.
+        segmenter: Name of an embedded segmenter, or its folder.
+        overwrite: Whether a file that is there may be replaced, if it was made from something else.
+
+    Returns:
+        Volume of each class [mL].
+
+    Raises:
+        VCMError: The scan cannot be used, or the label map cannot be written there.
+    """
+    if not scan.is_file():
+        raise VCMError(f"{scan} does not exist: give the path of a .nii or .nii.gz file.")
+    if not out.name.endswith(ENDINGS):
+        raise VCMError(f"{out} is no name of a label map: give one that ends in .nii or .nii.gz.")
+    check_output(out.parent)
+    sidecar = out.with_name(f"{stem(out)}.json")
+    made_from = {"Image": sha256(scan), "Segmenter": fingerprint(segmenter_folder(segmenter))}
+    refuse_to_replace([out], [scan], sidecar, made_from, overwrite)
+    found = segment(read_volume(scan), load_segmenter(segmenter))
+    write_json(sidecar, {"Sources": scan.name, **made_from, "Versions": versions()})
+    write_volume(found, out, "eight classes, vcm segment tissues")
+    return class_volumes(found.data, found.grid.voxel_volume)
+
+
+def label_prepared(image: Volume, segmenter: TissueSegmenter) -> tuple[Volume, Volume]:
+    """Label a prepared scan.
+
+    The segmenter sees 2 mm; on a finer grid each voxel takes the class of the nearest one.
+
+    Args:
+        image: The brain on a model's grid (X, Y, Z), 0..1, 0 outside.
+        segmenter: Names the tissues, wherever it lies.
+
+    Returns:
+        Classes 0..8 on the voxels of `image`, and at 2 mm, where their volumes are measured.
+    """
+    coarse = model_grid()
+    classes = _classes(np.clip(resample(image, coarse, order=1), 0, 1), segmenter)
+    at_2mm = Volume(classes, coarse.affine)
+    fine = resample(at_2mm, image.grid, order=0).astype(np.uint8)
+    # Beyond the brain there is nothing to label, and a voxel of 2 mm may reach over its border.
+    fine[image.data <= 0] = 0
+    return Volume(fine, image.affine), at_2mm
+
+
+@torch.inference_mode()
+def _classes(image: NDArray, segmenter: TissueSegmenter) -> NDArray[np.uint8]:
+    """(X, Y, Z) in 0..1 at 2 mm -> classes, computed where the network lies."""
+    batch = torch.from_numpy(image.astype(np.float32))[None, None]
+    found: NDArray[np.uint8] = segmenter.classes(batch.to(segmenter.device))[0].cpu().numpy()
+    return found

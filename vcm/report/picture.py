@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -24,15 +24,21 @@ def three_planes(volume: NDArray) -> list[NDArray]:
     return [volume[i // 2 - i // 16].T, volume[:, j // 2].T, volume[:, :, k // 2].T]
 
 
-def mosaic(volumes: Sequence[NDArray], path: Path, titles: Sequence[str] = ()) -> Path:
-    """One small axial and one coronal slice per volume; intensities 0..1."""
-    figure, axes = _figure(-(-len(volumes) // 8) * 2, min(8, len(volumes)), 1.25)
+def mosaic(volumes: Iterable[NDArray], path: Path, titles: Sequence[str]) -> Path:
+    """One small axial and one coronal slice per volume, of which no more than one is held at a time.
+
+    Args:
+        volumes: Intensities 0..1 (X, Y, Z), as many as there are titles.
+        path: The PNG to write.
+        titles: Above each volume.
+    """
+    figure, axes = _figure(-(-len(titles) // 8) * 2, min(8, len(titles)), 1.25)
     for n, volume in enumerate(volumes):
         planes = three_planes(np.asarray(volume))
         for row, plane in enumerate((planes[2], planes[1])):
             axis = axes[n // 8 * 2 + row][n % 8]
             axis.imshow(plane, cmap="gray", vmin=0, vmax=1, origin="lower")
-            if row == 0 and titles:
+            if row == 0:
                 axis.set_title(titles[n], fontsize=5, color="white", pad=1)
     return _save(figure, path)
 

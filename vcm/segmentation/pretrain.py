@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vcm.errors import VCMError
-from vcm.imaging.dataset import Subject, load_prepared
+from vcm.imaging.prepared_set import Subject, load_prepared
 from vcm.imaging.views import VIEWS, places, slices
 from vcm.learning.run import TrainingRun
 from vcm.nets.slice_denoiser import SliceDenoiser, add_noise, velocity

@@ -13,7 +13,7 @@ import numpy as np
 
 from vcm.errors import VCMError
 from vcm.imaging.atlas import residual
-from vcm.imaging.dataset import Subject
+from vcm.imaging.prepared_set import Subject
 
 
 @dataclass(frozen=True)

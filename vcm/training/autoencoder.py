@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vcm.errors import VCMError
 from vcm.files import write_table
-from vcm.imaging.dataset import Subject, load_prepared
+from vcm.imaging.prepared_set import Subject, load_prepared
 from vcm.learning.run import TrainingRun
 from vcm.metrics import psnr, ssim
 from vcm.nets.autoencoder import LatentAutoencoder

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from vcm.diffusion.sampling import make_scheduler, sample
 from vcm.errors import VCMError
 from vcm.imaging.covariates import COVARIATES, describe_population, trained_ranges
-from vcm.imaging.dataset import load_prepared
 from vcm.imaging.geometry import FIELD_OF_VIEW, model_grid
+from vcm.imaging.prepared_set import load_prepared
 from vcm.inputs import InputRule, with_complete_covariates
 from vcm.learning.run import Draw, TrainingRun
 from vcm.nets.autoencoder import LatentAutoencoder

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from vcm.cost import peak_memory
-from vcm.imaging.dataset import Subject
+from vcm.imaging.prepared_set import Subject
 from vcm.precision import resolve_mixed_precision
 from vcm.training.latents import encode_subjects
 from vcm.training.module import ModuleTraining, draw_batch, set_up

@@ -22,8 +22,8 @@ from torch import Tensor
 from vcm.errors import VCMError
 from vcm.files import write_whole
 from vcm.imaging.conditions import IMAGE_CONDITIONS
-from vcm.imaging.dataset import Subject
 from vcm.imaging.draws import draw_condition
+from vcm.imaging.prepared_set import Subject
 from vcm.imaging.volume import Grid
 from vcm.inputs import InputRule, scan_inputs
 from vcm.nets.frozen import FrozenAutoencoder

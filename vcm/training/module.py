@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from vcm.errors import VCMError
 from vcm.imaging.conditions import CONDITION_CHANNELS, IMAGE_CONDITIONS, check_conditions
-from vcm.imaging.dataset import Subject, check_grid
+from vcm.imaging.prepared_set import Subject, check_grid
 from vcm.imaging.volume import Grid
 from vcm.learning.run import Draw, TrainingRun, has_checkpoint
 from vcm.nets.frozen import FrozenDenoiser

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vcm.errors import VCMError
 from vcm.files import write_table
 from vcm.imaging.conditions import CLASS_NAMES, NUMBER_OF_CLASSES
-from vcm.imaging.dataset import Subject, load_prepared, with_classes
+from vcm.imaging.prepared_set import Subject, load_prepared, with_classes
 from vcm.learning.run import TrainingRun
 from vcm.metrics import dice
 from vcm.nets.segmenter import TissueSegmenter

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from vcm.errors import VCMError
-from vcm.imaging.dataset import SPLITS, Subject, load_prepared
+from vcm.imaging.participants import SPLITS
+from vcm.imaging.prepared_set import Subject, load_prepared
 from vcm.inputs import with_complete_covariates
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vcm.imaging.conditions import NUMBER_OF_CLASSES
-from vcm.imaging.dataset import Subject
+from vcm.imaging.prepared_set import Subject
 from vcm.metrics import dice, psnr
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.pipeline import VCMPipeline

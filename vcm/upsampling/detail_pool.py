@@ -21,8 +21,8 @@ from torch import Tensor
 
 from vcm.errors import VCMError
 from vcm.files import fingerprint, sha256, whole
-from vcm.imaging.dataset import Scan
 from vcm.imaging.draws import SETTINGS
+from vcm.imaging.source import Scan
 from vcm.inputs import InputRequest, network_inputs, resolve_inputs
 from vcm.learning.run import Draw
 from vcm.nets.detail import READS

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vcm.errors import VCMError
 from vcm.files import write_table
-from vcm.imaging.dataset import Scan, find_scans
+from vcm.imaging.source import Scan, find_scans
 from vcm.learning.run import TrainingRun
 from vcm.metrics import psnr
 from vcm.nets.detail import DetailNet

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from vcm.imaging.acquisition import isotropic_about
 from vcm.imaging.brain import align_brain, brain_mask
-from vcm.imaging.dataset import Scan
 from vcm.imaging.degradation import Degradation
 from vcm.imaging.draws import draw_thick
 from vcm.imaging.geometry import resample
+from vcm.imaging.source import Scan
 from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume, refuse_other_voxels
 from vcm.upsampling.thick_scan import ThickScan
 

@@ -9,8 +9,12 @@ from vcm.nets.segmenter import TissueSegmenter
 from vcm.weights.load import embedded_folder
 
 
-def load_segmenter(name: str) -> TissueSegmenter:
-    """A segmenter, embedded under that name or in that folder. Raises VCMError if there is none."""
+def segmenter_folder(name: str) -> Path:
+    """The folder of a segmenter, embedded under that name or itself a folder.
+
+    Raises:
+        VCMError: There is none.
+    """
     folder = Path(name)
     if not (folder / "config.json").is_file():
         folder = embedded_folder(name) or folder
@@ -19,4 +23,13 @@ def load_segmenter(name: str) -> TissueSegmenter:
             f"{name} holds no segmenter (config.json): give the folder 'segmenter' that vcm pretrain "
             "segmenter wrote."
         )
-    return TissueSegmenter.from_pretrained(folder).float().eval()
+    return folder
+
+
+def load_segmenter(name: str) -> TissueSegmenter:
+    """A segmenter in float32, embedded under that name or in that folder.
+
+    Raises:
+        VCMError: There is none.
+    """
+    return TissueSegmenter.from_pretrained(segmenter_folder(name)).float().eval()

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+import torch
+from source_folders import bids
+
+from vcm.errors import VCMError
+from vcm.imaging.conditions import class_volumes
+from vcm.imaging.geometry import model_grid
+from vcm.imaging.volume import Volume, read_volume
+from vcm.nets.segmenter import TissueSegmenter
+from vcm.preparation.segment import label_prepared, segment, segment_file
+
+
+class Thresholds(torch.nn.Module):
+    """Names white and grey matter by their intensity, so that the answer is known."""
+
+    device = torch.device("cpu")
+
+    def classes(self, image):
+        assert image.shape == (1, 1, 80, 112, 80) and image.min() >= 0 and image.max() == 1
+        return ((image > 0.2).byte() * 2 - (image > 0.7).byte())[:, 0]
+
+
+@pytest.mark.usefixtures("no_registration")
+def test_a_scan_is_labelled_on_its_own_voxels_from_python(tmp_path):
+    scan = read_volume(bids(tmp_path, [(1, -2, 0)]) / "sub-00" / "anat" / "sub-00_T1w.nii.gz")
+    found = segment(scan, Thresholds())
+    assert found.data.dtype == np.uint8 and found.data.shape == scan.data.shape
+    np.testing.assert_array_equal(found.affine, scan.affine)
+    high = np.percentile(scan.data[scan.data > 0], 99.5)
+    sure = scan.data > 0.85 * high
+    assert (found.data[sure] == 1).mean() > 0.85 and (found.data[scan.data == 0] > 0).mean() < 0.01
+    volumes = class_volumes(found.data, found.grid.voxel_volume)
+    assert 1000 < sum(volumes.values()) < 2000
+
+
+def test_a_prepared_scan_is_labelled_inside_its_brain_alone():
+    grid = model_grid(1.0)
+    image = np.zeros(grid.shape, np.float32)
+    image[41:120, 41:180, 41:120] = 1
+    classes, at_2mm = label_prepared(Volume(image, grid.affine), Thresholds())
+    assert classes.data.shape == grid.shape and at_2mm.data.shape == (80, 112, 80)
+    assert (classes.data[image == 0] == 0).all() and (classes.data[image == 1] > 0).mean() > 0.97
+
+
+def test_the_network_is_given_its_own_device(monkeypatch):
+    """A segmenter on another device than the CPU gets its tensors there."""
+    net = TissueSegmenter((2, 2, 2, 2), groups=1).to("meta")
+    seen = []
+    monkeypatch.setattr(
+        TissueSegmenter,
+        "classes",
+        lambda self, image: (seen.append(image.device.type), torch.zeros(1, 80, 112, 80).byte())[1],
+    )
+    grid = model_grid()
+    label_prepared(Volume(np.ones(grid.shape, np.float32), grid.affine), net)
+    assert seen == ["meta"]
+
+
+@pytest.mark.usefixtures("no_registration")
+def test_a_label_map_replaces_neither_its_scan_nor_that_of_another(tmp_path, monkeypatch):
+    monkeypatch.setattr("vcm.preparation.segment.load_segmenter", lambda name: Thresholds())
+    source = bids(tmp_path / "bids", [(0, 0, 0), (3, 0, 0)])
+    one, two = (source / f"sub-0{n}" / "anat" / f"sub-0{n}_T1w.nii.gz" for n in (0, 1))
+    out, before = tmp_path / "aseg.nii.gz", one.read_bytes()
+    assert segment_file(one, out, "segmenter2mm")["white matter"] > 100
+    segment_file(one, out, "segmenter2mm")  # the same again
+    for scan, target, word in [(one, one, "is an input"), (two, out, "not made from the inputs")]:
+        with pytest.raises(VCMError, match=word):
+            segment_file(scan, target, "segmenter2mm")
+    assert one.read_bytes() == before
+    segment_file(two, out, "segmenter2mm", overwrite=True)
+    for scan, target, word in [
+        (one, tmp_path / "map.txt", "no name of a label map"),
+        (tmp_path / "none.nii", out, "does not exist"),
+    ]:
+        with pytest.raises(VCMError, match=word):
+            segment_file(scan, target, "segmenter2mm")

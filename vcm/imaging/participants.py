@@ -1,0 +1,233 @@
+"""The table of participants: read whatever program wrote it, with ages, sexes and splits as people spell them.
+
+Understands what has one meaning; what has several or none becomes unknown, with a note that says so.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from vcm.errors import VCMError
+
+SPLITS = ("train", "validation", "test")
+_SPLIT_WORDS = {
+    "train": "train", "training": "train", "trn": "train",
+    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+    "test": "test", "testing": "test", "tst": "test",
+}  # fmt: skip
+_UNKNOWN = {"", "n/a", "na", "nan", "none", "null", "unknown", "unk", "-", "--", ".", "?"}
+_FEMALE = {"f", "female", "w", "woman", "weiblich", "femme", "femenino", "femminile", "girl"}
+_MALE = {"m", "male", "man", "männlich", "maennlich", "masculin", "masculino", "maschile", "boy"}
+_YEARS = {"": 1.0, "y": 1.0, "m": 1 / 12, "w": 7 / 365.25, "d": 1 / 365.25}
+_AGE = re.compile(
+    r"(?P<over>>=?)?\s*(?P<number>\d+(?:[.]\d*|,\d{1,2})?)\s*(?P<top>\+)?\s*"
+    r"(?P<unit>y(?:rs?|o|ears?)?|m(?:o|onths?)?|w(?:eeks?)?|d(?:ays?)?)?\.?",
+    re.IGNORECASE,
+)
+#: Ages beyond this [years] are codes for unknown, or typing errors.
+OLDEST = 120.0
+
+
+@dataclass(frozen=True)
+class Participant:
+    """One row of the table.
+
+    Attributes:
+        name: With its prefix, sub-01.
+        session: ses-1, or '' where the table has no sessions.
+        age: In years; None where unknown.
+        sex: F, M, or None where unknown.
+        split: train, validation or test, any other word as it stands, or '' where the table has none.
+        notes: What could not be understood, or was understood with a reservation.
+    """
+
+    name: str
+    session: str = ""
+    age: float | None = None
+    sex: str | None = None
+    split: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a table with a header, empty ones left out; column names in lower case.
+
+    Reads UTF-8 with or without a byte-order mark, UTF-16 and Latin-1, separated by tabs, or by
+    semicolons or commas where the header has no tab.
+    """
+    text = _decoded(path.read_bytes())
+    header = text.lstrip("\r\n").split("\n", 1)[0]
+    separator = next((c for c in "\t;," if c in header), "\t")
+    lines = [
+        [cell.strip() for cell in line]
+        for line in csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    ]
+    lines = [line for line in lines if any(line)]
+    names = [name.lower() for name in lines[0]] if lines else []
+    return [dict(zip(names, line + [""] * len(names), strict=False)) for line in lines[1:]]
+
+
+def _decoded(data: bytes) -> str:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", errors="replace")
+    if data[:200].count(0) > len(data[:200]) // 4:  # UTF-16 without a mark: every other byte is 0
+        return data.decode("utf-16-le" if data[1:2] == b"\0" else "utf-16-be", errors="replace")
+    with suppress(UnicodeDecodeError):
+        return data.decode("utf-8-sig")
+    return data.decode("latin-1")
+
+
+def read_participants(folder: Path) -> list[Participant]:
+    """The participants of a BIDS folder; none where it has no participants.tsv.
+
+    Ages of sub-*/sub-*_sessions.tsv are taken for the sessions that they name.
+
+    Raises:
+        VCMError: The table has no column participant_id.
+    """
+    path = folder / "participants.tsv"
+    if not path.is_file():
+        return []
+    rows = read_rows(path)
+    if rows and "participant_id" not in rows[0]:
+        raise VCMError(
+            f"{path} has no column participant_id (its columns are {', '.join(rows[0])}): BIDS needs "
+            "one row per subject."
+        )
+    levels = _levels(folder / "participants.json")
+    sexes = {_sex_cell(row, levels) for row in rows}
+    found = []
+    for row in rows:
+        if not row["participant_id"]:
+            continue
+        name, notes = "sub-" + row["participant_id"].removeprefix("sub-"), []
+        age, note = parse_age(row.get("age", ""))
+        notes += [note] if note else []
+        sex, note = parse_sex(_sex_cell(row, levels), sexes)
+        notes += [note] if note else []
+        split = row.get("split", "")
+        split = "" if split.lower() in _UNKNOWN else _SPLIT_WORDS.get(split.lower(), split)
+        session = row.get("session_id", row.get("session", ""))
+        session = "" if session.lower() in _UNKNOWN else "ses-" + session.removeprefix("ses-")
+        found.append(Participant(name, session, age, sex, split, tuple(notes)))
+    return found
+
+
+def ages_of_sessions(folder: Path, participant: str) -> dict[str, float]:
+    """Age [years] at each session, by sub-*_sessions.tsv; what is not told is left out."""
+    path = folder / participant / f"{participant}_sessions.tsv"
+    if not path.is_file():
+        return {}
+    rows = [row for row in read_rows(path) if row.get("session_id")]
+    ages = {
+        "ses-" + row["session_id"].removeprefix("ses-"): parse_age(row.get("age", ""))[0]
+        for row in rows
+    }
+    return {session: age for session, age in ages.items() if age is not None}
+
+
+def parse_age(text: str) -> tuple[float | None, str]:
+    """An age in years, and a note where it has to be made.
+
+    34, 32.5, 32,5, 34 years, DICOM's 045Y, 018M (months), 006W and 003D are understood; 89+ and >89
+    are taken for 89 with a note, ranges and codes such as 999 or -1 for unknown with a note.
+    """
+    text = text.strip()
+    if text.lower() in _UNKNOWN:
+        return None, ""
+    found = _AGE.fullmatch(text)
+    if not found:
+        return None, f"age '{text}' is not understood, so it is unknown"
+    age = float(found["number"].replace(",", ".")) * _YEARS[(found["unit"] or "")[:1].lower()]
+    if age > OLDEST:
+        return None, f"age '{text}' is over {OLDEST:g} years, so it is unknown"
+    if found["top"] or found["over"]:
+        return age, f"age '{text}' is taken for {age:g}"
+    return age, ""
+
+
+def parse_sex(text: str, column: set[str] | frozenset[str] = frozenset()) -> tuple[str | None, str]:
+    """F or M, None where unknown, and a note where it has to be made.
+
+    Args:
+        text: A cell.
+        column: All cells of its column in lower case: 1 and 2 are M and F by ISO/IEC 5218 only where
+            both occur and 0 does not, since 0 and 1 are used both ways.
+    """
+    word = text.strip().lower()
+    if word in _UNKNOWN:
+        return None, ""
+    if word in _FEMALE:
+        return "F", ""
+    if word in _MALE and not (word == "m" and "h" in column):  # hombre and mujer
+        return "M", ""
+    if word in ("1", "2") and {"1", "2"} <= column and "0" not in column:
+        sex = "M" if word == "1" else "F"
+        return sex, f"sex {word} is taken for {sex} (1 male, 2 female, as in ISO/IEC 5218)"
+    return None, f"sex '{text}' is not understood, so it is unknown: write F or M"
+
+
+def _sex_cell(row: Mapping[str, str], levels: Mapping[str, str]) -> str:
+    cell = row.get("sex", row.get("gender", "")).strip().lower()
+    return levels.get(cell, cell)
+
+
+def _levels(path: Path) -> dict[str, str]:
+    """What participants.json says that the values of the column sex mean."""
+    with suppress(OSError, ValueError, AttributeError, TypeError):
+        columns = json.loads(path.read_text(encoding="utf-8-sig"))
+        described = columns.get("sex", columns.get("gender", {})).get("Levels", {})
+        return {
+            str(value).lower(): str(meaning).split()[0].lower()
+            for value, meaning in described.items()
+            if str(meaning).split()[0].lower() in _FEMALE | _MALE
+        }
+    return {}
+
+
+def one_participant(rows: Sequence[Participant], session: str) -> tuple[Participant | None, str]:
+    """The row of a scan among those of its participant, or what is wrong.
+
+    Args:
+        rows: Every row of one participant.
+        session: Of the scan, '' where its name has none.
+
+    Returns:
+        The row and ''; or None and a sentence. What the rows of several sessions tell in common holds
+        for a scan without a session; what they differ in is unknown.
+    """
+    of_session = [row for row in rows if session and row.session == session]
+    candidates = of_session or [row for row in rows if not row.session] or list(rows)
+    if not candidates:
+        return None, "has no row in participants.tsv: add one"
+    distinct = list(dict.fromkeys(candidates))
+    first = distinct[0]
+    if len(distinct) == 1 and (not session or first.session in ("", session)):
+        return first, ""
+    if not first.session or of_session:
+        return None, (
+            f"has {len(distinct)} rows in participants.tsv that differ: keep one, or one per session "
+            "with a column session_id"
+        )
+    if session:
+        return None, f"has no row for {session} in participants.tsv: add one"
+    ages, sexes, splits = ({getattr(r, k) for r in distinct} for k in ("age", "sex", "split"))
+    differing = [k for k, v in (("age", ages), ("sex", sexes)) if len(v) > 1]
+    note = f"has a scan without a session and {len(distinct)} rows by session" + (
+        f", which differ in {' and '.join(differing)}: taken for unknown" if differing else ""
+    )
+    return Participant(
+        first.name,
+        "",
+        first.age if len(ages) == 1 else None,
+        first.sex if len(sexes) == 1 else None,
+        first.split if len(splits) == 1 else "",
+        (*first.notes, note),
+    ), ""

@@ -1,0 +1,151 @@
+"""The training set that `vcm prepare` writes: scans on a model's grid, with a table of what is known of each.
+
+Knows the files of a prepared folder, and refuses one that is not finished.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcm.errors import VCMError
+from vcm.files import read_table
+from vcm.imaging.source import nobody
+from vcm.imaging.volume import Grid, read_volume
+
+#: Columns of a prepared participants.tsv.
+COLUMNS = [
+    "participant_id", "split", "age", "sex", "ventricular_volume", "brain_volume", "participant",
+]  # fmt: skip
+#: Lies in a prepared folder while it is written to, and after a run that did not come to its end.
+UNFINISHED = ".unfinished"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One scan of a prepared set.
+
+    Attributes:
+        subject: Name of the scan, sub-01 or sub-01_ses-2.
+        split: train, validation or test.
+        age: In years; None where unknown, as the next three.
+        sex: F or M.
+        ventricular_volume: In mL.
+        brain_volume: In mL, without ventricles and extracerebral CSF.
+        folder: Holds its files.
+        participant: The person, sub-01; scans of one are not independent.
+    """
+
+    subject: str
+    split: str
+    age: float | None
+    sex: str | None
+    ventricular_volume: float | None
+    brain_volume: float | None
+    folder: Path
+    participant: str = ""
+
+    @property
+    def image_file(self) -> Path:
+        """The brain, T1w."""
+        return self.folder / f"{self.subject}_T1w.nii.gz"
+
+    @property
+    def classes_file(self) -> Path:
+        """The eight-class map; it need not be there."""
+        return self.folder / f"{self.subject}_dseg.nii.gz"
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether it has an eight-class map."""
+        return self.classes_file.is_file()
+
+    def image(self) -> NDArray[np.float32]:
+        """Brain T1w on the model's grid (X, Y, Z), 0..1."""
+        return np.asarray(read_volume(self.image_file).data, dtype=np.float32)
+
+    def classes(self) -> NDArray[np.uint8]:
+        """Eight-class map on the model's grid (X, Y, Z), 0..8."""
+        return read_volume(self.classes_file).data.astype(np.uint8)
+
+
+def load_prepared(*folders: str | Path, split: str | None = None) -> list[Subject]:
+    """Scans of one or more folders written by `vcm prepare`.
+
+    Args:
+        folders: Prepared folders.
+        split: train, validation or test; None: all.
+
+    Raises:
+        VCMError: A folder is no prepared one or is not finished, or there is no such scan.
+    """
+    subjects = []
+    for folder in map(Path, folders):
+        if (folder / UNFINISHED).exists():
+            raise VCMError(
+                f"{folder} is being prepared, or the run that prepared it was stopped: wait for it, or "
+                "run the same vcm prepare again; what is done is kept."
+            )
+        for row in read_table(folder / "participants.tsv"):
+            if "ventricular_volume" not in row:
+                raise VCMError(
+                    f"{folder} was not written by vcm prepare (its table has no ventricular_volume): "
+                    f"run vcm prepare {folder} --out PREPARED first."
+                )
+            if split in (None, row["split"]):
+                subjects.append(_subject(row, folder))
+    if not subjects:
+        raise nobody(split, folders)
+    return subjects
+
+
+def _subject(row: dict[str, str], folder: Path) -> Subject:
+    name = row["participant_id"]
+    return Subject(
+        name,
+        row["split"],
+        _number(row["age"]),
+        row["sex"] if row["sex"] in ("F", "M") else None,
+        _number(row["ventricular_volume"]),
+        _number(row["brain_volume"]),
+        folder / name,
+        row.get("participant") or name,
+    )
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if np.isfinite(value) else None
+
+
+def with_classes(subjects: list[Subject]) -> list[Subject]:
+    """Those that have an eight-class map.
+
+    Raises:
+        VCMError: There are none.
+    """
+    mapped = [s for s in subjects if s.has_classes]
+    if not mapped:
+        splits = ", ".join(sorted({s.split for s in subjects}))
+        raise VCMError(
+            f"None of the {len(subjects)} subjects ({splits}) has a label map: add *_dseg.nii.gz to the "
+            "source folder, or let a segmenter make them, then prepare it again."
+        )
+    return mapped
+
+
+def check_grid(subject: Subject, grid: Grid, model: str) -> None:
+    """Raise VCMError where a prepared scan does not lie on the voxels of the model."""
+    own = read_volume(subject.image_file).grid
+    if own.shape != grid.shape or not np.allclose(own.affine, grid.affine, atol=1e-3):
+        sizes, wanted = ("x".join(f"{s:.3g}" for s in g.spacing) for g in (own, grid))
+        raise VCMError(
+            f"{subject.image_file.name} was prepared on {own.shape} voxels of {sizes} mm, but {model} "
+            f"works on {grid.shape} of {wanted} mm: run vcm prepare again with --model {model}."
+        )

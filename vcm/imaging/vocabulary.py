@@ -1,0 +1,361 @@
+"""What the numbers of a label map mean: vocabularies, which name the class of each label.
+
+Knows label maps and tables; nothing of networks. Never guesses: a map whose labels mean one thing in
+one vocabulary and another in the next is refused until its vocabulary is named.
+
+A vocabulary is a small YAML table:
+
+    name: mine
+    meaning: what a reader is to know of it      # optional
+    classes:            # class 1..8 -> the labels that belong to it
+      1: [2, 41]
+    background: [30]    # labels to ignore, beside 0
+    ranges:             # optional: inclusive ranges per class, or for background
+      background: [[86, 999]]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from vcm.errors import VCMError
+from vcm.imaging.volume import Volume, read_label_map, refuse_other_voxels
+
+#: The eight-class semantic map of the Volumetric Conditioning Module (WACV 2025).
+CLASS_NAMES = (
+    "background",
+    "white matter",
+    "grey matter",
+    "ventricles",
+    "deep grey matter",
+    "hippocampus",
+    "amygdala",
+    "extracerebral CSF",
+    "brainstem",
+)
+NUMBER_OF_CLASSES = len(CLASS_NAMES) - 1
+
+#: Volume of each class in a head, atrophy and infants included [mL].
+PLAUSIBLE_CLASSES = {
+    1: (150.0, 900.0),
+    2: (300.0, 1100.0),
+    3: (2.0, 300.0),
+    4: (10.0, 100.0),
+    5: (1.5, 15.0),
+    6: (0.5, 8.0),
+    7: (15.0, 900.0),
+    8: (8.0, 60.0),
+}
+
+#: Labels below this are counted and translated by a table of that length.
+_SMALL = 2**16
+_FOLDER = Path(__file__).parent / "vocabularies"
+#: In the order in which they are offered. A map of the last ones is recognised only where it is named.
+BUILT_IN = ("freesurfer", "synthseg", "dlmuse", "vcm8", "bids", "fast", "5tt", "mask")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The class of each label; class 0 is background.
+
+    Attributes:
+        name: As it is asked for and recorded.
+        classes: Label -> class 0..8.
+        ranges: (lowest label, highest label, class), for labels that `classes` does not hold.
+        meaning: What a reader is to know of it, in a few words.
+        tells_classes: False where the map says no more than where the brain is.
+    """
+
+    name: str
+    classes: Mapping[int, int]
+    ranges: tuple[tuple[int, int, int], ...] = ()
+    meaning: str = ""
+    tells_classes: bool = True
+
+    def class_of(self, label: int) -> int | None:
+        """The class 0..8 of one label, None where the vocabulary does not name it."""
+        if label in self.classes:
+            return self.classes[label]
+        return next((c for low, high, c in self.ranges if low <= label <= high), None)
+
+    def names_all(self, labels: Iterable[int]) -> bool:
+        """Whether every label has a class."""
+        return all(self.class_of(label) is not None for label in labels)
+
+    def to_classes(self, label_map: Volume) -> Volume:
+        """Translate a label map.
+
+        Args:
+            label_map: Whole numbers of at least 0, (X, Y, Z).
+
+        Returns:
+            The classes 0..8 on the same voxels, uint8.
+
+        Raises:
+            VCMError: A label is not named (every such label is listed with its volume), or the
+                vocabulary tells no classes.
+        """
+        if not self.tells_classes:
+            raise VCMError(
+                f"{label_map.source} is given as a {self.name}, which says where the brain is but not "
+                "its tissues: give a label map, or make one of the scan with vcm segment."
+            )
+        labels = label_volumes(label_map)
+        unnamed = {k: v for k, v in labels.items() if self.class_of(k) is None}
+        if unnamed:
+            others = [v.name for v in fitting_vocabularies(labels)]
+            remedy = (
+                f"choose {' or '.join(others)}, which names them"
+                if others
+                else "add them to a YAML table that says which class each belongs to"
+            )
+            raise VCMError(
+                f"{label_map.source} holds labels that the vocabulary '{self.name}' does not name: "
+                f"{in_words(unnamed)}; {remedy}.",
+                argument="labels",
+            )
+        values = np.array([0, *labels])
+        classes = np.array([self.class_of(int(v)) for v in values], dtype=np.uint8)
+        out = np.empty(label_map.data.shape, np.uint8)
+        if values[-1] < _SMALL:
+            table = np.zeros(values[-1] + 1, np.uint8)
+            table[values] = classes
+        for part, given in zip(out, label_map.data, strict=True):  # by slab: memory stays small
+            part[...] = (
+                table[given] if values[-1] < _SMALL else classes[np.searchsorted(values, given)]
+            )
+        return label_map.with_data(out)
+
+
+def label_volumes(label_map: Volume) -> dict[int, float]:
+    """Volume of each label but 0 [mL]."""
+    data, counts = label_map.data, dict[int, int]()
+    for part in data:
+        values, found = _counts(part)
+        for value, count in zip(values.tolist(), found.tolist(), strict=True):
+            counts[value] = counts.get(value, 0) + count
+    voxel = label_map.grid.voxel_volume
+    return {label: count * voxel for label, count in sorted(counts.items()) if label}
+
+
+def _counts(labels: NDArray) -> tuple[NDArray, NDArray]:
+    """Values and how often each occurs; without sorting where the labels are small, as they mostly are."""
+    if labels.size and labels.min() >= 0 and labels.max() < _SMALL:
+        found = np.bincount(labels.ravel())
+        values = np.flatnonzero(found)
+        return values, found[values]
+    return np.unique(labels, return_counts=True)
+
+
+def in_words(labels: Mapping[int, float], most: int = 12) -> str:
+    """Labels with their volumes, the largest first: '99 (2.1 mL), 1000 (0.4 mL)'."""
+    ordered = sorted(labels.items(), key=lambda item: -item[1])
+    shown = ", ".join(
+        f"{label} ({volume:.0f} mL)" if volume >= 10 else f"{label} ({volume:.2g} mL)"
+        for label, volume in ordered[:most]
+    )
+    return shown + (f" and {len(ordered) - most} more" if len(ordered) > most else "")
+
+
+def load_vocabulary(name: str | Path) -> Vocabulary:
+    """A built-in vocabulary by name, or a YAML table by path.
+
+    Raises:
+        VCMError: There is none of that name, or the table cannot be read as one.
+    """
+    path = _FOLDER / f"{name}.yaml" if str(name) in BUILT_IN else Path(name)
+    if not path.is_file():
+        raise VCMError(
+            f"The vocabulary '{name}' is neither built in ({', '.join(BUILT_IN)}) nor a file: "
+            "give one of these names or the path of a YAML table."
+        )
+    try:
+        return _from_table(OmegaConf.to_container(OmegaConf.load(path)), path.stem)
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        UnicodeDecodeError,
+        OmegaConfBaseException,
+        YAMLError,
+    ) as error:
+        raise VCMError(
+            f"{path.name} is not a vocabulary ({' '.join(str(error).split())}): write 'name: NAME' and 'classes:' with one "
+            "line '1: [labels]' for each class used, 1 to 8."
+        ) from error
+
+
+def _from_table(table: Any, name: str) -> Vocabulary:
+    """Raises ValueError and its kind for a table that contradicts itself or names no such class."""
+    if not isinstance(table, dict):
+        raise ValueError("it holds no table")
+    classes = {0: 0}
+    groups = {**table["classes"], "background": table.get("background", [])}
+    for group, labels in groups.items():
+        for label in map(_whole, labels):
+            if classes.setdefault(label, _class_number(group)) != _class_number(group):
+                raise ValueError(f"label {label} is given twice")
+    ranges: list[tuple[int, int, int]] = []
+    for group, pairs in table.get("ranges", {}).items():
+        for low, high in (map(_whole, pair) for pair in pairs):
+            if low > high:
+                raise ValueError(f"the range {low} to {high} is empty")
+            for first, last, number in ranges:
+                if low <= last and first <= high and number != _class_number(group):
+                    raise ValueError(f"the range {low} to {high} overlaps that of class {number}")
+            ranges.append((low, high, _class_number(group)))
+    return Vocabulary(
+        str(table.get("name", name)),
+        classes,
+        tuple(ranges),
+        str(table.get("meaning", "")),
+        bool(table.get("tells_classes", True)),
+    )
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value} is not a whole number of at least 0")
+    return value
+
+
+def _class_number(group: object) -> int:
+    if group == "background":
+        return 0
+    number = int(str(group))
+    if not 1 <= number <= NUMBER_OF_CLASSES:
+        raise ValueError(f"class {number} is not between 1 and {NUMBER_OF_CLASSES}")
+    return number
+
+
+@lru_cache(maxsize=1)
+def _built_in() -> tuple[Vocabulary, ...]:
+    return tuple(map(load_vocabulary, BUILT_IN))
+
+
+def fitting_vocabularies(labels: Iterable[int]) -> list[Vocabulary]:
+    """The built-in ones that name every label; any map of one label may be a mask."""
+    labels = list(labels)
+    return [
+        v for v in _built_in() if v.names_all(labels) or (not v.tells_classes and len(labels) == 1)
+    ]
+
+
+def recognise(label_map: Volume) -> Vocabulary:
+    """The vocabulary of a label map, where its labels leave no doubt.
+
+    The built-in ones that name every label must agree on the class of each, and what they read must have
+    the volumes of a head. The numbers 1 to 8 alone could be anything, so they are the eight classes only
+    where all eight are there, each with the volume that it has in a head.
+
+    Args:
+        label_map: Whole numbers of at least 0, (X, Y, Z).
+
+    Raises:
+        VCMError: No vocabulary names all labels, or several do and differ, or the labels are few, or
+            what they would mean is not a brain.
+    """
+    labels = label_volumes(label_map)
+    fitting = fitting_vocabularies(labels)
+    if not fitting:
+        raise VCMError(f"{label_map.source} {_nearest(labels)}", argument="labels")
+    if len(labels) == 1:
+        doubt = "a plain mask"
+    elif max(labels) <= NUMBER_OF_CLASSES and len(labels) < NUMBER_OF_CLASSES:
+        doubt = "few labels, as a tissue map does"
+    elif len({tuple(v.class_of(label) for label in labels) for v in fitting}) > 1:
+        doubt = "labels that these vocabularies read differently"
+    elif not _plausible(labels, fitting[0]):
+        doubt = (
+            f"labels that, read as {fitting[0].name}, give volumes that no brain has (or its voxel "
+            "size is wrong)"
+        )
+    else:
+        return fitting[0]
+    offered = "; ".join(f"{v.name} ({v.meaning})" for v in fitting)
+    raise VCMError(
+        f"{label_map.source} holds {doubt}: {in_words(labels)}. Name its vocabulary: {offered}; or a "
+        "YAML table of your own.",
+        argument="labels",
+    )
+
+
+def _plausible(labels: Mapping[int, float], vocabulary: Vocabulary) -> bool:
+    """No class is too large, and white and grey matter are not too small; none is where the labels are
+    the bare numbers 1 to 8."""
+    volumes = dict.fromkeys(PLAUSIBLE_CLASSES, 0.0)
+    for label, volume in labels.items():
+        number = vocabulary.class_of(label)
+        if number:
+            volumes[number] += volume
+    needed = PLAUSIBLE_CLASSES if max(labels) <= NUMBER_OF_CLASSES else (1, 2)
+    return all(
+        volumes[number] <= high and (volumes[number] >= low or number not in needed)
+        for number, (low, high) in PLAUSIBLE_CLASSES.items()
+    )
+
+
+def _nearest(labels: Mapping[int, float]) -> str:
+    """The vocabulary that leaves the least volume unnamed, and what it leaves."""
+    left = {
+        vocabulary.name: {k: v for k, v in labels.items() if vocabulary.class_of(k) is None}
+        for vocabulary in _built_in()
+    }
+    name = min(left, key=lambda n: sum(left[n].values()))
+    return (
+        f"holds labels that no built-in vocabulary names all of; nearest is {name}, which does not "
+        f"name {in_words(left[name])}: write a YAML table that says which class each belongs to, or "
+        "set what is no tissue to 0."
+    )
+
+
+def read_classes(path: Path, labels: str = "auto") -> tuple[Volume, Vocabulary]:
+    """Read a label map as eight classes.
+
+    Args:
+        path: A NIfTI file of labels.
+        labels: Name of its vocabulary, the path of a YAML table, or 'auto'.
+
+    Returns:
+        The classes 0..8 (X, Y, Z) on the map's own voxels, and the vocabulary.
+
+    Raises:
+        VCMError: The map cannot be read, or its labels are not those of the vocabulary.
+    """
+    label_map = read_label_map(path)
+    vocabulary = recognise(label_map) if labels == "auto" else load_vocabulary(labels)
+    return vocabulary.to_classes(label_map), vocabulary
+
+
+def read_brain(path: Path, labels: str, image: Volume) -> tuple[NDArray[np.bool_], Volume | None]:
+    """Where the brain of a scan is, by its label map or mask.
+
+    Args:
+        path: A NIfTI file of labels, or of a mask where `labels` is 'mask'.
+        labels: As in `read_classes`.
+        image: The scan, on whose voxels it must lie.
+
+    Returns:
+        The brain (X, Y, Z), and the classes 0..8 where the vocabulary tells them, else None.
+
+    Raises:
+        VCMError: As `read_classes`, and where it lies on other voxels than the scan.
+    """
+    label_map = read_label_map(path)
+    refuse_other_voxels(label_map, image, "resample the labels to the scan, nearest neighbour")
+    vocabulary = recognise(label_map) if labels == "auto" else load_vocabulary(labels)
+    if not vocabulary.tells_classes:
+        return label_map.data > 0, None
+    classes = vocabulary.to_classes(label_map)
+    return classes.data > 0, classes

@@ -1,0 +1,84 @@
+"""Prepare one scan: read, mask the brain, align rigidly to MNI152, resample, scale to 0..1, measure, write."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from vcm.errors import VCMError
+from vcm.files import sha256, whole
+from vcm.imaging.brain import align_brain, brain_mask
+from vcm.imaging.conditions import ventricular_and_brain_volume
+from vcm.imaging.geometry import model_grid, to_model_grid
+from vcm.imaging.source import Scan
+from vcm.imaging.vocabulary import read_brain
+from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
+from vcm.preparation.record import PreparedScan, read_record
+
+
+def prepare_scan(scan: Scan, out: Path, settings: dict[str, str], grid: Grid) -> PreparedScan:
+    """Prepare one scan into a folder of its own, whole or not at all.
+
+    Args:
+        scan: The scan, with its label map or mask where it has one.
+        out: The prepared set; the scan lies in out/NAME.
+        settings: What else it is made from: 'labels' is the vocabulary's name, table or 'auto'.
+        grid: Of the model.
+
+    Returns:
+        Its record; at once where it is prepared and nothing that it was made from has changed.
+
+    Raises:
+        VCMError: The scan cannot be used.
+    """
+    folder = out / scan.subject
+    made_from = settings | {"grid": name_of_grid(grid), "image": sha256(scan.image)}
+    if scan.labels:
+        made_from["label_map"] = sha256(scan.labels)
+        made_from.pop("segmenter", None)
+    found = read_record(folder, scan.subject, made_from)
+    if found is not None:
+        told = replace(
+            found, participant=scan.participant, split=scan.split, age=scan.age, sex=scan.sex
+        )
+        if told != found:
+            told.write(folder)
+        return told
+    image = read_volume(scan.image)
+    mask, classes = (
+        read_brain(scan.labels, settings["labels"], image)
+        if scan.labels
+        else (brain_mask(image), None)
+    )
+    aligned = align_brain(image, mask, grid)
+    ventricles = brain = None
+    with whole(folder) as part:
+        part.mkdir()
+        write_volume(Volume(aligned.image, grid.affine), part / f"{scan.subject}_T1w.nii.gz")
+        if classes:
+            moved = to_model_grid(classes, grid, aligned.to_common, order=0).astype(np.uint8)
+            ventricles, brain = ventricular_and_brain_volume(
+                classes.data, classes.grid.voxel_volume
+            )
+            write_volume(Volume(moved, grid.affine), part / f"{scan.subject}_dseg.nii.gz")
+        prepared = PreparedScan(
+            scan.subject, scan.participant, scan.split, scan.age, scan.sex, ventricles or None, brain,
+            aligned.to_common.tolist(), list(aligned.intensity_range), made_from,
+            {path.name: sha256(path) for path in sorted(part.iterdir())},
+        )  # fmt: skip
+        prepared.write(part)
+    return prepared
+
+
+def name_of_grid(grid: Grid) -> str:
+    """For records: the grid of an embedded model by its spacing, any other by shape and affine."""
+    spacing = grid.spacing[0]
+    try:
+        standard = model_grid(round(spacing, 3))
+    except VCMError:
+        standard = None
+    if standard and standard.shape == grid.shape and np.allclose(standard.affine, grid.affine):
+        return f"{spacing:g}mm"
+    return f"{grid.shape} {grid.affine.round(4).tolist()}"
