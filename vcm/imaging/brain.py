@@ -1,4 +1,9 @@
-"""A scan's brain on the model's grid: aligned rigidly, masked, intensities in 0..1."""
+"""A scan's brain on the model's grid: told from the background, aligned rigidly, intensities in 0..1.
+
+Knows intensities and grids [mm]; nothing of labels or networks. The background of a brain-extracted scan
+is the constant value along its border, whatever it is: 0 as most tools leave it, -1024 as in CT, the
+negative or middle value that z-scoring makes of it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from vcm.errors import VCMError
 from vcm.imaging.conditions import PLAUSIBLE_BRAIN
@@ -13,20 +19,76 @@ from vcm.imaging.geometry import to_model_grid
 from vcm.imaging.registration import align_rigid
 from vcm.imaging.volume import Grid, Volume
 
+#: A background value fills at least this share of the scan's border ...
+LEAST_OF_BORDER = 0.2
+#: ... and a second one, as padding leaves it, this share, if the two fill nearly all of it.
+SECOND_OF_BORDER, BOTH_OF_BORDER = 0.1, 0.95
+#: Values this near to the background are background: rounding, by the width of all values.
+ROUNDING = 1e-5
+#: Where less than this share of the voxels lies on one side of the background, it is ringing of an
+#: interpolation and no brain.
+RINGING = 0.01
+#: A scan with more than this share of brain has its skull on.
+MOST_BRAIN = 0.98
+#: Percentiles inside the brain that become 0 and 1.
+PERCENTILES = (0.5, 99.5)
+#: Percentile of the brain that stands for its least intensity.
+BLACK = 0.1
+
 
 @dataclass(frozen=True)
 class AlignedBrain:
-    """image (X, Y, Z) in 0..1, 0 outside the brain; to_common: scan world -> model world [mm]."""
+    """A brain on the model's grid.
+
+    Attributes:
+        image: (X, Y, Z) in 0..1, 0 outside the brain.
+        to_common: (4, 4) rigid, scan world -> model world, RAS+ [mm].
+        intensity_range: Intensities of the scan that are 0 and 1 in `image`.
+    """
 
     image: NDArray[np.float32]
     to_common: NDArray[np.float64]
     intensity_range: tuple[float, float]
 
 
+def find_background(data: NDArray) -> NDArray[np.bool_]:
+    """Where a scan shows nothing: the constant value along its border; nowhere for a scan without one.
+
+    Where brain lies on both sides of that value, as after z-scoring, what equals it inside the brain is
+    brain. Where brain lies above it, what is below is background too, and the other way round: cubic
+    interpolation rings.
+
+    Args:
+        data: (X, Y, Z) intensities, of any range.
+    """
+    values = _constants_of_border(data)
+    if not values:
+        return np.zeros(data.shape, bool)
+    near = ROUNDING * (float(data.max()) - float(data.min()))
+    equal = np.zeros(data.shape, bool)
+    for value in values:
+        equal |= np.abs(data - value) <= near if near else data == value
+    below, above = data < min(values), data > max(values)
+    below &= ~equal
+    above &= ~equal
+    brain = max(int((~equal).sum()), 1)
+    if below.sum() < RINGING * brain:
+        return equal | below
+    if above.sum() < RINGING * brain:
+        return equal | above
+    parts, _ = ndimage.label(equal)
+    outer = np.unique(_border(parts))
+    return np.isin(parts, outer[outer > 0])
+
+
 def brain_mask(image: Volume) -> NDArray[np.bool_]:
-    """What is above 0 in a brain-extracted scan. Raises VCMError for one with its skull on."""
-    mask: NDArray[np.bool_] = image.data > 0
-    if mask.mean() > 0.6 and np.percentile(image.data, 2) > 0:
+    """What differs from the background of a brain-extracted scan.
+
+    Raises:
+        VCMError: The scan has no constant background, so its skull is still on.
+    """
+    mask = ~find_background(image.data)
+    if mask.mean() > MOST_BRAIN:
         raise VCMError(
             f"{image.source} is not brain-extracted: strip the skull first (for instance with "
             "SynthStrip), or where a label map is read too, add a *_dseg.nii.gz."
@@ -34,8 +96,51 @@ def brain_mask(image: Volume) -> NDArray[np.bool_]:
     return mask
 
 
+def on_black(image: Volume, mask: NDArray[np.bool_]) -> tuple[Volume, float]:
+    """A scan as if its background had been 0 and its brain positive, so that nothing bleeds into its rim.
+
+    Args:
+        image: A scan with any background, or with its skull on.
+        mask: (X, Y, Z) where its brain is.
+
+    Returns:
+        The scan, 0 in the background, and the intensity that was taken for 0. It is the scan itself, and
+        0, where the background is 0 and the brain positive.
+    """
+    background = find_background(image.data)
+    black = _black(image.data[mask & ~background], image.data[background])
+    if black == 0 and not np.any(image.data[background]):
+        return image, 0.0
+    data = np.where(background, 0, image.data - np.float32(black)).astype(np.float32)
+    return image.with_data(data), black
+
+
+def _black(brain: NDArray, background: NDArray) -> float:
+    """The intensity of no signal: that of the background, where it lies less than the width of the brain's
+    intensities below them; else 0, or the least of the brain where that is negative."""
+    if not brain.size:
+        return 0.0
+    least = float(np.percentile(brain, BLACK))
+    if (
+        background.size
+        and least - float(np.ptp(brain)) < (nothing := float(np.median(background))) <= least
+    ):
+        return nothing
+    return min(0.0, least)
+
+
 def align_brain(image: Volume, mask: NDArray[np.bool_], grid: Grid) -> AlignedBrain:
-    """Bring the masked scan to `grid` in the common space. Raises VCMError if it is no brain."""
+    """Bring the brain of a scan to the model's grid in the common space.
+
+    Args:
+        image: A scan of any intensities.
+        mask: (X, Y, Z) where its brain is.
+        grid: Of the model.
+
+    Raises:
+        VCMError: What the mask selects is too small or too large for a brain.
+    """
+    image, black = on_black(image, mask)
     to_common = align_rigid(image.with_data(np.where(mask, image.data, 0).astype(np.float32)))
     moved = to_model_grid(image, grid, to_common, order=1)
     inside = to_model_grid(image.with_data(mask.astype(np.float32)), grid, to_common, order=1) > 0.5
@@ -50,21 +155,42 @@ def align_brain(image: Volume, mask: NDArray[np.bool_], grid: Grid) -> AlignedBr
             f"{high:.0f} mL: {large if volume > high else ''}check the mask or label map, and the "
             "voxel size."
         )
-    scaled, used = to_unit_range(moved, inside)
-    return AlignedBrain(scaled, to_common, used)
-
-
-#: Percentiles inside the brain that become 0 and 1.
-PERCENTILES = (0.5, 99.5)
+    scaled, (least, greatest) = to_unit_range(moved, inside)
+    return AlignedBrain(scaled, to_common, (least + black, greatest + black))
 
 
 def to_unit_range(
     data: NDArray, mask: NDArray[np.bool_], percentiles: tuple[float, float] = PERCENTILES
 ) -> tuple[NDArray[np.float32], tuple[float, float]]:
-    """Map the two percentiles inside `mask` to 0 and 1, clip, and set 0 outside the mask.
+    """Map two percentiles of a brain to 0 and 1, clip, and set 0 outside it.
 
-    Returns the values and the two source intensities, so that the way back is known.
+    Args:
+        data: (X, Y, Z) intensities.
+        mask: (X, Y, Z) where the brain is.
+        percentiles: That become 0 and 1 [percent].
+
+    Returns:
+        The values, and the two intensities that are 0 and 1 now, so that the way back is known.
     """
     low, high = np.percentile(data[mask], percentiles)
     scaled = np.clip((data - low) / max(high - low, 1e-6), 0.0, 1.0)
     return np.where(mask, scaled, 0.0).astype(np.float32), (float(low), float(high))
+
+
+def _constants_of_border(data: NDArray) -> list[float]:
+    """The value that fills a good part of the border, and a second one where the two fill it all."""
+    values, counts = np.unique(_border(data), return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:2]
+    shares = counts[order] / counts.sum()
+    if shares[0] < LEAST_OF_BORDER:
+        return []
+    found = [float(values[order[0]])]
+    if len(order) > 1 and shares[1] > SECOND_OF_BORDER and shares.sum() > BOTH_OF_BORDER:
+        found.append(float(values[order[1]]))
+    return found
+
+
+def _border(data: NDArray) -> NDArray:
+    """All values on the six faces."""
+    faces = [data.take(index, axis).ravel() for axis in range(3) for index in (0, -1)]
+    return np.concatenate(faces)

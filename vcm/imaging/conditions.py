@@ -80,7 +80,8 @@ def as_contrast(classes: Volume) -> Volume:
 
 def class_volumes(classes: NDArray, voxel_volume: float) -> dict[str, float]:
     """Volume of each class [mL]."""
-    counts = np.bincount(classes.ravel(), minlength=len(CLASS_NAMES))
+    planes = np.moveaxis(classes, -1, 0)  # one after the other, since numpy counts in 64 bits
+    counts = sum(np.bincount(plane.ravel(), minlength=len(CLASS_NAMES)) for plane in planes)
     return {name: float(counts[i] * voxel_volume) for i, name in enumerate(CLASS_NAMES) if i}
 
 

@@ -53,6 +53,6 @@ def refuse_other_contrast(image: NDArray, grid: Grid, source: str) -> float:
         raise VCMError(
             f"{source} does not look T1-weighted (white matter is {found:.2f} deviations "
             f"brighter than grey, in T1w scans at least {LEAST_SEPARATION:g}), and this model knows T1w "
-            "only: give the T1w scan, or add --any-contrast to take the risk."
+            "only: give the T1w scan, or allow any contrast and take the risk."
         )
     return found

@@ -15,9 +15,16 @@ from numpy.typing import NDArray
 
 from vcm.errors import VCMError
 from vcm.imaging import conditions
-from vcm.imaging.brain import to_unit_range
+from vcm.imaging.acquisition import isotropic_about
+from vcm.imaging.brain import brain_mask, on_black, to_unit_range
 from vcm.imaging.conditions import IMAGE_CONDITIONS
-from vcm.imaging.geometry import IDENTITY, from_model_grid, to_model_grid
+from vcm.imaging.geometry import (
+    IDENTITY,
+    from_model_grid,
+    resample,
+    straight_grid,
+    to_model_grid,
+)
 from vcm.imaging.partial import as_partial
 from vcm.imaging.registration import align_rigid
 from vcm.imaging.vocabulary import read_classes
@@ -25,6 +32,8 @@ from vcm.imaging.volume import Grid, Volume, read_volume, refuse_other_voxels
 
 #: Largest share of a condition that may fall outside the model's grid.
 MOST_OUTSIDE = 0.02
+#: Label maps of finer voxels [mm] are aligned at 1 mm.
+FINE = 0.75
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,7 @@ def place_label_map(path: Path, labels: str, model: Grid) -> PlacedCondition:
     """
     source, vocabulary = read_classes(path, labels)
     _refuse_implausible(source)
-    to_common = align_rigid(_around_brain(conditions.as_contrast(source)))
+    to_common = align_rigid(_contrast_of(source))
     classes = to_model_grid(source, model, to_common, order=0).astype(np.uint8)
     _refuse_outside(source, classes, model)
     placement = Placement(model, source.grid, to_common, source.header)
@@ -111,43 +120,61 @@ def place_label_map(path: Path, labels: str, model: Grid) -> PlacedCondition:
 
 
 def place_partial(path: Path, known: Path, before: PlacedCondition) -> PlacedCondition:
-    """Add a partial image, with the mask of what is known of it, to what is placed. Raises VCMError.
+    """Add a part of an image to what is placed.
 
-    With a label map it follows that map's alignment, so both must lie in one world; alone it is
-    aligned by the part that is known.
+    Intensities are scaled as in training: by the percentiles of the whole brain that the image shows, of
+    which the mask selects what is kept. Of an image that shows that part alone, they are its own.
+
+    Args:
+        path: A brain-extracted scan, or a part of one.
+        known: Mask on its voxels: 1 where the image is to be kept.
+        before: Where a label map is placed, the part follows that map's alignment, so both must lie in
+            one world; without one it is aligned by the part that is kept.
+
+    Raises:
+        VCMError: The files do not fit each other, or the mask selects no brain.
     """
     image, mask = read_volume(path), read_volume(known)
     refuse_other_voxels(mask, image, "give a mask on the voxels of the image")
-    shown = (mask.data > 0.5) & (image.data > 0)
+    kept = mask.data > 0.5
+    brain = brain_mask(image)
+    shown = kept & brain
     if not shown.any():
         raise VCMError(
             f"The mask {known.name} selects no brain voxel of {path.name}: set it to 1 where the image "
             "is to be kept."
         )
-    part = image.with_data(np.where(shown, image.data, 0).astype(np.float32))
+    image, _ = on_black(image, brain)
     placement = before.placement
     model = placement.model
     if before.classes is None:
+        part = image.with_data(np.where(shown, image.data, 0).astype(np.float32))
         placement = Placement(model, image.grid, align_rigid(part), image.header)
-    to_common = placement.to_common
-    known_there = to_model_grid(
-        mask.with_data((mask.data > 0.5).astype(np.float32)), model, to_common, order=0
-    )
-    shown_there = to_model_grid(part.with_data(shown.astype(np.float32)), model, to_common, order=1)
-    values, _ = to_unit_range(to_model_grid(part, model, to_common, order=1), shown_there > 0.5)
-    placed = as_partial(values, known_there > 0.5)
-    return replace(before, placement=placement, partial=placed)
+
+    def moved(data: NDArray, order: int) -> NDArray:
+        return to_model_grid(
+            image.with_data(data.astype(np.float32)), model, placement.to_common, order
+        )
+
+    values, _ = to_unit_range(moved(image.data, 1), moved(brain, 1) > 0.5)
+    return replace(before, placement=placement, partial=as_partial(values, moved(kept, 0) > 0.5))
 
 
-def _around_brain(picture: Volume, margin: int = 4) -> Volume:
-    """Cut to the labelled box, so that the registration reads no empty space."""
-    positions = np.argwhere(picture.data > 0)
-    low = np.maximum(positions.min(0) - margin, 0)
-    high = positions.max(0) + margin + 1
-    affine = picture.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ low
-    i, j, k = (slice(a, b) for a, b in zip(low, high, strict=True))
-    return Volume(picture.data[i, j, k], affine, picture.header, picture.source)
+def _contrast_of(classes: Volume, margin: int = 4) -> Volume:
+    """A T1w-like picture of the labelled box, so that the registration reads no empty space, on voxels no
+    finer than it can use."""
+    box = []
+    for axis in range(3):
+        labelled = np.flatnonzero(classes.data.any(axis=tuple({0, 1, 2} - {axis})))
+        box.append(slice(max(int(labelled[0]) - margin, 0), int(labelled[-1]) + margin + 1))
+    affine = classes.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
+    cut = replace(classes, data=classes.data[tuple(box)], affine=affine)
+    if min(cut.grid.spacing) < FINE:
+        grid = isotropic_about(straight_grid(cut.grid) if cut.grid.is_sheared else cut.grid, 1.0)
+        data = resample(cut, grid, order=0)
+        cut = replace(cut, data=data, affine=grid.affine)
+    return conditions.as_contrast(cut)
 
 
 def _refuse_implausible(source: Volume) -> None:

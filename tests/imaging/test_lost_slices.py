@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from vcm.imaging.lost_slices import bridged, lost_slices, repeated_slices
+
+
+@pytest.fixture
+def stack() -> np.ndarray:
+    """A ball in 20 slices along the last axis, empty at both ends, 0 around it."""
+    index = np.indices((40, 40, 20)) - np.array([20, 20, 10])[:, None, None, None]
+    ball = (index[0] ** 2 + index[1] ** 2 + (2 * index[2]) ** 2) < 16**2
+    return np.where(ball, 100 + np.random.default_rng(0).normal(0, 5, ball.shape), 0)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("value", [0, -1024, 37.5])
+def test_constant_slices_inside_the_head_are_lost_and_those_beyond_it_are_not(stack, axis, value):
+    assert lost_slices(stack, 2) == []
+    stack[:, :, [7, 12, 13]] = value
+    assert lost_slices(np.moveaxis(stack, 2, axis), axis) == [7, 12, 13]
+
+
+def test_copies_are_found_wherever_they_lie(stack):
+    assert repeated_slices(stack, 2) == []
+    stack[:, :, 8] = stack[:, :, 7]
+    stack[:, :, 14] = stack[:, :, 10]
+    stack[:, :, 15] = stack[:, :, 10]
+    assert repeated_slices(stack, 2) == [8, 14, 15]
+    assert lost_slices(stack, 2) == []
+
+
+def test_empty_slices_do_not_repeat_each_other(stack):
+    assert not stack[:, :, :2].any() and not stack[:, :, -1].any()
+    stack[3, 4, [0, 1]] = 5
+    assert repeated_slices(stack, 2) == []
+
+
+def test_nothing_is_lost_from_nothing():
+    assert lost_slices(np.zeros((5, 5, 5)), 1) == []
+
+
+def test_the_brain_is_bridged_over_lost_slices(stack):
+    whole = stack > 0
+    broken = whole.copy()
+    lost = [6, 10, 11]
+    broken[:, :, lost] = False
+    found = bridged(broken, 2, lost)
+    assert not broken[:, :, lost].any()
+    for number in lost:
+        one, other = whole[:, :, number], found[:, :, number]
+        assert 2 * (one & other).sum() / (one.sum() + other.sum()) > 0.93
+    kept = [n for n in range(20) if n not in lost]
+    np.testing.assert_array_equal(found[:, :, kept], whole[:, :, kept])
+
+
+def test_a_lost_slice_at_the_end_has_no_neighbour(stack):
+    found = bridged(stack > 0, 2, [0, 19])
+    np.testing.assert_array_equal(found, stack > 0)
