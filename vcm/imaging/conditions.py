@@ -81,7 +81,7 @@ def as_contrast(classes: Volume) -> Volume:
 def class_volumes(classes: NDArray, voxel_volume: float) -> dict[str, float]:
     """Volume of each class [mL]."""
     planes = np.moveaxis(classes, -1, 0)  # one after the other, since numpy counts in 64 bits
-    counts = sum(np.bincount(plane.ravel(), minlength=len(CLASS_NAMES)) for plane in planes)
+    counts = np.sum([np.bincount(p.ravel(), minlength=len(CLASS_NAMES)) for p in planes], axis=0)
     return {name: float(counts[i] * voxel_volume) for i, name in enumerate(CLASS_NAMES) if i}
 
 
