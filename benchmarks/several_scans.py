@@ -16,10 +16,11 @@ from upsampling import measured, thickened, truth_at
 
 from vcm.files import write_table
 from vcm.imaging.source import find_scans
-from vcm.imaging.volume import write_volume
+from vcm.imaging.volume import read_volume, write_volume
 from vcm.metrics import bootstrap_interval
 from vcm.upsampling.thick_scan import interpolate_to_border
-from vcm.upsampling.upsample import Upsampling, load_upsampler, read_scans, upsample_scans
+from vcm.upsampling.upsample import upsample
+from vcm.weights.load import load_pipeline
 
 DIRECTIONS = ("axial", "coronal", "sagittal")
 
@@ -34,28 +35,26 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    config = Upsampling(scans=[Path("none")], model=given.model, samples=0)
-    pipeline = load_upsampler(config)
+    pipeline = load_pipeline(given.model)
     rows: list[dict[str, object]] = []
     for scan in find_scans(given.bids, split=given.split)[: given.limit]:
         truth = truth_at(scan.image, 1.0, given.spacing)
-        config.scans = [
-            write_volume(
-                thickened(truth, given.spacing, direction=direction),
-                given.out / f"{scan.subject}_acq-{direction}_T1w.nii.gz",
+        scans = [
+            read_volume(
+                write_volume(
+                    thickened(truth, given.spacing, direction=direction),
+                    given.out / f"{scan.subject}_acq-{direction}_T1w.nii.gz",
+                )
             )
             for direction in DIRECTIONS
         ]
-        scans = read_scans(config, pipeline)
-        first = scans[0]
-        cubics = [
-            s.in_units(interpolate_to_border(s.volume.data, s.volume.grid, first.fine, order=3))
-            for s in scans
-        ]
+        results = [upsample(scans[:n], pipeline, samples=0) for n in (1, 2, 3)]
+        fine = results[0].scan.fine
+        cubics = [interpolate_to_border(s.data, s.grid, fine, order=3) for s in scans]
         images = {"cubic": cubics[0], "cubic of three": np.mean(cubics, axis=0)}
-        for count in (1, 2, 3):
+        for count, result in enumerate(results, start=1):
             name = f"vcm of {', '.join(DIRECTIONS[:count])}"
-            images[name] = first.in_units(upsample_scans(scans[:count], pipeline, config).mean)
+            images[name] = result.scan.in_units(result.mean)
         low, high = np.percentile(truth.data[truth.data > 0], [0.5, 99.5])
         for name, image in images.items():
             quality = measured(image, truth, (low, high), high - low)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +42,14 @@ from vcm.nets.detail import DetailNet
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.pipeline import VCMPipeline
 from vcm.report.picture import compared
-from vcm.upsampling.explanation import Explanation
+from vcm.upsampling.consistency import DataConsistency
+from vcm.upsampling.detail import add_detail
 from vcm.upsampling.isotropic_scan import brain_on
 from vcm.upsampling.result import Upsampled
+from vcm.upsampling.space import Image, ResultSpace
 from vcm.upsampling.thick_scan import ThickScan
-from vcm.upsampling.upsample import (
-    Upsampling,
-    load_upsampler,
-    read_scans,
-    upsample_scans,
-    with_detail,
-)
+from vcm.upsampling.upsample import upsample
+from vcm.weights.load import load_pipeline
 from vcm.weights.segmenter import load_segmenter
 
 
@@ -95,26 +92,40 @@ def measured(
     return {"psnr": psnr(image, original, brain), "ssim": ssim(image, original, brain)}
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What `upsample` is called with."""
+
+    samples: int
+    steps: int
+    noise: float
+    detail_noise: float
+
+
 def methods(
-    thick: ThickScan, result: Upsampled, config: Upsampling, vcm: DetailNet, cnn: DetailNet | None
+    result: Upsampled, settings: Settings, vcm: DetailNet, cnn: DetailNet | None
 ) -> dict[str, NDArray]:
     """Every competitor on the fine grid, scaled; `vcm` is what the command writes by default."""
-    own = Explanation(thick, noise=config.noise)
-    once = replace(config, mirrors=False)
+    space = ResultSpace(result.scan)
+    measured = DataConsistency(result.scan, noise=settings.noise)
+
+    def detailed(begun: Image, net: DetailNet, mirrors: bool) -> Image:
+        return add_detail(space, measured, begun, net, settings.detail_noise, mirrors)[0]
+
     found = {
-        "linear": thick.interpolated(1),
+        "linear": result.scan.interpolated(1),
         "cubic": result.cubic,
-        "linear, projected": own.interpolated,
+        "linear, projected": measured.interpolated,
     }
     if cnn is not None:
-        found["cnn"] = with_detail(own, own.interpolated, cnn, once)[0]
-        found["cnn, mirrors"] = with_detail(own, own.interpolated, cnn, config)[0]
+        found["cnn"] = detailed(measured.interpolated, cnn, False)
+        found["cnn, mirrors"] = detailed(measured.interpolated, cnn, True)
     return found | {
-        "vcm sample, published way": result.before[0],
-        "vcm mean of samples, published way": result.before.mean(0),
+        "vcm sample, published way": result.unprojected[0],
+        "vcm mean of samples, published way": result.unprojected.mean(0),
         "vcm sample": result.samples[0],
         "vcm expected": result.expected,
-        "vcm, no mirrors": with_detail(own, result.expected, vcm, once)[0],
+        "vcm, no mirrors": detailed(result.expected, vcm, False),
         "vcm": result.mean,
     }
 
@@ -151,21 +162,22 @@ class Tables:
 def measure(
     tables: Tables,
     truth: Volume,
+    cut: Volume,
     key: dict[str, Any],
-    config: Upsampling,
+    settings: Settings,
     pipelines: tuple[VCMPipeline, VCMPipeline | None],
     segmenter: TissueSegmenter,
 ) -> None:
     """One scan by every method."""
     started = time.monotonic()
-    (thick,) = read_scans(config, pipelines[0])
-    result = upsample_scans([thick], pipelines[0], config)
+    result = upsample(cut, pipelines[0], **vars(settings))
+    thick = result.scan
     assert result.std is not None, "no detail network and no samples"
     seconds = time.monotonic() - started
     brain = truth.data > 0
     low, high = np.percentile(truth.data[brain], [0.5, 99.5])
     vcm, cnn = pipelines
-    images = methods(thick, result, config, vcm.detail, None if cnn is None else cnn.detail)
+    images = methods(result, settings, vcm.detail, None if cnn is None else cnn.detail)
     if all(row["spacing"] != key["spacing"] for row in tables.upsampling):
         picture = tables.out / f"example_{key['spacing']:g}mm.png"
         draw_example(images, truth, thick, result.std, picture)
@@ -236,12 +248,9 @@ def main() -> None:
     scans = find_scans(given.bids, split=given.split)[: given.limit]
     part, parts = given.part
     scans = [s for n, s in enumerate(scans) if n * parts // len(scans) == part - 1]
-    config = Upsampling(
-        scans=[Path("none")], model=given.model, samples=given.samples, steps=given.steps,
-        noise=given.noise, detail_noise=given.detail_noise,
-    )  # fmt: skip
-    pipeline = load_upsampler(config)
-    cnn = load_upsampler(Upsampling(model=given.cnn)) if given.cnn else None
+    settings = Settings(given.samples, given.steps, given.noise, given.detail_noise)
+    pipeline = load_pipeline(given.model)
+    cnn = load_pipeline(given.cnn) if given.cnn else None
     segmenter = load_segmenter(given.segmenter)
     tables = Tables(given.out)
     for spacing in given.spacings:
@@ -249,9 +258,9 @@ def main() -> None:
             truth = truth_at(scan.image, 1.0, spacing)
             path = given.thick / f"{scan.subject}_acq-{spacing:g}mm_T1w.nii.gz"
             write_volume(thickened(truth, spacing, given.uneven), path)
-            config.scans = [path]
+            cut = read_volume(path)
             key = {"subject": scan.subject, "spacing": spacing}
-            measure(tables, truth, key, config, (pipeline, cnn), segmenter)
+            measure(tables, truth, cut, key, settings, (pipeline, cnn), segmenter)
             tables.write()
             print(scan.subject, spacing, flush=True)
     print(write_page(given.out).read_text(encoding="utf-8"))

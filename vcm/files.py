@@ -15,7 +15,7 @@ import platform
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -88,6 +88,32 @@ def whole(path: Path) -> Iterator[Path]:
         raise _unwritable(path, error) from error
     finally:
         remove(part)
+
+
+def write_set(
+    sidecar: Path,
+    record: Mapping[str, object],
+    writers: Mapping[Path, Callable[[Path], object]],
+) -> None:
+    """Write files that belong together, and JSON that says what they are, with their checksums.
+
+    All are written under temporary names first. The sidecar gets its name before the files do, so that
+    no file is ever there without it; its checksums tell whether a run was killed before the last one.
+
+    Args:
+        sidecar: Path of the JSON file.
+        record: Its content; `Files` is added, the SHA-256 of each file by its name.
+        writers: Path -> what writes the file to the path that it is given.
+
+    Raises:
+        VCMError: As `write_whole`. No file is left then whose writing did not end.
+    """
+    with ExitStack() as stack:
+        parts = {path: stack.enter_context(whole(path)) for path in reversed([*writers])}
+        for path, write in writers.items():
+            write(parts[path])
+        files = {path.name: sha256(parts[path]) for path in writers}
+        write_json(sidecar, {**record, "Files": files})
 
 
 def remove(path: Path) -> None:

@@ -64,7 +64,7 @@ def test_pooled_draws_are_used_again_and_another_model_draws_anew(trained, prepa
     assert len(list((folder / "pool").iterdir())) == 2 * len(before)
 
 
-def test_upsample_takes_its_doubt_from_it(trained, tmp_path, prepared, monkeypatch):
+def test_upsample_takes_its_uncertainty_from_it(trained, tmp_path, prepared, monkeypatch):
     folder, _, _ = trained
     scan = read_volume(prepared / "sub-3" / "sub-3_T1w.nii.gz")
     thick, _ = simulate_thick(scan.with_data(700 * scan.data), "coronal", 6.0)
@@ -81,10 +81,14 @@ def test_upsample_takes_its_doubt_from_it(trained, tmp_path, prepared, monkeypat
         return ended.value.code == 0
 
     assert ran()
+    # On a finer grid than the model's the network still takes part.
+    assert ran("--spacing", "1.7", "--samples", "0", "--out", tmp_path / "finer")
+    finer = json.loads((tmp_path / "finer" / "sub-3_desc-upsampled_T1w.json").read_text())
+    assert finer["Uncertainty"].startswith("error that the detail network expects")
     out = tmp_path / "out"
     generated = read_volume(out / "sub-3_desc-generated_mask.nii.gz").data > 0
     spread = read_volume(out / "sub-3_desc-upsampledstd_T1w.nii.gz").data
-    # One sample has no spread: this doubt is the network's.
+    # One sample has no spread: this uncertainty is the network's.
     assert (spread[generated] > 0).all() and np.median(spread[generated]) > 1
     record = json.loads((out / "sub-3_desc-upsampled_T1w.json").read_text())
     assert record["Uncertainty"] == "error that the detail network expects, one standard deviation"

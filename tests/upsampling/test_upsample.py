@@ -8,11 +8,14 @@ from scipy.ndimage import center_of_mass
 from scipy.spatial.transform import Rotation
 
 from vcm.cli import main as cli
+from vcm.errors import VCMWarning
 from vcm.imaging.degradation import simulate_thick
 from vcm.imaging.geometry import resample
 from vcm.imaging.registration import common_template
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
 from vcm.upsampling.example import example_truth
+from vcm.upsampling.upsample import upsample as upsample_volumes
+from vcm.weights.load import load_pipeline
 
 
 def head(turn=(0, 0, 0), shift=(0, 0, 0), spacing=2.0, flips=(1, 1, 1), order=(0, 1, 2)) -> Volume:
@@ -137,7 +140,7 @@ def regridded(whole: Volume, turn) -> Volume:
 
 
 @pytest.mark.parametrize("turn", [(0, 0, 0), (4, -6, 5)])
-def test_several_scans_of_one_head_are_explained_together(upsample, tmp_path, turn):
+def test_several_scans_of_one_head_are_combined(upsample, tmp_path, turn):
     whole = head()
     paths = []
     for name, scanned in (("axial", whole), ("sagittal", regridded(whole, turn))):
@@ -163,10 +166,12 @@ def inverted(volume: Volume) -> Volume:
         (lambda: head(), [], "no axis that stands out"),
         (lambda: cut(inverted(head()), "axial", 6.0)[0], [], "--any-contrast"),
         (lambda: cut(head(), "axial", 6.0)[0], ["--slice-axis", "oblique"], "unknown"),
-        (lambda: cut(head(), "axial", 6.0)[0], ["--noise", "0"], "--noise"),
+        (lambda: cut(head(), "axial", 6.0)[0], ["--noise", "0"], "noise is 0"),
         (lambda: cut(head(), "axial", 6.0)[0], ["--output", "best"], "mean or sample"),
         (lambda: cut(head(), "axial", 6.0)[0], ["--output", "sample", "--samples", "0"], "draw at"),
         (lambda: cut(head(), "axial", 6.0)[0], ["--slice-thickness", "40"], "thickness"),
+        (lambda: cut(head(), "axial", 6.0)[0], ["--age", "200"], "age is 200"),
+        (lambda: cut(head(), "axial", 6.0)[0], ["--seed", str(2**63 - 1)], "seed is"),
     ],
 )
 def test_what_cannot_be_upsampled_is_refused(upsample, tmp_path, capsys, make, options, word):
@@ -214,3 +219,75 @@ def test_the_example_is_upsampled_where_the_template_lies(upsample, tmp_path):
 def test_a_refusal_leaves_no_example_behind(upsample, tmp_path):
     assert upsample("example", "--out", tmp_path / "out", "--detail-noise", "0") == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_from_python_it_is_what_the_command_writes(upsample, tmp_path, thick_model):
+    """On volumes in memory, and the pipeline is left as it was."""
+    thick, _ = cut(head(), "axial", 6.0)
+    path = write_volume(thick, tmp_path / "sub-1_T1w.nii.gz")
+    assert upsample(path, "--out", tmp_path / "out") == 0
+    pipeline = load_pipeline(thick_model)
+    scheduler, steps = pipeline.scheduler, []
+    result = upsample_volumes(
+        read_volume(path), pipeline, spacing=2, samples=2, steps=2,
+        on_step=lambda done, total: steps.append((done, total)),
+    )  # fmt: skip
+    names = ("T1w", "seed-1_T1w", "std_T1w")
+    made = (result.volume, result.sample(1), result.uncertainty)
+    for name, volume in zip(names, made, strict=True):
+        joined = f"sub-1_desc-upsampled{'' if name.startswith('std') else '_'}{name}.nii.gz"
+        written = read_volume(tmp_path / "out" / joined)
+        np.testing.assert_array_equal(volume.data, written.data)
+        np.testing.assert_allclose(volume.affine, written.affine, atol=1e-6)
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert pipeline.scheduler is scheduler
+
+
+def test_lost_slices_are_generated_marked_and_named(upsample, tmp_path):
+    whole = head()
+    thick, acquisition = cut(whole, "axial", 6.0)
+    broken = thick.data.copy()
+    np.moveaxis(broken, acquisition.axis, 0)[13:15] = 0
+    path = write_volume(thick.with_data(broken), tmp_path / "sub-1_T1w.nii.gz")
+    with pytest.warns(VCMWarning, match="slice 13, 14"):
+        assert upsample(path, "--out", tmp_path / "out") == 0
+    found = read_volume(tmp_path / "out" / "sub-1_desc-upsampled_T1w.nii.gz")
+    marked = read_volume(tmp_path / "out" / "sub-1_desc-generated_mask.nii.gz").data
+    spread = read_volume(tmp_path / "out" / "sub-1_desc-upsampledstd_T1w.nii.gz").data
+    gap = np.zeros(found.data.shape, bool)
+    np.moveaxis(gap, acquisition.axis, 0)[40:44] = True  # 13 and 14 are 39 to 44 at 2 mm
+    brain = gap & (resample(whole, found.grid, order=1) > 150)
+    truth = resample(whole, found.grid, order=1)
+    assert marked[brain].mean() > 0.95 and (spread[brain & (marked > 0)] > 0).all()
+    error = np.sqrt(np.square(found.data - truth)[brain].mean())
+    assert error < 0.3 * np.sqrt(np.square(truth[brain]).mean())
+    record = json.loads((tmp_path / "out" / "sub-1_desc-upsampled_T1w.json").read_text())
+    assert record["LostSlices"] == [13, 14]
+
+
+def test_the_same_scan_twice_is_refused(upsample, tmp_path, capsys):
+    thick, _ = cut(head(), "axial", 6.0)
+    one = write_volume(thick, tmp_path / "sub-1_T1w.nii.gz")
+    two = write_volume(thick, tmp_path / "copy.nii")
+    assert upsample(one, two, "--out", tmp_path / "out") == 2
+    assert "hold the same scan" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_result_of_another_scan_is_replaced_only_if_asked(upsample, tmp_path, capsys):
+    """Two subjects whose files have one name; and the scan itself is never replaced."""
+    out, options = tmp_path / "out", ("--samples", "0", "--out", tmp_path / "out")
+    thick, _ = cut(head(), "axial", 6.0)
+    one = write_volume(thick, tmp_path / "one" / "T1w.nii.gz")
+    two = write_volume(thick.with_data(2 * thick.data), tmp_path / "two" / "T1w.nii.gz")
+    assert upsample(one, *options) == 0
+    result = out / "T1w_desc-upsampled_T1w.nii.gz"
+    first = result.read_bytes()
+    assert upsample(two, *options) == 2
+    assert "was not made from the inputs" in capsys.readouterr().err
+    assert result.read_bytes() == first
+    assert upsample(two, *options, "--overwrite") == 0
+    assert result.read_bytes() != first
+    assert upsample(two, *options) == 0
+    assert upsample(result, "--slice-axis", "axial", "--out", "/dev/null") == 2
+    assert "cannot be written" in capsys.readouterr().err

@@ -6,6 +6,8 @@ which part is known, or how the slices lie; every draw is a function of the gene
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,17 +23,19 @@ def as_thick(
     acquisition: Acquisition,
     grid: Grid,
     to_world: NDArray[np.float64] = IDENTITY,
+    lost: Sequence[int] = (),
 ) -> NDArray[np.float32]:
     """(2, X, Y, Z): the thick scan interpolated to `grid`, and each voxel's nearness to a slice.
 
-    Nearness is 1 at a slice's centre and 0 halfway between two, linear; 0 outside the scan.
+    Nearness is 1 at a slice's centre and 0 halfway between two, linear; 0 outside the scan, and where
+    the nearest slice is one of `lost`, which hold no measurement.
     """
     steps = np.linalg.inv(thick.affine) @ np.linalg.inv(to_world) @ grid.affine
     if _along_one_axis(steps, thick, acquisition.axis, grid):
-        return _interpolated(thick, steps, acquisition.axis, grid)
+        return _interpolated(thick, steps, acquisition.axis, grid, lost)
     values = resample(thick.with_data(thick.data.astype(np.float32)), grid, to_world, order=1)
     index = _index_of_slice(steps, thick, acquisition.axis, grid)
-    return np.stack([np.clip(values, 0, 1), _nearness(index)]).astype(np.float32)
+    return np.stack([np.clip(values, 0, 1), _nearness(index, lost)]).astype(np.float32)
 
 
 def _index_of_slice(steps: NDArray, thick: Volume, axis: int, grid: Grid) -> NDArray[np.float32]:
@@ -44,9 +48,11 @@ def _index_of_slice(steps: NDArray, thick: Volume, axis: int, grid: Grid) -> NDA
     return np.where(outside, np.float32(-1), places[axis])
 
 
-def _nearness(index: NDArray) -> NDArray:
-    """Slice index, below 0 outside -> 1 at a slice, 0 halfway between two and outside."""
-    return np.where(index >= 0, 1 - 2 * np.abs(index - np.rint(index)), 0)
+def _nearness(index: NDArray, lost: Sequence[int]) -> NDArray:
+    """Slice index, below 0 outside -> 1 at a slice, 0 halfway between two, at lost ones and outside."""
+    nearest = np.rint(index)
+    known = (index >= 0) & ~np.isin(nearest, lost) if lost else index >= 0
+    return np.where(known, 1 - 2 * np.abs(index - nearest), 0)
 
 
 def _along_one_axis(steps: NDArray, thick: Volume, axis: int, grid: Grid) -> bool:
@@ -58,7 +64,9 @@ def _along_one_axis(steps: NDArray, thick: Volume, axis: int, grid: Grid) -> boo
     return own == other and bool(np.allclose(steps, expected, atol=1e-4))
 
 
-def _interpolated(thick: Volume, steps: NDArray, axis: int, grid: Grid) -> NDArray[np.float32]:
+def _interpolated(
+    thick: Volume, steps: NDArray, axis: int, grid: Grid, lost: Sequence[int]
+) -> NDArray[np.float32]:
     """`as_thick` by linear interpolation along one axis, which costs next to nothing."""
     count, last = grid.shape[axis], thick.data.shape[axis] - 1
     index = steps[axis, axis] * np.arange(count) + steps[axis, 3]
@@ -71,5 +79,5 @@ def _interpolated(thick: Volume, steps: NDArray, axis: int, grid: Grid) -> NDArr
     data = thick.data.astype(np.float32)
     first, second = data.take(low, axis), data.take(low + 1, axis)
     values = (first + (second - first) * part.reshape(across)) * inside.reshape(across)
-    nearness = _nearness(np.where(inside, held, -1)).astype(np.float32).reshape(across)
+    nearness = _nearness(np.where(inside, held, -1), lost).astype(np.float32).reshape(across)
     return np.stack([np.clip(values, 0, 1), np.broadcast_to(nearness, values.shape)])

@@ -25,6 +25,7 @@ class Upsampling:
         profile: Sensitivity of a slice across its thickness: gaussian or boxcar.
         any_contrast: Accept scans that do not look T1-weighted.
         out: Folder for the volumes, the sidecar and the picture.
+        overwrite: Replace earlier results in that folder that were made from other scans.
         spacing: Voxel size of the result [mm].
         output: What the result is: mean (the expected brain, least error) or sample (sharper,
             larger error).
@@ -42,6 +43,7 @@ class Upsampling:
             slightly better.
         age: Age of the subject [years]. Default: typical of the training subjects.
         sex: Sex of the subject: F or M. Default: F, recorded as not given.
+        allow_extrapolation: Accept ages outside the range of the training subjects.
         device: Where to compute: auto, cpu, cuda, cuda:1, mps.
         precision: Number format of the denoising: bfloat16, float32, or auto (bfloat16 where the
             hardware computes it).
@@ -78,6 +80,8 @@ class Upsampling:
     sex: str | None = None
     device: str = "auto"
     precision: str = "auto"
+    allow_extrapolation: bool = False
+    overwrite: bool = False
 
 
 @dataclass

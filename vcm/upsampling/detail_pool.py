@@ -27,9 +27,11 @@ from vcm.inputs import InputRequest, network_inputs, resolve_inputs
 from vcm.learning.run import Draw
 from vcm.nets.detail import READS
 from vcm.pipeline import VCMPipeline
-from vcm.upsampling.explanation import Explanation
+from vcm.upsampling.consistency import DataConsistency
+from vcm.upsampling.detail import detail_input
 from vcm.upsampling.isotropic_scan import IsotropicScan
-from vcm.upsampling.upsample import expected_brain
+from vcm.upsampling.prior import encode_slices, expected_brain
+from vcm.upsampling.space import ResultSpace
 from vcm.weights.load import model_folder
 
 #: Voxels kept around the brain, and the name of the tensor in a file.
@@ -79,12 +81,12 @@ class DetailPool:
     @torch.inference_mode()
     def _drawn(self, isotropic: IsotropicScan, random: np.random.Generator) -> Tensor:
         scan = isotropic.in_thick_slices(random)
-        own = Explanation(scan, noise=self.noise)
-        features = self.pipeline.encode([torch.from_numpy(scan.condition())[None]])
+        space, measured = ResultSpace(scan), DataConsistency(scan, noise=self.noise)
+        features = encode_slices(self.pipeline, scan.condition())
         brain = expected_brain(self.pipeline, features, self.inputs, "auto")
-        read = own.read(own.explain(own.placed(brain)))
+        read = detail_input(space, measured, measured.project(space.to_scan_space(brain)))
         known = np.stack([isotropic.scaled, isotropic.brain])
-        known = np.moveaxis(known, 1 + own.across, -1)
+        known = np.moveaxis(known, 1 + space.across, -1)
         kept = (slice(None), *_about(known[1] > 0, MARGIN))
         drawn = np.concatenate([read, known])[kept]
         return torch.from_numpy(np.ascontiguousarray(drawn, dtype=np.float16))

@@ -27,7 +27,7 @@ from vcm.nets.detail import DetailNet
 from vcm.precision import computes_bfloat16, resolve_mixed_precision
 from vcm.upsampling.configuration import DetailTraining
 from vcm.upsampling.detail_pool import DetailPool, pooled, split_channels
-from vcm.upsampling.upsample import Upsampling, as_upsampler
+from vcm.upsampling.prior import refuse_unfit
 from vcm.weights.load import load_pipeline
 
 #: Folded voxels of the input per voxel of BasicUNet's deepest level, along an axis.
@@ -69,8 +69,7 @@ def pretrain_detail(config: DetailTraining) -> dict[str, float]:
     check_crop(config)
     known, measured = (find_scans(*config.data, split=name) for name in ("train", "test"))
     pipeline = load_pipeline(config.model)
-    its_own = pipeline.scheduler  # upsampling has another
-    as_upsampler(pipeline, Upsampling(model=config.model, device="cpu"))
+    refuse_unfit(pipeline, config.model)
     set_seed(config.seed)
     net = DetailNet(tuple(config.channels), config.fold, config.expects)
     net.net.to(memory_format=torch.channels_last_3d)
@@ -79,7 +78,7 @@ def pretrain_detail(config: DetailTraining) -> dict[str, float]:
     run.fit(lambda: pool.draw_from(known, config.draws, config.crop, config.batch_size))
     if not run.is_main:
         return {}
-    pipeline.register_modules(detail=net, scheduler=its_own)
+    pipeline.register_modules(detail=net)
     pipeline.save_pretrained(run.folder / "model")
     return _measure(net, pool, measured, run.folder)
 

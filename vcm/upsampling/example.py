@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from vcm.errors import VCMError
 from vcm.imaging.degradation import simulate_thick
-from vcm.imaging.volume import Volume, write_volume
+from vcm.imaging.volume import Volume, read_volume, write_volume
 
 #: Between the axial slices [mm]; the template's brightest voxel; what is brain, of that.
 SPACING, BRIGHTEST, BRAIN = 6.0, 1000.0, 0.1
@@ -26,8 +27,17 @@ def example_truth() -> Volume:
 
 
 def example_scan(folder: Path) -> Path:
-    """Write it in axial slices, brain-extracted, to the folder."""
+    """Write it in axial slices, skull-stripped, to the folder, unless it is there.
+
+    Raises:
+        VCMError: Another file of that name is there.
+    """
     thick, _ = simulate_thick(example_truth(), "axial", SPACING)
     brain = thick.data > BRAIN * BRIGHTEST
     kept = thick.with_data(np.where(brain, thick.data, 0).astype(np.float32))
-    return write_volume(kept, folder / f"tpl-MNI152_acq-{SPACING:g}mm_T1w.nii.gz")
+    path = folder / f"tpl-MNI152_acq-{SPACING:g}mm_T1w.nii.gz"
+    if not path.exists():
+        return write_volume(kept, path)
+    if not np.array_equal(read_volume(path).data, kept.data):
+        raise VCMError(f"{path} exists and is not the example: choose another folder.")
+    return path

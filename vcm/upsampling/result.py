@@ -1,144 +1,84 @@
-"""What `vcm upsample` leaves behind: volumes in the scan's space and units, sidecar, picture."""
+"""What comes out of an upsampling: volumes in the space and the units of the scan. Knows no files."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vcm.files import fingerprint, sha256, versions, write_json
-from vcm.imaging.volume import Volume, write_volume
-from vcm.report.picture import compared
-from vcm.upsampling.explanation import Image
-from vcm.weights.load import model_folder
-
-if TYPE_CHECKING:
-    from vcm.upsampling.thick_scan import ThickScan
-    from vcm.upsampling.upsample import Upsampled, Upsampling
-
-MARK = "upsampled by a generative model, vcm"
-
-
-def write_result(result: Upsampled, config: Upsampling, command: list[str]) -> list[Path]:
-    """Every file of one upsampling; the first is the result."""
-    stem, suffix = _names(config.scans[0])
-    scan, out = result.scan, config.out
-    chosen = result.mean if config.output == "mean" else result.samples[0]
-    low, high = scan.units
-    values: dict[str, NDArray] = {
-        f"{stem}_desc-upsampled_{suffix}": _in_units(chosen, scan),
-        f"{stem}_desc-generated_mask": (result.generated > 0.5).astype(np.uint8),
-    }
-    if result.std is not None:
-        std = ((high - low) * result.std).astype(np.float32)
-        values[f"{stem}_desc-upsampledstd_{suffix}"] = std
-    for number, sample in enumerate(result.samples):
-        seed = config.seed + number
-        values[f"{stem}_desc-upsampled_seed-{seed}_{suffix}"] = _in_units(sample, scan)
-    if config.output == "sample":
-        values[f"{stem}_desc-upsampledmean_{suffix}"] = _in_units(result.mean, scan)
-    paths = [
-        write_volume(
-            Volume(data, scan.fine.affine, scan.volume.header), out / f"{name}.nii.gz", MARK
-        )
-        for name, data in values.items()
-    ]
-    picture = _picture(result, out / f"{stem}_desc-upsampled_comparison.png")
-    files = {path.name: sha256(path) for path in paths}
-    record = _record(result, config, command) | {"Files": files}
-    sidecar = paths[0].with_name(paths[0].name.removesuffix(".nii.gz") + ".json")
-    write_json(sidecar, record)
-    return [*paths, picture, sidecar]
-
-
-def _in_units(data: NDArray, scan: ThickScan) -> NDArray[np.float32]:
-    """In the scan's intensities, none below its least: interpolation beside bright fat goes there."""
-    return scan.in_units(np.maximum(data, scan.volume.data.min()))
-
-
-def _names(path: Path) -> tuple[str, str]:
-    """sub-1_T1w.nii.gz -> (sub-1, T1w); a name without a BIDS suffix is taken for T1w."""
-    name = path.name.removesuffix(".gz").removesuffix(".nii")
-    stem, found, suffix = name.rpartition("_")
-    return (stem, suffix) if found and suffix.isalnum() and "-" in stem else (name, "T1w")
-
-
-def _picture(result: Upsampled, path: Path) -> Path:
-    scan = result.scan
-    columns = {
-        "thick slices": scan.interpolated(order=0),
-        "cubic interpolation": result.cubic,
-        "upsampled": result.mean,
-    }
-    if len(result.samples):
-        columns["one sample"] = result.samples[0]
-    if result.std is not None:
-        doubted = result.std[result.generated > 0.5]
-        white = max(float(np.percentile(doubted, 99)) if doubted.size else 0.0, 1e-6)
-        columns[f"uncertainty (white: {white:.2f} of the range)"] = result.std / white
-    return compared(list(columns.values()), list(columns), scan.fine, path)
-
-
-def _record(result: Upsampled, config: Upsampling, command: list[str]) -> dict[str, Any]:
-    scan, folder = result.scan, model_folder(config.model)
-    wishes = asdict(config)
-    for name in ("scans", "masks", "out"):
-        wishes.pop(name)
-    return {
-        "Synthetic": "in part",
-        "Warning": "Detail between the slices is made by a generative model: not for diagnosis.",
-        "Command": command,
-        "Sources": [path.name for path in config.scans],
-        "SourcesSHA256": [sha256(path) for path in config.scans],
-        "Acquisition": str(scan.acquisition),
-        "Spacing": list(scan.fine.spacing),
-        "Output": config.output,
-        "Uncertainty": result.doubt,
-        "Settings": wishes,
-        "ResidualRMS": result.residual,
-        "ResidualUnit": "of the range from the 0.5th to the 99.5th percentile of the brain",
-        "IntensityRange": list(scan.units),
-        "WhiteGreySeparation": scan.separation,
-        "ToCommonSpace": scan.to_common.tolist(),
-        "ModelSHA256": fingerprint(folder),
-        "Versions": versions(),
-    }
-
+from vcm.imaging.volume import Volume
+from vcm.inputs import ModelInput
+from vcm.upsampling.space import Image
+from vcm.upsampling.thick_scan import ThickScan
 
 #: What the uncertainty of a result is.
 OF_DETAIL = "error that the detail network expects, one standard deviation"
-
-
 OF_SAMPLES = "standard deviation of the samples: how they differ, not how far off they are"
-
-
-OF_NOTHING = "none: it takes a detail network, or --samples 2 or more"
+OF_NOTHING = "none: it takes a detail network, or 2 samples or more"
 
 
 @dataclass(frozen=True)
 class Upsampled:
-    """What comes out, on the fine grid of the first scan, in 0..1 of its brain.
+    """A brain between the slices of a scan.
 
-    mean               the expected brain, with its detail: the estimate of least squared error
-    std                standard deviation of its error, see `upsample_scans`, 0 where no model took part;
-                       None where nothing tells it; doubt: what it is
-    samples, before    (K, X, Y, Z) with and without the projection; cubic: the interpolation
-    expected           mean before its detail is added
-    generated          share of each voxel that the model made, 0..1; elsewhere it is interpolated
-    residual           root mean square of measured minus degraded result inside the brain: of the
-                       cubic interpolation, of the expected brain before the projection, of `mean`
+    Arrays lie on the fine grid of the first scan, scaled as it is: 0 and 1 are percentiles of its brain.
+    The properties give volumes in the scan's own units.
+
+    Attributes:
+        scan: The first scan.
+        inputs: What the model was told of the subject, and where each value comes from.
+        mean: (X, Y, Z) the expected brain with its detail, the estimate of least squared error.
+        std: Standard deviation of its error, 0 where no model took part; None where nothing tells it.
+        uncertainty_kind: What `std` is.
+        expected: `mean` before its detail is added.
+        samples: (K, X, Y, Z) samples, projected onto the slices.
+        unprojected: The same before the projection.
+        cubic: The scan by cubic interpolation.
+        generated_share: Share of each voxel that the model made, 0..1; elsewhere it is interpolated.
+        residual: Root mean square of measured minus degraded result inside the brain: of the cubic
+            interpolation, of the expected brain before the projection, of `mean`.
     """
 
     scan: ThickScan
+    inputs: dict[str, ModelInput]
     mean: Image
     std: Image | None
-    doubt: str
+    uncertainty_kind: str
     expected: Image
     samples: Image
-    before: Image
+    unprojected: Image
     cubic: Image
-    generated: Image
+    generated_share: Image
     residual: dict[str, float]
+
+    @property
+    def volume(self) -> Volume:
+        """The result."""
+        return self.in_units(self.mean)
+
+    @property
+    def uncertainty(self) -> Volume | None:
+        """Standard deviation of its error; None where nothing tells it."""
+        if self.std is None:
+            return None
+        low, high = self.scan.units
+        return self._on_grid(((high - low) * self.std).astype(np.float32))
+
+    @property
+    def generated(self) -> Volume:
+        """1 where the model made at least half of the result."""
+        return self._on_grid((self.generated_share > 0.5).astype(np.uint8))
+
+    def sample(self, number: int) -> Volume:
+        """A sample, counted from 0."""
+        return self.in_units(self.samples[number])
+
+    def in_units(self, image: NDArray) -> Volume:
+        """An image in the scan's intensities, none below its least: interpolation beside bright fat goes there."""
+        scan = self.scan
+        return self._on_grid(scan.in_units(np.maximum(image, scan.volume.data.min())))
+
+    def _on_grid(self, data: NDArray) -> Volume:
+        scan = self.scan
+        return Volume(data, scan.fine.affine, scan.volume.header, scan.volume.source)

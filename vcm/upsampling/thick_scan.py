@@ -1,37 +1,45 @@
 """A scan of thick slices made ready for a model: how it was cut, where its brain lies, its intensities.
 
 Values are scaled so that the brain's percentiles become 0 and 1, as in training; the scan's own
-units come back at the end.
+units come back at the end. Knows slices, grids [mm] and intensities; nothing of files or networks.
 """
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vcm.errors import VCMWarning
 from vcm.imaging.acquisition import Acquisition, ProfileKind, find_acquisition, isotropic_grid
 from vcm.imaging.brain import align_brain, brain_mask
 from vcm.imaging.contrast import refuse_other_contrast
 from vcm.imaging.degradation import Degradation
 from vcm.imaging.geometry import resample
 from vcm.imaging.thick import as_thick
-from vcm.imaging.volume import Grid, Volume, read_volume, refuse_other_voxels
+from vcm.imaging.volume import Grid, Volume, refuse_other_voxels
+from vcm.upsampling.lost_slices import fill, find_lost, without_lost
 
 
 @dataclass(frozen=True)
 class ThickScan:
     """One scan.
 
-    volume        scaled to 0..1 inside the brain, not clipped, everything outside kept
-    brain         of its voxels
-    fine          isotropic grid of the result; model: grid of the model in common space
-    to_common     (4, 4) rigid, world of the scan -> common space, RAS+ [mm]
-    units         (low, high): source intensities that are 0 and 1 here
-    separation    of white from grey matter, see vcm.imaging.contrast
+    Attributes:
+        volume: Scaled to 0..1 inside the brain, not clipped, everything outside kept. Lost slices are
+            filled by interpolation.
+        brain: (X, Y, Z) of its voxels.
+        acquisition: How it was cut.
+        fine: Isotropic grid of the result, along the scan's axes.
+        model: Grid of the model in common space.
+        to_common: (4, 4) rigid, world of the scan -> common space, RAS+ [mm].
+        units: (low, high), source intensities that are 0 and 1 here.
+        separation: Of white from grey matter, see vcm.imaging.contrast.
+        lost: Numbers of the slices, from 0, that hold no measurement.
     """
 
     volume: Volume
@@ -42,29 +50,44 @@ class ThickScan:
     to_common: NDArray[np.float64]
     units: tuple[float, float]
     separation: float
+    lost: tuple[int, ...] = ()
 
     @cached_property
     def degradation(self) -> Degradation:
-        """Fine grid -> this scan."""
-        return Degradation.between(self.fine, self.volume.grid, self.acquisition)
+        """Fine grid -> the slices that were measured."""
+        whole = Degradation.between(self.fine, self.volume.grid, self.acquisition)
+        return without_lost(whole, self.acquisition.axis, self.lost)
+
+    @property
+    def is_measured(self) -> NDArray[np.bool_]:
+        """(slices,) True where a slice was measured."""
+        slices = np.arange(self.volume.data.shape[self.acquisition.axis])
+        return ~np.isin(slices, self.lost)
+
+    @property
+    def measured_brain(self) -> NDArray[np.bool_]:
+        """(X, Y, Z) voxels of the brain that were measured."""
+        shape = [1, 1, 1]
+        shape[self.acquisition.axis] = -1
+        return self.brain & self.is_measured.reshape(shape)
 
     def interpolated(self, order: int = 3) -> NDArray[np.float32]:
-        """The whole scan on the fine grid: 1 linear, 3 cubic. The border slices hold outside."""
+        """The whole scan on the fine grid: 1 linear, 3 cubic. Beyond the outermost slices it is constant."""
         return interpolate_to_border(self.volume.data, self.volume.grid, self.fine, order)
 
     def condition(self) -> NDArray[np.float32]:
         """(2, X, Y, Z) on the model's grid, as modules are trained on it."""
         masked = np.where(self.brain, np.clip(self.volume.data, 0, 1), 0).astype(np.float32)
         thick = self.volume.with_data(masked)
-        return as_thick(thick, self.acquisition, self.model, self.to_common)
+        return as_thick(thick, self.acquisition, self.model, self.to_common, self.lost)
 
-    def scaled_by(self, gain: float, offset: float) -> ThickScan:
-        """Intensities v -> gain v + offset, and units that undo it."""
-        low, high = self.units
-        width = (high - low) / gain
-        units = (low - offset * width, low - offset * width + width)
-        data = (gain * self.volume.data + offset).astype(np.float32)
-        return replace(self, volume=self.volume.with_data(data), units=units)
+    def nearness(self) -> NDArray[np.float32]:
+        """(X, Y, Z) on the fine grid: 1 at the centre of a measured slice, 0 halfway between two."""
+        return as_thick(self.volume, self.acquisition, self.fine, lost=self.lost)[1]
+
+    def at_spacing(self, spacing: float) -> ThickScan:
+        """The same scan with another fine grid, of that spacing [mm]."""
+        return replace(self, fine=isotropic_grid(self.volume.grid, self.acquisition, spacing))
 
     def in_units(self, data: NDArray) -> NDArray[np.float32]:
         """Scaled values -> the scan's own intensities."""
@@ -72,21 +95,38 @@ class ThickScan:
         return (low + data * (high - low)).astype(np.float32)
 
 
-def read_thick(
-    path: Path,
+def to_thick_scan(
+    image: Volume,
     model: Grid,
     spacing: float,
     axis: str | None = None,
     thickness: float | None = None,
     profile: ProfileKind = "gaussian",
-    mask: Path | None = None,
+    mask: Volume | None = None,
     any_contrast: bool = False,
 ) -> ThickScan:
-    """Read, find the slices, align the brain, scale. Raises VCMError for what cannot be upsampled."""
-    image = read_volume(path)
+    """Find the slices, align the brain, scale.
+
+    Args:
+        image: A T1-weighted scan of thick slices.
+        model: Grid of the model's volumes, in common space.
+        spacing: Of the result [mm].
+        axis: axial, coronal or sagittal; None: the header tells.
+        thickness: Of a slice [mm]; None: the spacing between slices.
+        profile: Of a slice.
+        mask: Brain of the scan, on its voxels; None: the scan is brain-extracted.
+        any_contrast: Take a scan that does not look T1-weighted.
+
+    Raises:
+        VCMError: The scan cannot be upsampled.
+    """
     acquisition = find_acquisition(image, axis, thickness, profile)
     fine = isotropic_grid(image.grid, acquisition, spacing)
-    brain = _mask(image, mask)
+    lost = find_lost(image, acquisition.axis)
+    if lost:
+        warnings.warn(_lost_in_words(image, lost), VCMWarning, stacklevel=2)
+    brain = _brain_of(image, mask)
+    image, brain = fill(image, brain, acquisition.axis, lost)
     aligned = align_brain(image, brain, model)
     separation = 1.0
     if not any_contrast:
@@ -95,12 +135,12 @@ def read_thick(
     scaled = ((image.data - low) / max(high - low, 1e-6)).astype(np.float32)
     return ThickScan(
         image.with_data(scaled), brain, acquisition, fine, model, aligned.to_common,
-        (low, high), separation,
+        (low, high), separation, lost,
     )  # fmt: skip
 
 
 def interpolate_to_border(data: NDArray, grid: Grid, fine: Grid, order: int) -> NDArray[np.float32]:
-    """Interpolate; beyond the outermost centres the border voxels hold, so nothing fades there."""
+    """Interpolate to `fine`; beyond the outermost voxel centres values stay those of the border."""
     pad = 3
     padded = np.pad(data, pad, mode="edge").astype(np.float32)
     affine = grid.affine.copy()
@@ -108,10 +148,16 @@ def interpolate_to_border(data: NDArray, grid: Grid, fine: Grid, order: int) -> 
     return resample(Volume(padded, affine), fine, order=order).astype(np.float32)
 
 
-def _mask(image: Volume, path: Path | None) -> NDArray[np.bool_]:
-    if path is None:
+def _lost_in_words(image: Volume, lost: Sequence[int]) -> str:
+    return (
+        f"{image.source}: slice {', '.join(map(str, lost))} (counted from 0) is empty or a copy of its "
+        "neighbour, so it is not taken for a measurement: what lies there is generated."
+    )
+
+
+def _brain_of(image: Volume, mask: Volume | None) -> NDArray[np.bool_]:
+    if mask is None:
         return brain_mask(image)
-    mask = read_volume(path)
     refuse_other_voxels(mask, image, "resample the mask to the scan, nearest neighbour")
     inside: NDArray[np.bool_] = mask.data > 0.5
     return inside

@@ -4,183 +4,283 @@ Read how the scan was cut, align its brain, steer the frozen model by the thick 
 it expects and sample a few, bring each back to the scan's space, and project it onto what the slices
 measured: degraded again, the result gives the scan. A small network adds the detail that the latents
 lack and says how far off it expects to be. Outside the brain the scan is interpolated. Several scans
-of one head are explained together.
+of one head are combined into one volume consistent with all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any, cast, get_args
 
 import numpy as np
-import torch
-from rich.console import Console
-from rich.progress import Progress
 
 from vcm.errors import VCMError
+from vcm.files import check_output, fingerprint, refuse_to_replace, sha256, versions
 from vcm.imaging.acquisition import ProfileKind
+from vcm.imaging.volume import Volume, read_volume
 from vcm.inputs import InputRequest, network_inputs, resolve_inputs
-from vcm.nets.detail import DetailNet
-from vcm.pipeline import VCMPipeline, choose_device, draw_volume
-from vcm.precision import check_precision, computes_bfloat16, resolve_precision
+from vcm.pipeline import VCMPipeline, choose_device
+from vcm.precision import check_precision, resolve_precision
 from vcm.upsampling.configuration import Upsampling
+from vcm.upsampling.consistency import DataConsistency
+from vcm.upsampling.detail import (
+    add_detail,
+    add_detail_on_other_grid,
+    has_spacing_of_model,
+    is_refined_by_model,
+)
 from vcm.upsampling.example import example_scan
-from vcm.upsampling.explanation import Explanation, Image
-from vcm.upsampling.result import OF_DETAIL, OF_NOTHING, OF_SAMPLES, Upsampled, write_result
-from vcm.upsampling.thick_scan import ThickScan, read_thick
-from vcm.weights.load import load_pipeline
+from vcm.upsampling.prior import encode_slices, expected_brain, refuse_unfit, sample_brain
+from vcm.upsampling.result import OF_DETAIL, OF_NOTHING, OF_SAMPLES, Upsampled
+from vcm.upsampling.same_scan import refuse_same_scan
+from vcm.upsampling.space import Image, ResultSpace
+from vcm.upsampling.thick_scan import to_thick_scan
+from vcm.upsampling.writing import describe_result, file_names, write_result
+from vcm.weights.load import load_pipeline, model_folder
 
-#: Stands for a scan of our own.
+#: Called with the denoising steps that are done, and how many there are.
+OnStep = Callable[[int, int], None]
+#: Seeds are whole numbers below this.
+MOST_SEED = 2**63
+#: Stands for a scan that travels with the package.
 EXAMPLE = Path("example")
-#: Least share of the model in a voxel that has an uncertainty.
-RIM = 0.01
+#: Keys of the configuration that `upsample` takes too.
+_SETTINGS = (
+    "spacing", "slice_axis", "slice_thickness", "profile", "any_contrast", "allow_extrapolation",
+    "samples", "steps", "seed", "consistency", "noise", "detail_noise", "mirrors", "precision",
+)  # fmt: skip
+#: Those that can be checked without a scan.
+_CHECKED = ("profile", "samples", "steps", "seed", "noise", "detail_noise", "precision")
+#: Keys that the sidecar does not repeat among the settings.
+_NOT_RECORDED = ("scans", "masks", "out", "overwrite")
 
 
-def upsample(config: Upsampling, command: list[str], console: Console) -> list[Path]:
-    """Write the result, its uncertainty, sidecar and picture; returns their paths. Raises VCMError."""
-    check(config)
-    pipeline = load_upsampler(config)
-    config = replace(config, precision=resolve_precision(config.precision, pipeline.device))
-    if config.scans == [EXAMPLE] and not EXAMPLE.exists():
-        config = replace(config, scans=[example_scan(config.out)])
-    scans = read_scans(config, pipeline)
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("Upsampling", total=config.samples * config.steps or None)
-        result = upsample_scans(scans, pipeline, config, lambda: bar.advance(task))
-    return write_result(result, config, command)
+def upsample_files(
+    config: Upsampling, command: Sequence[str] = (), on_step: OnStep = lambda done, total: None
+) -> list[Path]:
+    """Upsample scans in files; write the result, its uncertainty, sidecar and picture.
+
+    Args:
+        config: What the user chose.
+        command: What the sidecar gives as the command that made it.
+        on_step: Called with the denoising steps that are done, and how many there are.
+
+    Returns:
+        Paths of what is written; the first is the result.
+
+    Raises:
+        VCMError: Something cannot be used. Nothing is written then.
+    """
+    # Check all that can be checked before the first step of work.
+    paths, masks, out = config.scans, config.masks, config.out
+    settings = {name: getattr(config, name) for name in _SETTINGS}
+    _refuse_mismatched(paths, masks)
+    _refuse_output(config.output, config.samples)
+    check_settings(**{name: settings[name] for name in _CHECKED})
+    check_output(out)
+    pipeline = load_pipeline(config.model)
+    refuse_unfit(pipeline, config.model)
+    device = choose_device(config.device)
+
+    # Load.
+    if paths == [EXAMPLE] and not EXAMPLE.exists():
+        paths = [example_scan(out)]
+    images, brains = ([read_volume(path) for path in given] for given in (paths, masks))
+    sources = {
+        "SourcesSHA256": [sha256(path) for path in paths],
+        "MasksSHA256": [sha256(path) for path in masks],
+    }
+    names = file_names(paths[0].name, config.samples, config.seed, config.output)
+    written = [out / name for name in names.values()]
+    sidecar = out / names["sidecar"]
+    refuse_to_replace(written, [*paths, *masks], sidecar, sources, config.overwrite)
+
+    # Compute.
+    about = InputRequest(age=config.age, sex=config.sex)
+    settings["precision"] = resolve_precision(config.precision, device)
+    pipeline.to(device)
+    result = upsample(images, pipeline, masks=brains, about=about, on_step=on_step, **settings)
+
+    # Write. Another run may have finished meanwhile.
+    refuse_to_replace(written, [*paths, *masks], sidecar, sources, config.overwrite)
+    chosen = asdict(config) | settings
+    record = {
+        **describe_result(result),
+        "Command": list(command),
+        "Sources": [path.name for path in paths],
+        **sources,
+        "Output": config.output,
+        "Settings": {k: v for k, v in chosen.items() if k not in _NOT_RECORDED},
+        "Model": config.model,
+        "ModelSHA256": fingerprint(model_folder(config.model)),
+        "Device": str(device),
+        "Versions": versions(),
+    }
+    return write_result(result, out, names, record)
 
 
-def check(config: Upsampling) -> None:
-    """Refuse with VCMError what makes no sense, before anything is loaded."""
-    if not config.scans:
-        raise VCMError("No scan is given: add the path of a scan of thick slices.")
-    if config.masks and len(config.masks) != len(config.scans):
-        raise VCMError(
-            f"{len(config.masks)} masks are given for {len(config.scans)} scans: give one for each, "
-            "in the same order, or none for brain-extracted scans."
+def upsample(
+    scans: Volume | Sequence[Volume],
+    pipeline: VCMPipeline,
+    *,
+    masks: Sequence[Volume] = (),
+    spacing: float = 1.0,
+    slice_axis: str | None = None,
+    slice_thickness: float | None = None,
+    profile: str = "gaussian",
+    any_contrast: bool = False,
+    about: InputRequest | None = None,
+    allow_extrapolation: bool = False,
+    samples: int = 4,
+    steps: int = 10,
+    seed: int = 0,
+    consistency: bool = True,
+    noise: float = 0.1,
+    detail_noise: float = 0.5,
+    mirrors: bool = True,
+    precision: str = "auto",
+    on_step: OnStep = lambda done, total: None,
+) -> Upsampled:
+    """Upsample scans in memory, on the device of the pipeline.
+
+    Args:
+        scans: Thick slices of one head and contrast, in any intensities. The result lies in the space
+            of the first and has its intensities.
+        pipeline: A model whose module reads thick slices, such as `load_pipeline("brain1mm")`.
+        masks: Brain masks on the voxels of the scans, one per scan; none: they are skull-stripped.
+        spacing: Voxel size of the result [mm].
+        slice_axis: axial, coronal or sagittal; None: the axis of the largest voxel size.
+        slice_thickness: [mm]; None: the spacing between slices.
+        profile: Sensitivity of a slice across its thickness: gaussian or boxcar.
+        any_contrast: Accept scans that do not look T1-weighted.
+        about: What is known of the subject; None: nothing.
+        allow_extrapolation: Accept ages and volumes outside the range of the training subjects.
+        samples: Number of samples beside the expected brain, from 0.
+        steps: Denoising steps of each sample, from 1.
+        seed: Of the first sample, from 0; the others count up from it.
+        consistency: Project every image onto the measured slices.
+        noise: Assumed noise of a slice relative to the error of the model, above 0.
+        detail_noise: The same relative to the error of the result after the detail network.
+        mirrors: Average the detail network over the eight mirror images of the brain.
+        precision: Of the denoising: float32, bfloat16, or auto, bfloat16 where the hardware computes it.
+        on_step: Called with the denoising steps that are done, and how many there are.
+
+    Returns:
+        The result. Its uncertainty is what the detail network expects of its own error, where the
+        model has such a network and one scan is given; else the spread of the samples, which tells how
+        they differ and not how far off they all are.
+
+    Raises:
+        VCMError: A scan or a setting cannot be used.
+    """
+    check_settings(profile, samples, steps, seed, noise, detail_noise, precision)
+    refuse_unfit(pipeline)
+    precision = resolve_precision(precision, pipeline.device)
+    images = [scans] if isinstance(scans, Volume) else list(scans)
+    brains: list[Volume | None] = [*masks] if masks else [None] * len(images)
+    _refuse_mismatched(images, masks)
+    refuse_same_scan(images)
+    kind = cast(ProfileKind, profile)
+    scan, *others = [
+        to_thick_scan(
+            image, pipeline.volume_grid, spacing, slice_axis, slice_thickness, kind, mask, any_contrast
         )
-    for name, least in (("samples", 0), ("steps", 1)):
-        value = getattr(config, name)
-        if value < least:
-            raise VCMError(f"--{name} is {value}: choose a whole number from {least}.")
-    if config.output not in ("mean", "sample"):
-        raise VCMError(f"--output is {config.output}: choose mean or sample.")
-    if config.output == "sample" and not config.samples:
-        raise VCMError("--output is sample and --samples is 0: draw at least 1.")
-    if config.profile not in ("gaussian", "boxcar"):
-        raise VCMError(f"--profile is {config.profile}: choose gaussian or boxcar.")
-    for name in ("noise", "detail_noise"):
-        if not getattr(config, name) > 0:
-            raise VCMError(
-                f"--{name.replace('_', '-')} is {getattr(config, name)}: choose a number above 0, "
-                f"such as {getattr(Upsampling(), name)}."
-            )
-    check_precision(config.precision)
-
-
-def load_upsampler(config: Upsampling) -> VCMPipeline:
-    """The model, ready to upsample. Raises VCMError."""
-    return as_upsampler(load_pipeline(config.model), config)
-
-
-def as_upsampler(pipeline: VCMPipeline, config: Upsampling) -> VCMPipeline:
-    """The same pipeline with scheduler and device set. Its module must read thick slices, else VCMError."""
-    if list(pipeline.config.conditions) != ["thick"] or pipeline.module is None:
-        raise VCMError(
-            f"The module of {config.model} reads {', '.join(pipeline.config.conditions) or 'nothing'}, "
-            "not thick slices: give a model trained with conditions=[thick], such as brain1mm."
-        )
-    pipeline.use_scheduler("dpm++" if pipeline.denoiser.steps_with == "epsilon" else "flow")
-    pipeline.to(choose_device(config.device))
-    return pipeline
-
-
-def read_scans(config: Upsampling, pipeline: VCMPipeline) -> list[ThickScan]:
-    """Every scan, ready. Raises VCMError."""
-    profile: ProfileKind = "boxcar" if config.profile == "boxcar" else "gaussian"
-    masks: list[Path | None] = [*config.masks] if config.masks else [None] * len(config.scans)
-    return [
-        read_thick(
-            path, pipeline.volume_grid, config.spacing, config.slice_axis,
-            config.slice_thickness, profile, mask, config.any_contrast,
-        )
-        for path, mask in zip(config.scans, masks, strict=True)
+        for image, mask in zip(images, brains, strict=True)
     ]  # fmt: skip
 
-
-def upsample_scans(
-    scans: list[ThickScan],
-    pipeline: VCMPipeline,
-    config: Upsampling,
-    on_step: Callable[[], None] = lambda: None,
-) -> Upsampled:
-    """The whole computation, on scans that are read. No files.
-
-    The doubt is what the detail network expects of its own error, where the model has such a
-    network, one scan is given, and the result has the model's spacing, as in its training; else the
-    spread of the samples, which tells how they differ and not how far off they all are.
-    """
-    scan, *others = scans
+    # The model's part, on its own grid.
     rule = pipeline.input_rule
-    request = InputRequest(age=config.age, sex=config.sex)
-    inputs = network_inputs(rule, resolve_inputs(rule, request))
-    features = pipeline.encode([torch.from_numpy(scan.condition())[None]])
-    own = Explanation(scan, tuple(others), config.noise)
-    explain = own.explain if config.consistency else lambda image: image
-    before = np.empty((config.samples, *scan.fine.shape), np.float32)
-    after = np.empty_like(before)
-    for number in range(config.samples):
-        drawn = draw_volume(
-            pipeline, features, inputs, config.seed + number, config.steps, on_step,
-            precision=config.precision,
+    asked = resolve_inputs(
+        rule, about or InputRequest(), outside="keep" if allow_extrapolation else "refuse"
+    )
+    inputs = network_inputs(rule, asked)
+    features = encode_slices(pipeline, scan.condition())
+    brain = expected_brain(pipeline, features, inputs, precision)
+
+    # In the scan's space: samples, then the expected brain.
+    space = ResultSpace(scan)
+    measured = DataConsistency(scan, tuple(others), noise)
+    project = measured.project if consistency else _unchanged
+    unprojected = np.empty((samples, *scan.fine.shape), np.float32)
+    projected = np.empty_like(unprojected)
+    for k in range(samples):
+        drawn = sample_brain(
+            pipeline, features, inputs, precision, seed + k, steps,
+            _after(k * steps, samples * steps, on_step),
         )  # fmt: skip
-        before[number] = own.placed(drawn)
-        after[number] = explain(before[number])
-    placed = own.placed(expected_brain(pipeline, features, inputs, config.precision))
-    estimate = expected = explain(placed)
-    std, doubt = (after.std(0, ddof=1), OF_SAMPLES) if config.samples > 1 else (None, OF_NOTHING)
-    if config.consistency and not others and _has_detail(pipeline, scan):
-        estimate, std = with_detail(own, estimate, pipeline.detail, config)
-        doubt = OF_DETAIL
+        unprojected[k] = space.to_scan_space(drawn)
+        projected[k] = project(unprojected[k])
+    placed = space.to_scan_space(brain)
+    mean = expected = project(placed)
+    std, what = (projected.std(0, ddof=1), OF_SAMPLES) if samples > 1 else (None, OF_NOTHING)
+    if pipeline.detail is not None and consistency and not others:
+        if has_spacing_of_model(scan):
+            mean, std = add_detail(
+                space, measured, expected, pipeline.detail, detail_noise, mirrors
+            )
+            what = OF_DETAIL
+        elif is_refined_by_model(scan):
+            mean, std = add_detail_on_other_grid(
+                space, measured, brain, expected, pipeline.detail, detail_noise, mirrors
+            )
+            what = OF_DETAIL
     residual = {
-        "cubic": own.residual(own.cubic),
-        "before": own.residual(placed),
-        "after": own.residual(estimate),
+        "cubic": measured.residual(space.cubic),
+        "before": measured.residual(placed),
+        "after": measured.residual(mean),
     }
     return Upsampled(
-        scan, estimate, std, doubt, expected, after, before, own.cubic, own.share_of_brain, residual
-    )
+        scan, asked, mean, std, what, expected, projected, unprojected, space.cubic,
+        space.share_of_brain, residual,
+    )  # fmt: skip
 
 
-def expected_brain(
-    pipeline: VCMPipeline, features: torch.Tensor | None, inputs: torch.Tensor, precision: str
-) -> Image:
-    """What the steered model expects of z_0 where z_t is noise alone, E[z_0 | slices], decoded.
+def check_settings(
+    profile: str,
+    samples: int,
+    steps: int,
+    seed: int,
+    noise: float,
+    detail_noise: float,
+    precision: str,
+) -> None:
+    """Refuse with VCMError what makes no sense for any scan. Arguments as `upsample` has them."""
+    if profile not in get_args(ProfileKind):
+        raise VCMError(f"profile is {profile}: choose gaussian or boxcar.")
+    for name, value, least in (("samples", samples, 0), ("steps", steps, 1)):
+        if value < least:
+            raise VCMError(f"{name} is {value}: choose a whole number from {least}.")
+    if not 0 <= seed < MOST_SEED - samples:
+        raise VCMError(f"seed is {seed}: choose a whole number from 0, below 2^63 - samples.")
+    for name, ratio, usual in (("noise", noise, 0.1), ("detail_noise", detail_noise, 0.5)):
+        if not 0 < ratio < np.inf:
+            raise VCMError(f"{name} is {ratio}: choose a number above 0, such as {usual}.")
+    check_precision(precision)
 
-    One step from the middle of the noise, which is 0. It errs less than the mean of a few samples
-    and costs a tenth of one.
-    """
-    return draw_volume(
-        pipeline, features, inputs, 0, 1, lambda: None, temperature=0.0, precision=precision
-    )
+
+def _refuse_mismatched(scans: Sequence[Any], masks: Sequence[Any]) -> None:
+    if not scans:
+        raise VCMError("No scan is given: add a scan of thick slices.")
+    if masks and len(masks) != len(scans):
+        raise VCMError(
+            f"{len(masks)} masks are given for {len(scans)} scans: give one for each, in the same "
+            "order, or none for skull-stripped scans."
+        )
 
 
-def _has_detail(pipeline: VCMPipeline, scan: ThickScan) -> bool:
-    alike = np.allclose(scan.fine.spacing, scan.model.spacing, rtol=0.1)
-    return pipeline.detail is not None and bool(alike)
+def _refuse_output(output: str, samples: int) -> None:
+    if output not in ("mean", "sample"):
+        raise VCMError(f"output is {output}: choose mean or sample.")
+    if output == "sample" and not samples:
+        raise VCMError("output is sample and samples is 0: draw at least 1.")
 
 
-@torch.inference_mode()
-def with_detail(
-    own: Explanation, expected: Image, net: DetailNet, config: Upsampling
-) -> tuple[Image, Image]:
-    """The expected brain with the network's detail, projected, and the standard deviation of its error."""
-    read = torch.from_numpy(np.ascontiguousarray(own.read(expected)))[None]
-    half = computes_bfloat16(net.device)
-    with torch.autocast(net.device.type, torch.bfloat16, enabled=half):
-        found = (net.over_mirrors if config.mirrors else net)(read.to(net.device))
-    image, std = (np.moveaxis(v[0, 0].cpu().numpy(), -1, own.across) for v in found)
-    # At the rim, where the result fades into the interpolation, it errs no less.
-    std = np.where(own.share_of_brain > RIM, std, 0).astype(np.float32)
-    return replace(own, noise=config.detail_noise).explain(own.in_brain(image)), std
+def _after(begun: int, total: int, on_step: OnStep) -> Callable[[int], None]:
+    """`on_step` for one sample, told of its own steps, after `begun` steps of those before it."""
+    return lambda step: on_step(begun + step, total)
+
+
+def _unchanged(image: Image) -> Image:
+    return image

@@ -1,0 +1,70 @@
+"""Project an image onto what the slices measured, so that they come out again when it is degraded.
+
+Knows the slices of one or more scans of one head and the degradation of each (vcm.imaging.degradation);
+nothing of networks or files. Images lie on the fine grid of the first scan, in 0..1 of its brain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from vcm.imaging.degradation import LinearScan, project_all
+from vcm.imaging.turned import degradation_between
+from vcm.upsampling.lost_slices import without_lost
+from vcm.upsampling.space import Image
+from vcm.upsampling.thick_scan import ThickScan
+
+
+@dataclass(frozen=True)
+class DataConsistency:
+    """The measurements that a result must agree with.
+
+    Attributes:
+        scan: Gives the fine grid and the intensity scale.
+        others: Further scans of the same head and contrast.
+        noise: Standard deviation of a slice's error over that of the image's, see Degradation.project.
+    """
+
+    scan: ThickScan
+    others: tuple[ThickScan, ...] = ()
+    noise: float = 0.1
+
+    def project(self, image: Image) -> Image:
+        """The nearest image (X, Y, Z) that agrees with every scan."""
+        if not self.others:
+            return self.scan.degradation.project(image, self.scan.volume.data, self.noise)
+        return project_all(image, self._terms)
+
+    def residual(self, image: Image) -> float:
+        """Root mean square of measured minus degraded image inside the brain of the first scan."""
+        scan = self.scan
+        return scan.degradation.residual(image, scan.volume.data, scan.measured_brain)
+
+    @cached_property
+    def interpolated(self) -> Image:
+        """Linear interpolation of the first scan, projected: the best guess without a model."""
+        return self.project(self.scan.interpolated(order=1))
+
+    @cached_property
+    def _terms(self) -> list[tuple[LinearScan, Image, float]]:
+        scan = self.scan
+        terms: list[tuple[LinearScan, Image, float]] = [
+            (scan.degradation, scan.volume.data, self.noise)
+        ]
+        for other in self.others:
+            onto = degradation_between(scan.fine, other.volume.grid, other.acquisition)
+            onto = without_lost(onto, other.acquisition.axis, other.lost)
+            terms.append((onto, _in_scale_of(scan, other), self.noise))
+        return terms
+
+
+def _in_scale_of(scan: ThickScan, other: ThickScan) -> Image:
+    """Values of another scan, scaled as the first: medians and spreads of the two brains agree."""
+    one = scan.volume.data[scan.measured_brain]
+    two = other.volume.data[other.measured_brain]
+    (low, middle, high), theirs = (np.percentile(v, [25, 50, 75]) for v in (one, two))
+    gain = (high - low) / max(theirs[2] - theirs[0], 1e-6)
+    return (middle + gain * (other.volume.data - theirs[1])).astype(np.float32)
