@@ -26,6 +26,7 @@ from vcm.evaluation.samples import Case, as_case
 from vcm.imaging.conditions import CLASS_NAMES
 from vcm.imaging.draws import draw_condition
 from vcm.imaging.prepared_set import load_prepared, with_classes
+from vcm.imaging.volume import Grid
 from vcm.inputs import network_inputs
 from vcm.pipeline import VCMPipeline
 from vcm.training.module import ModuleTraining, set_up, train
@@ -128,7 +129,7 @@ def measure(run: Run) -> dict[str, Any]:
 
 def evaluate(run: Run, pipeline: VCMPipeline) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows per test subject, and what exists only of all together."""
-    segmenter = load_segmenter(run.segmenter)
+    segmenter, grid = load_segmenter(run.segmenter), pipeline.volume_grid
     held_out = with_classes(load_prepared(*run.data, split="test"))[: run.limit]
     cases = [as_case(subject, pipeline.input_rule) for subject in held_out]
     truth = [case.subject.classes() for case in cases]
@@ -136,7 +137,7 @@ def evaluate(run: Run, pipeline: VCMPipeline) -> tuple[list[dict[str, Any]], dic
     started = time.monotonic()
     volumes = real if run.method == REAL else _sample(run, pipeline, cases, truth)
     seconds = (time.monotonic() - started) / len(cases)
-    found = measures.segment(segmenter, volumes, "Segmenting")
+    found = measures.segment(segmenter, volumes, grid, "Segmenting")
     rows: list[dict[str, Any]] = [{"subject": case.name} for case in cases]
     for row in measures.adherence(cases, truth, {"run": found}):
         own = next(r for r in rows if r["subject"] == row["subject"])
@@ -144,8 +145,8 @@ def evaluate(run: Run, pipeline: VCMPipeline) -> tuple[list[dict[str, Any]], dic
     if run.method != REAL:
         for own, row in zip(rows, measures.paired(cases, truth, real, volumes), strict=True):
             own |= {"psnr": row["psnr"], "ssim": row["ssim"]}
-    features = measures.describe(segmenter, volumes, "Features")
-    train_features = _train_features(run, segmenter)
+    features = measures.describe(segmenter, volumes, grid, "Features")
+    train_features = _train_features(run, segmenter, grid)
     (kid,) = measures.realism(train_features, {"run": features}, 0)
     return rows, {
         "kid": kid["kid"], "kid_low": kid["low"], "kid_high": kid["high"],
@@ -177,12 +178,12 @@ def _sample(
     return volumes
 
 
-def _train_features(run: Run, segmenter: Any) -> NDArray[np.float64]:
+def _train_features(run: Run, segmenter: Any, grid: Grid) -> NDArray[np.float64]:
     """Of all training scans, kept beside the runs."""
     path = Path(run.work) / "train_features.npy"
     if not path.is_file():
         scans = [s.image() for s in load_prepared(*run.data, split="train")]
-        np.save(path, measures.describe(segmenter, scans, "Features, training scans"))
+        np.save(path, measures.describe(segmenter, scans, grid, "Features, training scans"))
     return np.load(path)
 
 

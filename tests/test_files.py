@@ -1,7 +1,10 @@
 """Files written whole, outputs checked before work, results that replace nothing."""
 
+import itertools
+import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 
@@ -10,7 +13,16 @@ import pytest
 
 from vcm import files
 from vcm.errors import VCMError
-from vcm.files import check_output, refuse_to_replace, whole, write_json, write_table, write_whole
+from vcm.files import (
+    check_output,
+    refuse_to_replace,
+    sha256,
+    whole,
+    write_json,
+    write_set,
+    write_table,
+    write_whole,
+)
 
 
 def test_what_was_there_stays_where_writing_fails(tmp_path):
@@ -154,3 +166,71 @@ def test_a_result_replaces_only_its_own(tmp_path):
     sidecar.write_text("{damaged")
     with pytest.raises(VCMError, match="was not made from"):
         refuse_to_replace([result], [], sidecar, mine)
+
+
+def write_two(folder, content):
+    """A set of two files and their sidecar."""
+    names = ("volume.nii.gz", "mask.nii.gz")
+    writers = {folder / n: lambda part, n=n: part.write_text(f"{content} {n}") for n in names}
+    return write_set(folder / "volume.json", {"Seed": content}, writers)
+
+
+def test_a_set_is_written_with_the_checksums_of_its_files(tmp_path):
+    content = write_two(tmp_path, "first")
+    assert json.loads((tmp_path / "volume.json").read_text()) == content
+    assert content["Files"] == {
+        n: sha256(tmp_path / n) for n in ("volume.nii.gz", "mask.nii.gz")
+    }  # fmt: skip
+    assert {p.name for p in tmp_path.iterdir()} == {*content["Files"], "volume.json"}
+
+
+def test_nothing_of_a_set_appears_where_writing_one_file_fails(tmp_path):
+    def fail(part):
+        part.write_text("half")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_set(
+            tmp_path / "a.json", {}, {tmp_path / "a": lambda p: p.touch(), tmp_path / "b": fail}
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def die_at(folder, moment):
+    """Replace a set and end without any cleaning up at the given call that touches the disk."""
+    calls = itertools.count()
+    for name in ("_temporary", "_flush", "_give_name"):
+
+        def counted(*arguments, begun=getattr(files, name)):
+            if next(calls) == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return begun(*arguments)
+
+        setattr(files, name, counted)
+    write_two(folder, "second")
+    os._exit(0)
+
+
+#: Calls of the three functions for three files.
+MOMENTS = 9
+
+
+@pytest.mark.parametrize("moment", range(MOMENTS + 1))
+def test_a_set_that_is_killed_has_no_file_without_its_sidecar(tmp_path, moment):
+    """SIGKILL at every step; each file is the old or the new one, and a new one has its sidecar."""
+    before = write_two(tmp_path, "first")
+    child = multiprocessing.get_context("fork").Process(target=die_at, args=(tmp_path, moment))
+    child.start()
+    child.join()
+    assert child.exitcode == (-signal.SIGKILL if moment < MOMENTS else 0)
+    record = json.loads((tmp_path / "volume.json").read_text())
+    assert record["Seed"] in ("first", "second")
+    for name, checksum in record["Files"].items():
+        assert sha256(tmp_path / name) in (checksum, before["Files"][name])
+        if record["Seed"] == "first":
+            assert sha256(tmp_path / name) == checksum
+    # The next run starts over, and removes what the killed one left.
+    files._remove_abandoned.cache_clear()
+    after = write_two(tmp_path, "second")
+    assert {p.name for p in tmp_path.iterdir()} == {*after["Files"], "volume.json"}
+    assert all(sha256(tmp_path / n) == c for n, c in after["Files"].items())

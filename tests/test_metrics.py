@@ -1,7 +1,40 @@
 import numpy as np
 import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from vcm.metrics import bootstrap_interval, dice, half_sample_interval, kid
+from vcm.metrics import bootstrap_interval, dice, half_sample_interval, kid, psnr, ssim
+
+
+def images():
+    """A smooth image in 0..1, and the same with noise."""
+    random = np.random.default_rng(7)
+    x, y, z = np.meshgrid(*(np.linspace(0, 3, n) for n in (20, 18, 16)), indexing="ij")
+    clean = (0.5 + 0.4 * np.sin(x + 2 * y) * np.cos(z)).astype(np.float32)
+    noisy = np.clip(clean + random.normal(0, 0.1, clean.shape), 0, 1).astype(np.float32)
+    return clean, noisy, random.random(clean.shape) > 0.4
+
+
+def test_psnr_is_that_of_scikit_image_inside_the_mask_too():
+    clean, noisy, mask = images()
+    found, truth = torch.from_numpy(noisy), torch.from_numpy(clean)
+    expected = peak_signal_noise_ratio(clean, noisy, data_range=1)
+    assert abs(psnr(found, truth) - expected) < 1e-4
+    expected = peak_signal_noise_ratio(clean[mask], noisy[mask], data_range=1)
+    assert abs(psnr(found, truth, torch.from_numpy(mask)) - expected) < 1e-4
+
+
+def test_ssim_is_that_of_scikit_image_away_from_the_border():
+    clean, noisy, mask = images()
+    _, values = structural_similarity(
+        noisy, clean, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+        full=True,
+    )  # fmt: skip
+    inner = (slice(5, -5),) * 3
+    expected = values[inner][mask[inner]].mean()
+    found, truth, inside = (torch.from_numpy(v)[None, None] for v in (noisy, clean, mask))
+    assert abs(ssim(found, truth, inside) - expected) < 1e-3
+    assert abs(ssim(truth, truth, inside) - 1) < 1e-6
+    assert expected < 0.9, "the noise is too weak to tell windows apart"
 
 
 def test_dice_is_the_naive_count():

@@ -94,7 +94,7 @@ def write_set(
     sidecar: Path,
     record: Mapping[str, object],
     writers: Mapping[Path, Callable[[Path], object]],
-) -> None:
+) -> dict[str, object]:
     """Write files that belong together, and JSON that says what they are, with their checksums.
 
     All are written under temporary names first. The sidecar gets its name before the files do, so that
@@ -105,6 +105,9 @@ def write_set(
         record: Its content; `Files` is added, the SHA-256 of each file by its name.
         writers: Path -> what writes the file to the path that it is given.
 
+    Returns:
+        The content of the sidecar.
+
     Raises:
         VCMError: As `write_whole`. No file is left then whose writing did not end.
     """
@@ -113,7 +116,9 @@ def write_set(
         for path, write in writers.items():
             write(parts[path])
         files = {path.name: sha256(parts[path]) for path in writers}
-        write_json(sidecar, {**record, "Files": files})
+        content = {**record, "Files": files}
+        write_json(sidecar, content)
+    return content
 
 
 def remove(path: Path) -> None:

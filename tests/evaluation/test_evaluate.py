@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vcm.errors import VCMError
-from vcm.evaluation.evaluate import Evaluation, evaluate
+from vcm.evaluation.evaluate import Evaluation, evaluate_files
 from vcm.files import read_table, write_table
 from vcm.imaging.geometry import model_grid
 from vcm.imaging.volume import Volume, write_volume
@@ -76,7 +76,7 @@ def evaluated(prepared, tiny_model, tmp_path_factory):
         steps=2,
         covariate_samples=2,
     )
-    return config, evaluate(config), folder / "out"
+    return config, evaluate_files(config), folder / "out"
 
 
 def test_every_table_has_its_rows_and_the_pictures_are_there(evaluated):
@@ -139,7 +139,7 @@ def test_a_rerun_reuses_what_has_the_same_fingerprint(evaluated):
     record = samples[0].with_suffix(".json")
     record.write_text(record.read_text().replace('"steps": 2', '"steps": 3'))
     before = np.load(samples[0])
-    again = evaluate(config)
+    again = evaluate_files(config)
     changed = [p.stat().st_mtime_ns != s for p, s in zip(samples, stamps, strict=True)]
     assert changed == [True] + [False] * (len(samples) - 1)
     assert np.array_equal(np.load(samples[0]), before)
@@ -159,4 +159,4 @@ def test_a_rerun_reuses_what_has_the_same_fingerprint(evaluated):
 )
 def test_a_bad_configuration_is_refused_in_words(evaluated, change, reason):
     with pytest.raises(VCMError, match=reason):
-        evaluate(replace(evaluated[0], **change))
+        evaluate_files(replace(evaluated[0], **change))

@@ -8,7 +8,6 @@ from scipy.ndimage import center_of_mass
 from scipy.spatial.transform import Rotation
 
 from vcm.cli import main as cli
-from vcm.errors import VCMWarning
 from vcm.imaging.degradation import simulate_thick
 from vcm.imaging.geometry import resample
 from vcm.imaging.registration import common_template
@@ -187,7 +186,7 @@ def test_a_module_that_reads_something_else_is_refused(monkeypatch, tmp_path, ti
     monkeypatch.setattr(sys, "argv", ["vcm", "upsample", str(path), "--model", str(tiny_model)])
     with pytest.raises(SystemExit) as ended:
         cli.main()
-    assert ended.value.code == 2 and "reads classes, not thick" in capsys.readouterr().err
+    assert ended.value.code == 2 and "expects classes, not thick" in capsys.readouterr().err
 
 
 def test_units_codes_and_header_come_from_the_scan(upsample, tmp_path):
@@ -243,14 +242,14 @@ def test_from_python_it_is_what_the_command_writes(upsample, tmp_path, thick_mod
     assert pipeline.scheduler is scheduler
 
 
-def test_lost_slices_are_generated_marked_and_named(upsample, tmp_path):
+def test_lost_slices_are_generated_marked_and_named(upsample, tmp_path, capsys):
     whole = head()
     thick, acquisition = cut(whole, "axial", 6.0)
     broken = thick.data.copy()
     np.moveaxis(broken, acquisition.axis, 0)[13:15] = 0
     path = write_volume(thick.with_data(broken), tmp_path / "sub-1_T1w.nii.gz")
-    with pytest.warns(VCMWarning, match="slice 13, 14"):
-        assert upsample(path, "--out", tmp_path / "out") == 0
+    assert upsample(path, "--out", tmp_path / "out") == 0
+    assert "sub-1_T1w.nii.gz: slice 13, 14" in capsys.readouterr().err
     found = read_volume(tmp_path / "out" / "sub-1_desc-upsampled_T1w.nii.gz")
     marked = read_volume(tmp_path / "out" / "sub-1_desc-generated_mask.nii.gz").data
     spread = read_volume(tmp_path / "out" / "sub-1_desc-upsampledstd_T1w.nii.gz").data

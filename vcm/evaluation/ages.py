@@ -13,7 +13,6 @@ import numpy as np
 from vcm.evaluation.measures import Maps, Row
 from vcm.evaluation.samples import Request, values_of
 from vcm.imaging.conditions import ventricular_and_brain_volume
-from vcm.imaging.geometry import model_grid
 from vcm.inputs import VOLUMES, InputRequest, InputRule, resolve_inputs
 
 #: Ages that are compared, and the age whose volumes `age only` keeps [years].
@@ -45,11 +44,17 @@ def age_requests(rule: InputRule, samples: int, seed: int) -> list[Request]:
     return requests
 
 
-def age_rows(requests: Sequence[Request], found: Maps) -> list[Row]:
-    """Volumes asked for and volumes measured by the segmenter [mL], one row per sample."""
+def age_rows(requests: Sequence[Request], found: Maps, voxel_volume: float) -> list[Row]:
+    """Volumes asked for and volumes measured by the segmenter [mL], one row per sample.
+
+    Args:
+        requests: Of the samples.
+        found: Their class maps.
+        voxel_volume: Of the maps [mL].
+    """
     rows = []
     for request, classes in zip(requests, found, strict=True):
-        ventricles, brain = ventricular_and_brain_volume(classes, model_grid().voxel_volume)
+        ventricles, brain = ventricular_and_brain_volume(classes, voxel_volume)
         rows.append(
             {
                 "arm": request.arm.replace("-", " "),

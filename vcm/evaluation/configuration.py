@@ -15,6 +15,7 @@ class Evaluation:
         model: Name of an embedded model, or folder of a model with a module.
         segmenter: Name of an embedded segmenter, or folder that vcm pretrain segmenter wrote.
         out: Folder for the samples, the tables and the summary.
+        overwrite: Replace an earlier evaluation in that folder of another model or other subjects.
         split: Split whose label maps are the conditions; choose settings on another than test.
         limit: Evaluate the first subjects only. Default: all that have a label map.
         steps: Number of denoising steps.
@@ -22,9 +23,14 @@ class Evaluation:
         temperature: Scale of the initial noise. Default: the model's recommendation.
         seed: Seed of the first sample; the others count up from it.
         covariate_samples: Samples at each of two ages, which show whether the covariates act.
+        device: Where to compute: auto, cpu, cuda, cuda:1, mps.
     """
 
-    headings: ClassVar[dict[str, str]] = {"data": "Data and result", "steps": "Sampling"}
+    headings: ClassVar[dict[str, str]] = {
+        "data": "Data and result",
+        "steps": "Sampling",
+        "device": "Machine",
+    }
 
     data: list[str] = field(default_factory=list)
     model: str = ""
@@ -37,3 +43,5 @@ class Evaluation:
     seed: int = 0
     limit: int | None = None
     covariate_samples: int = 8
+    device: str = "auto"
+    overwrite: bool = False

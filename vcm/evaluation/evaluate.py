@@ -2,21 +2,21 @@
 
 Sample every test subject's condition with and without the module, segment, measure, and compare
 with the real scans. Each measure is written per subject before anything is averaged. A run that
-was stopped goes on; volumes that are there already are not sampled again.
+was stopped resumes; volumes that are there already are not sampled again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
-from rich.progress import track
 
 from vcm.errors import VCMError
 from vcm.evaluation import measures
@@ -26,9 +26,18 @@ from vcm.evaluation.measures import Maps, Row, Volumes
 from vcm.evaluation.page import as_page
 from vcm.evaluation.samples import Case, Request, SampleStore, as_case, values_of
 from vcm.evaluation.summary import Summary, summarise
-from vcm.files import fingerprint, versions, write_json, write_table
+from vcm.files import (
+    check_output,
+    fingerprint,
+    refuse_to_replace,
+    sha256,
+    versions,
+    write_set,
+    write_table,
+)
 from vcm.imaging.draws import draw_condition
-from vcm.imaging.prepared_set import Subject, load_prepared, with_classes
+from vcm.imaging.prepared_set import Subject, check_grid, load_prepared, with_classes
+from vcm.imaging.volume import Grid
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.pipeline import VCMPipeline, choose_device
 from vcm.report.picture import mosaic, outlined
@@ -43,106 +52,179 @@ SAMPLED_TWICE, SHOWN = 4, 8
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that is measured; lists run in the order of the cases, or of the training scans."""
+    """Everything that is measured; lists run in the order of the cases.
+
+    Attributes:
+        cases: The test subjects.
+        truth: Their class maps, the conditions.
+        arms: Volumes by arm: real, controlled, uncontrolled.
+        second: A second volume of the first few, by arm; of `real` that of another subject.
+    """
 
     cases: list[Case]
     truth: Maps
-    train_names: list[str]
-    train: Volumes
     arms: dict[str, Volumes]
     second: dict[str, Volumes]
 
 
-def evaluate(config: Evaluation) -> Summary:
-    """Sample, measure, and write tables, summary and pictures into `out`. Raises VCMError."""
-    _check(config)
-    device = choose_device("auto")
-    pipeline = _load_steered(config)
-    segmenter = load_segmenter(config.segmenter)
-    for net in (pipeline, segmenter):
-        net.to(device)
-    train = load_prepared(*config.data, split="train")
-    held_out = with_classes(load_prepared(*config.data, split=config.split))[: config.limit]
-    cases = [as_case(subject, pipeline.input_rule) for subject in held_out]
-    requests = age_requests(pipeline.input_rule, config.covariate_samples, config.seed + AGE_SEEDS)
+@dataclass(frozen=True)
+class Evaluated:
+    """What comes out of an evaluation.
+
+    Attributes:
+        scene: What was measured.
+        tables: Rows by the name of their table.
+        features: The segmenter's features (N, F) by arm, and of the training scans by `train`.
+        summary: Rows become numbers, each with its spread or 95 % interval.
+    """
+
+    scene: Scene
+    tables: dict[str, list[Row]]
+    features: dict[str, NDArray[np.float64]]
+    summary: Summary
+
+
+def evaluate_files(config: Evaluation) -> Summary:
+    """Evaluate a model on prepared subjects; write tables, summary and pictures into `out`.
+
+    Returns:
+        The summary, as summary.json has it.
+
+    Raises:
+        VCMError: Something cannot be used. Results in `out` are as they were then.
+    """
+    # Check.
+    _refuse_missing(config.data, config.model, config.segmenter)
+    check_settings(config.steps, config.covariate_samples, config.limit, config.seed)
     out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(asdict(config)), out / "config.yaml")
+    check_output(out)
+
+    # Load.
+    device = choose_device(config.device)
+    pipeline = load_pipeline(config.model)
+    refuse_unsteered(pipeline, config.model)
+    pipeline.use_scheduler(config.scheduler)
+    segmenter = load_segmenter(config.segmenter)
+    train = load_prepared(*config.data, split="train")
+    test = with_classes(load_prepared(*config.data, split=config.split))[: config.limit]
+    for subject in (*test, train[0]):
+        check_grid(subject, pipeline.volume_grid, config.model)
+    inputs = {
+        "model_sha256": fingerprint(model_folder(config.model)),
+        "conditions_sha256": {s.subject: sha256(s.classes_file) for s in test},
+    }
+    _refuse_replacing(out, inputs, config.overwrite)
+
+    # Compute.
+    pipeline.to(device)
+    segmenter.to(device)
     store = SampleStore(
-        pipeline,
-        out / "samples",
-        {
-            "model": _digest(config.model),
-            "scheduler": config.scheduler,
-            "steps": config.steps,
-            "temperature": config.temperature,
-        },
-    )
-    scene = _sample(store, cases, train, config.seed)
-    _draw(scene, out)
-    tables = _measure(scene, segmenter, out, config.seed)
+        pipeline, out / "samples", _checksum(inputs["model_sha256"]), config.scheduler,
+        config.steps, config.temperature,
+    )  # fmt: skip
+    found = evaluate(pipeline, segmenter, test, train, store, config.seed, config.covariate_samples)
+
+    # Write.
+    _refuse_replacing(out, inputs, config.overwrite)
+    about = {
+        "configuration": asdict(config),
+        **inputs,
+        "versions": versions(),
+        "subjects": len(test),
+        "train_scans": len(train),
+    }
+    return _write(found, out, about)
+
+
+def evaluate(
+    pipeline: VCMPipeline,
+    segmenter: TissueSegmenter,
+    test: Sequence[Subject],
+    train: Sequence[Subject],
+    store: SampleStore,
+    seed: int = 0,
+    covariate_samples: int = 8,
+) -> Evaluated:
+    """Sample and measure, on the devices of the pipeline and the segmenter.
+
+    Args:
+        pipeline: Frozen model and module, with the scheduler to sample with.
+        segmenter: Measures tissues; sees the voxels that it was trained on.
+        test: Prepared subjects on the model's grid, each with a class map, its condition.
+        train: The prepared subjects that the model was trained on, for realism and privacy.
+        store: Keeps the samples, so that a run that was stopped resumes.
+        seed: Of the first sample.
+        covariate_samples: Samples at each of two ages.
+
+    Raises:
+        VCMError: A subject or the model cannot be used.
+    """
+    refuse_unsteered(pipeline)
+    grid = pipeline.volume_grid
+    cases = [as_case(subject, pipeline.input_rule) for subject in test]
+    scene = _sample(store, cases, grid, pipeline.config.conditions, seed)
+    tables, features = _measure(scene, train, segmenter, grid, seed)
+    requests = age_requests(pipeline.input_rule, covariate_samples, seed + AGE_SEEDS)
     if requests:
         aged = store.volumes(requests, "Sampling, two ages")
-        found = measures.segment(segmenter, aged, "Segmenting, two ages")
-        tables["covariates"] = age_rows(requests, found)
-    for name, rows in tables.items():
-        write_table(out / f"{name}.tsv", rows, list(rows[0]))
-    summary = {
-        "configuration": asdict(config),
-        "model_sha256": fingerprint(model_folder(config.model)),
-        "versions": versions(),
-        "subjects": len(cases),
-        "train_scans": len(train),
-        **summarise(tables, config.seed),
-    }
-    write_json(out / "summary.json", summary)
-    (out / "summary.md").write_text(as_page(summary), encoding="utf-8")
-    return summary
+        found = measures.segment(segmenter, aged, grid, "Segmenting, two ages")
+        tables["covariates"] = age_rows(requests, found, grid.voxel_volume)
+    return Evaluated(scene, tables, features, summarise(tables, seed))
 
 
-def _check(config: Evaluation) -> None:
-    if not config.data or not config.model or not config.segmenter:
+def check_settings(steps: int, covariate_samples: int, limit: int | None, seed: int) -> None:
+    """Refuse with VCMError numbers that make no sense. Arguments as the configuration has them."""
+    numbers = {"steps": steps, "covariate_samples": covariate_samples, "limit": limit}
+    for name, value in numbers.items():
+        if value is not None and value < 1:
+            raise VCMError(f"{name} is {value}: choose a whole number from 1.")
+    if not 0 <= seed < 2**31:
+        raise VCMError(f"seed is {seed}: choose a whole number from 0, below 2^31.")
+
+
+def refuse_unsteered(pipeline: VCMPipeline, name: str = "given") -> None:
+    """Raise VCMError for a model without a module."""
+    if pipeline.module is None:
+        raise VCMError(
+            f"The model {name} has no module, so there is nothing to evaluate against a "
+            "condition: train one with vcm train."
+        )
+
+
+def _checksum(files: Mapping[str, str]) -> str:
+    """One SHA-256 for those of all tensor files of a model."""
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
+
+
+def _refuse_missing(data: Sequence[str], model: str, segmenter: str) -> None:
+    if not data or not model or not segmenter:
         raise VCMError(
             "No data, model or segmenter is given: add data=[FOLDER] with a folder written by vcm "
             "prepare, model=FOLDER with one written by vcm train, and segmenter=FOLDER with one "
             "written by vcm pretrain segmenter."
         )
-    for name in ("steps", "covariate_samples", "limit"):
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise VCMError(f"{name} is {value}: choose a whole number from 1.")
 
 
-def _load_steered(config: Evaluation) -> VCMPipeline:
-    pipeline = load_pipeline(config.model)
-    if pipeline.module is None:
-        raise VCMError(
-            f"The model {config.model} has no module, so there is nothing to evaluate against a "
-            "condition: train one with vcm train."
-        )
-    pipeline.use_scheduler(config.scheduler)
-    return pipeline
+def _refuse_replacing(out: Path, inputs: Mapping[str, Any], overwrite: bool) -> None:
+    summary = out / "summary.json"
+    refuse_to_replace([summary], [], summary, inputs, overwrite)
 
 
-def _digest(model: str) -> str:
-    """One SHA-256 of all tensors of a model."""
-    return hashlib.sha256(json.dumps(fingerprint(model_folder(model))).encode()).hexdigest()
-
-
-def _sample(store: SampleStore, cases: list[Case], train: Sequence[Subject], seed: int) -> Scene:
+def _sample(
+    store: SampleStore, cases: list[Case], grid: Grid, conditions: Sequence[str], seed: int
+) -> Scene:
     """Real scans, one controlled and one uncontrolled sample each, and second ones of a few."""
     truth = [case.subject.classes() for case in cases]
     real = [case.subject.image() for case in cases]
-    names, grid = store.pipeline.config.conditions, store.pipeline.volume_grid
 
-    def conditions(n: int) -> list[NDArray[np.float32]]:
+    def drawn(n: int) -> list[NDArray[np.float32]]:
         # Draws depend on the subject's number alone, not on the seed.
         random = np.random.default_rng(n)
-        return [draw_condition(name, truth[n], real[n], grid, random) for name in names]
+        return [draw_condition(name, truth[n], real[n], grid, random) for name in conditions]
 
-    given = [conditions(n) for n in range(len(cases))]
+    given = [drawn(n) for n in range(len(cases))]
 
-    def draw(arm: str, first_seed: int, count: int) -> Volumes:
+    def sampled(arm: str, first_seed: int, count: int) -> Volumes:
         steered = arm == "controlled"
         requests = [
             Request(arm, case.name, first_seed + n, case.inputs, given[n] if steered else None)
@@ -150,59 +232,70 @@ def _sample(store: SampleStore, cases: list[Case], train: Sequence[Subject], see
         ]
         return store.volumes(requests, f"Sampling, {arm}")
 
+    arms: dict[str, Volumes] = {"real": real}
     # What two seeds are compared with: two subjects.
-    another = {"real": [*real[1:], real[0]]} if len(real) > 1 else {}
-    return Scene(
-        cases,
-        truth,
-        [s.subject for s in train],
-        [s.image() for s in track(train, "Reading training scans")],
-        {
-            "real": real,
-            "controlled": draw("controlled", seed, len(cases)),
-            "uncontrolled": draw("uncontrolled", seed, len(cases)),
-        },
-        another
-        | {
-            "controlled": draw("controlled", seed + SECOND_SEEDS, SAMPLED_TWICE),
-            "uncontrolled": draw("uncontrolled", seed + SECOND_SEEDS, SAMPLED_TWICE),
-        },
-    )
+    second: dict[str, Volumes] = {"real": [*real[1:], real[0]]} if len(real) > 1 else {}
+    for arm in ("controlled", "uncontrolled"):
+        arms[arm] = sampled(arm, seed, len(cases))
+        second[arm] = sampled(arm, seed + SECOND_SEEDS, SAMPLED_TWICE)
+    return Scene(cases, truth, arms, second)
 
 
 def _measure(
-    scene: Scene, segmenter: TissueSegmenter, out: Path, seed: int
-) -> dict[str, list[Row]]:
-    """Tables by name, all but `covariates`; the features behind `realism` go to features.npz."""
+    scene: Scene, train: Sequence[Subject], segmenter: TissueSegmenter, grid: Grid, seed: int
+) -> tuple[dict[str, list[Row]], dict[str, NDArray[np.float64]]]:
+    """Tables by name, all but `covariates`; the features behind `realism` by arm."""
     cases, truth, arms = scene.cases, scene.truth, scene.arms
-    found = {a: measures.segment(segmenter, v, f"Segmenting, {a}") for a, v in arms.items()}
-    features = {a: measures.describe(segmenter, v, f"Features, {a}") for a, v in arms.items()}
-    train = measures.describe(segmenter, scene.train, "Features, training scans")
-    np.savez(out / "features.npz", allow_pickle=False, train=train, **features)
+    found = {a: measures.segment(segmenter, v, grid, f"Segmenting, {a}") for a, v in arms.items()}
+    features = {a: measures.describe(segmenter, v, grid, f"Features, {a}") for a, v in arms.items()}
+    scans = measures.Scans(train)
+    of_train = measures.describe(segmenter, scans, grid, "Features, training scans")
     compared = {"real": arms["real"], "controlled": arms["controlled"]}
     twice = [case.name for case in cases[:SAMPLED_TWICE]]
-    return {
+    tables = {
         "subjects": [
             {"subject": c.name, **values_of(c.inputs), "note": c.note or None} for c in cases
         ],
         "adherence": measures.adherence(cases, truth, found),
         "intensity": measures.intensity(cases, truth, compared),
         "paired": measures.paired(cases, truth, arms["real"], arms["controlled"]),
-        "realism": measures.realism(train, features, seed),
-        "privacy": measures.privacy(cases, scene.train_names, scene.train, arms),
+        "realism": measures.realism(of_train, features, seed),
+        "privacy": measures.privacy(cases, [s.subject for s in train], scans, arms),
         "diversity": measures.diversity(twice, {a: (arms[a], v) for a, v in scene.second.items()}),
     }
+    return tables, {"train": of_train, **features}
 
 
-def _draw(scene: Scene, out: Path) -> None:
-    """mosaic.png: controlled beside real, subject by subject; outlined.png: one subject's arms."""
-    arms: Mapping[str, Volumes] = scene.arms
+def _write(found: Evaluated, out: Path, about: Mapping[str, Any]) -> Summary:
+    """Tables, pictures, features, page and summary, all of one evaluation or none."""
+    summary = {**about, **found.summary}
+    configuration = OmegaConf.to_yaml(OmegaConf.create(about["configuration"]))
+    writers: dict[Path, Callable[[Path], object]] = {
+        out / "config.yaml": lambda part: part.write_text(configuration, encoding="utf-8"),
+        out / "features.npz": lambda part: np.savez(part, allow_pickle=False, **found.features),
+        out / "mosaic.png": lambda part: _draw_pairs(found.scene, part),
+        out / "outlined.png": lambda part: _draw_arms(found.scene, part),
+        out / "summary.md": lambda part: part.write_text(as_page(summary), encoding="utf-8"),
+    }
+    for name, rows in found.tables.items():
+        writers[out / f"{name}.tsv"] = _table_writer(rows)
+    return write_set(out / "summary.json", summary, writers)
+
+
+def _table_writer(rows: list[Row]) -> Callable[[Path], object]:
+    return lambda part: write_table(part, rows, list(rows[0]))
+
+
+def _draw_pairs(scene: Scene, path: Path) -> None:
+    """Controlled beside real, subject by subject."""
     pairs, titles = [], []
-    for case, made, real in list(zip(scene.cases, arms["controlled"], arms["real"], strict=True))[
-        :SHOWN
-    ]:
-        pairs += [made, real]
+    for n, case in enumerate(scene.cases[:SHOWN]):
+        pairs += [scene.arms["controlled"][n], scene.arms["real"][n]]
         titles += [f"{case.name}, synthetic", f"{case.name}, real"]
-    mosaic(pairs, out / "mosaic.png", titles)
-    names = [f"{scene.cases[0].name}, {arm}" for arm in arms]
-    outlined([v[0] for v in arms.values()], scene.truth[0], out / "outlined.png", names)
+    mosaic(pairs, path, titles)
+
+
+def _draw_arms(scene: Scene, path: Path) -> None:
+    """One subject by every arm, with the outlines of its condition."""
+    names = [f"{scene.cases[0].name}, {arm}" for arm in scene.arms]
+    outlined([volumes[0] for volumes in scene.arms.values()], scene.truth[0], path, names)

@@ -7,6 +7,7 @@ order of the cases.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,24 +17,48 @@ from rich.progress import track
 
 from vcm.evaluation.samples import Case
 from vcm.imaging.conditions import CLASS_NAMES, NUMBER_OF_CLASSES
+from vcm.imaging.prepared_set import Subject
+from vcm.imaging.volume import Grid
 from vcm.metrics import dice, half_sample_interval, kid, psnr, ssim
 from vcm.nets.segmenter import TissueSegmenter
+from vcm.weights.segmenter import seen_by, segment_on
 
 Volumes = Sequence[NDArray[np.float32]]
 Maps = Sequence[NDArray[np.uint8]]
 Row = dict[str, Any]
 
 
-@torch.inference_mode()
-def segment(net: TissueSegmenter, volumes: Volumes, title: str) -> list[NDArray[np.uint8]]:
-    """The segmenter's class map of each volume."""
-    return [net.classes(_batch(v, net))[0].cpu().numpy() for v in track(volumes, title)]
+@dataclass(frozen=True)
+class Scans(Sequence[NDArray[np.float32]]):
+    """Volumes of prepared subjects, read when they are asked for: hundreds do not fit into memory."""
+
+    subjects: Sequence[Subject]
+
+    def __len__(self) -> int:
+        return len(self.subjects)
+
+    def __getitem__(self, n: Any) -> Any:
+        return self.subjects[n].image()
+
+
+def segment(
+    net: TissueSegmenter, volumes: Volumes, grid: Grid, title: str
+) -> list[NDArray[np.uint8]]:
+    """The segmenter's class map of each volume, on their own grid.
+
+    Args:
+        net: Sees the voxels that it was trained on, whatever those of the volumes are.
+        volumes: Brains (X, Y, Z) in 0..1 on `grid`.
+        grid: In common space.
+        title: Of the progress bar.
+    """
+    return [segment_on(net, volume, grid) for volume in track(volumes, title)]
 
 
 @torch.inference_mode()
-def describe(net: TissueSegmenter, volumes: Volumes, title: str) -> NDArray[np.float64]:
-    """The segmenter's features of each volume (N, F)."""
-    rows = [net.features(_batch(v, net))[0].cpu().numpy() for v in track(volumes, title)]
+def describe(net: TissueSegmenter, volumes: Volumes, grid: Grid, title: str) -> NDArray[np.float64]:
+    """The segmenter's features (N, F) of each volume; arguments as `segment` has them."""
+    rows = [net.features(seen_by(net, v, grid))[0].cpu().numpy() for v in track(volumes, title)]
     return np.stack(rows).astype(np.float64)
 
 
@@ -45,14 +70,14 @@ def adherence(cases: Sequence[Case], truth: Maps, found: Mapping[str, Maps]) -> 
     """
     rows = []
     for n, case in enumerate(cases):
-        own = torch.from_numpy(truth[n])
+        asked = torch.from_numpy(truth[n])
         values = {
-            f"dice_{arm}": dice(torch.from_numpy(maps[n]), own, NUMBER_OF_CLASSES).tolist()
+            f"dice_{arm}": dice(torch.from_numpy(maps[n]), asked, NUMBER_OF_CLASSES).tolist()
             for arm, maps in found.items()
         }
         rows += [
             {"subject": case.name, "class": CLASS_NAMES[c + 1]}
-            | {name: known(value[c]) for name, value in values.items()}
+            | {name: none_if_nan(value[c]) for name, value in values.items()}
             for c in range(NUMBER_OF_CLASSES)
         ]
     return rows
@@ -76,9 +101,9 @@ def intensity(cases: Sequence[Case], truth: Maps, arms: Mapping[str, Volumes]) -
 def paired(cases: Sequence[Case], truth: Maps, real: Volumes, controlled: Volumes) -> list[Row]:
     """PSNR [dB] and SSIM of the controlled sample against the real scan, inside the map."""
     rows = []
-    for case, own, scan, sample in zip(cases, truth, real, controlled, strict=True):
+    for case, classes, scan, sample in zip(cases, truth, real, controlled, strict=True):
         images = [torch.from_numpy(v)[None, None] for v in (sample, scan)]
-        brain = torch.from_numpy(own > 0)[None, None]
+        brain = torch.from_numpy(classes > 0)[None, None]
         rows.append(
             {
                 "subject": case.name,
@@ -102,11 +127,17 @@ def realism(
     reference = (train - mean) / spread
     rows = []
     for arm, features in arms.items():
-        own = (features - mean) / spread
-        low, high = half_sample_interval(kid, own, reference, repeats=1000, seed=seed)
-        value = known(kid(own, reference))
+        scaled = (features - mean) / spread
+        low, high = half_sample_interval(kid, scaled, reference, repeats=1000, seed=seed)
+        value = none_if_nan(kid(scaled, reference))
         rows.append(
-            {"arm": arm, "scans": len(own), "kid": value, "low": known(low), "high": known(high)}
+            {
+                "arm": arm,
+                "scans": len(scaled),
+                "kid": value,
+                "low": none_if_nan(low),
+                "high": none_if_nan(high),
+            }
         )
     return rows
 
@@ -118,16 +149,27 @@ def privacy(
 
     A smooth image is nearer to every scan than a sharp one; `ratio`, nearest to median over the
     training scans, takes that out. A copy has a ratio near 0, a new brain one somewhat below 1.
+
+    Args:
+        cases: One per volume of an arm.
+        names: Of the training scans.
+        train: Training scans (X, Y, Z), each of which is read once.
+        arms: Volumes by arm.
     """
+    # far[arm][case, 0 or 1 for the mirrored scan, scan]
+    far = {arm: np.empty((len(volumes), 2, len(names))) for arm, volumes in arms.items()}
+    for n, scan in enumerate(track(train, "Nearest training scans")):
+        for arm, volumes in arms.items():
+            for k, volume in enumerate(volumes):
+                # The mirrored volume is as far from a scan as the volume is from the mirrored scan.
+                far[arm][k, :, n] = _rmse(volume, scan), _rmse(volume[::-1], scan)
     rows = []
-    scans = torch.from_numpy(np.stack(train)).flatten(1)
-    for arm, volumes in arms.items():
-        for case, volume in zip(track(cases, f"Nearest, {arm}"), volumes, strict=True):
-            # The mirrored volume is as far from a scan as the volume is from the mirrored scan.
-            both = torch.from_numpy(np.stack([volume, volume[::-1]])).flatten(1)
-            far = torch.stack([_rmse(one, scans) for one in both])
-            mirrored, nearest = divmod(int(far.argmin()), len(names))
-            least, median = float(far.min()), float(far.amin(0).median())
+    for arm, distances in far.items():
+        for case, distance in zip(cases, distances, strict=True):
+            mirrored, nearest = divmod(int(distance.argmin()), len(names))
+            least = float(distance.min())
+            # The lower of the two middle ones where their number is even, as torch has it.
+            median = float(np.sort(distance.min(0))[(len(names) - 1) // 2])
             rows.append(
                 {
                     "arm": arm,
@@ -155,15 +197,12 @@ def diversity(names: Sequence[str], arms: Mapping[str, tuple[Volumes, Volumes]])
     ]
 
 
-def known(value: float) -> float | None:
+def none_if_nan(value: float) -> float | None:
     """None for NaN: what does not exist is written n/a, and null in JSON."""
     return None if np.isnan(value) else float(value)
 
 
-def _rmse(one: torch.Tensor, scans: torch.Tensor) -> torch.Tensor:
-    """(V,) against (N, V) -> (N,); scan by scan, which keeps the difference in the cache."""
-    return torch.stack([(scan - one).square().mean().sqrt() for scan in scans])
-
-
-def _batch(volume: NDArray[np.float32], net: TissueSegmenter) -> torch.Tensor:
-    return torch.from_numpy(volume)[None, None].to(net.device)
+def _rmse(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Root mean square of the difference of two volumes, in single precision."""
+    first, second = (torch.from_numpy(np.ascontiguousarray(v)).flatten() for v in (one, other))
+    return float((second - first).square().mean().sqrt())

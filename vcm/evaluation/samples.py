@@ -74,8 +74,30 @@ class SampleStore:
     covariates and condition are the same.
     """
 
-    def __init__(self, pipeline: VCMPipeline, folder: Path, made_by: dict[str, Any]) -> None:
-        self.pipeline, self.folder, self.made_by = pipeline, folder, made_by
+    def __init__(
+        self,
+        pipeline: VCMPipeline,
+        folder: Path,
+        model: str,
+        scheduler: str,
+        steps: int,
+        temperature: float | None = None,
+    ) -> None:
+        """Samples of a pipeline in a folder.
+
+        Args:
+            pipeline: With the scheduler to sample with.
+            folder: Where the volumes are kept; need not exist yet.
+            model: Checksum of the pipeline's weights.
+            scheduler: Name of the pipeline's scheduler.
+            steps: Of the denoising.
+            temperature: Scale of the initial noise; None: the model's own.
+        """
+        self.pipeline, self.folder = pipeline, folder
+        self.steps, self.temperature = steps, temperature
+        self.made_by: dict[str, Any] = {
+            "model": model, "scheduler": scheduler, "steps": steps, "temperature": temperature,
+        }  # fmt: skip
 
     def volumes(self, requests: list[Request], title: str) -> list[NDArray[np.float32]]:
         """One volume (X, Y, Z) in 0..1 per request, in their order."""
@@ -103,8 +125,8 @@ class SampleStore:
         result = self.pipeline(
             conditions,
             torch.tensor([numbers]),
-            num_inference_steps=self.made_by["steps"],
-            temperature=self.made_by["temperature"],
+            num_inference_steps=self.steps,
+            temperature=self.temperature,
             generator=torch.Generator().manual_seed(request.seed),
             output_type="np",
         )

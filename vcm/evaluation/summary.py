@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vcm.evaluation.measures import Row, known
+from vcm.evaluation.measures import Row, none_if_nan
 from vcm.imaging.conditions import CLASS_NAMES
 from vcm.metrics import Statistic, bootstrap_interval
 
@@ -94,7 +94,7 @@ def _by(rows: Sequence[Row], key: str) -> list[tuple[str, list[Row]]]:
 
 
 def _column(rows: Sequence[Row], name: str) -> NDArray[np.float64]:
-    """A column as floats; NaN where it is not known."""
+    """A column as floats; NaN where there is no value."""
     return np.array([np.nan if row[name] is None else row[name] for row in rows], dtype=np.float64)
 
 
@@ -104,7 +104,7 @@ def _per_class(rows: Sequence[Row], name: str) -> NDArray[np.float64]:
 
 
 def _spread(values: NDArray[np.float64]) -> Summary:
-    """Mean and sample standard deviation of what is known."""
+    """Mean and sample standard deviation of what exists."""
     values = values[~np.isnan(values)]
     return {
         "mean": float(values.mean()) if len(values) else None,
@@ -120,7 +120,11 @@ def _estimate(statistic: Statistic, seed: int, *samples: NDArray[np.float64]) ->
     if not whole.any():
         return {"value": None, "low": None, "high": None}
     low, high = bootstrap_interval(statistic, *kept, seed=seed)
-    return {"value": known(statistic(*kept)), "low": known(low), "high": known(high)}
+    return {
+        "value": none_if_nan(statistic(*kept)),
+        "low": none_if_nan(low),
+        "high": none_if_nan(high),
+    }
 
 
 def _ratio(controlled: NDArray[np.float64], real: NDArray[np.float64]) -> float:

@@ -1,12 +1,21 @@
-"""Load a tissue segmenter by name or folder."""
+"""Load a tissue segmenter by name or folder, and let it see the voxels that it was trained on."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from vcm.errors import VCMError
+from vcm.imaging.geometry import model_grid, resample
+from vcm.imaging.volume import Grid, Volume
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.weights.load import embedded_folder
+
+#: Key in the segmenter's configuration: spacing of its training scans [mm]. Older ones have 2 mm.
+_SPACING = "_spacing"
 
 
 def segmenter_folder(name: str) -> Path:
@@ -33,3 +42,48 @@ def load_segmenter(name: str) -> TissueSegmenter:
         VCMError: There is none.
     """
     return TissueSegmenter.from_pretrained(segmenter_folder(name)).float().eval()
+
+
+def record_spacing(net: TissueSegmenter, grid: Grid) -> None:
+    """Write into its configuration which voxels it was trained on."""
+    net.register_to_config(**{_SPACING: float(np.mean(grid.spacing))})
+
+
+def segmenter_grid(net: TissueSegmenter) -> Grid:
+    """The voxels that it was trained on, in common space."""
+    return model_grid(float(net.config.get(_SPACING, 2.0)))
+
+
+def seen_by(net: TissueSegmenter, image: NDArray[np.float32], grid: Grid) -> torch.Tensor:
+    """What the segmenter is to see of a volume, on its device.
+
+    Args:
+        net: The segmenter.
+        image: Brain (X, Y, Z) in 0..1 on `grid`, in common space.
+        grid: Voxels of the image.
+
+    Returns:
+        (1, 1, X', Y', Z') in 0..1 on the segmenter's grid.
+    """
+    wanted = segmenter_grid(net)
+    if not _same(grid, wanted):
+        image = np.clip(resample(Volume(image, grid.affine), wanted, order=1), 0, 1)
+    return torch.from_numpy(np.asarray(image, dtype=np.float32))[None, None].to(net.device)
+
+
+@torch.inference_mode()
+def segment_on(net: TissueSegmenter, image: NDArray[np.float32], grid: Grid) -> NDArray[np.uint8]:
+    """Class map 0..8 (X, Y, Z) of a brain (X, Y, Z) in 0..1, on the same grid.
+
+    The segmenter sees its own spacing; elsewhere each voxel takes the class of the nearest one.
+    """
+    classes = net.classes(seen_by(net, image, grid))[0].cpu().numpy()
+    own = segmenter_grid(net)
+    if not _same(grid, own):
+        classes = resample(Volume(classes, own.affine), grid, order=0)
+    found: NDArray[np.uint8] = classes.astype(np.uint8)
+    return found
+
+
+def _same(a: Grid, b: Grid) -> bool:
+    return a.shape == b.shape and np.allclose(a.affine, b.affine, atol=1e-3)
