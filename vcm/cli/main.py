@@ -12,7 +12,16 @@ import warnings
 from collections.abc import Sequence
 from typing import TextIO
 
-from vcm.cli import evaluation, preparation, segmentation, synthesis, training, upsampling, weights
+from vcm.cli import (
+    evaluation,
+    fewshot,
+    preparation,
+    segmentation,
+    synthesis,
+    training,
+    upsampling,
+    weights,
+)
 from vcm.cli.options import Command
 from vcm.config import nearest
 from vcm.errors import VCMError, VCMWarning
@@ -33,6 +42,15 @@ COMMANDS = (
     Command(("pretrain", "segmenter"), training.segmenter),
     Command(("pretrain", "detail"), training.detail),
     Command(("pretrain", "slices"), segmentation.slices),
+    Command(("fewshot", "index"), fewshot.index),
+    Command(("fewshot", "study"), fewshot.study),
+    Command(("fewshot", "rank"), fewshot.rank),
+    Command(("fewshot", "finetune"), fewshot.finetune),
+    Command(("fewshot", "predict"), fewshot.predict),
+    Command(("fewshot", "evaluate"), fewshot.evaluate),
+    Command(("fewshot", "embed"), fewshot.embed, "data", "FOLDER"),
+    Command(("fewshot", "package"), fewshot.package),
+    Command(("fewshot", "check"), fewshot.check),
     Command(("weights", "list"), weights.list_weights),
     Command(("weights", "show"), weights.show_weights),
     Command(("weights", "fetch"), weights.fetch_weights),
@@ -44,6 +62,7 @@ COMMANDS = (
 GROUPS = {
     "segment": "Label maps of scans: eight tissue classes at once, or any labels from one labelled scan.",
     "pretrain": "Train the networks that later stay frozen.",
+    "fewshot": "Learn a task from a few labelled scans, compare methods, package the result.",
     "weights": "Models that travel with the package, published ones, and copies of yours.",
 }
 

@@ -108,17 +108,19 @@ class Pool:
         refuse_other_voxels(labels, read_volume(case.images[slot]), remedy)
         return grouped(labels, self.target.groups, len(self.task.classes)), labels.grid
 
+    def references(self) -> list[Path]:
+        """The scan of each case that stands for its place: that of the first slot."""
+        filled = [self.task.fill(c.images, c.name) for c in self.cases]
+        return [c.images[next(iter(f.values()))] for c, f in zip(self.cases, filled, strict=True)]
+
     def features(self, name: str) -> NDArray[np.float64]:
         """(N, F) features of all cases, from the cache where they are there."""
         return np.stack([self._features(name, place) for place in range(len(self.cases))])
 
     def checksums(self) -> dict[str, str]:
         """SHA-256 of the reference scan -> case."""
-        found = {}
-        for case in self.cases:
-            slot = next(iter(self.task.fill(case.images, case.name).values()))
-            found[sha256(case.images[slot])] = case.name
-        return found
+        scans = zip(self.references(), self.cases, strict=True)
+        return {sha256(path): case.name for path, case in scans}
 
     def _features(self, name: str, place: int) -> NDArray[np.float64]:
         file = self.cache / name / f"{self._key(name, place)}.npy"

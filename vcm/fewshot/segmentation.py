@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vcm.errors import VCMError
+from vcm.fewshot.configuration import NetworkTraining
 from vcm.fewshot.methods import Method
 from vcm.fewshot.model import FittedModel
 from vcm.fewshot.network import FewShotUNet
@@ -36,25 +37,6 @@ from vcm.weights.load import embedded_folder
 
 #: Range of the random turns [rad], scales and shifts [voxel].
 TURN, SCALE, SHIFT = 0.26, 0.15, 3.0
-
-
-@dataclass
-class SegmentationTraining:
-    """How a network is fitted to its shots; the same for every start, so starts can be compared.
-
-    steps, batch_size, learning_rate  of the one training loop; the rate falls as a cosine
-    patch       largest edge of what one step sees of a scan [voxels]
-    members     networks whose probabilities are averaged, from starts that differ
-    mirror      whether left and right may be exchanged: not where a class is of one side
-    """
-
-    steps: int = 400
-    batch_size: int = 2
-    learning_rate: float = 2e-3
-    patch: int = 64
-    members: int = 1
-    mirror: bool = True
-    mixed_precision: str = "bf16"
 
 
 @dataclass(frozen=True)
@@ -81,7 +63,7 @@ class SegmentationObjective(nn.Module):
 
 
 def fit_segmentation(
-    method: Method, shots: Pool, training: SegmentationTraining, work: Path, seed: int
+    method: Method, shots: Pool, training: NetworkTraining, work: Path, seed: int
 ) -> FittedModel:
     """Fit networks to the shots.
 
@@ -155,7 +137,7 @@ def load_start(name: str) -> FewShotUNet:
 class PatchSampler:
     """Patches of the shots, half of them around a labelled voxel, turned, scaled and recoloured."""
 
-    def __init__(self, examples: Sequence[Example], training: SegmentationTraining) -> None:
+    def __init__(self, examples: Sequence[Example], training: NetworkTraining) -> None:
         self.examples, self.training = examples, training
         largest = np.max([e.image.shape[1:] for e in examples], axis=0)
         self.size = tuple(int(min(training.patch, -(-n // 8) * 8)) for n in largest)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,43 +21,22 @@ from rich.progress import track
 from vcm import __version__
 from vcm.cost import peak_memory, reset_peak
 from vcm.errors import VCMError
-from vcm.fewshot.closed_form import fit_constant, fit_line, refuse_one_label
+from vcm.fewshot.configuration import FewShotStudy, NetworkTraining
 from vcm.fewshot.features import WITH_SEGMENTER
-from vcm.fewshot.layouts import Target
+from vcm.fewshot.fitting import SEGMENTER, fit
 from vcm.fewshot.methods import METHODS, Method, find_method
 from vcm.fewshot.metrics import segmentation_scores
 from vcm.fewshot.model import FittedModel
 from vcm.fewshot.network import FewShotUNet
-from vcm.fewshot.pool import Pool, Source, refuse_seen
-from vcm.fewshot.segmentation import SegmentationTraining, fit_segmentation
+from vcm.fewshot.pool import Pool, refuse_seen
+from vcm.fewshot.segmentation import load_start
 from vcm.fewshot.shots import draw_shots, folds_of, strata_of
-from vcm.fewshot.tasks import Task, task_from
+from vcm.fewshot.task_file import TaskFile, read_task
+from vcm.fewshot.tasks import Task
 from vcm.files import write_json, write_table
 
 #: Name of the test set of a cross-validation.
 OUT_OF_FOLD = "out of fold"
-
-
-@dataclass
-class FewShotStudy:
-    """Configuration of `vcm fewshot study`.
-
-    tasks      name -> {task, label, groups, train: {data, split, mask}, and either
-               tests: {NAME: {data, split, mask}} or folds: K}
-    methods    names; those that cannot do a task are left out there
-    shots      numbers of labelled cases
-    seeds      draws of the shots, 0 to seeds - 1; at least 5 give an interval worth reading
-    reference  the method that the others are compared with
-    training   keys of the training of networks
-    """
-
-    tasks: dict[str, Any] = field(default_factory=dict)
-    methods: list[str] = field(default_factory=lambda: ["mean", "voxels", "volumes"])
-    shots: list[int] = field(default_factory=lambda: [20])
-    seeds: int = 10
-    reference: str = "mean"
-    training: dict[str, Any] = field(default_factory=dict)
-    out: str = "studies/new"
 
 
 @dataclass(frozen=True)
@@ -91,7 +70,6 @@ def run_study(config: FewShotStudy) -> Path:
     out = Path(config.out)
     tasks = open_tasks(config)
     _claim(out, config)
-    training = _training(config)
     todo = [
         (task, method, shots, seed)
         for task in tasks
@@ -103,7 +81,7 @@ def run_study(config: FewShotStudy) -> Path:
     # The training of a network shows a bar of its own, and two bars would not share a screen.
     hidden = not todo or any(method.start for _, method, _, _ in todo)
     for task, method, shots, seed in track(todo, "Runs", disable=hidden):
-        run_once(out, task, method, shots, seed, training)
+        run_once(out, task, method, shots, seed, config)
     write_results(out)
     return out
 
@@ -111,7 +89,7 @@ def run_study(config: FewShotStudy) -> Path:
 def open_tasks(config: FewShotStudy) -> list[TaskOfStudy]:
     """Read the tasks and find their cases, before anything is computed or written. Raises VCMError."""
     if not config.tasks:
-        raise VCMError("The study has no tasks: add tasks: {NAME: {task, label, train, tests}}.")
+        raise VCMError("The study has no tasks: give their YAML files (see docs/fewshot.md).")
     if config.seeds < 1 or not config.shots:
         raise VCMError("The study has no draws: set seeds to 1 or more and shots to a list.")
     if config.reference not in config.methods:
@@ -119,16 +97,23 @@ def open_tasks(config: FewShotStudy) -> list[TaskOfStudy]:
             f"The reference '{config.reference}' is not among the methods "
             f"({', '.join(config.methods)}): add it, or choose another."
         )
-    segmenter = _segmenter() if _need_segmenter(config) else None
+    files = [read_task(path) for path in config.tasks]
+    names = [file.task.name for file in files]
+    if len(set(names)) < len(names):
+        raise VCMError(f"Two tasks have one name ({', '.join(names)}): give each another name.")
     found = []
-    for name, entry in config.tasks.items():
-        found.append(_open_task(name, entry, Path(config.out) / "features", segmenter))
+    segmenter = None
+    for file in files:
+        methods = methods_of(config, file.task.kind)
+        if segmenter is None and any(m.feature in WITH_SEGMENTER for m in methods):
+            segmenter = load_start(SEGMENTER)
+        found.append(_open_task(file, Path(config.out) / "features", segmenter))
         largest = max(config.shots)
         available = min(len(pool.cases) for pool, _ in found[-1].rounds(0))
         if largest > available:
             raise VCMError(
-                f"The task {name} has {available} labelled cases to draw from, fewer than the "
-                f"{largest} shots asked: lower shots, or add cases."
+                f"The task {file.task.name} has {available} labelled cases to draw from, fewer than "
+                f"the {largest} shots asked: lower shots, or add cases."
             )
     return found
 
@@ -140,7 +125,9 @@ def methods_of(config: FewShotStudy, kind: str) -> list[Method]:
             find_method(name, kind)
     known = [METHODS[name] for name in config.methods if kind in METHODS[name].kinds]
     if not known:
-        raise VCMError(f"None of the methods {', '.join(config.methods)} can do a {kind}.")
+        raise VCMError(
+            f"None of the methods {', '.join(config.methods)} can do the kind {kind}: choose another."
+        )
     return known
 
 
@@ -150,7 +137,7 @@ def run_once(
     method: Method,
     shots: int,
     seed: int,
-    training: SegmentationTraining,
+    training: NetworkTraining,
 ) -> None:
     """Fit one method to one draw of the shots, answer all test cases, and store the answers."""
     folder = _run_folder(out, task.name, method.name, shots, seed)
@@ -179,25 +166,6 @@ def run_once(
             "peak_bytes": peak_memory(torch.device("cpu")), "vcm": __version__,
         },
     )  # fmt: skip
-
-
-def fit(
-    method: Method, shots: Pool, training: SegmentationTraining, work: Path, seed: int
-) -> FittedModel:
-    """Fit a method to its shots. `work` holds the training of a network, and is removed after."""
-    task = shots.task
-    refuse_one_label(task, shots.labels)
-    if method.name == "mean":
-        return fit_constant(task, shots.labels)
-    if method.feature:
-        model = fit_line(
-            method.name, task, method.feature, shots.features(method.feature), shots.labels
-        )
-        if method.feature in WITH_SEGMENTER and shots.segmenter is not None:
-            weights = shots.segmenter.state_dict()
-            model.arrays |= {f"segmenter.{n}": v for n, v in weights.items()}
-        return model
-    return fit_segmentation(method, shots, training, work, seed)
 
 
 def answer_cases(model: FittedModel, cases: Pool) -> list[dict[str, Any]]:
@@ -242,50 +210,31 @@ def write_results(out: Path) -> None:
         write_table(out / "results.tsv", rows, list(dict.fromkeys(k for r in rows for k in r)))
 
 
-def _open_task(name: str, entry: Any, cache: Path, segmenter: FewShotUNet | None) -> TaskOfStudy:
-    for key in entry:
-        if key not in ("task", "label", "groups", "train", "tests", "folds"):
-            raise VCMError(f"'{key}' is not a key of the task {name} of a study: see its docs.")
-    for key in ("task", "label", "train"):
-        if key not in entry:
-            raise VCMError(f"The task {name} of the study has no {key}: add it.")
-    if bool(entry.get("tests")) == bool(entry.get("folds")):
-        raise VCMError(f"The task {name} needs either tests or folds: give one of the two.")
-    task = task_from({"name": name, **entry["task"]}, name)
-    if task.kind == "embedding":
-        raise VCMError(f"The task {name} is an embedding, which has no labels: give another kind.")
+def _open_task(file: TaskFile, cache: Path, segmenter: FewShotUNet | None) -> TaskOfStudy:
+    task = file.task
+    if not file.tests and not file.folds:
+        raise VCMError(f"The task {task.name} has neither tests nor folds: add one of the two.")
     if task.kind == "classification" and len(task.classes) != 2:
         raise VCMError(
-            f"The task {name} has {len(task.classes)} classes, but a study compares AUROC of two: join "
+            f"The task {task.name} has {len(task.classes)} classes, but a study compares AUROC of two: join "
             "classes, or make a task of each against the rest."
         )
-    target = Target(str(entry["label"]), dict(entry.get("groups") or {}))
-    train = Pool.open(_source(entry["train"]), task, target, cache, segmenter)
+    train = Pool.open(file.train, task, file.target, cache, segmenter)
     tests = {
-        test: Pool.open(_source(source), task, target, cache, segmenter)
-        for test, source in (entry.get("tests") or {}).items()
+        name: Pool.open(source, task, file.target, cache, segmenter)
+        for name, source in file.tests.items()
     }
     for test in tests.values():
         refuse_seen(train, test)
-    return TaskOfStudy(name, task, train, tests, int(entry.get("folds") or 0))
-
-
-def _source(entry: Any) -> Source:
-    for key in entry:
-        if key not in ("data", "split", "mask"):
-            raise VCMError(
-                f"'{key}' is not a key of a source of cases: valid are data, split, mask."
-            )
-    if "data" not in entry:
-        raise VCMError("A source of cases has no data: give a folder or a table.")
-    return Source(str(entry["data"]), entry.get("split"), str(entry.get("mask") or ""))
+    return TaskOfStudy(task.name, task, train, tests, file.folds)
 
 
 def _claim(out: Path, config: FewShotStudy) -> None:
     """Keep the configuration beside the runs; refuse a folder of runs of another one."""
     made = asdict(config)
     # More shots, seeds, methods and another reference are further runs of the same study.
-    fixed = {"tasks": made["tasks"], "training": made["training"]}
+    fixed = {key: made[key] for key in asdict(NetworkTraining())}
+    fixed["tasks"] = [asdict(read_task(path)) for path in config.tasks]
     digest = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
     kept = out / "study.json"
     if kept.is_file() and json.loads(kept.read_text("utf-8"))["digest"] != digest:
@@ -295,30 +244,6 @@ def _claim(out: Path, config: FewShotStudy) -> None:
         )
     out.mkdir(parents=True, exist_ok=True)
     write_json(kept, {"digest": digest, "study": made})
-
-
-def _training(config: FewShotStudy) -> SegmentationTraining:
-    valid = SegmentationTraining.__dataclass_fields__
-    for key in config.training:
-        if key not in valid:
-            raise VCMError(f"'{key}' is not a key of training: valid are {', '.join(valid)}.")
-    return SegmentationTraining(**config.training)
-
-
-def _need_segmenter(config: FewShotStudy) -> bool:
-    kinds = [str((entry.get("task") or {}).get("kind")) for entry in config.tasks.values()]
-    return any(
-        method.feature in WITH_SEGMENTER
-        for kind in kinds
-        if kind in ("classification", "regression")
-        for method in methods_of(config, kind)
-    )
-
-
-def _segmenter() -> FewShotUNet:
-    from vcm.fewshot.segmentation import load_start
-
-    return load_start("segmenter2mm")
 
 
 def _run_folder(out: Path, task: str, method: str, shots: int, seed: int) -> Path:

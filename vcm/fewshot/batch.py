@@ -1,0 +1,202 @@
+"""Answer a folder of cases with a fitted model, and measure answers against the truth.
+
+Knows files of cases and answers; nothing of fitting. Metrics have the edge cases of the challenge: a
+case without an answer counts as the worst.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from rich.progress import track
+
+from vcm.errors import VCMError
+from vcm.fewshot.layouts import Case, Target, find_cases, label_class, label_number, with_labels
+from vcm.fewshot.metrics import (
+    WORST_CORRELATION,
+    WORST_MAE,
+    correlation,
+    macro_f1,
+    mean_absolute_error,
+    ovr_auroc,
+    segmentation_scores,
+)  # fmt: skip
+from vcm.fewshot.model import Answer, FittedModel
+from vcm.fewshot.predict import read_scans, slots_of, write_answer
+from vcm.fewshot.preparation import grouped
+from vcm.fewshot.resampling import Interval, Sample, over_cases
+from vcm.fewshot.tasks import task_from
+from vcm.files import read_table, sha256, write_json, write_table
+from vcm.imaging.volume import read_label_map
+
+SUFFIX = {
+    "classification": ".txt",
+    "regression": ".txt",
+    "segmentation": ".nii.gz",
+    "embedding": ".npy",
+}
+
+
+@dataclass(frozen=True)
+class Answered:
+    """How many cases were answered, and those answered without looking, with the reason."""
+
+    cases: int
+    fallbacks: dict[str, str]
+
+
+def predict_cases(model_folder: Path, source: str, out: Path, split: str | None = None) -> Answered:
+    """One file per case, and answers.tsv; `out` must not hold answers yet.
+
+    Raises:
+        VCMError: there are no cases, or one is a shot of the model.
+    """
+    if (out / "answers.tsv").exists():
+        raise VCMError(f"{out} holds answers already: give another folder with --out.")
+    model = FittedModel.load(model_folder)
+    cases = find_cases(source, split)
+    _refuse_shots(model, cases)
+    out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    fallbacks = {}
+    suffix = SUFFIX[model.task.kind]
+    for case in track(cases, "Answering"):
+        paths = _paths(model, case)
+        scans, complaints = read_scans(paths)
+        slots, missing = slots_of(model, scans)
+        complaints += [f"There is no {name}." for name in missing]
+        answer = model.answer(slots) if slots else model.prior()
+        if complaints:
+            fallbacks[case.name] = complaints[0]
+        rows.append(_row(case.name, answer, model, bool(not slots)))
+        if model.task.kind == "classification" and len(model.task.classes) != 2:
+            continue
+        write_answer(answer, out / f"{case.name}{suffix}", {"suffix": suffix}, scans, paths)
+    write_table(out / "answers.tsv", rows, list(dict.fromkeys(k for r in rows for k in r)))
+    card = {"task": model.task.as_dict(), "method": model.method, "record": model.record}
+    write_json(out / "answers.json", card)
+    return Answered(len(cases), fallbacks)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Metrics of answers: value and 95 % interval over the cases; how many had no answer."""
+
+    values: dict[str, float]
+    intervals: dict[str, Interval]
+    cases: int
+    missing: int
+
+
+def evaluate_answers(
+    answers: Path, source: str, split: str | None = None, label: str | None = None
+) -> Measured:
+    """Measure what `predict_cases` wrote; cases.tsv beside the answers has a row per case.
+
+    Args:
+        answers: folder of predict_cases.
+        source: cases with their truth.
+        split: of the source.
+        label: column or map; as the model was fitted if None.
+
+    Raises:
+        VCMError: the folder holds no answers, or no case has a label.
+    """
+    if not (answers / "answers.json").is_file():
+        raise VCMError(f"{answers} holds no answers.json: give the folder of vcm fewshot predict.")
+    card = json.loads((answers / "answers.json").read_text(encoding="utf-8"))
+    task = task_from(card["task"])
+    record = card["record"]
+    target = Target(label or record.get("label", "label"), record.get("groups", {}))
+    cases = with_labels(find_cases(source, split), target, task)
+    rows = {row["case"]: row for row in read_table(answers / "answers.tsv")}
+    missing = sum(c.name not in rows for c in cases)
+    if task.kind == "segmentation":
+        measured = [_segmented(answers, c, target, len(task.classes)) for c in cases]
+        write_table(answers / "cases.tsv", measured, ["case", "dice", "nsd"])
+        found = {m: np.array([float(r[m]) for r in measured]) for m in ("dice", "nsd")}
+        values = {m: float(v.mean()) for m, v in found.items()}
+        samples = {m: Sample(m, np.zeros(len(v)), v[None]) for m, v in found.items()}
+        return Measured(values, {m: over_cases(s) for m, s in samples.items()}, len(cases), missing)
+    if task.kind == "regression":
+        truth = np.array([label_number(c, target) for c in cases], dtype=float)
+        given = np.array([float(rows.get(c.name, {}).get("answer", "nan")) for c in cases])
+        table = [
+            {"case": c.name, "truth": t, "answer": g}
+            for c, t, g in zip(cases, truth, given, strict=True)
+        ]
+        write_table(answers / "cases.tsv", table, ["case", "truth", "answer"])
+        values = {"mae": mean_absolute_error(truth, given), "r": correlation(truth, given)}
+        if values["mae"] == WORST_MAE and values["r"] == WORST_CORRELATION:
+            return Measured(values, {}, len(cases), missing)
+        intervals = {m: over_cases(Sample(m, truth, given[None])) for m in values}
+        return Measured(
+            values | {"bias": float((given - truth).mean())}, intervals, len(cases), missing
+        )
+    return _classified(task.classes, cases, target, rows, task, missing, answers)
+
+
+def _classified(
+    classes: tuple[str, ...], cases: list[Case], target: Target, rows: dict[str, dict[str, str]],
+    task: Any, missing: int, answers: Path,
+) -> Measured:  # fmt: skip
+    truth = np.array([label_class(c, target, task) for c in cases], dtype=int)
+    scores = np.array(
+        [[float(rows.get(c.name, {}).get(f"p {name}", "nan")) for name in classes] for c in cases]
+    )
+    table = [{"case": c.name, "truth": classes[t]} for c, t in zip(cases, truth, strict=True)]
+    write_table(answers / "cases.tsv", table, ["case", "truth"])
+    chosen = np.where(np.isfinite(scores).all(1), np.nan_to_num(scores).argmax(1), np.nan)
+    values = {"auroc": ovr_auroc(truth, scores), "f1": macro_f1(truth, chosen)}
+    if len(classes) != 2 or missing or not np.isfinite(values["auroc"]):
+        return Measured(values, {}, len(cases), missing)
+    sample = Sample("auroc", truth.astype(float), scores[None, :, 1])
+    return Measured(values, {"auroc": over_cases(sample)}, len(cases), missing)
+
+
+def _segmented(answers: Path, case: Case, target: Target, classes: int) -> dict[str, Any]:
+    """Dice and NSD of one case; 0 where there is no answer."""
+    file = answers / f"{case.name}.nii.gz"
+    if not file.is_file():
+        return {"case": case.name, "dice": 0.0, "nsd": 0.0}
+    truth = read_label_map(case.maps[target.label])
+    found = np.asarray(nib.load(file).dataobj)
+    labels = range(1, classes + 1)
+    mapped = grouped(truth, target.groups, classes)
+    return {"case": case.name, **segmentation_scores(found, mapped, truth.grid.spacing, labels)}
+
+
+def _paths(model: FittedModel, case: Case) -> dict[str, Path]:
+    """The scans that the model reads; an embedding reads any one sequence."""
+    if model.task.inputs == (("input",),):
+        return {"input": next(iter(case.images.values()))}
+    wanted = [s for options in model.task.inputs for s in options]
+    return {s: case.images[s] for s in wanted if s in case.images}
+
+
+def _row(case: str, answer: Answer, model: FittedModel, prior: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {"case": case, "looked": "no" if prior else "yes"}
+    if answer.value is not None:
+        row["answer"] = f"{answer.value:.6f}"
+    if answer.probabilities is not None:
+        row |= {
+            f"p {name}": f"{p:.9f}"
+            for name, p in zip(model.task.classes, answer.probabilities, strict=True)
+        }
+    return row
+
+
+def _refuse_shots(model: FittedModel, cases: list[Case]) -> None:
+    seen = set(model.record.get("checksums", ()))
+    for case in cases:
+        for path in case.images.values():
+            if seen and sha256(path) in seen:
+                raise VCMError(
+                    f"{case.name} is one of the shots that the model was fitted on: leave it out, or its "
+                    "answer says nothing."
+                )
