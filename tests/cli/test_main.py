@@ -49,7 +49,8 @@ def test_help_imports_no_networks():
     ("words", "sentence"),
     [
         (["trian"], "vcm: 'trian' is not a command: did you mean 'train'?"),
-        (["weights", "lst"], "vcm: 'weights lst' is not a command: did you mean 'weights list'?"),
+        (["weights", "lst"], "vcm: 'lst' is not a command of vcm weights: did you mean 'list'?"),
+        (["segment", "a.nii"], "vcm: 'a.nii' is not a command of vcm segment: choose tissues, fit, apply, suggest."),
         (["train", "data=x"], "vcm: data takes a list: data=[x]."),
         (["train", "--stpes", "3"], "vcm: --stpes is not an option of vcm train: did you mean '--steps'?"),
         (["synthesize", "a", "b"], "vcm: 2 arguments are given (a, b): give one LABEL_MAP."),

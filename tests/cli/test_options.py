@@ -5,7 +5,8 @@ from typing import Annotated, ClassVar
 import pytest
 
 from vcm.cli.main import COMMANDS
-from vcm.cli.options import Command, attributes_of, settings_of
+from vcm.cli.options import Command
+from vcm.cli.settings import attributes_of, settings_of
 from vcm.errors import VCMError
 
 CONFIGURED = [c for c in COMMANDS if c.schema is not None]
@@ -83,6 +84,18 @@ def test_options_keys_and_a_file_give_the_same(tmp_path):
     assert called(str(path))[0] == called("--config", str(path))[0] == by_option
     assert called("a.nii", "b.nii", "--rate=2", "--masks", "[x,y]", "--no_prior")[0] == by_option
     assert called("--rate", "-1")[0].rate == -1
+    assert called("--parts", "x,y", "--parts", "z")[0].parts == ["x", "y", "z"]
+    assert called("scans=[a]")[0].scans == [Path("a")] and called("a,b")[0].scans == [Path("a,b")]
+
+
+def test_a_flag_takes_true_and_false_too():
+    for words in (["--no-prior"], ["--prior", "false"], ["--prior=false", "a.nii"]):
+        assert called(*words)[0].prior is False
+    for words in (["--prior"], ["--prior", "true"], ["--prior=true"], ["--prior", "a.nii"]):
+        assert called(*words)[0].prior is True
+    assert called("--prior", "false", "true")[0].scans == [Path("true")]
+    with pytest.raises(VCMError, match="explicit argument 'maybe'"):
+        COMMAND(["--prior=maybe"])
 
 
 def test_wrong_arguments_are_refused_in_a_sentence():

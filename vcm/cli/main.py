@@ -139,9 +139,13 @@ def find_command(arguments: list[str]) -> tuple[Command | None, list[str]]:
     for command in COMMANDS:
         if command.words == words:
             return command, arguments[depth:]
-    names = [" ".join(c.words) for c in COMMANDS if depth == 1 or c.words[0] == first]
-    firsts = list(dict.fromkeys([*names, *GROUPS])) if depth == 1 else names
-    raise VCMError(f"'{' '.join(words)}' is not a command: {nearest(' '.join(words), firsts)}")
+    if depth == 2:
+        seconds = [c.words[1] for c in COMMANDS if c.words[0] == first]
+        raise VCMError(
+            f"'{words[1]}' is not a command of vcm {first}: {nearest(words[1], seconds)}"
+        )
+    firsts = list(dict.fromkeys(c.words[0] for c in COMMANDS))
+    raise VCMError(f"'{first}' is not a command: {nearest(first, firsts)}")
 
 
 def _print_help(about: str, words: tuple[str, ...]) -> None:

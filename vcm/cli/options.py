@@ -1,7 +1,6 @@
 """A command is a function, and its parser is made from it: a dataclass becomes options, other parameters too.
 
-Knows dataclasses, docstrings and argparse; nothing of any job. The text of an option is what the docstring
-of the dataclass says under `Attributes:`; the heading above it is named in the class variable `headings`.
+Knows argparse, and what a configuration says of itself (vcm.cli.settings); nothing of any job.
 """
 
 from __future__ import annotations
@@ -10,19 +9,20 @@ import argparse
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cached_property
 from pathlib import Path
-from types import UnionType
-from typing import Any, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, get_args, get_type_hints
 
 from vcm.cli import console
+from vcm.cli.settings import Setting, settings_of, without_none
 from vcm.config import load_config, nearest, split_arguments
 from vcm.errors import VCMError
 
 #: What values are called in --help, by type.
 METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH", bool: "TRUE|FALSE"}
 _CONFIG = "YAML file with any of these keys, or the name of one that travels with the package."
+_YES_NO = ("true", "false")
 #: What every command takes.
 _COMMON = {
     "quiet": "Print results and errors only.",
@@ -30,73 +30,8 @@ _COMMON = {
 }
 _GRAMMAR = (
     "Instead of --some-key VALUE you can write some_key=VALUE, or some_key: VALUE in a YAML file; "
-    "options and key=VALUE change what the file says. A list is --key a --key b, or key=[a,b]."
+    "options and key=VALUE change what the file says. A list is --key a,b, --key a --key b, or key=[a,b]."
 )
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One field of a configuration, as --help shows it."""
-
-    name: str
-    kind: Any
-    default: Any
-    text: str
-    heading: str
-
-    @property
-    def is_list(self) -> bool:
-        """Whether it takes several values."""
-        return get_origin(self.kind) is list
-
-    @property
-    def shown_default(self) -> str:
-        """In words; empty where the text tells what happens without a value."""
-        value = self.default
-        if value is None or value == "" or value == []:
-            return ""
-        if isinstance(value, list):
-            value = f"[{','.join(map(_shown, value))}]" if len(value) > 1 else value[0]
-        return f"[default: {_shown(value)}]"
-
-
-def settings_of(schema: type) -> list[Setting]:
-    """Every field of a dataclass, those of the class itself before those that it inherits.
-
-    A field that no docstring explains comes last, with an empty text.
-    """
-    types = get_type_hints(schema)
-    by_name = {f.name: f for f in fields(schema)}
-    found: dict[str, Setting] = {}
-    for cls in schema.__mro__:
-        heading, headings = "Options", cls.__dict__.get("headings", {})
-        for name, text in attributes_of(cls).items():
-            heading = headings.get(name, heading)
-            if name in by_name and name not in found:
-                found[name] = Setting(
-                    name, _without_none(types[name]), _default(by_name[name]), text, heading
-                )
-    for name, field in by_name.items():
-        if name not in found:
-            found[name] = Setting(name, _without_none(types[name]), _default(field), "", "Options")
-    return list(found.values())
-
-
-def attributes_of(cls: type) -> dict[str, str]:
-    """Name -> text of the section `Attributes:` of a class's own docstring in google style."""
-    doc = inspect.cleandoc(cls.__dict__.get("__doc__") or "")
-    _, _, section = doc.partition("\nAttributes:\n")
-    texts: dict[str, str] = {}
-    name = ""
-    for line in section.splitlines():
-        entry = re.match(r" {4}(\w+): (.+)", line)
-        if entry:
-            name, texts[entry[1]] = entry[1], entry[2]
-        elif name and line.startswith(" " * 5):
-            texts[name] += f" {line.strip()}"
-        elif line.strip():
-            break
-    return texts
 
 
 @dataclass(frozen=True)
@@ -190,7 +125,11 @@ class Command:
         path, overrides, values = split_arguments(
             words, config, self.words[0], bool(self.positional)
         )
-        options = {name: _text(value) for name, value in given.items() if value is not None}
+        options = {
+            name: _text(value, settings[name].kind == list[Path])
+            for name, value in given.items()
+            if value is not None
+        }
         if values:
             options[self.positional] = self._only(values, settings[self.positional])
         return load_config(schema, path, overrides, options)
@@ -220,13 +159,28 @@ class Parser(argparse.ArgumentParser):
     def parse(self, arguments: list[str]) -> argparse.Namespace:
         """Raises VCMError for what is unknown, naming the nearest option."""
         dashed = [re.sub(r"^--[^=]+", lambda m: m[0].replace("_", "-"), a) for a in arguments]
-        found, extra = self.parse_known_intermixed_args(dashed)
+        found, extra = self.parse_known_intermixed_args(self._with_plain_flags(dashed))
         for word in extra:
             name = word.partition("=")[0]
             if word.startswith("-"):
                 raise VCMError(f"{name} is not an option of {self.prog}: {self._nearest(name)}")
             raise VCMError(f"'{word}' is one argument too many for {self.prog}: leave it out.")
         return found
+
+    def _with_plain_flags(self, arguments: list[str]) -> list[str]:
+        """--flag true and --flag=true as --flag, with false as --no-flag."""
+        plain: list[str] = []
+        rest = list(arguments)
+        while rest:
+            word = rest.pop(0)
+            flag, equals, value = word.partition("=")
+            value = value if equals else next(iter(rest), "")
+            action = self._option_string_actions.get(flag)
+            if value in _YES_NO and isinstance(action, argparse.BooleanOptionalAction):
+                rest = rest if equals else rest[1:]
+                word = flag if value == "true" else f"--no-{flag[2:]}"
+            plain.append(word)
+        return plain
 
     def error(self, message: str) -> NoReturn:
         """argparse's own faults, as a VCMError."""
@@ -260,7 +214,7 @@ def _add_setting(group: Any, setting: Setting, schema: type) -> None:
 def _add_parameter(group: Any, parameter: inspect.Parameter, hint: Any) -> None:
     """An argument, or where it is keyword-only an option, needed where it has no default."""
     kind, text = get_args(hint)
-    kind, default = _without_none(kind), parameter.default
+    kind, default = without_none(kind), parameter.default
     if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
         group.add_argument(
             parameter.name, type=kind, metavar=parameter.name.upper(), help=_escaped(text)
@@ -281,30 +235,17 @@ def _add_parameter(group: Any, parameter: inspect.Parameter, hint: Any) -> None:
     )
 
 
-def _text(value: Any) -> str | list[str]:
-    """What an option was given as load_config reads it; [a,b] in one word is a list."""
+def _text(value: Any, of_paths: bool) -> str | list[str]:
+    """What an option was given as load_config reads it; [a,b] or a,b in one word is a list."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, list) and len(value) == 1 and value[0].startswith("["):
+    if not isinstance(value, list):
+        return str(value)
+    if len(value) == 1 and value[0].startswith("["):
         return str(value[0])
-    return value
-
-
-def _without_none(kind: Any) -> Any:
-    """X of X | None."""
-    if get_origin(kind) in (Union, UnionType):
-        return next(part for part in get_args(kind) if part is not type(None))
-    return kind
-
-
-def _shown(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return value if of_paths else [part.strip() for text in value for part in text.split(",")]
 
 
 def _escaped(text: str) -> str:
     """argparse formats help by %."""
     return text.replace("%", "%%")
-
-
-def _default(field: Field[Any]) -> Any:
-    return field.default if field.default_factory is MISSING else field.default_factory()
