@@ -6,10 +6,10 @@ from vcm.imaging.lost_slices import bridged, lost_slices, repeated_slices
 
 @pytest.fixture
 def stack() -> np.ndarray:
-    """A ball in 20 slices along the last axis, empty at both ends, 0 around it."""
+    """A ball in 20 slices along the last axis that change from one to the next, 0 around it."""
     index = np.indices((40, 40, 20)) - np.array([20, 20, 10])[:, None, None, None]
     ball = (index[0] ** 2 + index[1] ** 2 + (2 * index[2]) ** 2) < 16**2
-    return np.where(ball, 100 + np.random.default_rng(0).normal(0, 5, ball.shape), 0)
+    return np.where(ball, 100 + 4 * index[2] + np.random.default_rng(0).normal(0, 5, ball.shape), 0)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -27,6 +27,16 @@ def test_copies_are_found_wherever_they_lie(stack):
     stack[:, :, 15] = stack[:, :, 10]
     assert repeated_slices(stack, 2) == [8, 14, 15]
     assert lost_slices(stack, 2) == []
+
+
+def test_where_the_copy_comes_from_behind_the_first_is_lost(stack):
+    stack[:, :, 7] = stack[:, :, 8]
+    assert repeated_slices(stack, 2) == [7]
+
+
+def test_where_it_is_unclear_which_is_the_copy_both_are_lost(stack):
+    stack[:, :, 8] = stack[:, :, 7] = (stack[:, :, 6] + stack[:, :, 9]) / 2
+    assert repeated_slices(stack, 2) == [7, 8]
 
 
 def test_empty_slices_do_not_repeat_each_other(stack):

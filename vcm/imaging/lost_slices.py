@@ -14,8 +14,12 @@ from scipy.ndimage import distance_transform_edt
 
 #: A slice whose values differ by less than this share of the width of all values is constant.
 CONSTANT = 1e-5
+#: The head begins where a slice shows this share of what the fullest shows: a speck above it is no head.
+LEAST_AREA = 0.05
 #: Two slices with at least this many voxels that are not background do not agree by chance.
 TELLING = 50
+#: So near to the middle between its neighbours, a repeated slice may have been either.
+UNCLEAR = 0.05
 
 
 def lost_slices(data: NDArray, axis: int) -> list[int]:
@@ -30,15 +34,19 @@ def lost_slices(data: NDArray, axis: int) -> list[int]:
     """
     slices = np.moveaxis(data, axis, 0)
     width = float(data.max()) - float(data.min())
-    shows = np.array([float(s.max()) - float(s.min()) > CONSTANT * width for s in slices])
-    there = np.flatnonzero(shows)
-    if not there.size:
+    constant = np.array([float(s.max()) - float(s.min()) <= CONSTANT * width for s in slices])
+    areas = np.array([_area(one) for one in slices])
+    head = np.flatnonzero(areas >= max(LEAST_AREA * areas.max(), 1))
+    if not head.size:
         return []
-    return [int(n) for n in np.flatnonzero(~shows) if there[0] < n < there[-1]]
+    return [int(n) for n in np.flatnonzero(constant) if head[0] < n < head[-1]]
 
 
 def repeated_slices(data: NDArray, axis: int) -> list[int]:
-    """Slices that are, value for value, copies of an earlier one, which is taken for the measured one.
+    """Slices that are, value for value, copies of another one.
+
+    Of equal slices side by side the first or the last is taken for the measured one, whichever fits
+    between its neighbours; where that is unclear none is. Of others the first is.
 
     Args:
         data: (X, Y, Z) intensities of the stack.
@@ -47,17 +55,40 @@ def repeated_slices(data: NDArray, axis: int) -> list[int]:
     Returns:
         Their numbers from 0, ascending. Slices that show next to nothing are left out.
     """
-    seen: set[bytes] = set()
+    slices = np.moveaxis(data, axis, 0)
+    alike: dict[bytes, list[int]] = {}
+    for number, one in enumerate(slices):
+        if _area(one) >= TELLING:
+            alike.setdefault(np.ascontiguousarray(one).tobytes(), []).append(number)
     repeated = []
-    for number, one in enumerate(np.moveaxis(data, axis, 0)):
-        _, counts = np.unique(one, return_counts=True)
-        if one.size - counts.max() < TELLING:
-            continue
-        values = np.ascontiguousarray(one).tobytes()
-        if values in seen:
-            repeated.append(number)
-        seen.add(values)
-    return repeated
+    for numbers in alike.values():
+        side_by_side = numbers[-1] - numbers[0] == len(numbers) - 1
+        kept = _measured(slices, numbers[0], numbers[-1]) if side_by_side else {numbers[0]}
+        repeated += [n for n in numbers if n not in kept]
+    return sorted(repeated)
+
+
+def _area(one: NDArray) -> int:
+    """Voxels of a slice that differ from its most frequent value."""
+    _, counts = np.unique(one, return_counts=True)
+    return int(one.size - counts.max())
+
+
+def _measured(slices: NDArray, start: int, end: int) -> set[int]:
+    """Which of equal slices is no copy: {start} or {end}, empty where it cannot be told.
+
+    t is how far the slice has come from the one before them to the one behind them, 0..1.
+    """
+    if start == 0 or end == len(slices) - 1 or start == end:
+        return {start} if start == 0 else {end}
+    before, one, behind = (slices[n].astype(np.float64) for n in (start - 1, start, end + 1))
+    background = np.median(slices[[0, -1]])
+    inside = (before != background) & (one != background) & (behind != background)
+    way = (behind - before)[inside]
+    t = float((one - before)[inside] @ way) / max(float(way @ way), 1e-12)
+    if abs(t - 0.5) < UNCLEAR:
+        return set()
+    return {start} if t < 0.5 else {end}
 
 
 def bridged(mask: NDArray[np.bool_], axis: int, lost: Sequence[int]) -> NDArray[np.bool_]:

@@ -1,7 +1,6 @@
-"""Slices of a stack that hold no measurement: empty ones, and copies of a neighbour.
+"""Take the slices that hold no measurement out of a stack: fill them, and leave them out of the degradation.
 
-A converter or a transfer leaves them where the scanner's slice is missing. They are found, filled for
-whoever needs a whole stack, and taken out of the measurements. Knows stacks; nothing of models.
+Which they are, vcm.imaging.lost_slices tells. Knows stacks; nothing of models.
 """
 
 from __future__ import annotations
@@ -12,46 +11,31 @@ from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 
 from vcm.errors import VCMError
 from vcm.imaging.degradation import Degradation
+from vcm.imaging.lost_slices import bridged, lost_slices, repeated_slices
 from vcm.imaging.turned import TurnedDegradation
 from vcm.imaging.volume import Volume
 
-#: A slice shows the head where this share of the fullest slice's area differs from the background.
-LEAST_AREA = 0.05
 #: A stack that lacks more than this share of its slices is refused.
 MOST_LOST = 1 / 3
-#: So near to the middle between its neighbours, a repeated slice may have been either.
-UNCLEAR = 0.05
 
 
 def find_lost(image: Volume, axis: int) -> tuple[int, ...]:
-    """Numbers of the slices across `axis`, from 0, that hold no measurement.
-
-    Lost is a slice of one value between slices that show the head, and, of several equal slices side by
-    side, all but the first or the last, whichever fits between its neighbours; all where that is unclear.
+    """Numbers of the slices across `axis`, from 0, that are empty within the head or copies of another.
 
     Raises:
-        VCMError: More than a third of the slices that show the head are lost.
+        VCMError: They are more than a third of the stack.
     """
-    stack = np.moveaxis(image.data, axis, 0)
-    shows = _shows_head(stack)
-    if not shows.any():
-        return ()
-    first, last = (int(n) for n in np.flatnonzero(shows)[[0, -1]])
-    flat = stack.reshape(len(stack), -1)
-    constant = flat.max(1) == flat.min(1)
-    lost = {n for n in range(first, last + 1) if constant[n]}
-    for start, end in _runs_of_copies(flat, shows):
-        lost |= set(range(start, end + 1)) - _original(flat, start, end)
-    if len(lost) > MOST_LOST * (last + 1 - first):
+    lost = sorted({*lost_slices(image.data, axis), *repeated_slices(image.data, axis)})
+    count = image.data.shape[axis]
+    if len(lost) > MOST_LOST * count:
         raise VCMError(
-            f"{len(lost)} of the {last + 1 - first} slices of {image.source} that show the head are empty or "
-            "copies of another: give the scan as the scanner stored it."
+            f"{len(lost)} of the {count} slices of {image.source} are empty within the head or copies of "
+            "another: give the scan as the scanner stored it."
         )
-    return tuple(sorted(lost))
+    return tuple(lost)
 
 
 def fill(
@@ -59,24 +43,20 @@ def fill(
 ) -> tuple[Volume, NDArray[np.bool_]]:
     """Image and brain mask with lost slices interpolated between the nearest measured ones.
 
-    Values change linearly; the mask's border by its distance [voxels], linear too.
+    Values change linearly, the mask as `bridged` has it. A lost slice at the end of the stack becomes
+    the nearest measured one.
     """
     if not lost:
         return image, brain
     stack = np.moveaxis(image.data, axis, 0).astype(np.float32)
-    mask = np.moveaxis(brain, axis, 0).copy()
     measured = np.setdiff1d(np.arange(len(stack)), lost)
     for n in lost:
-        below, above = measured[measured < n], measured[measured > n]
-        if not len(below) or not len(above):
-            nearest = above[0] if len(above) else below[-1]
-            stack[n], mask[n] = stack[nearest], mask[nearest]
-            continue
-        low, high = below[-1], above[0]
-        part = (n - low) / (high - low)
+        low = measured[measured < n][-1] if n > measured[0] else measured[0]
+        high = measured[measured > n][0] if n < measured[-1] else measured[-1]
+        part = (n - low) / (high - low) if high > low else 0.0
         stack[n] = (1 - part) * stack[low] + part * stack[high]
-        mask[n] = (1 - part) * _depth(mask[low]) + part * _depth(mask[high]) > 0
-    return image.with_data(np.moveaxis(stack, 0, axis)), np.moveaxis(mask, 0, axis)
+    filled = image.with_data(np.moveaxis(stack, 0, axis))
+    return filled, bridged(brain, axis, lost)
 
 
 @overload
@@ -103,50 +83,3 @@ def without_lost(
     matrices[axis][list(lost)] = 0
     x, y, z = matrices
     return replace(degradation, matrices=(x, y, z))
-
-
-def _shows_head(stack: NDArray) -> NDArray[np.bool_]:
-    """(slices,) whether a slice differs from the background, the value in the stack's corners, in enough places."""
-    background = np.median(stack[:: len(stack) - 1, :: stack.shape[1] - 1, :: stack.shape[2] - 1])
-    range_ = float(stack.max() - stack.min())
-    differs = np.abs(stack - background) > 0.02 * range_
-    area = differs.reshape(len(stack), -1).mean(1)
-    # A slice of one value shows nothing, whatever the value.
-    varies = np.ptp(stack.reshape(len(stack), -1), axis=1) > 0
-    shows: NDArray[np.bool_] = (area >= LEAST_AREA * area.max()) & varies
-    return shows
-
-
-def _runs_of_copies(flat: NDArray, shows: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """(first, last) of each run of equal slices that show the head."""
-    runs: list[tuple[int, int]] = []
-    for n in range(1, len(flat)):
-        if shows[n] and np.array_equal(flat[n], flat[n - 1]):
-            start = runs.pop()[0] if runs and runs[-1][1] == n - 1 else n - 1
-            runs.append((start, n))
-    return runs
-
-
-def _original(flat: NDArray, start: int, end: int) -> set[int]:
-    """Which of equal slices is no copy: {start} or {end}, empty where it cannot be told.
-
-    t is how far the slice has come from the one before the run to the one behind it, 0..1.
-    """
-    if start == 0 or end == len(flat) - 1:
-        return {start} if start == 0 else {end}
-    before, slice_, behind = (flat[n].astype(np.float64) for n in (start - 1, start, end + 1))
-    background = np.median(flat[[0, -1]])
-    inside = (before != background) & (slice_ != background) & (behind != background)
-    way = (behind - before)[inside]
-    t = float((slice_ - before)[inside] @ way) / max(float(way @ way), 1e-12)
-    if abs(t - 0.5) < UNCLEAR:
-        return set()
-    return {start} if t < 0.5 else {end}
-
-
-def _depth(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Distance [voxels] to the border of a mask, negative outside."""
-    if mask.all() or not mask.any():
-        return np.full(mask.shape, 1.0 if mask.any() else -1.0)
-    inside = distance_transform_edt(mask) - distance_transform_edt(~mask)
-    return np.asarray(inside)
