@@ -27,6 +27,7 @@ def measure(way: str, size: str) -> dict[str, float]:
     from vcm.nets.mcm import ModulatingConditionModule
     from vcm.nets.t2i_adapter import T2IAdapter
     from vcm.nets.vcm import VolumetricConditioningModule
+    from vcm.training.batches import ModuleBatch
     from vcm.training.controls import ControlSizes, make_control
     from vcm.training.module import ModuleObjective
     from vcm.weights.load import load_pipeline
@@ -54,7 +55,7 @@ def measure(way: str, size: str) -> dict[str, float]:
     optimizer = torch.optim.AdamW(control.parameters(), lr=1e-5)
     z, noise = torch.randn(2, scans, draws, *latent)
     volumes = (torch.rand(scans, 8, *(8 * n for n in latent[1:])) > 0.9).float()
-    batch = (
+    batch = ModuleBatch(
         volumes, z, noise, torch.rand(scans, draws), torch.full((scans, 4), 0.5),
         torch.ones(scans, 1, dtype=torch.bool),
     )  # fmt: skip
@@ -62,7 +63,7 @@ def measure(way: str, size: str) -> dict[str, float]:
     for _ in range(repeats):
         started = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16):
-            objective(*batch)["minimised"].backward()
+            objective(batch)["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()
         seconds.append(time.perf_counter() - started)

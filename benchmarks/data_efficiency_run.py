@@ -29,7 +29,8 @@ from vcm.imaging.prepared_set import load_prepared, with_classes
 from vcm.imaging.volume import Grid
 from vcm.inputs import network_inputs
 from vcm.pipeline import VCMPipeline
-from vcm.training.module import ModuleTraining, set_up, train
+from vcm.training.configuration import ModuleTraining
+from vcm.training.module import latent_files, load_frozen, subjects_for, train
 from vcm.weights.load import load_pipeline
 from vcm.weights.segmenter import load_segmenter
 
@@ -197,9 +198,10 @@ def main() -> None:
     encode_only = asked.pop("encode_only", False)
     run = Run(**asked)
     if encode_only:
-        setup = set_up(run.configuration())
-        for split in ("train", "test"):
-            setup.encoded(split)
+        config = run.configuration()
+        pipeline = load_frozen(config)
+        for split, subjects in subjects_for(config, pipeline).items():
+            latent_files(config, pipeline, split).encode(subjects)
         return
     print(json.dumps(measure(run)))
 

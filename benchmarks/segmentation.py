@@ -28,10 +28,10 @@ import numpy as np
 import torch
 from monai.metrics import compute_hausdorff_distance
 from numpy.typing import NDArray
-from vcm.imaging.dataset import Subject, load_prepared
 
 from vcm.files import read_table, write_table
 from vcm.imaging.geometry import resample
+from vcm.imaging.prepared_set import Subject, load_prepared
 from vcm.imaging.volume import read_label_map, read_volume
 from vcm.metrics import bootstrap_interval
 from vcm.nets.slice_denoiser import SliceDenoiser

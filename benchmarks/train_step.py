@@ -29,6 +29,7 @@ def measure(way: str, size: str) -> dict[str, float]:
 
     from vcm.nets.denoiser import LatentDenoiser
     from vcm.nets.vcm import VolumetricConditioningModule
+    from vcm.training.batches import ModuleBatch
     from vcm.training.module import ModuleObjective
 
     torch.manual_seed(0)
@@ -43,7 +44,7 @@ def measure(way: str, size: str) -> dict[str, float]:
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-5)
     z, noise = torch.randn(2, 1, 1, 3, *extent)
     volumes = (torch.rand(1, 8, *(8 * n for n in extent)) > 0.9).float()
-    batch = (
+    batch = ModuleBatch(
         volumes, z, noise, torch.tensor([[0.5]]), torch.full((1, 4), 0.5),
         torch.ones(1, 1, dtype=torch.bool),
     )  # fmt: skip
@@ -51,7 +52,7 @@ def measure(way: str, size: str) -> dict[str, float]:
     for _ in range(2):
         started = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=way.endswith("bf16")):
-            objective(*batch)["minimised"].backward()
+            objective(batch)["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()
         seconds = time.perf_counter() - started

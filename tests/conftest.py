@@ -122,3 +122,21 @@ def prepared(tmp_path_factory, head_map) -> Path:
         rows.append(f"{name}\t{split}\t{30 + 10 * n}\t{'FM'[n % 2]}\t{ventricles}\t{brain}")
     (folder / "participants.tsv").write_text("\n".join(rows) + "\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_prepared(tmp_path_factory) -> Path:
+    """Five subjects of 5 mm voxels as `vcm prepare` writes them: three train, two test."""
+    from small_brains import write_prepared
+
+    return write_prepared(tmp_path_factory.mktemp("small_prepared"))
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory) -> Path:
+    """A pipeline of random weights and few channels on 5 mm voxels, with a module of classes."""
+    from small_brains import brain2mm_like
+
+    folder = tmp_path_factory.mktemp("models") / "small"
+    brain2mm_like().save_pretrained(folder)
+    return folder

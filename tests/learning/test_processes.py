@@ -16,6 +16,7 @@ from small_training import (
     SmallTraining,
     begin,
     die_in_a_step,
+    draw_products,
     hasten_other_clocks,
     spoil_other_losses,
     start,
@@ -23,7 +24,7 @@ from small_training import (
 
 from vcm.config import load_config
 from vcm.errors import VCMError
-from vcm.learning.run import CHECKPOINT
+from vcm.learning.run_folder import CHECKPOINT
 
 
 def trained(folder, rank=0):
@@ -123,7 +124,8 @@ def test_unequal_shares_are_refused(tmp_path):
 
 def test_frozen_networks_are_no_part_of_what_is_synchronised(tmp_path):
     config = load_config(SmallTraining, None, [*BRIEF, f"out={tmp_path}"])
-    _, objective = begin(config)
+    run, objective = begin(config)
+    run.fit(lambda _: draw_products)
     assert objective._ddp_params_and_buffers_to_ignore == ["frozen.weight", "frozen.bias"]
 
 
@@ -131,7 +133,7 @@ def test_a_launch_that_started_one_process_only_is_refused(tmp_path, monkeypatch
     config = load_config(SmallTraining, None, [*BRIEF, f"out={tmp_path}"])
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    begin(config)
+    begin(config)[0].fit(lambda _: draw_products)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
     with pytest.raises(VCMError, match="use torchrun"):
-        begin(config)
+        begin(config)[0].fit(lambda _: draw_products)

@@ -12,6 +12,7 @@ from run_folders import WEIGHTS, equal, same_folders, weights_of
 from safetensors.torch import load_file
 from small_training import (
     BRIEF,
+    Pairs,
     SmallTraining,
     begin,
     die_in_a_checkpoint,
@@ -25,7 +26,7 @@ from small_training import (
 
 from vcm.config import load_config
 from vcm.errors import VCMError
-from vcm.learning.run import CHECKPOINT
+from vcm.learning.run_folder import CHECKPOINT, RunFolder
 
 #: Everything that could go wrong on the way: dropout, parts, validations that draw, copies.
 EVENTFUL = ["dropout=0.5", "accumulate=2", "validate_every=4", "save_every=6", "keep_checkpoints=1"]
@@ -49,11 +50,12 @@ def uninterrupted(tmp_path_factory):
 @pytest.mark.parametrize(
     ("kill", "number"),
     [
-        (die_in_a_step, MOMENTS.randrange(11, 25)),  # of 24 forward passes, two a step
-        (die_in_a_checkpoint, MOMENTS.randrange(1, 5)),
-        (die_in_a_row, MOMENTS.randrange(1, 7)),
-        (die_while_replacing, MOMENTS.randrange(1, 11)),
-        (die_while_replacing, OUT_OF_THE_WAY),
+        # Of 24 forward passes, two a step.
+        pytest.param(die_in_a_step, MOMENTS.randrange(11, 25), id="in-a-step"),
+        pytest.param(die_in_a_checkpoint, MOMENTS.randrange(1, 5), id="in-a-checkpoint"),
+        pytest.param(die_in_a_row, MOMENTS.randrange(1, 7), id="in-a-row"),
+        pytest.param(die_while_replacing, MOMENTS.randrange(1, 11), id="while-replacing"),
+        pytest.param(die_while_replacing, OUT_OF_THE_WAY, id="best-out-of-the-way"),
     ],
 )
 def test_a_killed_run_goes_on_as_if_nothing_had_been(uninterrupted, tmp_path, kill, number):
@@ -61,7 +63,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(uninterrupted, tmp_path, ki
     assert start(folder, "regression", *EVENTFUL, prepare=(kill, number))[0] == [-9]
     if kill is die_while_replacing and number == OUT_OF_THE_WAY:
         assert (folder / ".old-best").is_dir() and not (folder / "best").exists()
-        begin(configure(folder, *EVENTFUL))
+        with RunFolder(folder, 1).opened(configure(folder, *EVENTFUL)) as (state, _):
+            assert state is not None
         assert json.loads((folder / "best" / "best.json").read_text())["step"] == 4
     assert start(folder, "regression", *EVENTFUL)[0] == [0]
     same_folders(folder, uninterrupted)
@@ -101,9 +104,9 @@ def test_the_earliest_of_the_lowest_validations_is_the_best(tmp_path, kept):
         seen.append(weights_of(run.net))
         return {"error": next(values), "other": 0.0}
 
-    run.fit(lambda: draw_products, validate)
+    run.fit(lambda _: draw_products, validate, criterion="error")
     assert json.loads((tmp_path / "best" / "best.json").read_text()) == {
-        "step": 6, "values": {"error": 1.0, "other": 0.0},
+        "step": 6, "criterion": "error", "values": {"error": 1.0, "other": 0.0},
     }  # fmt: skip
     assert equal(load_file(tmp_path / "best" / WEIGHTS), seen[1])
     assert equal(weights_of(run.net), seen[{"last": 5, "best": 1}[kept]])
@@ -115,7 +118,7 @@ def test_the_earliest_of_the_lowest_validations_is_the_best(tmp_path, kept):
 def test_a_best_that_no_validation_chose_is_refused(tmp_path):
     run, _ = begin(configure(tmp_path, "validate_every=4", "weights=best"))
     with pytest.raises(VCMError, match=r"no validation in .* gave a number: set weights=last"):
-        run.fit(lambda: draw_products, lambda: {"error": float("nan")})
+        run.fit(lambda _: draw_products, lambda: {"loss": float("nan")})
 
 
 def test_the_last_copies_of_the_averaged_weights_stay(tmp_path):
@@ -132,7 +135,7 @@ def spoilt(at, factor):
     def draw(random):
         x, y = draw_products(random)
         draw.step += 1
-        return x, y * (factor if draw.step == at + 1 else 1)
+        return Pairs(x, y * (factor if draw.step == at + 1 else 1))
 
     draw.step = 0
     return draw
@@ -149,13 +152,13 @@ def test_a_divergence_keeps_the_last_checkpoint_and_says_how_to_go_on(tmp_path, 
     )
     good = at - every
     with pytest.raises(VCMError, match=f"{said}.* at step {at}: lower learning_rate") as caught:
-        run.fit(lambda: spoilt(at, factor))
+        run.fit(lambda _: spoilt(at, factor))
     assert f"from step {good} in" in str(caught.value)
     assert torch.load(tmp_path / CHECKPOINT)["step"] == good
     assert not (tmp_path / "checkpoints" / f"step-{at}").exists()
     run, _ = begin(configure(tmp_path, "steps=206", "checkpoint_every=206", "learning_rate=5e-4"))
-    assert run.step == good
-    run.fit(lambda: draw_products)
+    run.fit(lambda _: draw_products)
+    assert run.resumes
     assert torch.load(tmp_path / CHECKPOINT)["step"] == 206
     changes = (tmp_path / "config.yaml").read_text().splitlines()
     assert f"# from step {good}: learning_rate 0.001 -> 0.0005" in changes
@@ -164,7 +167,7 @@ def test_a_divergence_keeps_the_last_checkpoint_and_says_how_to_go_on(tmp_path, 
 def test_the_first_200_losses_and_an_infinite_explosion_stop_nothing(tmp_path):
     for out, at, overrides in (("a", 150, []), ("b", 203, ["explosion=inf"])):
         run, _ = begin(configure(tmp_path / out, "steps=206", "checkpoint_every=206", *overrides))
-        run.fit(lambda at=at: spoilt(at, 1000.0))
+        run.fit(lambda _, at=at: spoilt(at, 1000.0))
         assert run.step == 206
 
 
@@ -172,14 +175,14 @@ def test_a_gradient_that_is_no_number_stops_before_it_is_taken(tmp_path):
     run, objective = begin(configure(tmp_path))
     forward = objective.forward
 
-    def rootless(x, y):
-        losses = forward(x, y)
+    def rootless(batch):
+        losses = forward(batch)
         added = losses["loss"].detach() if run.step < 5 else losses["loss"]
         return losses | {"loss": losses["loss"] + (added - added.detach()).abs().sqrt()}
 
     objective.forward = rootless
     with pytest.raises(VCMError, match="The gradient is nan at step 5: lower learning_rate"):
-        run.fit(lambda: draw_products)
+        run.fit(lambda _: draw_products)
     assert all(torch.isfinite(p).all() for p in run.net.parameters())
 
 
@@ -190,15 +193,16 @@ def test_last_weights_that_are_no_numbers_are_not_written(tmp_path, monkeypatch)
         type(run), "_learning_rate", lambda own: float("nan") if own.step == 11 else rate(own)
     )
     with pytest.raises(VCMError, match=r"A weight is no number at step 12.*from step 8"):
-        run.fit(lambda: draw_products)
+        run.fit(lambda _: draw_products)
     assert torch.load(tmp_path / CHECKPOINT)["step"] == 8
 
 
 def test_a_run_of_another_configuration_is_refused(tmp_path):
     train_regression([f"out={tmp_path}"])
     with pytest.raises(VCMError, match=r"seed was 0 when .* and is 1 now: put it back"):
-        begin(configure(tmp_path, "seed=1"))
-    begin(configure(tmp_path, "steps=20", "max_minutes=9", "validate_every=2", "explosion=30"))
+        train_regression([f"out={tmp_path}", "seed=1"])
+    longer = ["steps=14", "max_minutes=9", "validate_every=2", "explosion=30"]
+    assert train_regression([f"out={tmp_path}", *longer]).step == 14
 
 
 def test_a_run_from_before_a_key_existed_had_its_default(tmp_path):
@@ -211,9 +215,10 @@ def test_a_run_from_before_a_key_existed_had_its_default(tmp_path):
     for key in ("losses", "scaler"):
         del state[key]
     torch.save(state | {"random": state["random"][0]["cpu"]}, tmp_path / CHECKPOINT)
-    assert begin(configure(tmp_path, "checkpoint_every=3"))[0].step == 12
+    resumed = train_regression([f"out={tmp_path}", "checkpoint_every=3"])
+    assert resumed.resumes and resumed.step == 12
     with pytest.raises(VCMError, match=r"dropout was 0\.0 .* and is 0\.5 now"):
-        begin(configure(tmp_path, "dropout=0.5"))
+        train_regression([f"out={tmp_path}", "dropout=0.5"])
 
 
 @pytest.mark.parametrize(
@@ -235,14 +240,14 @@ def test_what_no_run_can_use_is_refused(tmp_path, override, said):
 
 def test_validations_are_refused_where_there_are_none(tmp_path):
     run, _ = begin(configure(tmp_path, "validate_every=2"))
-    with pytest.raises(VCMError, match="this training has no validation"):
-        run.fit(lambda: draw_products)
+    with pytest.raises(VCMError, match="this run has no validation"):
+        run.fit(lambda _: draw_products)
 
 
 def test_fp16_needs_a_gpu(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
     with pytest.raises(VCMError, match="fp16, which needs a GPU: set bf16 or no"):
-        begin(configure(tmp_path, "mixed_precision=fp16"))
+        train_regression([f"out={tmp_path}", "mixed_precision=fp16"])
 
 
 def test_one_process_trains_with_one_precision_after_another(tmp_path):
@@ -268,7 +273,7 @@ def test_tensorboard_has_the_curves(tmp_path):
 
 
 def test_a_tracker_that_is_not_installed_is_noted_and_left_out(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("vcm.learning.trackers.get_available_trackers", lambda: [])
+    monkeypatch.setattr("vcm.learning.watch.get_available_trackers", lambda: [])
     run = train_regression([f"out={tmp_path}", "tracker=wandb"])
     assert run.step == 12 and not run.accelerator.trackers
     assert capsys.readouterr().err.count("pip install wandb") == 1

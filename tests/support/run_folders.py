@@ -6,7 +6,7 @@ import json
 import torch
 from safetensors.torch import load_file
 
-from vcm.learning.run import CHECKPOINT
+from vcm.learning.run_folder import CHECKPOINT
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

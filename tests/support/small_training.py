@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +23,9 @@ from torch import nn
 
 from vcm.config import load_config
 from vcm.learning.processes import part_processes
-from vcm.learning.run import TrainingRun, TrainingSchedule
+from vcm.learning.run import TrainingRun
 from vcm.learning.run_folder import RunFolder
+from vcm.learning.schedule import TrainingSchedule
 
 BRIEF = [
     "steps=12", "checkpoint_every=4", "warmup_steps=1", "batch_size=4", "mixed_precision=no",
@@ -50,6 +52,11 @@ class SmallNet(ModelMixin, ConfigMixin):
         return self.outer(self.drop(torch.tanh(self.inner(x))))[:, 0]
 
 
+class Pairs(NamedTuple):
+    x: torch.Tensor
+    y: torch.Tensor
+
+
 class Regression(nn.Module):
     """Learn the product of what a frozen layer makes of x."""
 
@@ -57,14 +64,14 @@ class Regression(nn.Module):
         super().__init__()
         self.net, self.frozen = net, nn.Linear(3, 3).requires_grad_(False)
 
-    def forward(self, x, y):
-        error = self.net(self.frozen(x)) - y
+    def forward(self, batch):
+        error = self.net(self.frozen(batch.x)) - batch.y
         return {"loss": error.square().mean(), "absolute": error.detach().abs().mean()}
 
 
 def draw_products(random):
     x = torch.from_numpy(random.standard_normal((4, 3), dtype=np.float32))
-    return x, x.prod(1)
+    return Pairs(x, x.prod(1))
 
 
 def begin(config):
@@ -78,14 +85,14 @@ def begin(config):
 def fresh_loss(objective):
     """A validation that draws from every generator there is."""
     x = torch.randn(16, 3) + float(np.random.rand()) * 1e-3
-    return {name: value.item() for name, value in objective(x, x.prod(1)).items()}
+    return {name: value.item() for name, value in objective(Pairs(x, x.prod(1))).items()}
 
 
 def train_regression(overrides):
     config = load_config(SmallTraining, None, [*BRIEF, *overrides])
     run, objective = begin(config)
     validate = (lambda: fresh_loss(objective)) if config.validate_every else None
-    run.fit(lambda: draw_products, validate)
+    run.fit(lambda _: draw_products, validate)
     return run
 
 
@@ -93,6 +100,7 @@ def train_module(overrides):
     """The Volumetric Conditioning Module on a frozen network, both of few channels."""
     from vcm.nets.denoiser import LatentDenoiser
     from vcm.nets.vcm import VolumetricConditioningModule
+    from vcm.training.batches import ModuleBatch
     from vcm.training.module import ModuleObjective
 
     config = load_config(SmallTraining, None, [*BRIEF, "steps=3", "batch_size=2", *overrides])
@@ -114,13 +122,13 @@ def train_module(overrides):
         keep = torch.tensor([[True, False], [True, True]])
         time = torch.from_numpy(random.random((2, 2)))
         covariates = torch.from_numpy(random.random((2, 4), dtype=np.float32))
-        return volumes, z, noise, time, covariates, keep
+        return ModuleBatch(volumes, z, noise, time, covariates, keep)
 
     def validate():
-        return {k: v.item() for k, v in objective(*draw(np.random.default_rng(0))).items()}
+        return {k: v.item() for k, v in objective(draw(np.random.default_rng(0))).items()}
 
     run = TrainingRun(config, module, objective)
-    run.fit(lambda: draw, validate if config.validate_every else None)
+    run.fit(lambda _: draw, validate if config.validate_every else None)
     return run
 
 
@@ -198,9 +206,9 @@ def spoil_other_losses():
     """In processes but the main one the loss of the sixth step is no number."""
     forward, calls = Regression.forward, count(1)
 
-    def patched(self, x, y):
+    def patched(self, batch):
         bad = os.environ["RANK"] != "0" and next(calls) == 6
-        return forward(self, x, y * float("nan") if bad else y)
+        return forward(self, batch._replace(y=batch.y * float("nan")) if bad else batch)
 
     Regression.forward = patched
 

@@ -9,7 +9,8 @@ import torch
 from command_line import vcm
 
 from vcm.config import load_config
-from vcm.training.module import ModuleTraining, set_up, train
+from vcm.training.configuration import ModuleTraining
+from vcm.training.module import load_frozen, subjects_for, train
 from vcm.weights.load import load_pipeline
 
 SMALL = [
@@ -20,9 +21,15 @@ SMALL = [
 
 
 @pytest.fixture
-def given(prepared, tiny_model, tmp_path):
+def given(small_prepared, small_model, tmp_path):
     cache = f"cache={tmp_path / 'latents'}"
-    return [f"data=[{prepared}]", f"model={tiny_model}", f"out={tmp_path / 'run'}", cache, *SMALL]
+    return [
+        f"data=[{small_prepared}]",
+        f"model={small_model}",
+        f"out={tmp_path / 'run'}",
+        cache,
+        *SMALL,
+    ]
 
 
 @pytest.mark.parametrize("names", ["partial", "thick", "classes,partial"])
@@ -32,7 +39,7 @@ def test_a_module_learns_from_images_and_samples(given, tmp_path, names):
     pipeline = load_pipeline(tmp_path / "run" / "model")
     assert list(pipeline.config.conditions) == names.split(",")
     reads = {"classes": 8, "partial": 2, "thick": 2}
-    volumes = [torch.rand(1, reads[n], 80, 112, 80) for n in names.split(",")]
+    volumes = [torch.rand(1, reads[n], 32, 48, 32) for n in names.split(",")]
     sampled = pipeline(
         volumes, torch.full((1, 4), 0.5), generator=torch.Generator().manual_seed(0),
         num_inference_steps=2, output_type="latent",
@@ -53,7 +60,7 @@ def test_every_method_starts_from_a_linear_reading_and_samples(given, tmp_path, 
     pipeline = load_pipeline(tmp_path / "run" / "model")
     assert type(pipeline.module).__name__ == "WithLinearPrior"
     sampled = pipeline(
-        torch.rand(1, 8, 80, 112, 80), torch.full((1, 4), 0.5), num_inference_steps=2,
+        torch.rand(1, 8, 32, 48, 32), torch.full((1, 4), 0.5), num_inference_steps=2,
         generator=torch.Generator().manual_seed(0), output_type="latent",
     ).volumes  # fmt: skip
     assert torch.isfinite(sampled).all()
@@ -72,7 +79,7 @@ def test_validation_is_fixed_leaves_the_training_alone_and_draws(given, tmp_path
     assert (run / "validation.png").is_file()
     best = json.loads((run / "best" / "best.json").read_text())
     assert best["step"] in (1, 2)
-    held_out = set_up(config).subjects
+    held_out = subjects_for(config, load_frozen(config))
     assert len(held_out["validation"]) == 1 and len(held_out["train"]) == 2
     assert all(s.split == "train" for s in held_out["validation"])
 

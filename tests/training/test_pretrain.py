@@ -12,9 +12,11 @@ from vcm.errors import VCMError
 from vcm.imaging.conditions import as_condition
 from vcm.imaging.prepared_set import load_prepared
 from vcm.learning.run import TrainingRun
-from vcm.training.autoencoder import AutoencoderTraining, pretrain_autoencoder
-from vcm.training.diffusion import DiffusionTraining, pretrain_diffusion
-from vcm.training.module import ModuleTraining, draw_keep, train
+from vcm.training.autoencoder import pretrain_autoencoder
+from vcm.training.configuration import AutoencoderTraining, DiffusionTraining, ModuleTraining
+from vcm.training.diffusion import pretrain_diffusion
+from vcm.training.latents import draw_keep
+from vcm.training.module import train
 from vcm.weights.load import load_pipeline
 
 BRIEF = ["steps=4", "checkpoint_every=1", "warmup_steps=1", "tracker=none"]
@@ -27,25 +29,25 @@ MODULE = [
 ]  # fmt: skip
 
 
-def autoencoder(prepared, out):
-    overrides = [f"data=[{prepared}]", f"out={out}", *AUTOENCODER]
+def autoencoder(small_prepared, out):
+    overrides = [f"data=[{small_prepared}]", f"out={out}", *AUTOENCODER]
     return pretrain_autoencoder(load_config(AutoencoderTraining, None, overrides))
 
 
-def test_a_stopped_run_goes_on_to_the_same_weights(prepared, tmp_path, monkeypatch):
-    autoencoder(prepared, tmp_path / "whole")
+def test_a_stopped_run_goes_on_to_the_same_weights(small_prepared, tmp_path, monkeypatch):
+    autoencoder(small_prepared, tmp_path / "whole")
     update = TrainingRun._update
 
-    def stop_at_2(self, batch):
+    def stop_at_2(self, batch, place):
         if self.step == 2:
             raise KeyboardInterrupt
-        return update(self, batch)
+        return update(self, batch, place)
 
     monkeypatch.setattr(TrainingRun, "_update", stop_at_2)
     with pytest.raises(KeyboardInterrupt):
-        autoencoder(prepared, tmp_path / "halves")
+        autoencoder(small_prepared, tmp_path / "halves")
     monkeypatch.setattr(TrainingRun, "_update", update)
-    autoencoder(prepared, tmp_path / "halves")
+    autoencoder(small_prepared, tmp_path / "halves")
     name = "autoencoder/diffusion_pytorch_model.safetensors"
     whole, halves = (load_file(tmp_path / run / name) for run in ("whole", "halves"))
     assert whole.keys() == halves.keys()
@@ -57,17 +59,17 @@ def test_a_stopped_run_goes_on_to_the_same_weights(prepared, tmp_path, monkeypat
     assert losses[0] == losses[1] and len(losses[0]) == 4
 
 
-def test_a_loss_that_is_not_finite_stops_with_a_sentence(prepared, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_with_a_sentence(small_prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(
         TrainingRun, "_learning_rate", lambda self: float("nan") if self.step == 1 else 1e-3
     )
     with pytest.raises(VCMError, match="lower learning_rate"):
-        autoencoder(prepared, tmp_path / "run")
+        autoencoder(small_prepared, tmp_path / "run")
 
 
-def test_the_chain_gives_a_pipeline_that_takes_any_subset(prepared, tmp_path):
-    data, cache = f"data=[{prepared}]", f"cache={tmp_path / 'latents'}"
-    measured = autoencoder(prepared, tmp_path / "a")
+def test_the_chain_gives_a_pipeline_that_takes_any_subset(small_prepared, tmp_path):
+    data, cache = f"data=[{small_prepared}]", f"cache={tmp_path / 'latents'}"
+    measured = autoencoder(small_prepared, tmp_path / "a")
     assert measured["psnr_brain"] > 5
 
     given = [f"autoencoder={tmp_path / 'a' / 'autoencoder'}", f"out={tmp_path / 'd'}"]
@@ -80,14 +82,18 @@ def test_the_chain_gives_a_pipeline_that_takes_any_subset(prepared, tmp_path):
     config = load_config(ModuleTraining, None, [data, cache, *given, *MODULE])
     measured = train(config)
     assert np.isfinite(list(measured.values())).all()
-    assert len(list((tmp_path / "latents").iterdir())) == 2
+    # Latents of three training and two test scans, which both runs share, and class maps of the same.
+    names = [path.name.split("_")[:2] for path in (tmp_path / "latents").iterdir()]
+    assert sorted(names) == [
+        [f"sub-{n}", kind] for n in range(5) for kind in ("classes", "latents")
+    ]
     assert train(config) == measured
 
     pipeline = load_pipeline(tmp_path / "m" / "model")
     assert pipeline.config.conditions == ["classes", "ventricles"]
     frozen_weights = pipeline.denoiser.state_dict()
     assert all(torch.equal(frozen_weights[k], v) for k, v in frozen.denoiser.state_dict().items())
-    classes = load_prepared(prepared, split="test")[0].classes()
+    classes = load_prepared(small_prepared, split="test")[0].classes()
     both = [torch.from_numpy(as_condition(n, classes))[None] for n in pipeline.config.conditions]
     options = {"num_inference_steps": 2, "output_type": "latent"}
     results = [
@@ -107,9 +113,9 @@ def test_latent_drop_never_drops_everything_and_keeps_its_rate():
     assert keep.float().mean(0).tolist() == pytest.approx([0.625, 0.625], abs=0.03)
 
 
-def test_an_unknown_condition_is_refused(prepared, tmp_path):
+def test_an_unknown_condition_is_refused(small_prepared, tmp_path):
     config = load_config(
-        ModuleTraining, None, ["conditions=[skull]", f"data=[{prepared}]", "model=x"]
+        ModuleTraining, None, ["conditions=[skull]", f"data=[{small_prepared}]", "model=x"]
     )
     with pytest.raises(VCMError, match="classes, ventricles"):
         train(config)

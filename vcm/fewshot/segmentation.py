@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -48,8 +49,15 @@ class Example:
     labelled: NDArray[np.int_]
 
 
+class PatchBatch(NamedTuple):
+    """Images (B, C, X, Y, Z) in 0..1 and labels (B, 1, X, Y, Z)."""
+
+    images: Tensor
+    labels: Tensor
+
+
 class SegmentationObjective(nn.Module):
-    """Images (B, C, X, Y, Z) in 0..1 and labels (B, 1, X, Y, Z) -> losses."""
+    """A PatchBatch -> the loss of a network's logits."""
 
     def __init__(self, net: FewShotUNet) -> None:
         super().__init__()
@@ -58,8 +66,9 @@ class SegmentationObjective(nn.Module):
             include_background=False, to_onehot_y=True, softmax=True, batch=True
         )
 
-    def forward(self, image: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        return {"loss": self.measure(self.net(image).float(), labels)}
+    def forward(self, batch: PatchBatch) -> dict[str, Tensor]:
+        """loss, which is minimised."""
+        return {"loss": self.measure(self.net(batch.images).float(), batch.labels)}
 
 
 def fit_segmentation(
@@ -98,7 +107,7 @@ def fit_segmentation(
             mixed_precision=training.mixed_precision, explosion=math.inf,
         )  # fmt: skip
         run = TrainingRun(schedule, net, SegmentationObjective(net))
-        run.fit(lambda: PatchSampler(examples, training).draw)
+        run.fit(lambda _: PatchSampler(examples, training).draw)
         arrays |= {f"net{member}.{n}": v.detach().cpu() for n, v in net.state_dict().items()}
     shutil.rmtree(work, ignore_errors=True)
     settings = {
@@ -142,10 +151,10 @@ class PatchSampler:
         largest = np.max([e.image.shape[1:] for e in examples], axis=0)
         self.size = tuple(int(min(training.patch, -(-n // 8) * 8)) for n in largest)
 
-    def draw(self, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Images (B, C, X, Y, Z) in 0..1 and labels (B, 1, X, Y, Z)."""
+    def draw(self, random: np.random.Generator) -> PatchBatch:
+        """One batch; a function of the generator alone."""
         pairs = [self._patch(random) for _ in range(self.training.batch_size)]
-        return torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs])
+        return PatchBatch(torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs]))
 
     def _patch(self, random: np.random.Generator) -> tuple[Tensor, Tensor]:
         example = self.examples[int(random.integers(len(self.examples)))]

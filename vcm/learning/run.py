@@ -1,9 +1,9 @@
 """The one training loop: accelerate, cosine decay, EMA, and checkpoints that resume exactly.
 
-A training is an objective (a module whose forward returns named losses, first of them the one that
-is minimised; means over the batch) and a draw (step -> batch). Every draw depends on (seed, step)
-alone, so a run that was stopped, or killed, goes on exactly as if it had not been; and the same
-batch may be shared by several processes or taken in parts.
+A run is an objective (a module that takes one batch and returns named losses, means over the batch,
+of which LOSS is minimised) and batches (see vcm.learning.batches). A seeded draw depends on
+(seed, step) alone, so a run that was stopped, or killed, resumes exactly as if it had not been; and
+the same batch may be shared by several processes or taken in parts. Knows no brain and no model.
 """
 
 from __future__ import annotations
@@ -11,99 +11,150 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers.training_utils import EMAModel
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from vcm.errors import VCMError
-from vcm.learning.processes import Processes, random_state, set_random_state, untouched_randomness
-from vcm.learning.run_folder import CHECKPOINT, RunFolder
-from vcm.learning.schedule import TrainingSchedule, check_schedule, check_validation
+from vcm.learning.batches import Batch, Batches, Prepare, as_batches
+from vcm.learning.processes import (
+    Processes,
+    flushed_denormals,
+    random_state,
+    set_random_state,
+    untouched_randomness,
+)
+from vcm.learning.run_folder import RunFolder
+from vcm.learning.schedule import (
+    TrainingSchedule,
+    check_schedule,
+    check_shares,
+    check_validation,
+)
 from vcm.learning.watch import LossWatch, Tracker
 from vcm.precision import resolve_mixed_precision
 
-#: Makes one global batch from a generator that depends on seed and step alone.
-Draw = Callable[[np.random.Generator], tuple[Tensor, ...]]
-#: Measures the network as it is, lower is better for the first; called in the main process only,
-#: so it must not wait for the others.
+#: The loss that is minimised, and the measure by which a validation chooses the best weights.
+LOSS = "loss"
+#: Measures the network as it is; called in the main process only, so it must not wait for others.
 Validate = Callable[[], dict[str, float]]
 
 
-def has_checkpoint(config: TrainingSchedule) -> bool:
-    """Whether a run in config.out was begun before and will go on."""
-    return (Path(config.out) / CHECKPOINT).is_file()
-
-
 class TrainingRun:
-    """One training in one folder, see RunFolder. Raises VCMError where it cannot go on.
+    """One training run in one folder, see RunFolder.
 
     What a step leaves behind is written only after the loss of the next step, taken with those
-    weights, has shown them to be good; so a run that diverges has a good checkpoint to go on from.
+    weights, has shown them to be good; so a run that diverges has a good checkpoint to resume from.
+
+    Args:
+        schedule: Its configuration; `schedule.out` is the folder.
+        trained: The network to train, with `save_pretrained` and `from_pretrained` of diffusers.
+        objective: Holds it. `objective(batch)` returns losses by name, LOSS among them; it may draw
+            random numbers from torch alone.
+
+    Attributes:
+        folder: Of the run.
+        step: Optimiser steps done.
+        resumes: Whether `fit` found a run in the folder; to be read in `prepare` too.
     """
 
-    def __init__(self, config: TrainingSchedule, trained: nn.Module, objective: nn.Module) -> None:
-        torch.set_flush_denormal(True)
-        check_schedule(config)
-        # Recorded as resolved, so that a run resumed on another machine cannot change in silence.
-        device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
-        precision = resolve_mixed_precision(config.mixed_precision, device)
-        config = replace(config, mixed_precision=precision)
-        self.config = config
+    def __init__(
+        self, schedule: TrainingSchedule, trained: nn.Module, objective: nn.Module
+    ) -> None:
+        self.schedule = schedule
         self.net: Any = trained
-        self.processes = Processes(config)
-        self.accelerator = self.processes.accelerator
-        self.folder = Path(config.out)
-        self.files = RunFolder(self.folder, config.keep_checkpoints)
-        state, changes = self.processes.on_main(lambda: self.files.open(config))
-        self.objective = self.processes.prepare(objective, trained)
-        parameters = [p for p in trained.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, config.learning_rate, betas=(0.9, 0.99))
-        self.optimizer = self.accelerator.prepare(optimizer)
-        self.ema = EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=True, power=0.75)
-        self.parameters = parameters
+        self.objective = objective
+        self.folder = Path(schedule.out)
+        self.files = RunFolder(self.folder, schedule.keep_checkpoints)
         self.step, self.minutes, self.kept = 0, 0.0, 0
+        self.resumes = False
         self.losses: dict[str, float] = {}
-        self.watch = LossWatch(config.explosion)
-        self.validate: Validate | None = None
-        if state:
-            self._go_on(state)
-        for change in changes if self.is_main else ():
-            print(f"{config.out} goes on from step {self.step} with {change}.", file=sys.stderr)
+        self.watch = LossWatch(schedule.explosion)
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the one that writes files."""
+        """Whether this process is the one that writes files; known once `fit` has begun."""
         return self.processes.is_main
 
-    def fit(self, prepare: Callable[[], Draw], validate: Validate | None = None) -> None:
+    @property
+    def device(self) -> torch.device:
+        """Where this process trains; known once `fit` has begun."""
+        return self.processes.device
+
+    def fit(
+        self,
+        batches: Prepare | Iterable[Batch],
+        validate: Validate | None = None,
+        criterion: str = LOSS,
+    ) -> None:
         """Train to the last step or minute, then leave the averaged weights in the network.
 
-        `prepare` is called only where training is left to do, and gives what draws one global
-        batch. `validate` measures the averaged weights, without gradients; what it draws at random
-        changes nothing in the training.
-        """
-        check_validation(self.config, validate is not None)
-        self.validate = validate
-        if self.progress < 1:
-            draw = prepare()
-            with Tracker(self.accelerator, self.config, self.step) as self.tracker:
-                self._train(draw)
-        self.ema.copy_to(self.parameters)
-        if self.config.weights == "best":
-            best = self.processes.on_main(lambda: self.files.load_best(self.net))
-            self.net.load_state_dict(best)
-        self.net.eval()
-        self.accelerator.wait_for_everyone()
+        Args:
+            batches: A DataLoader, or any iterable, of global batches, see LoaderBatches. Or a
+                function, called in every process before the network is wrapped and only where
+                training is left to do: from the processes to what draws one global batch of a
+                random generator. It may load data onto `processes.device`, and initialise the
+                network of a run that does not resume.
+            validate: Returns measures by name of the network as it is, which has the averaged
+                weights then. Called without gradients, in the main process only; what it draws at
+                random changes nothing in the training.
+            criterion: The measure that is lowest at the weights to keep in best/.
 
-    def _train(self, draw: Draw) -> None:
+        Raises:
+            VCMError: Where the run cannot begin, resume or go on.
+        """
+        check_schedule(self.schedule)
+        # Recorded as resolved, so that a run resumed on another machine cannot change in silence.
+        device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
+        precision = resolve_mixed_precision(self.schedule.mixed_precision, device)
+        self.schedule = c = replace(self.schedule, mixed_precision=precision)
+        check_validation(c, validate is not None)
+        self.validate, self.criterion = validate, criterion
+        self.processes = Processes.start(c.out, c.seed, c.accumulate, c.mixed_precision, c.tracker)
+        check_shares(c.batch_size, c.accumulate, self.processes.count)
+        self.accelerator = self.processes.accelerator
+        with flushed_denormals(), self._opened_folder() as (state, changes):
+            self.resumes = state is not None
+            if state:
+                self.step, self.minutes = state["step"], state["minutes"]
+            self.batches: Batches | None = None
+            if self.progress < 1:
+                self.batches = as_batches(batches, self.processes, c.seed, c.batch_size)
+            self._wrap()
+            if state:
+                self._resume(state)
+            for change in changes if self.is_main else ():
+                print(f"{c.out} resumes from step {self.step} with {change}.", file=sys.stderr)
+            if self.batches:
+                with Tracker(self.accelerator, asdict(c), self.step) as self.tracker:
+                    self._train(self.batches)
+            self._leave_weights()
+
+    @contextmanager
+    def _opened_folder(self) -> Iterator[tuple[dict[str, Any] | None, list[str]]]:
+        """The folder held by the main process; what it found there, in every process."""
+        with ExitStack() as held:
+            yield self.processes.on_main(
+                lambda: held.enter_context(self.files.opened(self.schedule))
+            )
+
+    def _wrap(self) -> None:
+        """The objective on its device, with optimiser and averaged weights."""
+        c = self.schedule
+        self.wrapped = self.processes.prepare(self.objective, self.net)
+        self.parameters = [p for p in self.net.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(self.parameters, c.learning_rate, betas=(0.9, 0.99))
+        self.optimizer: Any = self.accelerator.prepare(optimizer)
+        self.ema = EMAModel(self.parameters, decay=c.ema_decay, use_ema_warmup=True, power=0.75)
+
+    def _train(self, batches: Batches) -> None:
         before, started = self.minutes, time.monotonic()
         bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"),
@@ -112,57 +163,53 @@ class TrainingRun:
         with bar:
             task = bar.add_task("Training", total=1.0, state="")
             while self.progress < 1:
-                self._update(draw(np.random.default_rng((self.config.seed, self.step))))
+                # Taken before the batch, as the checkpoint is to begin with it.
+                place = self._place(batches) if self._anything_is_due() else None
+                self._update(batches.take(self.step), place)
                 self.step += 1
                 self.minutes = self.processes.agree(before + (time.monotonic() - started) / 60)
                 bar.update(task, completed=self.progress, state=f"step {self.step}")
             self._refuse_bad_weights()
-            self._keep(random_state())
+            self._keep(self._place(batches))
 
     @property
     def progress(self) -> float:
         """0 at the start, 1 when the steps or the minutes are used up."""
-        return max(self.step / self.config.steps, self.minutes / self.config.max_minutes)
+        return max(self.step / self.schedule.steps, self.minutes / self.schedule.max_minutes)
 
-    def _update(self, batch: tuple[Tensor, ...]) -> None:
+    def _update(self, batch: Batch, place: dict[str, Any] | None) -> None:
         """One step of the optimiser; before it, what the last one left behind is written."""
-        c = self.config
-        due = self.step > self.kept and any(
-            map(self._is_due, (c.checkpoint_every, c.save_every, c.validate_every))
-        )
-        random = random_state() if due else {}
         losses = self._differentiate(batch)
-        norm = self.accelerator.clip_grad_norm_(self.parameters, c.gradient_clip)
-        minimised = next(iter(losses.values()))
-        complaint = self.watch.complaint(minimised)
+        norm = self.accelerator.clip_grad_norm_(self.parameters, self.schedule.gradient_clip)
+        complaint = self.watch.check(losses[LOSS])
         # With fp16 a gradient that overflows is no fault: the scaler skips that step.
         if complaint is None and self.accelerator.scaler is None and not torch.isfinite(norm):
             complaint = f"The gradient is {norm.item()}"
         if complaint is not None:
             raise self._diverged(complaint)
-        if due:
-            self._keep(random)
+        if place is not None:
+            self._keep(place)
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.ema.step(self.parameters)
         self.losses = losses
-        self.watch.remember(minimised)
+        self.watch.remember(losses[LOSS])
 
-    def _differentiate(self, batch: tuple[Tensor, ...]) -> dict[str, float]:
+    def _differentiate(self, batch: Batch) -> dict[str, float]:
         """Gradients of the mean over the global batch; the losses, the same in all processes."""
-        losses, parts = [], self.config.accumulate
+        losses, parts = [], self.schedule.accumulate
         for number, part in enumerate(self.processes.share(batch, parts), start=1):
-            alone = nullcontext() if number == parts else self.accelerator.no_sync(self.objective)
+            alone = nullcontext() if number == parts else self.accelerator.no_sync(self.wrapped)
             with alone:
-                found = self.objective(*part)
-                self.accelerator.backward(next(iter(found.values())))
+                found = self.wrapped(part)
+                self.accelerator.backward(found[LOSS])
             losses.append({name: loss.detach() for name, loss in found.items()})
         return self.processes.mean(losses)
 
     def _learning_rate(self) -> float:
-        c = self.config
+        c = self.schedule
         warm = min(1.0, (self.step + 1) / max(1, c.warmup_steps))
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, self.progress)))
         return warm * (c.final_learning_rate + (c.learning_rate - c.final_learning_rate) * cosine)
@@ -170,12 +217,21 @@ class TrainingRun:
     def _is_due(self, every: int) -> bool:
         return every > 0 and self.step % every == 0
 
-    def _keep(self, random: dict[str, Tensor]) -> None:
-        """Write what is due after this step: the checkpoint last, so that it outruns nothing.
+    def _anything_is_due(self) -> bool:
+        c = self.schedule
+        every = (c.checkpoint_every, c.save_every, c.validate_every)
+        return self.step > self.kept and any(map(self._is_due, every))
 
-        `random` is the state that the next step begins with.
+    def _place(self, batches: Batches) -> dict[str, Any]:
+        """Where the random generators and the batches are."""
+        return {"random": random_state(), "batches": batches.state()}
+
+    def _keep(self, place: dict[str, Any]) -> None:
+        """Write what is due after this step; the checkpoint is written last.
+
+        `place` is what the next step begins with.
         """
-        c, ended = self.config, self.progress >= 1
+        c, ended = self.schedule, self.progress >= 1
         if self._is_due(c.checkpoint_every) or ended:
             self._log(self.losses, "log.csv", "")
         if self._is_due(c.save_every) and self.is_main:
@@ -185,14 +241,19 @@ class TrainingRun:
             with self._averaged():
                 values = self.processes.on_main(self._measure)
             self._log(values, "validation.csv", "validation/")
-        self._checkpoint(self.processes.gather(random))
+        self._checkpoint(self.processes.gather(place["random"]), place["batches"])
         self.kept = self.step
 
     def _measure(self) -> dict[str, float]:
         assert self.validate is not None
         with torch.inference_mode(), untouched_randomness():
             values = {name: float(value) for name, value in self.validate().items()}
-        self.files.offer_best(self.net, self.step, values)
+        if self.criterion not in values:
+            raise VCMError(
+                f"The criterion is {self.criterion}, but the validation measures {', '.join(values)}: "
+                "choose one of these."
+            )
+        self.files.offer_best(self.net, self.step, values, self.criterion)
         return values
 
     def _log(self, values: dict[str, float], table: str, prefix: str) -> None:
@@ -216,7 +277,7 @@ class TrainingRun:
             for module, mode in modes:
                 module.training = mode
 
-    def _checkpoint(self, random: list[dict[str, Tensor]]) -> None:
+    def _checkpoint(self, random: list[dict[str, Tensor]], batches: Any) -> None:
         if not self.is_main:
             return
         scaler = self.accelerator.scaler
@@ -230,27 +291,38 @@ class TrainingRun:
                 "losses": list(self.watch.seen),
                 "scaler": scaler.state_dict() if scaler else None,
                 "random": random,
+                "batches": batches,
             }
         )
 
-    def _go_on(self, state: dict[str, Any]) -> None:
+    def _resume(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint, also of a run begun before all of this was kept.
 
         A process that the checkpoint does not know, because there were fewer, keeps its own seed.
         """
-        self.step, self.minutes = state["step"], state["minutes"]
         self.kept = self.step
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema.load_state_dict(state["ema"])
-        self.ema.to(self.accelerator.device)
-        self.watch = LossWatch(self.config.explosion, state.get("losses", ()))
+        self.ema.to(self.device)
+        self.watch = LossWatch(self.schedule.explosion, state.get("losses", ()))
         if self.accelerator.scaler and state.get("scaler"):
             self.accelerator.scaler.load_state_dict(state["scaler"])
+        if self.batches:
+            self.batches.resume(state.get("batches"))
         random = state["random"]
-        known = random if isinstance(random, list) else [{"cpu": random}]
-        if self.processes.index < len(known):
-            set_random_state(known[self.processes.index])
+        each = random if isinstance(random, list) else [{"cpu": random}]
+        if self.processes.index < len(each):
+            set_random_state(each[self.processes.index])
+
+    def _leave_weights(self) -> None:
+        """The averaged weights, or the best, in the network."""
+        self.ema.copy_to(self.parameters)
+        if self.schedule.weights == "best":
+            best = self.processes.on_main(lambda: self.files.load_best(self.net))
+            self.net.load_state_dict(best)
+        self.net.eval()
+        self.accelerator.wait_for_everyone()
 
     def _refuse_bad_weights(self) -> None:
         """No further loss will try the last step's weights, so look at them."""
@@ -260,6 +332,6 @@ class TrainingRun:
     def _diverged(self, complaint: str) -> VCMError:
         return VCMError(
             f"{complaint} at step {self.step}: lower learning_rate (or raise explosion where such "
-            f"a loss is no accident) and run the same command again, which goes on from step "
+            f"a loss is no accident) and run the same command again, which resumes from step "
             f"{self.kept} in {self.folder}."
         )

@@ -1,11 +1,12 @@
-"""The files of one training, each there whole or not at all, whenever the process is killed.
+"""The files of one training run, each there whole or not at all, whenever the process is killed.
 
     config.yaml       as resolved; comments say what was changed after the start, and when
-    checkpoint.pt     the state to go on from
+    checkpoint.pt     the state to resume from
     log.csv           losses            } no row past the checkpoint outlives a resumption
     validation.csv    measures          }
     checkpoints/      step-N: averaged weights, as save_pretrained writes them, the last few
     best/             the same at the best validation, with best.json: its step and measures
+    .lock             held while a process trains here
 
 Knows names and orders of writing; nothing of processes or how a network learns.
 """
@@ -15,17 +16,20 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from vcm.errors import VCMError
-from vcm.files import _to_disk, remove, write_whole
+from vcm.files import remove, write_whole
 from vcm.learning.schedule import TrainingSchedule
 
 CHECKPOINT = "checkpoint.pt"
@@ -34,19 +38,45 @@ TABLES = ("log.csv", "validation.csv")
 
 
 class RunFolder:
-    """Folder of one training, opened by the main process only."""
+    """Folder of one training run, opened by the main process only.
+
+    Args:
+        path: The folder.
+        keep: Snapshots that stay.
+    """
 
     def __init__(self, path: Path, keep: int) -> None:
         self.path, self.keep = path, keep
         self.best, self.snapshots = path / "best", path / "checkpoints"
 
-    def open(self, config: TrainingSchedule) -> tuple[dict[str, Any] | None, list[str]]:
-        """The state to go on from, if any, and what was changed since.
+    @contextmanager
+    def opened(self, config: TrainingSchedule) -> Iterator[tuple[dict[str, Any] | None, list[str]]]:
+        """The folder, for one process alone: the state to resume from, if any, and what was changed.
 
         Leaves the folder as it was when that state was written, and the configuration in it.
-        Raises VCMError where it holds a run of another configuration.
+
+        Raises:
+            VCMError: Where it holds a run of another configuration, or another process trains there.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        with self._alone():
+            yield self._open(config)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise VCMError(
+                f"Another process trains in {self.path}: wait for it, or choose another out=FOLDER."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _open(self, config: TrainingSchedule) -> tuple[dict[str, Any] | None, list[str]]:
         state: dict[str, Any] | None = None
         changes: list[str] = []
         if (self.path / CHECKPOINT).is_file():
@@ -70,7 +100,8 @@ class RunFolder:
             if new:
                 writer.writeheader()
             writer.writerow(row)
-            _to_disk(lines.fileno())
+            lines.flush()
+            os.fsync(lines.fileno())
 
     def save_snapshot(self, net: Any, step: int) -> None:
         """Write checkpoints/step-N and remove the oldest beyond `keep`."""
@@ -79,19 +110,19 @@ class RunFolder:
         for _, old in self._saved()[: -self.keep]:
             shutil.rmtree(old)
 
-    def offer_best(self, net: Any, step: int, values: Mapping[str, float]) -> None:
-        """Write best/ if the first value is a number lower than that of the best so far."""
-        value, known = next(iter(values.values())), self.best / "best.json"
+    def offer_best(self, net: Any, step: int, values: Mapping[str, float], criterion: str) -> None:
+        """Write best/ if the value of that name is a number lower than that of the best so far."""
+        record = self.best / "best.json"
         lowest = math.inf
-        if known.is_file():
-            lowest = next(iter(json.loads(known.read_text("utf-8"))["values"].values()))
-        if not value < lowest:
+        if record.is_file():
+            lowest = json.loads(record.read_text("utf-8"))["values"][criterion]
+        if not values[criterion] < lowest:
             return
-        text = json.dumps({"step": step, "values": dict(values)}, indent=2) + "\n"
+        best = {"step": step, "criterion": criterion, "values": dict(values)}
 
         def write(part: Path) -> None:
             net.save_pretrained(part)
-            (part / "best.json").write_text(text, encoding="utf-8")
+            (part / "best.json").write_text(json.dumps(best, indent=2) + "\n", encoding="utf-8")
 
         write_whole(self.best, write)
 
@@ -121,7 +152,7 @@ class RunFolder:
             if field.name not in config.may_change:
                 raise VCMError(
                     f"{field.name} was {old} when the run in {self.path} was begun and is {new} "
-                    f"now: put it back to go on, or begin another run with another out=FOLDER."
+                    f"now: put it back to resume, or begin another run with another out=FOLDER."
                 )
             changed.append(f"{field.name} {old} -> {new}")
         return changed

@@ -1,4 +1,4 @@
-"""What every training is configured with, and which of it a run that goes on may change.
+"""What every training run is configured with, and which of it may change when a run resumes.
 
 Knows the keys and their rules; nothing of networks, processes or files.
 """
@@ -18,7 +18,7 @@ LEAST = {
     "save_every": 0, "keep_checkpoints": 1, "validate_every": 0,
 }  # fmt: skip
 #: Where the result lies, how long the run is and what it writes, how one batch is computed, and
-#: what is lowered or raised to get past a divergence. All else is what the run is.
+#: what is lowered or raised to get past a divergence. Everything else identifies the run.
 MAY_CHANGE = frozenset(
     {
         "out", "cache", "steps", "max_minutes", "accumulate", "checkpoint_every", "save_every",
@@ -54,7 +54,7 @@ class TrainingSchedule:
         save_every: Steps between copies of the averaged weights in checkpoints/; 0: none.
         keep_checkpoints: Number of those copies that stay, the latest ones.
         validate_every: Steps between validations, with one at the end; 0: none. best/ holds the
-            weights whose first measure was lowest, the earliest of equals.
+            weights with the lowest validation loss, the earliest of equals.
         weights: Weights that the run ends with: last (averaged over the last steps) or best.
         explosion: The run stops where a loss is this many times the median of the 200 before; inf:
             never.
@@ -62,7 +62,7 @@ class TrainingSchedule:
             wandb, mlflow.
     """
 
-    #: Keys that may differ when a run goes on; a training with keys of its own can add to them.
+    #: Keys that may differ when a run resumes; a configuration with keys of its own can add to them.
     may_change: ClassVar[frozenset[str]] = MAY_CHANGE
     #: Headings of `--help`, each from the attribute on that it names.
     headings: ClassVar[dict[str, str]] = {
@@ -99,7 +99,7 @@ class TrainingSchedule:
 
 
 def check_schedule(config: TrainingSchedule) -> None:
-    """Refuse with VCMError what no training can use."""
+    """Refuse with VCMError what no training run can use."""
     for name, least in LEAST.items():
         if getattr(config, name) < least:
             raise VCMError(f"{name} is {getattr(config, name)}: it must be {least} or more.")
@@ -119,7 +119,7 @@ def check_validation(config: TrainingSchedule, offered: bool) -> None:
     """Refuse with VCMError what asks for a validation where there is none."""
     if config.validate_every and not offered:
         raise VCMError(
-            f"validate_every is {config.validate_every}, but this training has no validation: "
+            f"validate_every is {config.validate_every}, but this run has no validation: "
             "leave it at 0."
         )
     if config.weights == "best" and not config.validate_every:
@@ -129,11 +129,10 @@ def check_validation(config: TrainingSchedule, offered: bool) -> None:
         )
 
 
-def check_shares(config: TrainingSchedule, processes: int) -> None:
+def check_shares(batch_size: int, accumulate: int, processes: int) -> None:
     """Refuse with VCMError a batch that processes and parts cannot share equally."""
-    if config.batch_size % (processes * config.accumulate):
+    if batch_size % (processes * accumulate):
         raise VCMError(
-            f"batch_size is {config.batch_size}, to be shared by {processes} processes in "
-            f"{config.accumulate} parts each: make it a multiple of "
-            f"{processes * config.accumulate}, or accumulate smaller."
+            f"batch_size is {batch_size}, to be shared by {processes} processes in {accumulate} parts "
+            f"each: make it a multiple of {processes * accumulate}, or accumulate smaller."
         )

@@ -1,4 +1,7 @@
-"""When a training has gone astray: a loss that is no number, or far above those before it."""
+"""Whether a training run goes well: its losses checked, its curves drawn.
+
+Knows losses, limits and accelerate's trackers; nothing of networks, steps or files.
+"""
 
 from __future__ import annotations
 
@@ -7,34 +10,39 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from difflib import get_close_matches
 from statistics import median
+from types import TracebackType
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
 from vcm.errors import VCMError
-from vcm.learning.schedule import TrainingSchedule
 
-#: Losses that a new one is held against, and how many must be known first.
+#: Losses that a new one is compared with, and how many must be seen first.
 WINDOW = 200
 
 
 class LossWatch:
-    """Remembers the last losses. `explosion` times their median is too much; inf: nothing is."""
+    """Finds a loss that has left the range of those before it.
+
+    Args:
+        explosion: A loss above this many times the median of the last WINDOW is too large; > 1,
+            infinity: no loss is.
+        seen: Losses of the run so far, the latest last.
+    """
 
     def __init__(self, explosion: float, seen: Iterable[float] = ()) -> None:
         self.explosion = explosion
         self.seen = deque(seen, maxlen=WINDOW)
 
-    def complaint(self, loss: float) -> str | None:
-        """What is wrong with the loss, if anything."""
+    def check(self, loss: float) -> str | None:
+        """What is wrong with the loss, in words; None: nothing."""
         if not math.isfinite(loss):
             return f"The loss is {loss}"
         usual = median(self.seen) if len(self.seen) == WINDOW else math.inf
-        # Losses that fall to 0 or below have no scale to hold a new one against.
+        # Losses that fall to 0 or below have no scale to compare with.
         if usual > 0 and loss > self.explosion * usual:
             return (
                 f"The loss is {loss:.4g}, {loss / usual:.0f} times the median of the last {WINDOW} "
@@ -43,18 +51,28 @@ class LossWatch:
         return None
 
     def remember(self, loss: float) -> None:
-        """Hold the losses to come against this one too."""
+        """Compare later losses with this one too."""
         self.seen.append(loss)
 
 
 def find_tracker(name: str) -> str | None:
-    """Name of an accelerate tracker; None where it is 'none', or, with a note, not installed."""
+    """The name of an accelerate tracker, if it can be used.
+
+    Args:
+        name: none, or a tracker that accelerate has: tensorboard, wandb, mlflow ...
+
+    Returns:
+        None for none, and, with a note on stderr, for a tracker that is not installed.
+
+    Raises:
+        VCMError: For a name that accelerate does not have.
+    """
     if name == "none":
         return None
-    known = [str(n) for n in LOGGER_TYPE_TO_CLASS]
-    if name not in known:
-        near = get_close_matches(name, ["none", *known], 1)
-        hint = f"did you mean '{near[0]}'?" if near else f"choose none or {', '.join(known)}."
+    valid = [str(n) for n in LOGGER_TYPE_TO_CLASS]
+    if name not in valid:
+        near = get_close_matches(name, ["none", *valid], 1)
+        hint = f"did you mean '{near[0]}'?" if near else f"choose none or {', '.join(valid)}."
         raise VCMError(f"tracker is '{name}', which accelerate does not have: {hint}")
     if name in [str(n) for n in get_available_trackers()]:
         return name
@@ -67,26 +85,38 @@ def find_tracker(name: str) -> str | None:
 
 
 class Tracker:
-    """Curves of one run, of the main process; written when it ends, however it ends."""
+    """Curves of one run, drawn by the main process; complete when the block ends, however it ends.
 
-    def __init__(self, accelerator: Accelerator, config: TrainingSchedule, step: int) -> None:
-        self.accelerator = accelerator
-        values = asdict(config).items()
-        # tensorboard forgets what a run that was killed has drawn past its last checkpoint.
-        accelerator.init_trackers(
-            "vcm",
-            {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in values},
-            {"tensorboard": {"purge_step": step + 1}},
-        )
+    Args:
+        accelerator: With the tracker that it logs with, if any.
+        configuration: Of the run, kept beside the curves.
+        step: Where the run resumes; curves past it are of a process that was killed.
+    """
 
-    def add(self, values: Mapping[str, Any], step: int) -> None:
-        """Points of several curves."""
+    def __init__(
+        self, accelerator: Accelerator, configuration: Mapping[str, Any], step: int
+    ) -> None:
+        self.accelerator, self.configuration, self.step = accelerator, configuration, step
+
+    def add(self, values: Mapping[str, float], step: int) -> None:
+        """One point of each of several curves."""
         self.accelerator.log(dict(values), step=step)
 
     def __enter__(self) -> Tracker:
+        plain = (bool, int, float, str)
+        self.accelerator.init_trackers(
+            "vcm",
+            {k: v if isinstance(v, plain) else str(v) for k, v in self.configuration.items()},
+            {"tensorboard": {"purge_step": self.step + 1}},
+        )
         return self
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         # Accelerator.end_training would also disconnect the processes.
         if self.accelerator.is_main_process:
             for tracker in self.accelerator.trackers:

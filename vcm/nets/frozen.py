@@ -16,6 +16,12 @@ from torch import Tensor
 class FrozenAutoencoder(Protocol):
     """Volumes (B, 1, X, Y, Z) in 0..1 <-> latents (B, C, x, y, z), in the diffusion model's scale."""
 
+    config: Any
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors lie, and so where volumes and latents must."""
+
     @property
     def latent_shape(self) -> tuple[int, ...]:
         """(C, x, y, z) of one latent."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from vcm.errors import VCMError
 from vcm.imaging.prepared_set import Subject, load_prepared
 from vcm.imaging.views import VIEWS, places, slices
+from vcm.learning.batches import moved
 from vcm.learning.run import TrainingRun
 from vcm.nets.slice_denoiser import SliceDenoiser, add_noise, velocity
 from vcm.segmentation.configuration import SliceTraining
@@ -46,10 +47,9 @@ class SliceObjective(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(
-        self, slices: Tensor, noise: Tensor, time: Tensor, view: Tensor, place: Tensor
-    ) -> dict[str, Tensor]:
-        """Arguments as SliceBatch has them."""
+    def forward(self, batch: SliceBatch) -> dict[str, Tensor]:
+        """loss, which is minimised."""
+        slices, noise, time, view, place = batch
         found = self.net(add_noise(slices, noise, time), time, view, place)
         return {"loss": (found.float() - velocity(slices, noise, time)).square().mean()}
 
@@ -129,7 +129,7 @@ def pretrain_slices(config: SliceTraining) -> dict[str, float]:
     )
     run = TrainingRun(config, net, SliceObjective(net))
     sizes = (config.views, config.crop, config.batch_size, config.time_power)
-    run.fit(lambda: SlicePool(read_images(train), *sizes).draw)
+    run.fit(lambda _: SlicePool(read_images(train), *sizes).draw)
     if not run.is_main:
         return {}
     net.save_pretrained(Path(config.out) / "slices")
@@ -166,5 +166,5 @@ def measure_loss(net: SliceDenoiser, pool: SlicePool, batches: int = 16) -> floa
     losses = []
     for n in range(batches):
         batch = pool.draw(np.random.default_rng((0, n)))
-        losses.append(objective(*(x.to(net.device) for x in batch))["loss"])
+        losses.append(objective(moved(batch, net.device))["loss"])
     return float(torch.stack(losses).mean())

@@ -5,7 +5,8 @@ loss = mean |x - x'| + mse_weight * mean (x - x')^2 + kl_weight * KL(N(mu, sigma
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,25 +14,45 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from vcm.errors import VCMError
-from vcm.files import write_table
 from vcm.imaging.prepared_set import Subject, load_prepared
+from vcm.learning.batches import Draw
+from vcm.learning.measures import ScanMeasures, write_measures
+from vcm.learning.processes import Processes
 from vcm.learning.run import TrainingRun
 from vcm.metrics import psnr, ssim
 from vcm.nets.autoencoder import LatentAutoencoder
 from vcm.nets.patches import to_patches
 from vcm.training.configuration import AutoencoderTraining
+from vcm.training.subjects import test_subjects
+
+
+class Crops(NamedTuple):
+    """What the autoencoder learns from.
+
+    Attributes:
+        images: Crops of scans in 0..1 (B, 1, X, Y, Z).
+    """
+
+    images: Tensor
 
 
 class AutoencoderObjective(nn.Module):
-    """Crops (B, 1, X, Y, Z) in 0..1 -> losses."""
+    """Losses of one reconstruction of each crop.
+
+    Args:
+        net: The autoencoder.
+        mse_weight: Of the squared error, beside the absolute error.
+        kl_weight: Of the divergence of the posterior from the unit normal.
+    """
 
     def __init__(self, net: LatentAutoencoder, mse_weight: float, kl_weight: float) -> None:
         super().__init__()
         self.net, self.mse_weight, self.kl_weight = net, mse_weight, kl_weight
 
-    def forward(self, crops: Tensor) -> dict[str, Tensor]:
-        found, mu, sigma = self.net.reconstruct(crops)
-        mu, sigma, difference = mu.float(), sigma.float(), found.float() - crops
+    def forward(self, batch: Crops) -> dict[str, Tensor]:
+        """loss, which is minimised, and its parts; sigma is the mean spread of the posterior."""
+        found, mu, sigma = self.net.reconstruct(batch.images)
+        mu, sigma, difference = mu.float(), sigma.float(), found.float() - batch.images
         kl = 0.5 * (mu**2 + sigma**2 - 2 * sigma.log() - 1).mean()
         absolute, squared = difference.abs().mean(), difference.square().mean()
         loss = absolute + self.mse_weight * squared + self.kl_weight * kl
@@ -39,10 +60,19 @@ class AutoencoderObjective(nn.Module):
 
 
 def pretrain_autoencoder(config: AutoencoderTraining) -> dict[str, float]:
-    """Train, then measure on the split `test`. Returns the mean measures; test.tsv has them all."""
+    """Train, then measure on the split `test`.
+
+    Returns:
+        The mean measures; test.tsv has them all. Empty without test scans, and in all but the main
+        process.
+
+    Raises:
+        VCMError: Where the data or the configuration allow no training.
+    """
     if not config.data:
         raise VCMError("No data is given: add data=[FOLDER] with a folder written by vcm prepare.")
     images = stack_images(load_prepared(*config.data, split="train"))
+    held_out = test_subjects(config.data)
     factor = config.patch * 2 ** (len(config.channels) - 1)
     x, y, z = (n // factor for n in images.shape[-3:])
     set_seed(config.seed)
@@ -56,43 +86,41 @@ def pretrain_autoencoder(config: AutoencoderTraining) -> dict[str, float]:
     )
     if config.start:
         net.load_state_dict(LatentAutoencoder.from_pretrained(config.start).state_dict())
-    else:
-        net.fit_blocks(_blocks(images, factor))
+    run = TrainingRun(config, net, AutoencoderObjective(net, config.mse_weight, config.kl_weight))
+
+    def prepare(processes: Processes) -> Draw:
+        if not config.start and not run.resumes:
+            net.fit_blocks(_blocks(images, factor))
+        count, crop, margin = config.batch_size, config.crop, config.margin
+        return lambda random: Crops(draw_crops(images, count, crop, margin, random))
+
     net.net.to(memory_format=torch.channels_last_3d)
-    objective = AutoencoderObjective(net, config.mse_weight, config.kl_weight)
-    run = TrainingRun(config, net, objective)
-    run.fit(lambda: lambda random: (_crops(images, config, random),))
+    run.fit(prepare)
     if not run.is_main:
         return {}
     _store_latent_statistics(net, images)
     net.save_pretrained(run.folder / "autoencoder")
-    return measure_autoencoder(net, load_prepared(*config.data, split="test"), run.folder)
+    return write_measures(measure_autoencoder(net, held_out), run.folder / "test.tsv")
 
 
 @torch.inference_mode()
-def measure_autoencoder(
-    net: LatentAutoencoder, subjects: list[Subject], out: Path
-) -> dict[str, float]:
-    """PSNR [dB] and SSIM inside the brain mask, from the mean latent, one row per subject."""
-    rows: list[dict[str, object]] = []
+def measure_autoencoder(net: LatentAutoencoder, subjects: Sequence[Subject]) -> list[ScanMeasures]:
+    """PSNR [dB] and SSIM inside the brain mask, from the mean latent."""
+    rows = []
     for subject in subjects:
         image = stack_images([subject])
-        found = net.decode(net.encode(image)[0])
+        found = net.decode(net.encode(image.to(net.device))[0]).cpu()
         mask = image > 0
-        rows.append(
-            {
-                "subject": subject.subject,
-                "psnr_brain": psnr(found, image, mask),
-                "psnr_whole": psnr(found, image),
-                "ssim_brain": ssim(found, image, mask),
-            }
-        )
-    columns = list(rows[0])
-    write_table(out / "test.tsv", rows, columns)
-    return {name: float(np.mean([float(str(r[name])) for r in rows])) for name in columns[1:]}
+        values = {
+            "psnr_brain": psnr(found, image, mask),
+            "psnr_whole": psnr(found, image),
+            "ssim_brain": ssim(found, image, mask),
+        }
+        rows.append(ScanMeasures(subject.subject, values))
+    return rows
 
 
-def stack_images(subjects: list[Subject]) -> Tensor:
+def stack_images(subjects: Sequence[Subject]) -> Tensor:
     """Prepared scans as (N, 1, X, Y, Z) in 0..1."""
     return torch.from_numpy(np.stack([s.image() for s in subjects])[:, None])
 
@@ -105,23 +133,37 @@ def _blocks(images: Tensor, factor: int, most: int = 200_000) -> Tensor:
     return blocks[:: max(1, len(blocks) // most)]
 
 
-def _crops(images: Tensor, config: AutoencoderTraining, random: np.random.Generator) -> Tensor:
-    """Random crops that keep `margin` voxels from the border, mirrored half of the time."""
+def draw_crops(
+    images: Tensor, count: int, crop: int, margin: int, random: np.random.Generator
+) -> Tensor:
+    """Random crops, mirrored half of the time.
+
+    Args:
+        images: Scans (N, 1, X, Y, Z).
+        count: B.
+        crop: Edge [voxel]; 0: whole volumes.
+        margin: Voxels that a crop keeps from the border.
+        random: Of this batch.
+
+    Returns:
+        (B, 1, crop, crop, crop).
+    """
     crops = []
-    for _ in range(config.batch_size):
-        crop = images[random.integers(len(images))]
-        if config.crop:
-            last = [n - config.crop - config.margin for n in crop.shape[1:]]
-            corner = [int(random.integers(min(config.margin, n), max(n, 0) + 1)) for n in last]
-            x, y, z = (slice(c, c + config.crop) for c in corner)
-            crop = crop[:, x, y, z]
-        crops.append(crop.flip(1) if random.random() < 0.5 else crop)
+    for _ in range(count):
+        image = images[random.integers(len(images))]
+        if crop:
+            last = [n - crop - margin for n in image.shape[1:]]
+            corner = [int(random.integers(min(margin, n), max(n, 0) + 1)) for n in last]
+            x, y, z = (slice(c, c + crop) for c in corner)
+            image = image[:, x, y, z]
+        crops.append(image.flip(1) if random.random() < 0.5 else image)
     return torch.stack(crops)
 
 
+@torch.inference_mode()
 def _store_latent_statistics(net: LatentAutoencoder, images: Tensor) -> None:
     """Mean latent per voxel and one standard deviation per channel, over scans and their mirrors."""
-    with torch.inference_mode():
-        mu = torch.cat([net.posterior(x[None])[0] for i in images for x in (i, i.flip(1))])
+    both = (x[None].to(net.device) for image in images for x in (image, image.flip(1)))
+    mu = torch.cat([net.posterior(x)[0] for x in both])
     net.latent_mean.copy_(mu.mean(0))
     net.latent_std.copy_((mu - mu.mean(0)).square().mean((0, 2, 3, 4)).sqrt())

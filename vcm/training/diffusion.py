@@ -8,6 +8,7 @@ components, which carry the anatomy, are learned before the last ones, which car
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,53 +19,62 @@ from torch import Tensor, nn
 from vcm.diffusion.sampling import make_scheduler, sample
 from vcm.errors import VCMError
 from vcm.imaging.covariates import COVARIATES, describe_population, trained_ranges
-from vcm.imaging.geometry import FIELD_OF_VIEW, model_grid
-from vcm.imaging.prepared_set import load_prepared
+from vcm.imaging.prepared_set import Subject, load_prepared
+from vcm.imaging.volume import Grid, read_volume
 from vcm.inputs import InputRule, with_complete_covariates
-from vcm.learning.run import Draw, TrainingRun
+from vcm.learning.batches import Draw, moved
+from vcm.learning.processes import Processes
+from vcm.learning.run import TrainingRun
 from vcm.nets.autoencoder import LatentAutoencoder
 from vcm.nets.denoiser import LatentDenoiser
 from vcm.pipeline import VCMPipeline
 from vcm.report.picture import mosaic
+from vcm.training.batches import LatentBatch
 from vcm.training.configuration import DiffusionTraining
-from vcm.training.latents import LatentSet, encode_subjects
+from vcm.training.latents import LatentFiles, LatentSet
+from vcm.training.subjects import test_subjects
 
 
 class DiffusionObjective(nn.Module):
-    """z_0, noise, time in 0..1 and covariates -> losses of the network's own prediction v."""
+    """Losses of the network's own prediction v.
+
+    Args:
+        net: The denoiser to train.
+        channel_weight: Of each latent channel in the loss, mean 1 (C,).
+    """
 
     def __init__(self, net: LatentDenoiser, channel_weight: Tensor) -> None:
         super().__init__()
         self.net = net
         self.register_buffer("weight", channel_weight[:, None, None, None], persistent=False)
 
-    def forward(
-        self, z: Tensor, noise: Tensor, time: Tensor, covariates: Tensor
-    ) -> dict[str, Tensor]:
-        t = self.net.at(time)
-        found = self.net.raw(self.net.add_noise(z, noise, t), t, covariates).float()
-        squared = (found - self.net.target(z, noise, t)).square()
+    def forward(self, batch: LatentBatch) -> dict[str, Tensor]:
+        """loss, weighted by channel, which is minimised, and v_mse, the plain error."""
+        t = self.net.at(batch.time)
+        z_t = self.net.add_noise(batch.z, batch.noise, t)
+        found = self.net.raw(z_t, t, batch.inputs).float()
+        squared = (found - self.net.target(batch.z, batch.noise, t)).square()
         weight: Tensor = self.get_buffer("weight")
         return {"loss": (weight * squared).mean(), "v_mse": squared.mean()}
 
 
 def pretrain_diffusion(config: DiffusionTraining) -> dict[str, float]:
-    """Train, then measure the loss on the split `test` at fixed noise. Returns the measures."""
-    if not config.data or not config.autoencoder:
-        raise VCMError(
-            "No data or no autoencoder is given: add data=[FOLDER] with a folder written by vcm "
-            "prepare, and autoencoder=FOLDER with one written by vcm pretrain autoencoder."
-        )
-    if not (Path(config.autoencoder) / "config.json").is_file():
-        raise VCMError(
-            f"{config.autoencoder} holds no autoencoder (config.json): give the folder 'autoencoder' "
-            "that vcm pretrain autoencoder wrote."
-        )
-    autoencoder = LatentAutoencoder.from_pretrained(config.autoencoder).eval()
+    """Train, save the frozen model in out/model, measure the loss on the split `test` at fixed noise.
+
+    Returns:
+        The losses; empty without test scans, and in all but the main process.
+
+    Raises:
+        VCMError: Where the data or the configuration allow no training.
+    """
+    autoencoder = _load_autoencoder(config.data, config.autoencoder)
     everyone = load_prepared(*config.data, split="train")
     subjects = with_complete_covariates(everyone, COVARIATES)
     ranges, population = trained_ranges(subjects), describe_population(subjects)
     rule = InputRule(COVARIATES, ranges, population)
+    held_out = test_subjects(config.data, COVARIATES)
+    grid = read_volume(subjects[0].image_file).grid
+    _check_grid(grid, autoencoder)
     set_seed(config.seed)
     net = LatentDenoiser(
         autoencoder.config.latent_channels,
@@ -80,19 +90,23 @@ def pretrain_diffusion(config: DiffusionTraining) -> dict[str, float]:
     net.net.to(memory_format=torch.channels_last_3d)
     objective = DiffusionObjective(net, autoencoder.channel_weight())
     run = TrainingRun(config, net, objective)
+    cache = Path(config.cache or f"{config.out}/latents")
 
-    def prepare() -> Draw:
-        known = encode_subjects(
-            autoencoder, subjects, rule, config.copies, config.seed, config.cache
-        )
-        net.spread.copy_(known.spread())
-        return lambda random: known.draw(config.batch_size, random)
+    def latents(chosen: list[Subject], copies: int) -> LatentSet:
+        files = LatentFiles(cache, autoencoder, copies, config.seed)
+        files.encode(chosen)
+        return files.read(chosen, rule, grid)
+
+    def prepare(processes: Processes) -> Draw:
+        autoencoder.to(processes.device)
+        processes.once_per_machine(lambda: latents(subjects, config.copies))
+        train_set = latents(subjects, config.copies)
+        net.spread.copy_(train_set.spread())
+        return partial(train_set.draw, config.batch_size)
 
     run.fit(prepare)
     if not run.is_main:
         return {}
-    # Every model covers the same field of view; its spacing follows from its number of voxels.
-    grid = model_grid(FIELD_OF_VIEW[0] / (autoencoder.latent_shape[1] * autoencoder.factor))
     VCMPipeline(
         autoencoder,
         net,
@@ -101,27 +115,51 @@ def pretrain_diffusion(config: DiffusionTraining) -> dict[str, float]:
         population=population,
         grid={"shape": list(grid.shape), "affine": grid.affine.tolist()},
     ).save_pretrained(run.folder / "model")
-    held_out = with_complete_covariates(load_prepared(*config.data, split="test"), COVARIATES)
-    test = encode_subjects(autoencoder, held_out, rule, 1, config.seed, config.cache)
-    _draw_samples(net, autoencoder, test, run.folder / "samples.png")
-    return _measure(objective, test)
+    autoencoder.to(run.device)
+    shown = latents(held_out or subjects[:8], 1)
+    _draw_samples(net, autoencoder, shown, run.folder / "samples.png")
+    return _measure(objective, shown) if held_out else {}
+
+
+def _load_autoencoder(data: list[str], folder: str) -> LatentAutoencoder:
+    if not data or not folder:
+        raise VCMError(
+            "No data or no autoencoder is given: add data=[FOLDER] with a folder written by vcm "
+            "prepare, and autoencoder=FOLDER with one written by vcm pretrain autoencoder."
+        )
+    if not (Path(folder) / "config.json").is_file():
+        raise VCMError(
+            f"{folder} holds no autoencoder (config.json): give the folder 'autoencoder' "
+            "that vcm pretrain autoencoder wrote."
+        )
+    net: LatentAutoencoder = LatentAutoencoder.from_pretrained(folder)
+    return net.eval()
+
+
+def _check_grid(grid: Grid, autoencoder: LatentAutoencoder) -> None:
+    wanted = tuple(n * autoencoder.factor for n in autoencoder.latent_shape[1:])
+    if grid.shape != wanted:
+        raise VCMError(
+            f"The scans were prepared on {grid.shape} voxels, but the autoencoder was trained on "
+            f"{wanted}: prepare them with the spacing of its training scans."
+        )
 
 
 @torch.inference_mode()
 def _measure(objective: DiffusionObjective, test: LatentSet) -> dict[str, float]:
-    random = np.random.default_rng(0)
-    losses = [objective(*test.draw(8, random)) for _ in range(16)]
+    random, device = np.random.default_rng(0), objective.net.device
+    losses = [objective(moved(test.draw(8, random), device)) for _ in range(16)]
     return {name: float(torch.stack([x[name] for x in losses]).mean()) for name in losses[0]}
 
 
 @torch.inference_mode()
 def _draw_samples(
-    net: LatentDenoiser, autoencoder: LatentAutoencoder, test: LatentSet, path: Path
+    net: LatentDenoiser, autoencoder: LatentAutoencoder, latents: LatentSet, path: Path
 ) -> None:
-    """Eight uncontrolled samples with the covariates of the first test subjects; 50 DDIM steps."""
-    values = test.covariates[:8]
-    shape = (len(values), *test.mu.shape[1:])
-    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    z = sample(lambda z, t: net(z, t, values), noise, make_scheduler("ddim"), 50)
-    images = [autoencoder.decode(one[None])[0, 0].numpy() for one in z]
+    """Eight uncontrolled samples with what is told of the first scans; 50 DDIM steps."""
+    inputs = latents.inputs[:8].to(net.device)
+    shape = (len(inputs), *latents.latent_shape)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(net.device)
+    z = sample(lambda z, t: net(z, t, inputs), noise, make_scheduler("ddim"), 50)
+    images = [autoencoder.decode(one[None])[0, 0].cpu().numpy() for one in z]
     mosaic(images, path, [f"sample {n}" for n in range(len(images))])

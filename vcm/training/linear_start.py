@@ -8,16 +8,13 @@ with what a line can tell, and spends its steps on the rest. See vcm.nets.linear
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from rich.progress import track
 from torch import Tensor
 
-from vcm.imaging.volume import Grid
 from vcm.nets.condition_encoder import ConditionEncoder
-from vcm.nets.denoiser import LatentDenoiser
+from vcm.nets.frozen import FrozenDenoiser
 from vcm.nets.linear_prior import BINS, LinearPrior
 from vcm.nets.patches import to_patches
 from vcm.nets.vcm import VolumetricConditioningModule
@@ -30,96 +27,92 @@ MOST, RIDGE, MIXED = 220, 30.0, 96
 
 
 @torch.no_grad()
-def start_linear(
-    module: Started,
-    frozen: LatentDenoiser,
-    conditions: Sequence[str],
-    known: LatentSet,
-    grid: Grid,
-    seed: int,
-) -> None:
-    """Fit the encoders, the spread around what they read, and the mixture, to a training set."""
+def start_linear(module: Started, frozen: FrozenDenoiser, latents: LatentSet, seed: int) -> None:
+    """Fit the encoders, the spread around what they read, and the mixture, to a training set.
+
+    Args:
+        module: To be fitted, on the device where `frozen` is.
+        frozen: The model that it is to steer.
+        latents: With the conditions that the module reads, in its order.
+        seed: Of the choice of scans.
+    """
     random = np.random.default_rng(seed)
-    order = random.permutation(len(known.mu))
-    for encoder, name in zip(module.encoders, conditions, strict=True):
+    chosen = random.permutation(len(latents))[:MOST]
+    for number, encoder in enumerate(module.encoders):
         assert isinstance(encoder, ConditionEncoder)
-        _fit_encoder(encoder, name, known, grid, order[:MOST])
+        _fit_encoder(encoder, number, latents, chosen)
     assert module.prior is not None
-    module.prior.spread.copy_(_spread(module, conditions, known, grid, order[:MOST]))
-    module.prior.mix.copy_(_mixture(module, module.prior, frozen, conditions, known, grid, random))
+    module.prior.spread.copy_(_spread(module, latents, chosen))
+    module.prior.mix.copy_(_mixture(module, module.prior, frozen, latents, random))
 
 
 def _fit_encoder(
-    encoder: ConditionEncoder, name: str, known: LatentSet, grid: Grid, chosen: np.ndarray
+    encoder: ConditionEncoder, number: int, latents: LatentSet, chosen: np.ndarray
 ) -> None:
+    device = encoder.conv_in.weight.device
     rows = encoder.conv_in.in_channels + 1
-    squares, products = torch.zeros(rows, rows), torch.zeros(rows, known.mu.shape[1])
-    for index in track(chosen, f"Fitting {name}"):
-        folded = _flat(to_patches(_condition(name, known, grid, index), encoder.patch))
-        read = torch.cat([folded, torch.ones(len(folded), 1)], 1)
+    squares = torch.zeros(rows, rows, device=device)
+    products = torch.zeros(rows, latents.latent_shape[0], device=device)
+    for index in track(chosen, f"Fitting {latents.conditions[number]}"):
+        volume = _condition(number, latents, index).to(device)
+        folded = _flat(to_patches(volume, encoder.patch))
+        read = torch.cat([folded, torch.ones(len(folded), 1, device=device)], 1)
         squares += read.T @ read
-        products += read.T @ _flat(known.mu[index][None].float())
-    solved = torch.linalg.solve(squares + RIDGE * torch.eye(rows), products)
+        products += read.T @ _flat(latents.posterior(index)[0][None].to(device))
+    solved = torch.linalg.solve(squares + RIDGE * torch.eye(rows, device=device), products)
     encoder.start_from_linear(solved[:-1].T, solved[-1])
 
 
-def _spread(
-    module: Started,
-    conditions: Sequence[str],
-    known: LatentSet,
-    grid: Grid,
-    chosen: np.ndarray,
-) -> Tensor:
+def _spread(module: Started, latents: LatentSet, chosen: np.ndarray) -> Tensor:
     """(C, x, y, z): root of the mean square of z_0 around its reading, at least 0.02."""
-    square = torch.zeros(known.mu.shape[1:])
+    square = torch.zeros(latents.latent_shape, device=_device(module))
     for index in track(chosen, "Measuring the spread"):
-        missed = known.mu[index].float() - _read(module, conditions, known, grid, index)[0]
-        square += missed.square() + known.sigma[index].float().square()
+        mu, sigma = (x.to(square.device) for x in latents.posterior(index))
+        square += (mu - _read(module, latents, index)[0]).square() + sigma.square()
     return (square / len(chosen)).sqrt().clamp(min=0.02)
 
 
 def _mixture(
     module: Started,
     prior: LinearPrior,
-    frozen: LatentDenoiser,
-    conditions: Sequence[str],
-    known: LatentSet,
-    grid: Grid,
+    frozen: FrozenDenoiser,
+    latents: LatentSet,
     random: np.random.Generator,
 ) -> Tensor:
     """(BINS, C): least squares of the target on raw + m (expected - raw), each bin of time alike."""
-    over = torch.zeros(BINS, known.mu.shape[1])
+    device = _device(module)
+    over = torch.zeros(BINS, latents.latent_shape[0], device=device)
     under = torch.full_like(over, 1e-6)
     for n in track(range(MIXED), "Fitting the mixture"):
-        index = int(random.integers(len(known.mu)))
-        z = known.mu[index][None].float()
-        noise = torch.from_numpy(random.standard_normal(z.shape, dtype=np.float32))
-        t = frozen.at(torch.tensor([(n % BINS + float(random.random())) / BINS]))
+        index = int(random.integers(len(latents)))
+        z = latents.posterior(index)[0][None]
+        noise = torch.from_numpy(random.standard_normal(z.shape, dtype=np.float32)).to(device)
+        z = z.to(device)
+        t = frozen.at(torch.tensor([(n % BINS + float(random.random())) / BINS]).to(device))
         z_t = frozen.add_noise(z, noise, t)
-        raw = frozen.raw(z_t, t, known.covariates[index][None])
-        step = prior.expected(frozen, z_t, t, _read(module, conditions, known, grid, index)) - raw
+        raw = frozen.raw(z_t, t, latents.inputs[index][None].to(device))
+        step = prior.expected(frozen, z_t, t, _read(module, latents, index)) - raw
         row = int(prior.bins(frozen, t))
         over[row] += (step * (frozen.target(z, noise, t) - raw)).sum((0, 2, 3, 4))
         under[row] += step.square().sum((0, 2, 3, 4))
     return (over / under).clamp(0, 1)
 
 
-def _read(
-    module: Started,
-    conditions: Sequence[str],
-    known: LatentSet,
-    grid: Grid,
-    index: int,
-) -> Tensor:
+def _read(module: Started, latents: LatentSet, index: int) -> Tensor:
     """The reading (1, C, x, y, z): the first features of all conditions together."""
-    features = module.encode([_condition(name, known, grid, index) for name in conditions])
-    return features[:, : known.mu.shape[1]]
+    device, numbers = _device(module), range(len(latents.conditions))
+    features = module.encode([_condition(k, latents, index).to(device) for k in numbers])
+    return features[:, : latents.latent_shape[0]]
 
 
-def _condition(name: str, known: LatentSet, grid: Grid, index: int) -> Tensor:
+def _condition(number: int, latents: LatentSet, index: int) -> Tensor:
     """Conditions that are drawn are drawn by the position, so that each pass sees the same."""
-    drawn = known.condition(name, int(index), grid, np.random.default_rng(int(index)))
+    drawn = latents.volume(number, int(index), np.random.default_rng(int(index)))
     return torch.from_numpy(drawn)[None]
+
+
+def _device(module: torch.nn.Module) -> torch.device:
+    return next(module.parameters()).device
 
 
 def _flat(volume: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ It learns from the training scans and their label maps only, so that it can judg
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,13 +20,16 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from vcm.errors import VCMError
-from vcm.files import write_table
 from vcm.imaging.conditions import CLASS_NAMES, NUMBER_OF_CLASSES
 from vcm.imaging.prepared_set import Subject, load_prepared, with_classes
+from vcm.imaging.volume import read_volume
+from vcm.learning.measures import ScanMeasures, write_measures
 from vcm.learning.run import TrainingRun
 from vcm.metrics import dice
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.training.configuration import SegmenterTraining
+from vcm.training.subjects import test_subjects
+from vcm.weights.segmenter import record_spacing
 
 
 @dataclass(frozen=True)
@@ -55,44 +59,66 @@ def draw_appearance(random: np.random.Generator) -> Appearance:
     )
 
 
+class LabelledScans(NamedTuple):
+    """What the segmenter learns from.
+
+    Attributes:
+        images: Scans in 0..1 (B, 1, X, Y, Z).
+        classes: Class maps 0..8, of the same shape.
+    """
+
+    images: Tensor
+    classes: Tensor
+
+
 class SegmenterObjective(nn.Module):
-    """Images in 0..1 and classes, both (B, 1, X, Y, Z) -> losses."""
+    """Dice loss and cross-entropy of a segmenter's logits."""
 
     def __init__(self, net: TissueSegmenter) -> None:
         super().__init__()
         self.net = net
         self.measure = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
 
-    def forward(self, image: Tensor, classes: Tensor) -> dict[str, Tensor]:
-        return {"loss": self.measure(self.net(image).float(), classes)}
+    def forward(self, batch: LabelledScans) -> dict[str, Tensor]:
+        """loss, which is minimised."""
+        return {"loss": self.measure(self.net(batch.images).float(), batch.classes)}
 
 
 def pretrain_segmenter(config: SegmenterTraining) -> dict[str, float]:
-    """Train, then measure Dice on the split `test`. Returns the mean per class; test.tsv has all."""
+    """Train, then measure Dice on the split `test`.
+
+    Returns:
+        The mean per class; test.tsv has all. Empty without test scans, and in all but the main process.
+
+    Raises:
+        VCMError: Where the data or the configuration allow no training.
+    """
     if not config.data:
         raise VCMError("No data is given: add data=[FOLDER] with a folder written by vcm prepare.")
     subjects = with_classes(load_prepared(*config.data, split="train"))
+    held_out = test_subjects(config.data)
+    held_out = with_classes(held_out) if held_out else []
     set_seed(config.seed)
     net = TissueSegmenter(tuple(config.channels), config.groups)
+    record_spacing(net, read_volume(subjects[0].image_file).grid)
     run = TrainingRun(config, net, SegmenterObjective(net))
-    run.fit(lambda: TrainingScans(subjects, config.batch_size).draw)
+    run.fit(lambda _: TrainingScans(subjects, config.batch_size).draw)
     if not run.is_main:
         return {}
     net.save_pretrained(run.folder / "segmenter")
-    held_out = with_classes(load_prepared(*config.data, split="test"))
-    return measure_segmenter(net, held_out, run.folder)
+    return write_measures(measure_segmenter(net, held_out), run.folder / "test.tsv")
 
 
 class TrainingScans:
     """Scans and class maps in memory, drawn mirrored half of the time and changed in appearance."""
 
-    def __init__(self, subjects: list[Subject], batch_size: int) -> None:
+    def __init__(self, subjects: Sequence[Subject], batch_size: int) -> None:
         self.images = torch.from_numpy(np.stack([s.image() for s in subjects]))
         self.classes = torch.from_numpy(np.stack([s.classes() for s in subjects]))
         self.batch_size = batch_size
 
-    def draw(self, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Images 0..1 and classes, both (B, 1, X, Y, Z)."""
+    def draw(self, random: np.random.Generator) -> LabelledScans:
+        """One batch."""
         images, maps = [], []
         for index in random.integers(len(self.images), size=self.batch_size):
             image, classes = self.images[index][None], self.classes[index][None]
@@ -102,23 +128,17 @@ class TrainingScans:
             noise = torch.from_numpy(random.standard_normal(image.shape, dtype=np.float32))
             images.append(appearance.apply(image, noise))
             maps.append(classes)
-        return torch.stack(images), torch.stack(maps)
+        return LabelledScans(torch.stack(images), torch.stack(maps))
 
 
 @torch.inference_mode()
-def measure_segmenter(net: TissueSegmenter, subjects: list[Subject], out: Path) -> dict[str, float]:
-    """Dice per class, one row per subject; n/a where the subject's map lacks the class."""
-    names = list(CLASS_NAMES[1:])
-    found = []
-    for subject in track(subjects, "Measuring"):
-        image = torch.from_numpy(subject.image())[None, None]
-        own = dice(net.classes(image)[0], torch.from_numpy(subject.classes()), NUMBER_OF_CLASSES)
-        found.append(own.tolist())
-    values = np.array(found)
-    rows: list[dict[str, object]] = [
-        {"subject": s.subject}
-        | {n: None if np.isnan(v) else v for n, v in zip(names, row, strict=True)}
-        for s, row in zip(subjects, values, strict=True)
-    ]
-    write_table(out / "test.tsv", rows, ["subject", *names])
-    return {name: float(np.nanmean(values[:, i])) for i, name in enumerate(names)}
+def measure_segmenter(net: TissueSegmenter, subjects: Sequence[Subject]) -> list[ScanMeasures]:
+    """Dice per class; NaN where the subject's map lacks the class."""
+    rows = []
+    for subject in track(subjects, "Measuring") if subjects else ():
+        image = torch.from_numpy(subject.image())[None, None].to(net.device)
+        truth = torch.from_numpy(subject.classes())
+        overlap = dice(net.classes(image)[0].cpu(), truth, NUMBER_OF_CLASSES).tolist()
+        values = dict(zip(CLASS_NAMES[1:], overlap, strict=True))
+        rows.append(ScanMeasures(subject.subject, values))
+    return rows

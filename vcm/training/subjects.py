@@ -1,7 +1,8 @@
-"""Which prepared scans a training takes, and what for."""
+"""Which prepared scans a training run takes, and what for."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,10 +29,8 @@ def choose_subjects(
     """
     everyone = load_prepared(*data)
     splits = {name: [s for s in everyone if s.split == name] for name in SPLITS}
-    train, validation = (
-        with_complete_covariates(splits["train"], needs),
-        splits["validation"][:held_out],
-    )
+    train = with_complete_covariates(splits["train"], needs)
+    validation = splits["validation"][:held_out]
     if held_out and not validation:
         validation = shuffled(train, subset_seed + 1)[:held_out]
         names = {(s.folder, s.subject) for s in validation}
@@ -50,8 +49,25 @@ def choose_subjects(
     return {
         "train": chosen,
         "validation": with_complete_covariates(validation, needs) if validation else [],
-        "test": with_complete_covariates(splits["test"], needs),
+        "test": test_subjects(data, needs),
     }
+
+
+def test_subjects(data: Sequence[str], needs: Sequence[str] = ()) -> list[Subject]:
+    """Scans to measure on at the end, of the split `test`; none, with a sentence, where there are none.
+
+    Args:
+        data: Folders that vcm prepare wrote.
+        needs: Covariates; scans that lack one are left out.
+    """
+    subjects = [s for s in load_prepared(*data) if s.split == "test"]
+    if not subjects:
+        print(
+            f"No scan of split 'test' in {', '.join(data)}, so nothing is measured at the end: name "
+            "test scans in the column split of participants.tsv.",
+            file=sys.stderr,
+        )
+    return with_complete_covariates(subjects, needs) if subjects else []
 
 
 def shuffled(subjects: Sequence[Subject], seed: int) -> list[Subject]:

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +25,6 @@ from vcm.files import fingerprint, sha256, whole
 from vcm.imaging.draws import SETTINGS
 from vcm.imaging.source import Scan
 from vcm.inputs import InputRequest, network_inputs, resolve_inputs
-from vcm.learning.run import Draw
 from vcm.nets.detail import READS
 from vcm.pipeline import VCMPipeline
 from vcm.upsampling.consistency import DataConsistency
@@ -38,6 +38,20 @@ from vcm.weights.load import model_folder
 MARGIN, DRAWN = 6, "drawn"
 #: The channel of the brain.
 BRAIN = len(READS) + 1
+
+
+class DetailBatch(NamedTuple):
+    """What the detail network learns from; slices last.
+
+    Attributes:
+        read: What DetailNet reads (B, 3, X, Y, Z), see vcm.nets.detail.READS.
+        truth: The scan, in 0..1 of its brain (B, 1, X, Y, Z).
+        brain: 1 inside the brain, 0 outside, of the same shape.
+    """
+
+    read: Tensor
+    truth: Tensor
+    brain: Tensor
 
 
 class DetailPool:
@@ -91,30 +105,28 @@ class DetailPool:
         drawn = np.concatenate([read, known])[kept]
         return torch.from_numpy(np.ascontiguousarray(drawn, dtype=np.float16))
 
-    def draw_from(self, scans: Sequence[Scan], draws: int, crop: int, batch_size: int) -> Draw:
-        """Crops that hold brain, mirrored, turned in plane and scaled at random; see DetailObjective."""
-        files = self.files(scans, draws)
 
-        def draw(random: np.random.Generator) -> tuple[Tensor, ...]:
-            crops: list[Tensor] = []
-            while len(crops) < batch_size:
-                one = _crop(files[random.integers(len(files))], crop, random)
-                if one[BRAIN].mean() > 0.2:
-                    crops.append(one)
-            batch = torch.stack(crops)
-            gain = torch.from_numpy(random.uniform(0.85, 1.15, (batch_size, 1, 1, 1, 1))).float()
-            scaled = gain * batch
-            for kept in (READS.index("nearness"), BRAIN):
-                scaled[:, kept] = batch[:, kept]
-            return split_channels(scaled)
-
-        return draw
+def draw_crops(
+    files: Sequence[Path], crop: int, batch_size: int, random: np.random.Generator
+) -> DetailBatch:
+    """Crops that hold brain, mirrored, turned in plane and scaled at random."""
+    crops: list[Tensor] = []
+    while len(crops) < batch_size:
+        one = _crop(files[random.integers(len(files))], crop, random)
+        if one[BRAIN].mean() > 0.2:
+            crops.append(one)
+    batch = torch.stack(crops)
+    gain = torch.from_numpy(random.uniform(0.85, 1.15, (batch_size, 1, 1, 1, 1))).float()
+    scaled = gain * batch
+    for kept in (READS.index("nearness"), BRAIN):
+        scaled[:, kept] = batch[:, kept]
+    return split_channels(scaled)
 
 
-def split_channels(drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(B, 5, X, Y, Z) -> what DetailNet reads (B, 3, ...), the scan and its brain (B, 1, ...)."""
-    reads, truth, brain = drawn.split([len(READS), 1, 1], 1)
-    return reads.contiguous(), truth.contiguous(), (brain > 0.5).float()
+def split_channels(drawn: Tensor) -> DetailBatch:
+    """What a file or a crop (B, 5, X, Y, Z) holds."""
+    read, truth, brain = drawn.split([len(READS), 1, 1], 1)
+    return DetailBatch(read.contiguous(), truth.contiguous(), (brain > 0.5).float())
 
 
 def pooled(path: Path) -> Tensor:

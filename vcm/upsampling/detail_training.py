@@ -9,24 +9,27 @@ module expect under them is computed once, before training, and kept in the fold
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate.utils import set_seed
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from vcm.errors import VCMError
-from vcm.files import write_table
-from vcm.imaging.source import Scan, find_scans
+from vcm.imaging.source import find_scans
+from vcm.learning.batches import Draw
+from vcm.learning.measures import ScanMeasures, write_measures
+from vcm.learning.processes import Processes
 from vcm.learning.run import TrainingRun
 from vcm.metrics import psnr
 from vcm.nets.detail import DetailNet
 from vcm.precision import computes_bfloat16, resolve_mixed_precision
 from vcm.upsampling.configuration import DetailTraining
-from vcm.upsampling.detail_pool import DetailPool, pooled, split_channels
+from vcm.upsampling.detail_pool import DetailBatch, DetailPool, draw_crops, pooled, split_channels
 from vcm.upsampling.prior import refuse_unfit
 from vcm.weights.load import load_pipeline
 
@@ -35,13 +38,20 @@ DEEPEST = 16
 
 
 class DetailObjective(nn.Module):
-    """What DetailNet reads (B, 3, X, Y, Z), the scan and the brain (B, 1, X, Y, Z) -> losses."""
+    """Losses of the image and of the error that the network states.
+
+    Args:
+        net: The network to train.
+        nll_weight: Of the likelihood of the stated error.
+    """
 
     def __init__(self, net: DetailNet, nll_weight: float) -> None:
         super().__init__()
         self.net, self.nll_weight = net, nll_weight
 
-    def forward(self, read: Tensor, truth: Tensor, brain: Tensor) -> dict[str, Tensor]:
+    def forward(self, batch: DetailBatch) -> dict[str, Tensor]:
+        """loss, which is minimised, and its two terms."""
+        read, truth, brain = batch
         found = self.net(read)
 
         def inside(values: Tensor) -> Tensor:
@@ -60,14 +70,28 @@ class DetailObjective(nn.Module):
 
 
 def pretrain_detail(config: DetailTraining) -> dict[str, float]:
-    """Train, save the pipeline with its detail in out/model, measure on `test`: means of test.tsv."""
+    """Train, save the pipeline with its detail in out/model, measure on the split `test`.
+
+    Returns:
+        The means of test.tsv; empty without test scans, and in all but the main process.
+
+    Raises:
+        VCMError: Where the data or the configuration allow no training.
+    """
     if not config.data or not config.model:
         raise VCMError(
             "No data or no model is given: add data=[FOLDER] with a BIDS folder of T1w scans, "
             "and model=FOLDER with one that vcm train wrote with conditions=[thick]."
         )
-    check_crop(config)
-    known, measured = (find_scans(*config.data, split=name) for name in ("train", "test"))
+    check_crop(config.crop, config.fold, config.mixed_precision)
+    train_scans = find_scans(*config.data, split="train")
+    test_scans = [scan for scan in find_scans(*config.data) if scan.split == "test"]
+    if not test_scans:
+        print(
+            f"No scan of split 'test' in {', '.join(config.data)}, so nothing is measured at the end: "
+            "name test scans in the column split of participants.tsv.",
+            file=sys.stderr,
+        )
     pipeline = load_pipeline(config.model)
     refuse_unfit(pipeline, config.model)
     set_seed(config.seed)
@@ -75,51 +99,53 @@ def pretrain_detail(config: DetailTraining) -> dict[str, float]:
     net.net.to(memory_format=torch.channels_last_3d)
     run = TrainingRun(config, net, DetailObjective(net, config.nll_weight))
     pool = DetailPool(config.pool, config.model, pipeline, config.noise, config.seed)
-    run.fit(lambda: pool.draw_from(known, config.draws, config.crop, config.batch_size))
+
+    def prepare(processes: Processes) -> Draw:
+        pipeline.to(processes.device)
+        processes.once_per_machine(lambda: pool.files(train_scans, config.draws))
+        files = pool.files(train_scans, config.draws)
+        return partial(draw_crops, files, config.crop, config.batch_size)
+
+    run.fit(prepare)
     if not run.is_main:
         return {}
     pipeline.register_modules(detail=net)
     pipeline.save_pretrained(run.folder / "model")
-    return _measure(net, pool, measured, run.folder)
+    pipeline.to(run.device)
+    rows = _measure(net, pool.files(test_scans, 1) if test_scans else [])
+    return write_measures(rows, run.folder / "test.tsv", first="drawn")
 
 
-def check_crop(config: DetailTraining) -> None:
+def check_crop(crop: int, fold: int, mixed_precision: str) -> None:
     """Refuse with VCMError crops that leave the deepest level 2 voxels or fewer in bfloat16.
 
     There the backward of a convolution reads memory that nobody wrote (oneDNN in torch 2.13, CPU).
     """
-    least = 3 * DEEPEST * config.fold
-    half = resolve_mixed_precision(config.mixed_precision, "cpu") == "bf16"
-    if half and config.crop < least:
+    least = 3 * DEEPEST * fold
+    if resolve_mixed_precision(mixed_precision, "cpu") == "bf16" and crop < least:
         raise VCMError(
-            f"crop is {config.crop}: with fold {config.fold} and bfloat16 choose at least {least}, "
+            f"crop is {crop}: with fold {fold} and bfloat16 choose at least {least}, "
             "as gradients of smaller crops cannot be trusted, or mixed_precision=no."
         )
 
 
 @torch.inference_mode()
-def _measure(
-    net: DetailNet, pool: DetailPool, scans: Sequence[Scan], out: Path
-) -> dict[str, float]:
+def _measure(net: DetailNet, files: Sequence[Path]) -> list[ScanMeasures]:
     """PSNR [dB] inside the brain before and after, rank correlation of stated and real error."""
-    rows: list[dict[str, object]] = []
-    for path in pool.files(scans, 1):
+    rows = []
+    for path in files:
         read, truth, brain = split_channels(pooled(path)[None])
         brain = brain > 0
         half = computes_bfloat16(net.device)
         with torch.autocast(net.device.type, torch.bfloat16, enabled=half):
-            found = net(read)
-        error = (found.image - truth).abs()[brain][::23]
-        rank = spearmanr(found.std[brain][::23].numpy(), error.numpy()).statistic
-        rows.append(
-            {
-                "drawn": path.stem.split("_", 1)[1],
-                "psnr_interpolated": psnr(read[:, :1], truth, brain),
-                "psnr_expected": psnr(read[:, 2:3], truth, brain),
-                "psnr_detailed": psnr(found.image, truth, brain),
-                "rank_correlation": float(rank),
-            }
-        )
-    columns = list(rows[0])
-    write_table(out / "test.tsv", rows, columns)
-    return {name: float(np.mean([float(str(r[name])) for r in rows])) for name in columns[1:]}
+            image, std = (x.cpu() for x in net(read.to(net.device)))
+        error = (image - truth).abs()[brain][::23]
+        rank = spearmanr(std[brain][::23].numpy(), error.numpy()).statistic
+        values = {
+            "psnr_interpolated": psnr(read[:, :1], truth, brain),
+            "psnr_expected": psnr(read[:, 2:3], truth, brain),
+            "psnr_detailed": psnr(image, truth, brain),
+            "rank_correlation": float(rank),
+        }
+        rows.append(ScanMeasures(path.stem.split("_", 1)[1], values))
+    return rows

@@ -1,0 +1,137 @@
+"""Prepared scans and models on a coarse grid, where a training run takes seconds.
+
+Voxels of 5 mm, 32 x 48 x 32 in common space; a brain is nested ellipsoids.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vcm.diffusion.sampling import flow_shift, make_scheduler
+from vcm.imaging.conditions import ventricular_and_brain_volume
+from vcm.imaging.geometry import centred_grid
+from vcm.imaging.volume import Volume, write_volume
+from vcm.nets.autoencoder import LatentAutoencoder
+from vcm.nets.denoiser import LatentDenoiser
+from vcm.nets.vcm import VolumetricConditioningModule
+from vcm.pipeline import VCMPipeline
+
+GRID = centred_grid((32, 48, 32), 5.0, (0.0, -18.0, 6.0), "LAS")
+LATENT = (4, 6, 4)
+SPLITS = ("train", "train", "train", "test", "test")
+HEADER = "participant_id\tsplit\tage\tsex\tventricular_volume\tbrain_volume"
+#: Classes from the outside in, the size of their ellipsoid relative to the brain's, and intensity.
+SHELLS = ((7, 1.0, 0.2), (2, 0.93, 0.6), (1, 0.75, 0.85), (4, 0.35, 0.7), (3, 0.28, 0.15))
+#: Class, centre [mm] from the grid's and radius [mm] of what lies beside the middle.
+BALLS = ((5, (25, -5, -15), 11.0), (6, (-22, 5, -15), 9.0), (8, (0, -15, -42), 13.0))
+
+
+def classes_of(size: float) -> np.ndarray:
+    """Eight-class map of a brain that is that much larger than the usual one."""
+    voxels = np.stack(np.meshgrid(*map(np.arange, GRID.shape), indexing="ij"), -1)
+    place = voxels @ GRID.affine[:3, :3].T + GRID.affine[:3, 3] - GRID.centre
+    radius = np.linalg.norm(place / (size * np.array([66.0, 86.0, 62.0])), axis=-1)
+    classes = np.zeros(GRID.shape, np.uint8)
+    for number, share, _ in SHELLS:
+        classes[radius <= share] = number
+    for number, centre, extent in BALLS:
+        classes[np.linalg.norm(place - np.array(centre), axis=-1) <= size * extent] = number
+    return classes
+
+
+def image_of(classes: np.ndarray, seed: int) -> np.ndarray:
+    """Intensities 0..1 of a class map, with some noise inside the brain."""
+    level = np.zeros(9, np.float32)
+    for number, _, intensity in SHELLS:
+        level[number] = intensity
+    level[[5, 6, 8]] = 0.55, 0.65, 0.8
+    noise = np.random.default_rng(seed).normal(0, 0.03, classes.shape)
+    return np.where(classes > 0, np.clip(level[classes] + noise, 0.02, 1), 0).astype(np.float32)
+
+
+def write_prepared(folder: Path, splits=SPLITS) -> Path:
+    """A folder as `vcm prepare` writes it, one subject per split."""
+    rows = [HEADER]
+    for n, split in enumerate(splits):
+        classes = classes_of(0.92 + 0.02 * n)
+        name = f"sub-{n}"
+        image = Volume(image_of(classes, n), GRID.affine)
+        write_volume(image, folder / name / f"{name}_T1w.nii.gz")
+        write_volume(Volume(classes, GRID.affine), folder / name / f"{name}_dseg.nii.gz")
+        ventricles, brain = ventricular_and_brain_volume(classes, GRID.voxel_volume)
+        rows.append(f"{name}\t{split}\t{30 + 10 * n}\t{'FM'[n % 2]}\t{ventricles}\t{brain}")
+    (folder / "participants.tsv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def _grid() -> dict:
+    return {"shape": list(GRID.shape), "affine": GRID.affine.tolist()}
+
+
+def brain2mm_like(reads: int = 8) -> VCMPipeline:
+    """The family of the embedded models, with a module that reads so many channels."""
+    torch.manual_seed(0)
+    autoencoder = LatentAutoencoder((8, 16), 4, groups=2, patch=4, latent_shape=LATENT)
+    denoiser = LatentDenoiser(
+        4, channels=(8, 8), head_channels=(0, 8), groups=2, res_blocks=1, latent_shape=LATENT
+    )
+    module = VolumetricConditioningModule(
+        latent_channels=4, condition_channels=(reads,), encoder_channels=(8,), encoder_res_blocks=1,
+        encoder_groups=2, encoder_patch=4, unet_channels=(8, 8), unet_res_blocks=1,
+        unet_attention=(False, True), unet_head_channels=(8, 8), unet_groups=2,
+        unet_out_channels=8, head_channels=8, head_norm="none",
+    )  # fmt: skip
+    torch.nn.init.normal_(module.mlp_beta.weight, std=0.1)
+    torch.nn.init.normal_(autoencoder.synthesis.weight, std=0.1)
+    torch.nn.init.constant_(autoencoder.synthesis.bias, 0.4)
+    return VCMPipeline(
+        autoencoder, denoiser, make_scheduler("ddim"), module,
+        conditions=[{8: "classes", 2: "thick"}[reads]],
+        covariate_ranges={
+            "sex": (0, 1), "age": (20, 80), "ventricular_volume": (5, 110),
+            "brain_volume": (900, 1900),
+        },
+        population={
+            "typical_age": 50.0,
+            "expected_volumes": {
+                "ventricular_volume": [2.5, 0.1, 0.01], "brain_volume": [7.1, 0.1, -0.002],
+            },
+        },
+        grid=_grid(),
+    )  # fmt: skip
+
+
+def maisi_like() -> VCMPipeline:
+    """Flow matching, told spacing and contrast."""
+    from vcm.nets.maisi import MaisiAutoencoder, MaisiDenoiser
+
+    torch.manual_seed(0)
+    shape = tuple(2 * n for n in LATENT)
+    autoencoder = MaisiAutoencoder((8, 8, 8), 4, (1, 1, 1), 2, scale=0.9, latent_shape=shape)
+    denoiser = MaisiDenoiser(
+        4, (8, 8), (False, True), (0, 8), 1, 2, guidance_scale=2.0, shift=flow_shift(shape)
+    )
+    return VCMPipeline(
+        autoencoder, denoiser, make_scheduler("flow", shift=flow_shift(shape)),
+        inputs=["spacing_x", "spacing_y", "spacing_z", "contrast"],
+        population={"contrasts": {"mri_t1": 9}, "contrast": "mri_t1"}, grid=_grid(),
+    )  # fmt: skip
+
+
+def brainldm_like() -> VCMPipeline:
+    """Told sex and age; what its volumes mean is not known."""
+    from vcm.nets.published_autoencoder import PublishedAutoencoder
+
+    torch.manual_seed(0)
+    autoencoder = PublishedAutoencoder((8, 8, 8, 8), 3, 1, 2, scale=0.9, latent_shape=LATENT)
+    denoiser = LatentDenoiser(
+        3, channels=(8, 8), head_channels=(0, 8), groups=2, res_blocks=1, prediction_type="epsilon"
+    )
+    return VCMPipeline(
+        autoencoder, denoiser, make_scheduler("ddim"),
+        covariate_ranges={
+            "sex": (0, 1), "age": (44, 82), "ventricular_volume": (0, 1), "brain_volume": (0, 1),
+        },
+        grid=_grid(),
+    )  # fmt: skip
