@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcm.imaging.acquisition import isotropic_about
-from vcm.imaging.brain import align_brain, brain_mask
+from vcm.imaging.brain import align_brain, brain_mask, on_black
 from vcm.imaging.degradation import Degradation
 from vcm.imaging.draws import draw_thick
-from vcm.imaging.geometry import resample
+from vcm.imaging.geometry import resample, straightened
 from vcm.imaging.source import Scan
 from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume, refuse_other_voxels
 from vcm.upsampling.thick_scan import ThickScan
@@ -39,9 +39,12 @@ class IsotropicScan:
         if scan.labels:
             labels = read_label_map(scan.labels)
             refuse_other_voxels(labels, image, "resample the labels to the scan, nearest neighbour")
-            mask = labels.data > 0
+            brain = labels.data > 0
         else:
-            mask = brain_mask(image)
+            brain = brain_mask(image)
+        image, _ = on_black(image, brain)
+        mask = straightened(image.with_data(brain), order=0).data
+        image = straightened(image, order=3)
         grid = isotropic_about(image.grid, float(np.mean(model.spacing)))
         fine, inside = brain_on(grid, image, mask)
         aligned = align_brain(fine, inside, model)
