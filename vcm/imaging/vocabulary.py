@@ -126,11 +126,11 @@ class Vocabulary:
             )
         values = np.array([0, *labels])
         classes = np.array([self.class_of(int(v)) for v in values], dtype=np.uint8)
-        out = np.empty(label_map.data.shape, np.uint8)
+        out = np.empty_like(label_map.data, np.uint8)
         if values[-1] < _SMALL:
             table = np.zeros(values[-1] + 1, np.uint8)
             table[values] = classes
-        for part, given in zip(out, label_map.data, strict=True):  # by slab: memory stays small
+        for part, given in zip(_planes(out), _planes(label_map.data), strict=True):
             part[...] = (
                 table[given] if values[-1] < _SMALL else classes[np.searchsorted(values, given)]
             )
@@ -140,12 +140,17 @@ class Vocabulary:
 def label_volumes(label_map: Volume) -> dict[int, float]:
     """Volume of each label but 0 [mL]."""
     data, counts = label_map.data, dict[int, int]()
-    for part in data:
+    for part in _planes(data):
         values, found = _counts(part)
         for value, count in zip(values.tolist(), found.tolist(), strict=True):
             counts[value] = counts.get(value, 0) + count
     voxel = label_map.grid.voxel_volume
     return {label: count * voxel for label, count in sorted(counts.items()) if label}
+
+
+def _planes(data: NDArray) -> NDArray:
+    """(Z, X, Y): one plane after the other, as they lie in memory, so that large maps need little more."""
+    return np.moveaxis(data, -1, 0)
 
 
 def _counts(labels: NDArray) -> tuple[NDArray, NDArray]:
