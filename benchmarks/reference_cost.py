@@ -57,11 +57,11 @@ def measure(size: str, repeats: int) -> dict[str, float]:
     z, t, told = torch.randn(1, 3, *extent), torch.tensor([500]), torch.full((1, 4), 0.5)
     condition = torch.rand(1, 8, *(8 * n for n in extent))
     with torch.inference_mode():
-        raw, features = frozen.raw(z, t, told), module.encode([condition])
+        raw, features = frozen(z, t, told), module.encode([condition])
         return {
-            "frozen": seconds(lambda: frozen.raw(z, t, told), repeats),
+            "frozen": seconds(lambda: frozen(z, t, told), repeats),
             "encoder": seconds(lambda: module.encode([condition]), repeats),
-            "module": seconds(lambda: module(z, raw, t, features), repeats),
+            "module": seconds(lambda: module.modulation(z, raw, t, features), repeats),
         }
 
 

@@ -8,7 +8,16 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vcm"
 
-GROUND = {"errors", "files", "cost", "metrics", "config", "precision"}
+GROUND = {
+    "errors",
+    "files",
+    "checksums",
+    "embedded",
+    "cost",
+    "metrics",
+    "config",
+    "precision",
+}
 SHELVES = {"imaging", "nets", "diffusion", "learning", "report", "weights", "pipeline", "inputs"}
 JOBS = {
     "preparation",
@@ -24,9 +33,11 @@ JOBS = {
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
+    "checksums": {"errors", "files"},
+    "embedded": {"errors"},
     "cost": set(),
     "metrics": set(),
-    "config": {"errors"},
+    "config": {"embedded", "errors"},
     "precision": {"errors"},
     "imaging": GROUND,
     "nets": GROUND,
@@ -34,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "learning": GROUND,
     "report": GROUND | {"imaging"},
     "inputs": GROUND | {"imaging"},
-    "pipeline": GROUND | {"imaging", "inputs", "nets", "diffusion"},
+    "pipeline": GROUND | {"imaging", "inputs", "nets", "diffusion", "report"},
     "weights": GROUND | {"imaging", "nets", "diffusion", "pipeline"},
     **{job: GROUND | SHELVES | {job} for job in JOBS},
     "cli": GROUND | SHELVES | JOBS,

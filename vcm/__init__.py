@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vcm.embedded import example_condition
     from vcm.nets.vcm import VolumetricConditioningModule
     from vcm.pipeline import VCMPipeline
-    from vcm.weights.load import example_condition, load_pipeline
+    from vcm.weights.load import load_pipeline
 
 __version__ = "0.1.0"
 __all__ = [
@@ -21,7 +22,7 @@ __all__ = [
 _HOMES = {
     "VCMPipeline": "vcm.pipeline",
     "VolumetricConditioningModule": "vcm.nets.vcm",
-    "example_condition": "vcm.weights.load",
+    "example_condition": "vcm.embedded",
     "load_pipeline": "vcm.weights.load",
 }
 

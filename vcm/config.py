@@ -15,12 +15,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from vcm.embedded import search_paths
 from vcm.errors import VCMError
 
 Schema = TypeVar("Schema")
-_PACKAGE = Path(__file__).parent
-#: Installed from a wheel, or used from a clone.
-SEARCH_PATHS = (_PACKAGE / "_embedded" / "configs", _PACKAGE.parent / "configs")
 #: What a key of each type takes.
 RULES = {
     int: "a whole number",
@@ -108,7 +106,9 @@ def find_config(name: str, command: str = "") -> Path:
     """
     if Path(name).suffix in (".yaml", ".yml"):
         return Path(name)
-    found = {p.stem: p for folder in SEARCH_PATHS for p in sorted(folder.glob("*/*.yaml"))}
+    found = {
+        p.stem: p for folder in search_paths("configs") for p in sorted(folder.glob("*/*.yaml"))
+    }
     names = [n for n, p in found.items() if command in ("", p.parent.name)]
     if name in names:
         return found[name]

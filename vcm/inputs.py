@@ -129,6 +129,10 @@ def resolve_inputs(
         raise VCMError(
             f"contrast is {request.contrast}, but this model knows T1w only: leave it out."
         )
+    if not rule.ranges:
+        raise VCMError(
+            "The model has no covariate ranges, so it cannot scale any: pass covariates."
+        )
     found = _covariates(rule, request, measured)
     if outside == "clamp":
         return {name: _clamped(name, given, rule.ranges[name]) for name, given in found.items()}

@@ -1,17 +1,18 @@
 """The one object a user holds: frozen model, module, scheduler and covariate ranges, in one folder.
 
-Follows diffusers: from_pretrained, save_pretrained, a call that samples. Tensors in, tensors out;
-files and millimetres are the affair of `vcm synthesize`.
+Follows diffusers: from_pretrained, save_pretrained, a call that samples. Takes tensors, or a label map
+as file; how it lies in space and how results are written is known to vcm.imaging and vcm.report.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,45 +21,125 @@ from diffusers.utils.outputs import BaseOutput
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from vcm.diffusion.sampling import check_scheduler, flow_shift, make_scheduler, sample
+from vcm.checksums import record_checksums, verify_checksums
+from vcm.diffusion.sampling import (
+    check_schedule,
+    check_scheduler,
+    flow_shift,
+    make_scheduler,
+    sample,
+)
+from vcm.embedded import INDEX, find_model, unknown_model
 from vcm.errors import VCMError
+from vcm.files import fingerprint, sha256, synthetic_mark, versions
+from vcm.imaging.conditions import CONDITION_CHANNELS
 from vcm.imaging.covariates import COVARIATES
-from vcm.imaging.volume import Grid
-from vcm.inputs import InputRule
+from vcm.imaging.volume import Grid, Volume
+from vcm.inputs import (
+    InputRequest,
+    InputRule,
+    ModelInput,
+    Outside,
+    network_inputs,
+    resolve_inputs,
+)
+from vcm.nets.frozen_checksum import check_module_fits, record_frozen
 from vcm.precision import resolve_precision
 
+if TYPE_CHECKING:
+    from vcm.imaging.placing import PlacedCondition
+
+#: Volumes of more voxels than this are decoded in slabs: whole feature maps would fill a laptop.
+LARGE = 2_000_000
+#: What `from_pretrained` passes on to the model hub.
+_HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 StepEnd = Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any]]
 
 
 @dataclass
 class VCMPipelineOutput(BaseOutput):
-    """volumes: (B, 1, X, Y, Z) in 0..1 as tensor or array, or latents (B, C, x, y, z)."""
+    """What a call gives.
+
+    Attributes:
+        volumes: (B, 1, X, Y, Z) in 0..1 as tensor or array, or latents (B, C, x, y, z).
+        seeds: Of the volumes; None where the noise was given otherwise.
+        placed: The condition on the model's grid and the way back; None for tensors.
+        record: What repeats the call, as the sidecars say it.
+    """
 
     volumes: Any
+    seeds: list[int] | None = None
+    placed: PlacedCondition | None = None
+    record: dict[str, Any] | None = None
+
+    def save(self, folder: str | Path, model_grid: bool = False) -> list[Path]:
+        """Write what `vcm synthesize` writes: each volume on its condition's voxels, sidecars, a picture.
+
+        Args:
+            folder: Where the files are to lie.
+            model_grid: Write each volume on the model's grid too.
+
+        Returns:
+            Paths of the volumes.
+
+        Raises:
+            VCMError: These are latents, or the folder cannot be written to.
+        """
+        from vcm.report.picture import outlined
+        from vcm.report.synthetic import stem_of, write_synthetic
+
+        if self.placed is None or self.record is None:
+            raise VCMError("These are latents, not volumes: sample with output_type 'pt' or 'np'.")
+        images = [np.asarray(torch.as_tensor(v).cpu(), dtype=np.float32)[0] for v in self.volumes]
+        seeds: Sequence[int | None] = self.seeds or [None] * len(images)
+        marks = [f"sample-{k}" if s is None else f"seed-{s}" for k, s in enumerate(seeds)]
+        folder, condition = Path(folder), self.record["Condition"]
+        stem = stem_of(Path(condition) if condition else None)
+        paths = [
+            write_synthetic(
+                image,
+                self.placed.placement,
+                folder,
+                stem,
+                mark,
+                self.record | {"Seed": seed},
+                model_grid,
+            )
+            for image, mark, seed in zip(images, marks, seeds, strict=True)
+        ]
+        titles = [f"synthetic, {mark.replace('-', ' ')}" for mark in marks]
+        picture = folder / f"{stem}_desc-synthetic_mosaic.png"
+        outlined(images, self.placed.classes, picture, titles)
+        return paths
 
 
 class VCMPipeline(DiffusionPipeline):
     """Latent diffusion steered by a Volumetric Conditioning Module (arXiv 2410.21826).
 
-    autoencoder, denoiser   frozen; what they offer is in vcm.nets.frozen
-    scheduler               any diffusers scheduler that takes what the denoiser gives: epsilon over
-                            the same 1000 steps, or a velocity for flow matching
-    module                  a control method (vcm.nets.control), or None: the frozen model alone, as `vcm pretrain diffusion` leaves it
-    detail                  what `vcm upsample` adds to an expected brain, vcm.nets.detail, or None
-    conditions              names of what its encoders read, in their order
-    inputs                  names of what the denoiser is told, in its order; see vcm.nets.frozen
-    covariate_ranges        least and greatest value seen in training, by covariate, in its unit
-    population              of the training subjects: "typical_age" [years] and "expected_volumes",
-                            see vcm.imaging.covariates.expected_volumes
-    temperature             scale of the noise to begin with, where a call gives none: below 1 a
-                            sample keeps closer to what the model expects, as truncation does in
-                            other generators (Brock et al. 2019, arXiv 1809.11096)
-    grid                    "shape" and "affine" (voxel -> common space, RAS+ [mm]) of its volumes
-    sampling                "scheduler" (by name, see vcm.diffusion.sampling) and "steps" that `vcm
-                            synthesize` takes where nothing is said; by default the one saved, and 50
+    Args:
+        autoencoder: Frozen; what it offers is in vcm.nets.frozen.
+        denoiser: Frozen, likewise.
+        scheduler: Any diffusers scheduler that takes what the denoiser gives: epsilon over the same
+            1000 steps, or a velocity for flow matching.
+        module: A control method (vcm.nets.control), or None: the frozen model alone, as `vcm
+            pretrain diffusion` leaves it.
+        conditions: Names of what the module's encoders read, in their order.
+        inputs: Names of what the denoiser is told, in its order; see vcm.inputs.
+        covariate_ranges: Least and greatest value seen in training, by covariate, in its unit.
+        population: Of the training subjects: "typical_age" [years] and "expected_volumes", see
+            vcm.imaging.covariates.expected_volumes.
+        temperature: Scale of the initial noise, where a call gives none: below 1 a sample keeps closer
+            to what the model expects, as truncation does in other generators (Brock et al. 2019,
+            arXiv 1809.11096).
+        grid: "shape" and "affine" (voxel -> common space, RAS+ [mm]) of its volumes.
+        sampling: "scheduler" (by name, see vcm.diffusion.sampling) and "steps" that are taken where
+            nothing is said; by default the scheduler that is saved, and 50.
+        detail: What `vcm upsample` adds to an expected brain, vcm.nets.detail, or None.
     """
 
-    model_cpu_offload_seq = "module->denoiser->autoencoder"
+    # Outside this chain, as diffusers does with its control networks: module and detail, which work in
+    # turns with the denoiser at every step.
+    model_cpu_offload_seq = "denoiser->autoencoder"
     _optional_components: ClassVar = ["module", "detail"]
     _callback_tensor_inputs: ClassVar = ["latents"]
 
@@ -95,21 +176,117 @@ class VCMPipeline(DiffusionPipeline):
             grid=dict(grid or {}),
             sampling=dict(sampling or {}),
         )
+        #: How it was loaded, and the checksums of its files; empty for one that was made in memory.
+        self.source = ""
+        self.file_checksums: dict[str, str] = {}
+        #: The scheduler of its folder; `scheduler` is the recommended one, if there is one.
+        self.saved_scheduler = scheduler
+        self._recommended: Any = None
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> Any:
-        """As diffusers has it, from a local folder.
+        """Load a model by name, folder or hub id, with every check.
 
-        diffusers loads components only from modules that are imported already; those of this
-        package, and no others, are imported here.
+        Files are compared with the checksums that were saved with them, the module with the frozen
+        model that it was trained on. Large models decode in slabs, see enable_tiling.
+
+        Args:
+            pretrained_model_name_or_path: Name of an embedded model (brain2mm), a folder, or
+                OWNER/NAME on the model hub. Only the last is ever fetched.
+            **options: As diffusers has them. torch_dtype applies to denoiser and module; the
+                autoencoder stays in float32, which its feature maps need.
+
+        Raises:
+            VCMError: There is no such model, a file is missing or damaged, or the module was trained
+                on another frozen model.
         """
-        index = Path(pretrained_model_name_or_path) / "model_index.json"
-        if index.is_file():
-            for entry in json.loads(index.read_text(encoding="utf-8")).values():
-                library = entry[0] if isinstance(entry, list) and entry else None
-                if isinstance(library, str) and library.startswith("vcm.nets."):
-                    import_module(library)
-        return super().from_pretrained(pretrained_model_name_or_path, **options)
+        dtype = options.pop("torch_dtype", torch.float32)
+        hub = {name: options.pop(name) for name in _HUB_OPTIONS if name in options}
+        folder = find_model(pretrained_model_name_or_path)
+        folder = folder or _fetched(str(pretrained_model_name_or_path), hub)
+        checksums = verify_checksums(folder)
+        _import_components(folder)
+        try:
+            pipeline = super().from_pretrained(folder, use_safetensors=True, **options)
+        except (ImportError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise VCMError(
+                f"The model in {folder} cannot be loaded ({reason}): its files are damaged or belong to "
+                "another version; copy the folder again."
+            ) from error
+        _cast(pipeline.components.values(), torch.float32)
+        check_module_fits(pipeline.module, pipeline.autoencoder, pipeline.denoiser)
+        _cast((pipeline.denoiser, pipeline.module), dtype)
+        if math.prod(pipeline.config.grid.get("shape", ())) > LARGE:
+            pipeline.autoencoder.enable_tiling()
+        pipeline.source, pipeline.file_checksums = str(pretrained_model_name_or_path), checksums
+        recommended = pipeline.config.sampling.get("scheduler", "saved")
+        if recommended != "saved" and "scheduler" not in options:
+            pipeline.use_scheduler(recommended)
+            pipeline._recommended = pipeline.scheduler
+        return pipeline
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **options: Any) -> None:
+        """As diffusers has it, and the checksums of all files, which loading compares."""
+        chosen = self.scheduler
+        if chosen is self._recommended:
+            self.scheduler = self.saved_scheduler
+        try:
+            super().save_pretrained(save_directory, *args, **options)
+        finally:
+            self.scheduler = chosen
+        record_checksums(Path(save_directory))
+
+    def with_module(
+        self, module: Any, conditions: Sequence[str], temperature: float | None = None
+    ) -> VCMPipeline:
+        """The same frozen model, steered by another module, which is marked as trained on it.
+
+        Args:
+            module: A control method that was trained on this frozen model.
+            conditions: Names of what its encoders read, in their order.
+            temperature: See the class; None: that of this pipeline.
+
+        Returns:
+            A pipeline that shares the frozen networks with this one.
+
+        Raises:
+            VCMError: The module's encoders do not read these conditions.
+        """
+        unknown = [name for name in conditions if name not in CONDITION_CHANNELS]
+        if unknown:
+            known = ", ".join(CONDITION_CHANNELS)
+            raise VCMError(f"The condition '{unknown[0]}' is unknown: choose from {known}.")
+        channels = tuple(CONDITION_CHANNELS[name] for name in conditions)
+        if channels != tuple(module.condition_channels):
+            raise VCMError(
+                f"conditions is {list(conditions)}, which have {channels} channels, but the module's "
+                f"encoders read {tuple(module.condition_channels)}: name what each of them reads, in "
+                "their order."
+            )
+        names = ("inputs", "covariate_ranges", "population", "grid", "sampling", "temperature")
+        settings = {name: self.config[name] for name in names}
+        if temperature is not None:
+            settings["temperature"] = temperature
+        made = VCMPipeline(
+            self.autoencoder, self.denoiser, self.scheduler, module, list(conditions), **settings
+        )
+        made.record_frozen()
+        return made
+
+    def record_frozen(self) -> str:
+        """Mark the module, if there is one, as trained on this frozen model; returns its checksum."""
+        return record_frozen(self.module, self.autoencoder, self.denoiser)
+
+    def to(self, *args: Any, **options: Any) -> VCMPipeline:
+        """As diffusers has it; a type of numbers applies to denoiser and module, see from_pretrained."""
+        dtype = options.pop("dtype", next((a for a in args if isinstance(a, torch.dtype)), None))
+        others = [a for a in args if not isinstance(a, torch.dtype)]
+        if others or options:
+            super().to(*others, **options)
+        if dtype is not None:
+            _cast((self.denoiser, self.module), dtype)
+        return self
 
     def use_scheduler(self, name: str) -> None:
         """Sample with that scheduler, told what it must know of these latents. Raises VCMError."""
@@ -117,6 +294,11 @@ class VCMPipeline(DiffusionPipeline):
         flow = self.denoiser.steps_with == "flow"
         options = {"shift": flow_shift(self.latent_shape)} if flow else {}
         self.scheduler = make_scheduler(name, **options)
+
+    @property
+    def recommended_steps(self) -> int:
+        """Denoising steps that are taken where nothing is said."""
+        return int(self.config.sampling.get("steps", 50))
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
@@ -147,10 +329,10 @@ class VCMPipeline(DiffusionPipeline):
     @torch.inference_mode()
     def __call__(
         self,
-        conditions: Tensor | Sequence[Tensor | None] | None = None,
+        conditions: Any = None,
         covariates: Tensor | None = None,
         num_volumes: int | None = None,
-        num_inference_steps: int = 50,
+        num_inference_steps: int | None = None,
         generator: Generator | list[Generator] | None = None,
         latents: Tensor | None = None,
         temperature: float | None = None,
@@ -162,75 +344,185 @@ class VCMPipeline(DiffusionPipeline):
         callback_on_step_end: StepEnd | None = None,
         output_type: str = "pt",
         return_dict: bool = True,
+        *,
+        seed: int | Sequence[int] | None = None,
+        age: float | None = None,
+        sex: str | None = None,
+        ventricular_volume: float | None = None,
+        brain_volume: float | None = None,
+        contrast: str | None = None,
+        labels: str = "auto",
+        outside: Outside = "refuse",
     ) -> VCMPipelineOutput | tuple[Any]:
         """Sample volumes that obey the conditions.
 
-        conditions               (1 or B, C_k, X, Y, Z) per condition, None where absent; None for
-                                 all: uncontrolled
-        covariates               (1 or B, K) what the denoiser is told, in the order of `inputs`; for
-                                 brain2mm and BrainLDM the four covariates in 0..1
-        num_volumes              B; by default what generator, latents or covariates say
-        generator                one per volume, or one for all in turn
-        temperature              scale of that noise; None: the model's own
-        latents                  (B, C, x, y, z) unit noise to begin with, instead of drawing it
-        control_guidance_*       the module acts from this to that fraction of the steps
-        features                 what `encode` made of the conditions, instead of them
-        precision                float32 | bfloat16 | auto of the denoising; the rest stays in float32
-        callback_on_step_end     (pipeline, i, t, {"latents"}) -> dict, called for each volume
-        output_type              pt | np | latent
+        Volumes are sampled one after the other: sample k is the same, bit for bit, whichever others
+        are asked for, and memory does not grow with their number.
 
-        Volumes are sampled one after the other: sample k is the same, bit for bit, whichever
-        others are asked for, and memory does not grow with their number.
+        Args:
+            conditions: A label map: path of a NIfTI file, or a Volume. Or a tensor (1 or B, C_k, X,
+                Y, Z) per condition on the model's grid, None where absent. None for all: not steered.
+            covariates: (1 or B, K) what the denoiser is told, in the order of `inputs`; for brain2mm
+                and BrainLDM the four covariates in 0..1. None: from age, sex and so on.
+            num_volumes: B; by default what seeds, generators, latents or covariates say.
+            num_inference_steps: Denoising steps; None: as the model recommends.
+            generator: One per volume, or one for all in turn.
+            latents: (B, C, x, y, z) unit noise to start from, instead of drawing it.
+            temperature: Scale of that noise, 0 to 2; None: the model's own.
+            conditioning_scale: Strength of the module; 0 leaves the frozen model alone.
+            control_guidance_start: Fraction of the steps, 0..1, before which the module is silent.
+            control_guidance_end: Fraction of the steps from which on it is silent again.
+            features: What `encode` made of the conditions, instead of them.
+            precision: float32 | bfloat16 | auto: autocast of the denoising; the rest stays in float32.
+            callback_on_step_end: (pipeline, i, t, {"latents"}) -> dict, called for each volume.
+            output_type: pt | np | latent.
+            return_dict: False: a tuple.
+            seed: One per volume, or the first of `num_volumes` that follow each other.
+            age: In years.
+            sex: F or M.
+            ventricular_volume: In mL; by default that of the label map.
+            brain_volume: In mL; by default that of the label map.
+            contrast: By name, for models that make several.
+            labels: Vocabulary of the label map: auto, a name, or a YAML table.
+            outside: What becomes of covariates outside the trained range: refuse | keep | clamp.
+
+        Returns:
+            The volumes, which `save` writes as the command does.
+
+        Raises:
+            VCMError: A value that cannot be used, or numbers of volumes that disagree.
         """
+        steps = self.recommended_steps if num_inference_steps is None else num_inference_steps
+        heat = float(self.config.temperature if temperature is None else temperature)
+        window = (control_guidance_start, control_guidance_end)
+        device = self._execution_device
+        precision = resolve_precision(precision, device)
+        _check_values(output_type, steps, self.denoiser.timesteps, heat, conditioning_scale, window)
+        check_schedule(self.scheduler, self.denoiser)
+        path = Path(conditions) if isinstance(conditions, str | Path) else None
+        placed = self._place(conditions, labels)
+        listed = [conditions] if isinstance(conditions, Tensor) else conditions
+        if placed is not None:
+            listed = [
+                None if c is None else torch.from_numpy(c)[None]
+                for c in placed.conditions(self.config.conditions)
+            ]
+        given: dict[str, ModelInput] = {}
         if covariates is None:
-            raise VCMError("No covariates are given: pass (1, K) values in the order of `inputs`.")
-        count = _count(num_volumes, generator, latents, covariates)
-        features = self.encode(conditions) if features is None else features
-        heat = self.config.temperature if temperature is None else temperature
+            request = InputRequest(age, sex, ventricular_volume, brain_volume, contrast)
+            measured = None if placed is None else placed.volumes
+            given = resolve_inputs(self.input_rule, request, measured, outside)
+            covariates = network_inputs(self.input_rule, given)
+        elif (age, sex, ventricular_volume, brain_volume, contrast) != (None,) * 5:
+            raise VCMError("covariates are given, and age, sex and so on too: give one of them.")
+        _check_rows(covariates, len(self.config.inputs))
+        if latents is not None and tuple(latents.shape[1:]) != self.latent_shape:
+            raise VCMError(
+                f"latents has shape {tuple(latents.shape)}: give (B, C, x, y, z) with "
+                f"{self.latent_shape} in each."
+            )
+        count = _count(num_volumes, seed, generator, latents, covariates, listed, features)
+        seeds, generator = _seeded(seed, generator, latents, count)
+        features = self.encode(listed) if features is None else features
+        self._check_features(features)
         results = []
-        for k in range(count):
-            own = generator[k] if isinstance(generator, list) else generator
-            noise = latents[k : k + 1] if latents is not None else self._noise(own)
-            steer = _Steer(
-                self,
-                covariates[min(k, len(covariates) - 1)][None].to(self.device),
-                None if features is None else features[min(k, len(features) - 1)][None],
-                conditioning_scale,
-                (control_guidance_start, control_guidance_end),
-                num_inference_steps,
-                getattr(torch, resolve_precision(precision, self.device)),
-            )
+        with self.progress_bar(total=count * steps) as bar:
+            for k in range(count):
+                own = generator[k] if isinstance(generator, list) else generator
+                noise = latents[k : k + 1] if latents is not None else self._noise(own)
+                predict = _Prediction(
+                    self,
+                    covariates[min(k, len(covariates) - 1)][None].to(device),
+                    None if features is None else features[min(k, len(features) - 1)][None],
+                    conditioning_scale,
+                    window,
+                    steps,
+                    getattr(torch, precision),
+                )
 
-            def on_step(i: int, t: Tensor, z: Tensor) -> Tensor | None:
-                if callback_on_step_end is None:
-                    return None
-                replaced = callback_on_step_end(self, i, t, {"latents": z}) or {}
-                return replaced.get("latents")
+                def on_step(
+                    i: int, t: Tensor, z: Tensor, predict: _Prediction = predict
+                ) -> Tensor | None:
+                    # A scheduler of second order asks twice in a step.
+                    order = getattr(self.scheduler, "order", 1)
+                    predict.step = (i + 1) // order
+                    if (i + 1) % order == 0 or predict.step == steps - 1:
+                        bar.update()
+                    if callback_on_step_end is None:
+                        return None
+                    replaced = callback_on_step_end(self, i, t, {"latents": z}) or {}
+                    return replaced.get("latents")
 
-            z = sample(
-                steer,
-                heat * noise.to(self.device),
-                self.scheduler,
-                num_inference_steps,
-                own,
-                on_step,
-            )
-            results.append(z if output_type == "latent" else self.autoencoder.decode(z))
+                z = sample(predict, heat * noise.to(device), self.scheduler, steps, own, on_step)
+                results.append(z if output_type == "latent" else self.autoencoder.decode(z))
+        self.maybe_free_model_hooks()
         volumes: Any = torch.cat(results)
         if output_type == "np":
             volumes = volumes.cpu().numpy()
-        return VCMPipelineOutput(volumes=volumes) if return_dict else (volumes,)
+        if not return_dict:
+            return (volumes,)
+        if output_type == "latent" or not self.config.grid:
+            return VCMPipelineOutput(volumes, seeds)
+        placed = placed or self._unconditioned()
+        record = {
+            **synthetic_mark(),
+            "Command": None,
+            "Condition": path.name if path else None,
+            "ConditionSHA256": sha256(path) if path else None,
+            **sampling_record(
+                self, placed, given, features is not None, steps, precision, heat,
+                conditioning_scale, window,
+            ),
+        }  # fmt: skip
+        return VCMPipelineOutput(volumes, seeds, placed, record)
+
+    def _unconditioned(self) -> PlacedCondition:
+        from vcm.imaging.placing import unconditioned
+
+        return unconditioned(self.volume_grid)
+
+    def _place(self, conditions: Any, labels: str) -> PlacedCondition | None:
+        """A label map on the model's grid; None for tensors and for none."""
+        if not isinstance(conditions, str | Path | Volume):
+            return None
+        from vcm.imaging.placing import place_label_map
+
+        reads = list(self.config.conditions)
+        if self.module is not None and not {"classes", "ventricles"} & set(reads):
+            raise VCMError(
+                f"The module expects {', '.join(reads)}, but a label map is given: choose another model."
+            )
+        given = conditions if isinstance(conditions, Volume) else Path(conditions)
+        return place_label_map(given, labels, self.volume_grid)
 
     def _noise(self, generator: Generator | None) -> Tensor:
         """Drawn on the generator's device, so that a seed means the same noise everywhere."""
         device = generator.device if generator is not None else torch.device("cpu")
         return torch.randn((1, *self.latent_shape), generator=generator, device=device)
 
+    def _check_features(self, features: Tensor | None) -> None:
+        if features is not None and tuple(features.shape[2:]) != self.latent_shape[1:]:
+            raise VCMError(
+                f"The conditions lead to features of {tuple(features.shape[2:])} positions, but a latent "
+                f"of this model has {self.latent_shape[1:]}: give conditions on its grid of "
+                f"{tuple(self.config.grid.get('shape', ()))} voxels."
+            )
+
     @torch.inference_mode()
     def encode(self, conditions: Tensor | Sequence[Tensor | None] | None) -> Tensor | None:
-        """Conditions, as a call takes them -> features for any number of calls; None for none.
+        """Conditions -> features for any number of calls.
 
         They depend on neither step nor seed, so a volume's conditions need encoding only once.
+
+        Args:
+            conditions: (1 or B, C_k, X, Y, Z) per condition, None where absent; one condition may be
+                given without a list. None: no conditions.
+
+        Returns:
+            (1 or B, F, x, y, z); None for none.
+
+        Raises:
+            VCMError: There is no module, or a condition has another shape than it reads.
         """
         if conditions is None:
             return None
@@ -240,11 +532,13 @@ class VCMPipeline(DiffusionPipeline):
                 "or sample without a condition."
             )
         listed = [conditions] if isinstance(conditions, Tensor) else conditions
-        return self.module.encode([None if c is None else c.to(self.device) for c in listed])
+        device = self._execution_device
+        features: Tensor = self.module.encode([None if c is None else c.to(device) for c in listed])
+        return features
 
 
 @dataclass
-class _Steer:
+class _Prediction:
     """predict(z_t, t) for one volume, as the scheduler wants it; knows when the module acts."""
 
     pipeline: VCMPipeline
@@ -254,7 +548,7 @@ class _Steer:
     window: tuple[float, float]
     steps: int
     dtype: torch.dtype
-    calls: int = 0
+    step: int = 0
 
     def __call__(self, z_t: Tensor, t: Tensor) -> Tensor:
         half = self.dtype != torch.float32
@@ -264,33 +558,185 @@ class _Steer:
     def _predict(self, z_t: Tensor, t: Tensor) -> Tensor:
         denoiser, module = self.pipeline.denoiser, self.pipeline.module
         t = torch.as_tensor(t, device=z_t.device)[None]
-        done = self.calls / self.steps
-        self.calls += 1
-        if self.features is not None and self.window[0] <= done < self.window[1]:
-            raw = module.steer(
-                denoiser, z_t, t, self.covariates, self.features, self.scale
-            ).prediction
+        z, told = z_t.to(denoiser.dtype), self.covariates
+        if self.features is not None and self.window[0] <= self.step / self.steps < self.window[1]:
+            features = self.features.to(z.device)
+            raw = module(denoiser, z, t, told, features, self.scale).prediction
         else:
-            raw = denoiser.raw(z_t, t, self.covariates)
-        return denoiser.to_model_output(raw, z_t, t)
+            raw = denoiser(z, t, told)
+        model_output: Tensor = denoiser.to_model_output(raw.to(z_t.dtype), z_t, t)
+        return model_output
+
+
+def sampling_record(
+    pipeline: VCMPipeline,
+    placed: PlacedCondition,
+    inputs: dict[str, ModelInput],
+    steered: bool,
+    steps: int,
+    precision: str,
+    temperature: float,
+    conditioning_scale: float,
+    window: tuple[float, float],
+) -> dict[str, Any]:
+    """How volumes were sampled, as their sidecars say it; the arguments are those of the call."""
+    return {
+        "Labels": placed.vocabulary or None,
+        "Inputs": {name: asdict(given) for name, given in inputs.items()},
+        "Steered": steered,
+        "Steps": steps,
+        "Precision": resolve_precision(precision, pipeline._execution_device),
+        "Scheduler": {"class": type(pipeline.scheduler).__name__} | dict(pipeline.scheduler.config),
+        "Temperature": temperature,
+        "ConditioningScale": conditioning_scale,
+        "ControlGuidance": list(window),
+        "ToCommonSpace": placed.placement.to_common.tolist(),
+        "Model": pipeline.source,
+        "ModelSHA256": _tensor_checksums(pipeline),
+        "Device": str(pipeline._execution_device),
+        "Versions": versions(),
+    }
+
+
+def _tensor_checksums(pipeline: VCMPipeline) -> dict[str, str]:
+    """SHA-256 of the tensor files that it was loaded from; of one made in memory, none."""
+    if pipeline.file_checksums:
+        recorded = pipeline.file_checksums.items()
+        return {path: checksum for path, checksum in recorded if path.endswith(".safetensors")}
+    folder = find_model(pipeline.source) if pipeline.source else None
+    return fingerprint(folder) if folder else {}
+
+
+def _check_values(
+    output_type: str,
+    steps: int,
+    most_steps: int,
+    temperature: float,
+    scale: float,
+    window: tuple[float, float],
+) -> None:
+    if output_type not in ("pt", "np", "latent"):
+        raise VCMError(f"output_type is '{output_type}': choose pt, np or latent.")
+    if not 1 <= steps <= most_steps:
+        raise VCMError(f"{steps} steps: the model has {most_steps}, choose 1 to {most_steps}.")
+    if not 0 <= temperature <= 2:
+        raise VCMError(f"temperature is {temperature}: choose 0 to 2; 1 is plain noise.")
+    if not math.isfinite(scale):
+        raise VCMError(f"conditioning_scale is {scale}: choose a number.")
+    if not 0 <= window[0] <= window[1] <= 1:
+        raise VCMError(
+            f"The module is to act from {window[0]:g} to {window[1]:g} of the steps: choose fractions "
+            "with 0 <= start <= end <= 1."
+        )
+
+
+def _check_rows(covariates: Tensor, expected: int) -> None:
+    if covariates.ndim != 2 or covariates.shape[1] != expected or not len(covariates):
+        raise VCMError(
+            f"covariates has shape {tuple(covariates.shape)}: give (1 or B, {expected}) values in the "
+            "order of `inputs`."
+        )
+
+
+def _seeded(
+    seed: int | Sequence[int] | None,
+    generator: Generator | list[Generator] | None,
+    latents: Tensor | None,
+    count: int,
+) -> tuple[list[int] | None, Generator | list[Generator] | None]:
+    """(seeds, generators); where no noise is given in any way, a seed is drawn by torch."""
+    if generator is not None or latents is not None:
+        if seed is not None:
+            raise VCMError("seed is given, and generator or latents too: give one of them.")
+        return None, generator
+    if seed is None:
+        seed = int(torch.randint(2**31, (1,)))
+    if isinstance(seed, int):
+        seed = range(seed, seed + count)
+    return list(seed), [torch.Generator().manual_seed(s) for s in seed]
 
 
 def _count(
     asked: int | None,
+    seed: int | Sequence[int] | None,
     generator: Generator | list[Generator] | None,
     latents: Tensor | None,
     covariates: Tensor,
+    conditions: Sequence[Tensor | None] | None,
+    features: Tensor | None,
 ) -> int:
+    """How many volumes; one row of covariates, conditions or features serves all of them."""
     given = {
         "num_volumes": asked,
+        "seed": len(seed) if isinstance(seed, Sequence) else None,
         "generator": len(generator) if isinstance(generator, list) else None,
         "latents": None if latents is None else len(latents),
         "covariates": len(covariates) if len(covariates) > 1 else None,
+        "features": len(features) if features is not None and len(features) > 1 else None,
     }
+    for k, condition in enumerate(conditions or []):
+        if condition is not None and len(condition) > 1:
+            given[f"condition {k}"] = len(condition)
     counts = {name: n for name, n in given.items() if n is not None}
     if len(set(counts.values())) > 1:
         raise VCMError(f"The numbers of volumes disagree ({counts}): give one number throughout.")
     return next(iter(counts.values()), 1)
+
+
+def _import_components(folder: Path) -> None:
+    """Import the modules of this package that the index names, and refuse all but these and diffusers.
+
+    diffusers loads components only from modules that are imported already.
+    """
+    try:
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        entries = {name: e for name, e in index.items() if isinstance(e, list) and len(e) == 2}
+    except (ValueError, AttributeError) as error:
+        raise VCMError(
+            f"{folder / INDEX} cannot be read ({error}): its file is damaged; copy the folder again."
+        ) from error
+    for name, (library, kind) in entries.items():
+        if not isinstance(library, str) or library == "diffusers":
+            continue
+        if not library.startswith("vcm.nets."):
+            raise VCMError(
+                f"The {name} in {folder} is a {library}.{kind}, but models of vcm hold classes of vcm "
+                "and diffusers alone: give a folder written by vcm."
+            )
+        try:
+            import_module(library)
+        except ImportError as error:
+            raise VCMError(
+                f"The model in {folder} cannot be loaded ({error}): it belongs to another version of vcm."
+            ) from error
+
+
+def _fetched(model: str, options: dict[str, Any]) -> Path:
+    """Folder of a model of the hub. Raises VCMError for what is no hub id, and if it cannot be fetched."""
+    owner, _, name = model.partition("/")
+    if not owner or not name or "/" in name or Path(owner).exists():
+        raise unknown_model(model)
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(
+            model,
+            allow_patterns=["*.json", "*.safetensors", "*/*.json", "*/*.safetensors"],
+            **options,
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise unknown_model(model, f", and cannot be fetched from the hub ({reason})") from error
+    if not (Path(folder) / INDEX).is_file():
+        raise unknown_model(model, ", and on the hub it has none either")
+    return Path(folder)
+
+
+def _cast(parts: Any, dtype: torch.dtype) -> None:
+    """Networks to one type of numbers (diffusers' own way warns where nothing is wrong)."""
+    for part in parts:
+        if isinstance(part, torch.nn.Module):
+            torch.nn.Module.to(part, dtype)
 
 
 @torch.inference_mode()

@@ -66,7 +66,7 @@ def test_training_starts_at_the_frozen_model(name, frozen, given):
     condition, z_t, t, inputs = given
     control = SMALL[name]()
     found = control.steer(frozen, z_t, t, inputs, control.encode([condition]))
-    torch.testing.assert_close(found.prediction, frozen.raw(z_t, t, inputs))
+    torch.testing.assert_close(found.prediction, frozen(z_t, t, inputs))
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -74,12 +74,12 @@ def test_a_scale_of_0_is_the_frozen_model_and_1_is_not(name, frozen, given):
     condition, z_t, t, inputs = given
     control = perturbed(SMALL[name]())
     features = control.encode([condition])
-    raw = frozen.raw(z_t, t, inputs)
+    raw = frozen(z_t, t, inputs)
     off = control.steer(frozen, z_t, t, inputs, features, 0.0).prediction
     on = control.steer(frozen, z_t, t, inputs, features).prediction
     torch.testing.assert_close(off, raw)
     assert (on - raw).abs().max() > 1e-3
-    torch.testing.assert_close(frozen.raw(z_t, t, inputs), raw)
+    torch.testing.assert_close(frozen(z_t, t, inputs), raw)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -123,9 +123,9 @@ def test_adapter_maps_enter_skips_and_deeper_levels(frozen, given):
     maps = [constant[None, :, None, None, None].expand(2, 8, 4, 4, 4), torch.zeros(2, 16, 2, 2, 2)]
     by_hand = copy.deepcopy(frozen)
     by_hand.net.down_blocks[0].resnets[-1].conv2.conv.bias += constant
-    found = frozen.raw_with_encoder_maps(z_t, t, inputs, maps)
-    torch.testing.assert_close(found, by_hand.raw(z_t, t, inputs))
-    assert (found - frozen.raw(z_t, t, inputs)).abs().max() > 1e-3
+    found = frozen.with_encoder_maps(z_t, t, inputs, maps)
+    torch.testing.assert_close(found, by_hand(z_t, t, inputs))
+    assert (found - frozen(z_t, t, inputs)).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -159,4 +159,4 @@ def test_an_exact_linear_reading_is_followed_from_the_start(name, frozen, given)
     found = control.steer(frozen, z_t, t, inputs, control.encode([condition]))
     torch.testing.assert_close(found.prediction, frozen.target(z, noise, t), atol=2e-3, rtol=2e-3)
     if found.unsteered is not None:
-        torch.testing.assert_close(found.unsteered, frozen.raw(z_t, t, inputs))
+        torch.testing.assert_close(found.unsteered, frozen(z_t, t, inputs))

@@ -58,19 +58,19 @@ def test_raw_is_the_network_told_hundredths_of_a_millimetre_and_a_class():
         class_labels=torch.tensor([9, 31]),
         spacing_tensor=torch.tensor([[80.0, 100.0, 120.0], [100.0, 100.0, 200.0]]),
     )
-    torch.testing.assert_close(net.raw(z, t, inputs), expected)
-    assert torch.equal(net(z, t, inputs), -net.raw(z, t, inputs))
-    one = net.raw(z[:1], t[:1], inputs[:1])
-    both = net.raw(z[:1].expand(2, -1, -1, -1, -1), t[:1], inputs[:1])
+    torch.testing.assert_close(net(z, t, inputs), expected)
+    assert torch.equal(net.to_model_output(net(z, t, inputs), z, t), -net(z, t, inputs))
+    one = net(z[:1], t[:1], inputs[:1])
+    both = net(z[:1].expand(2, -1, -1, -1, -1), t[:1], inputs[:1])
     torch.testing.assert_close(both, one.expand_as(both))
     for other in ([[0.8, 1.0, 1.2, 10.0]], [[1.0, 0.8, 1.2, 9.0]]):
-        assert not torch.allclose(net.raw(z[:1], t[:1], torch.tensor(other)), one, atol=1e-3)
+        assert not torch.allclose(net(z[:1], t[:1], torch.tensor(other)), one, atol=1e-3)
 
 
 @torch.no_grad()
 def test_guidance_is_that_of_the_release(monkeypatch):
     net, z, t = denoiser(), normal(1, 4, 4, 4, 4), torch.tensor([400.0])
-    plain = net.raw(z, t, T1W)
+    plain = net(z, t, T1W)
     # As in NV-Generate's sampling: one batch of two, the second of class 0, its spacing kept.
     twice = net.net(
         torch.cat([z, z]),
@@ -80,14 +80,14 @@ def test_guidance_is_that_of_the_release(monkeypatch):
     )
     given, none = twice.chunk(2)
     net.guidance_scale = 10.0
-    torch.testing.assert_close(net.raw(z, t, T1W), none + 10 * (given - none), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(net(z, t, T1W), none + 10 * (given - none), atol=1e-4, rtol=1e-4)
     calls = []
     forward = net.net.forward
     monkeypatch.setattr(net.net, "forward", lambda *a, **k: calls.append(1) or forward(*a, **k))
     net.guidance_scale = 1.0
-    assert torch.equal(net.raw(z, t, T1W), plain) and len(calls) == 1
+    assert torch.equal(net(z, t, T1W), plain) and len(calls) == 1
     net.guidance_scale = 0.0
-    torch.testing.assert_close(net.raw(z, t, T1W), none)
+    torch.testing.assert_close(net(z, t, T1W), none)
     assert denoiser(guidance_scale=3.0).guidance_scale == 3.0
 
 
@@ -122,7 +122,7 @@ def test_a_sample_is_that_of_monais_scheduler():
         v = net.net(expected, torch.tensor([t]), **told)
         expected, _ = theirs.step(v, t, expected, following)
     ours = sample(
-        lambda z, t: net(z, t[None], T1W),
+        lambda z, t: -net(z, t[None], T1W),
         noise,
         make_scheduler("flow", shift=flow_shift(noise.shape)),
         3,
@@ -134,9 +134,9 @@ def test_a_sample_is_that_of_monais_scheduler():
 def test_inputs_that_make_no_sense_are_refused():
     net, z, t = denoiser(), normal(1, 4, 4, 4, 4), torch.tensor([1.0])
     with pytest.raises(VCMError, match="knows 0 to 127"):
-        net.raw(z, t, torch.tensor([[1.0, 1.0, 1.0, 128.0]]))
+        net(z, t, torch.tensor([[1.0, 1.0, 1.0, 128.0]]))
     with pytest.raises(VCMError, match=r"must be \(B, 4\)"):
-        net.raw(z, t, torch.ones(1, 3))
+        net(z, t, torch.ones(1, 3))
 
 
 @torch.no_grad()

@@ -13,11 +13,11 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from vcm.embedded import embedded_folder
 from vcm.errors import VCMError
 from vcm.nets.autoencoder import LatentAutoencoder
 from vcm.nets.published_autoencoder import PublishedAutoencoder
 from vcm.nets.slabs import MapOverflow, SlabDecoding, _folded, _Slabs, _transposed, decode_in_slabs
-from vcm.weights.load import embedded_folder
 
 
 def random_net(channels=(8, 16), res_blocks=1, groups=2, **options) -> AutoencoderKL:

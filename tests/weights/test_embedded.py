@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from vcm import example_condition, load_pipeline
+from vcm.embedded import embedded_models, model_folder
 from vcm.imaging.conditions import CLASS_NAMES, as_condition
 from vcm.imaging.covariates import expected_volumes, to_unit
 from vcm.imaging.volume import read_label_map
 from vcm.metrics import dice
-from vcm.weights.load import embedded_models, model_folder
 from vcm.weights.segmenter import load_segmenter
 
 STEPS = 20

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from vcm.errors import VCMError
 from vcm.files import fingerprint
+from vcm.nets.frozen_checksum import check_module_fits, frozen_checksum
 from vcm.weights.cards import load_card
-from vcm.weights.frozen import check_module_fits, frozen_digest, record_frozen
 from vcm.weights.importing import import_weights
 from vcm.weights.load import load_pipeline
 from vcm.weights.names import rename_autoencoder, rename_published, rename_unet
@@ -55,11 +55,11 @@ def test_the_folder_computes_what_the_release_computed(imported):
     pipeline, stored = load_pipeline(imported[0]), stored_vectors()
     z_t, t = stored["z_t"], stored["timesteps"]
     covariates = stored["covariates"][:, 0]
-    raw = pipeline.denoiser.raw(z_t, t, covariates)
+    raw = pipeline.denoiser(z_t, t, covariates)
     torch.testing.assert_close(raw, stored["frozen_prediction"], **CLOSE)
     features = pipeline.module.encode([stored["labels_onehot"].float()])
     torch.testing.assert_close(features, stored["condition_features"], **CLOSE)
-    steered = pipeline.module(z_t, raw, t, features)
+    steered = pipeline.module(pipeline.denoiser, z_t, t, covariates, features).prediction
     torch.testing.assert_close(steered, stored["steered_prediction"], **CLOSE)
     decoded = pipeline.autoencoder.decode(z_t)
     torch.testing.assert_close(decoded, stored["decoded"].clamp(0, 1), **CLOSE)
@@ -97,8 +97,12 @@ def test_what_the_folder_says_of_itself(imported):
     assert part["source"] == "denoiser.pt" and len(part["sha256"]) == 64
     assert part["tensors"] == len(SMALL["keys"]["unet"])
     assert sum(part["rules"].values()) > 0 and part["as_published"] is None
-    assert report.frozen_digest == frozen_digest(pipeline) == record["frozen_digest"]
-    check_module_fits(pipeline)
+    assert (
+        report.frozen_checksum
+        == record["frozen_checksum"]
+        == frozen_checksum(pipeline.autoencoder, pipeline.denoiser)
+    )
+    check_module_fits(pipeline.module, pipeline.autoencoder, pipeline.denoiser)
     assert any("528 of 528 tensors" in line for line in report.lines())
 
 
@@ -248,6 +252,7 @@ def test_without_a_module_the_frozen_model_alone(files, tmp_path):
         "autoencoder",
         "denoiser",
         "frozen model",
+        "files",
     ]
 
 
@@ -256,16 +261,17 @@ def test_a_module_knows_its_frozen_model(imported, tmp_path):
     with torch.no_grad():
         pipeline.denoiser.net.out[2].conv.bias.add_(1e-3)
     with pytest.raises(VCMError, match="trained on the frozen model"):
-        check_module_fits(pipeline)
-    record_frozen(pipeline)
-    check_module_fits(pipeline)
+        check_module_fits(pipeline.module, pipeline.autoencoder, pipeline.denoiser)
+    pipeline.record_frozen()
+    check_module_fits(pipeline.module, pipeline.autoencoder, pipeline.denoiser)
     pipeline.save_pretrained(tmp_path / "own")
-    check_module_fits(load_pipeline(tmp_path / "own"))
+    again = load_pipeline(tmp_path / "own")
+    check_module_fits(again.module, again.autoencoder, again.denoiser)
     pipeline.autoencoder.register_to_config(scale=1.0)
     with pytest.raises(
         VCMError, match=r"latents of scale 0\.896264910697937, but this model has 1"
     ):
-        check_module_fits(pipeline)
+        check_module_fits(pipeline.module, pipeline.autoencoder, pipeline.denoiser)
 
 
 def test_verify_reports_every_part_and_names_what_is_wrong(imported, tmp_path):
@@ -350,7 +356,7 @@ def test_brainldm_at_full_size(tmp_path, request):
     assert {part: c.tensors for part, c in report.parts.items()}["denoiser"] == 528
     verify(tmp_path / "model")
     pipeline = load_pipeline(tmp_path / "model")
-    check_module_fits(pipeline)
+    check_module_fits(pipeline.module, pipeline.autoencoder, pipeline.denoiser)
     pipeline.autoencoder.enable_tiling()
     volumes = pipeline(
         torch.zeros(1, 8, 160, 224, 160),

@@ -20,10 +20,10 @@ def fit(config: Fitting) -> None:
     """Learn labels from one or a few labelled scans, whole or drawn in some slices."""
     from rich.console import Console
 
+    from vcm.embedded import embedded_folder
     from vcm.pipeline import choose_device
     from vcm.segmentation.classifier_fit import FitSettings
     from vcm.segmentation.fit import fit_segmenter
-    from vcm.weights.load import embedded_folder
 
     console = Console(stderr=True)
     folder = embedded_folder(config.slices) or Path(config.slices)

@@ -17,9 +17,9 @@ def synthesize(
     dry_run: Annotated[bool, "Print the plan with expected time and memory."] = False,
 ) -> None:
     """Make T1-weighted brains that obey a label map, one per seed, on the map's own voxels."""
+    from vcm.embedded import example_condition
     from vcm.synthesis.synthesize import describe, resolve
     from vcm.synthesis.synthesize import synthesize as run
-    from vcm.weights.load import example_condition
 
     if config.condition == Path("example") and not config.condition.exists():
         config = replace(config, condition=example_condition())

@@ -10,8 +10,8 @@ from vcm.cli.console import notes
 
 def list_weights() -> None:
     """Name the embedded models with their folders, and the published ones that can be imported."""
+    from vcm.embedded import embedded_models, model_folder
     from vcm.weights.cards import card_names, load_card
-    from vcm.weights.load import embedded_models, model_folder
 
     for name in embedded_models():
         print(f"{name}\tembedded\t{model_folder(name)}")

@@ -70,6 +70,38 @@ def check_scheduler(name: str, steps_with: str) -> None:
         )
 
 
+def check_schedule(scheduler: Any, denoiser: Any) -> None:
+    """Refuse a scheduler, of whatever origin, that would step wrongly and say nothing.
+
+    Args:
+        scheduler: Of diffusers.
+        denoiser: The frozen model; `steps_with` and, for epsilon, `alphas_cumprod` are compared.
+
+    Raises:
+        VCMError: It steps with something else, over another noise schedule, or clips latents.
+    """
+    config, name = scheduler.config, type(scheduler).__name__
+    betas = getattr(scheduler, "alphas_cumprod", None)
+    kind = str(config.get("prediction_type", "epsilon"))
+    if betas is None or config.get("use_flow_sigmas") or kind == "flow_prediction":
+        kind = "flow"
+    remedy = "make it from the model's own, SCHEDULER.from_config(pipeline.scheduler.config)"
+    if kind != denoiser.steps_with:
+        raise VCMError(
+            f"{name} steps with {kind}, but this model's schedulers with {denoiser.steps_with}: "
+            f"{remedy}."
+        )
+    own = getattr(denoiser, "alphas_cumprod", None)
+    if own is not None and betas is not None:
+        betas = betas.to(own.device, own.dtype)
+        if betas.shape != own.shape or not torch.allclose(betas, own, atol=1e-4):
+            raise VCMError(
+                f"{name} has another noise schedule than the model was trained with: {remedy}."
+            )
+    if config.get("clip_sample") or config.get("thresholding"):
+        raise VCMError(f"{name} clips what it predicts, but latents have no bounds: {remedy}.")
+
+
 def flow_shift(latent_shape: Sequence[int]) -> float:
     """(..., x, y, z) of a latent -> s = (x y z / 32^3)^(1/3), the `shift` of a flow.
 

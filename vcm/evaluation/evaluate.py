@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from vcm.embedded import model_folder
 from vcm.errors import VCMError
 from vcm.evaluation import measures
 from vcm.evaluation.ages import age_requests, age_rows
@@ -41,7 +42,7 @@ from vcm.imaging.volume import Grid
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.pipeline import VCMPipeline, choose_device
 from vcm.report.picture import mosaic, outlined
-from vcm.weights.load import load_pipeline, model_folder
+from vcm.weights.load import load_pipeline
 from vcm.weights.segmenter import load_segmenter
 
 #: Seeds count up from the configured one: subjects, their second samples, samples at two ages.

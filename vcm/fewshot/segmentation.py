@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vcm.embedded import embedded_folder
 from vcm.errors import VCMError
 from vcm.fewshot.configuration import NetworkTraining
 from vcm.fewshot.methods import Method
@@ -34,7 +35,6 @@ from vcm.fewshot.preparation import canonical, labels_on, prepare
 from vcm.imaging.volume import read_label_map
 from vcm.learning.run import TrainingRun
 from vcm.learning.schedule import TrainingSchedule
-from vcm.weights.load import embedded_folder
 
 #: Range of the random turns [rad], scales and shifts [voxel].
 TURN, SCALE, SHIFT = 0.26, 0.15, 3.0

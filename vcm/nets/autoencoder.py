@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from monai.networks.nets.autoencoderkl import AutoencoderKL
 from torch import Tensor, nn
 
@@ -108,6 +109,7 @@ class LatentAutoencoder(SlabDecoding, ModelMixin, ConfigMixin):
         std = self.latent_std[:, None, None, None]
         return (mu - self.latent_mean) / std, sigma / std
 
+    @apply_forward_hook
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Standardised (mu, sigma) of a whole volume."""
         return self.standardise(*self.posterior(image))
@@ -122,6 +124,7 @@ class LatentAutoencoder(SlabDecoding, ModelMixin, ConfigMixin):
         """Standardised latent -> raw latent."""
         return z * self.latent_std[:, None, None, None] + self.latent_mean
 
+    @apply_forward_hook
     def decode(self, z: Tensor) -> Tensor:
         """Standardised latent of a whole volume -> image (B, 1, X, Y, Z) in 0..1."""
         return self.decode_raw(self.unstandardise(z)).clamp(0, 1)

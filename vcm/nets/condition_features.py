@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 
 from vcm.errors import VCMError
+from vcm.nets.control import Steered
+from vcm.nets.frozen import FrozenDenoiser
 
 
 class ConditionFeatures(nn.Module):
@@ -25,6 +28,20 @@ class ConditionFeatures(nn.Module):
     condition_channels: tuple[int, ...]
     downsampling: int
 
+    def forward(
+        self,
+        frozen: FrozenDenoiser,
+        z_t: Tensor,
+        t: Tensor,
+        inputs: Tensor,
+        features: Tensor,
+        conditioning_scale: float = 1.0,
+    ) -> Steered:
+        """The same as `steer`: calling a control method steers, with the hooks of torch in effect."""
+        steered: Steered = self.steer(frozen, z_t, t, inputs, features, conditioning_scale)
+        return steered
+
+    @apply_forward_hook
     def encode(self, conditions: Sequence[Tensor | None], keep: Tensor | None = None) -> Tensor:
         """Conditions (B, C_k, D, H, W), None where absent -> features (B, F, D/n, H/n, W/n).
 

@@ -52,7 +52,7 @@ class Control(Protocol):
 def frozen_prediction(frozen: FrozenDenoiser, z_t: Tensor, t: Tensor, inputs: Tensor) -> Tensor:
     """What the frozen network says, without a graph: modulation needs no gradient through it."""
     with torch.no_grad():
-        return frozen.raw(z_t, t, inputs).to(z_t.dtype)
+        return frozen(z_t, t, inputs).to(z_t.dtype)
 
 
 def zero_convolution(channels: int) -> nn.Conv3d:

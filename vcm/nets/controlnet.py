@@ -100,10 +100,10 @@ class ControlNetModule(ConditionFeatures, ModelMixin, ConfigMixin):
         conditioning_scale: float = 1.0,
     ) -> Steered:
         """See vcm.nets.control.Control."""
-        x, t, context = frozen.told(z_t, t, inputs)
+        x, t, context = frozen.unet_inputs(z_t, t, inputs)
         features = features.expand(len(z_t), *features.shape[1:])
         down, middle = self.net(x, t, features, conditioning_scale, context)
-        return Steered(frozen.raw(z_t, t, inputs, Residuals(down, middle)), None, z_t.new_zeros(()))
+        return Steered(frozen(z_t, t, inputs, Residuals(down, middle)), None, z_t.new_zeros(()))
 
 
 class ControlNetLite(ConditionFeatures, ModelMixin, ConfigMixin):
@@ -158,6 +158,4 @@ class ControlNetLite(ConditionFeatures, ModelMixin, ConfigMixin):
                 maps.append(step(maps[-1]))
         scaled = [conditioning_scale * zero(m) for zero, m in zip(self.zeros, maps, strict=True)]
         middle = conditioning_scale * self.zero_middle(self.middle(maps[-1]))
-        return Steered(
-            frozen.raw(z_t, t, inputs, Residuals(scaled, middle)), None, z_t.new_zeros(())
-        )
+        return Steered(frozen(z_t, t, inputs, Residuals(scaled, middle)), None, z_t.new_zeros(()))

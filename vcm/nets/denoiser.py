@@ -71,27 +71,41 @@ class LatentDenoiser(ModelMixin, ConfigMixin):
         )
         self.timesteps = timesteps
         self.v_prediction = prediction_type == "v_prediction"
-        scheduler = DDIMScheduler(
-            num_train_timesteps=timesteps,
-            beta_start=beta_start,
-            beta_end=beta_end,
-            beta_schedule="scaled_linear",
-        )
-        self.register_buffer("alphas_cumprod", scheduler.alphas_cumprod, persistent=False)
+        self.register_buffer("alphas_cumprod", self._schedule(), persistent=False)
         if latent_shape is not None:
             self.register_buffer("spread", torch.ones(latent_channels, *latent_shape))
 
-    def told(self, z_t: Tensor, t: Tensor, covariates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _schedule(self) -> Tensor:
+        """Products of alphas (timesteps,), in float32."""
+        scheduler = DDIMScheduler(
+            num_train_timesteps=self.config.timesteps,
+            beta_start=self.config.beta_start,
+            beta_end=self.config.beta_end,
+            beta_schedule="scaled_linear",
+        )
+        alphas: Tensor = scheduler.alphas_cumprod
+        return alphas
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LatentDenoiser:
+        """As torch has it, but the schedule stays in float32: in half precision its ends are lost."""
+        super()._apply(fn, recurse)
+        if self.alphas_cumprod.dtype != torch.float32:
+            self.alphas_cumprod = self._schedule().to(self.alphas_cumprod.device)
+        return self
+
+    def unet_inputs(
+        self, z_t: Tensor, t: Tensor, covariates: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """What the U-Net is given: z_t beside the covariates' channels, t (B,), context (B, 1, 4)."""
         covariates = covariates.to(z_t.dtype).expand(z_t.shape[0], -1)
         spatial = covariates[:, :, None, None, None].expand(-1, -1, *z_t.shape[2:])
         return torch.cat([z_t, spatial], 1), t.expand(z_t.shape[0]), covariates[:, None]
 
-    def raw(
+    def forward(
         self, z_t: Tensor, t: Tensor, covariates: Tensor, residuals: Residuals | None = None
     ) -> Tensor:
         """What the network itself predicts (v or epsilon)."""
-        x, t, context = self.told(z_t, t, covariates)
+        x, t, context = self.unet_inputs(z_t, t, covariates)
         added: dict[str, Any] = {}
         if residuals is not None:
             added = {
@@ -106,10 +120,10 @@ class LatentDenoiser(ModelMixin, ConfigMixin):
         q = alpha.square() * s2 + sigma.square()
         return alpha * sigma * (1 - s2) / q * z_t + (s2 / q).sqrt() * out
 
-    def raw_with_encoder_maps(
+    def with_encoder_maps(
         self, z_t: Tensor, t: Tensor, covariates: Tensor, maps: Sequence[Tensor]
     ) -> Tensor:
-        """`raw`, with one map per level added to the last output of the encoder's block there.
+        """The raw prediction, with one map per level added to the last output of the encoder's block there.
 
         What is added goes on to the deeper levels and, as a skip, to the decoder: it enters before
         the block halves the map, so each map has its level's own extent.
@@ -121,24 +135,20 @@ class LatentDenoiser(ModelMixin, ConfigMixin):
             for block, one in zip(self.net.down_blocks, maps, strict=True)
         ]
         try:
-            return self.raw(z_t, t, covariates)
+            return self(z_t, t, covariates)
         finally:
             for handle in added:
                 handle.remove()
 
-    def forward(self, z_t: Tensor, t: Tensor, covariates: Tensor) -> Tensor:
-        """Predicted noise epsilon."""
-        return self.to_model_output(self.raw(z_t, t, covariates), z_t, t)
-
     def to_model_output(self, raw: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
-        """What `raw` gave, steered or not -> epsilon, which the schedulers step with."""
+        """The raw prediction, steered or not -> epsilon, which the schedulers step with."""
         if not self.v_prediction:
             return raw
         alpha, sigma = self.alpha_sigma(t, z_t)
         return alpha * raw + sigma * z_t
 
     def target(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What `raw` should give for z_t = alpha z + sigma noise."""
+        """The raw prediction that is right for z_t = alpha z + sigma noise."""
         if not self.v_prediction:
             return noise
         alpha, sigma = self.alpha_sigma(t, z)

@@ -73,16 +73,24 @@ class FrozenDenoiser(Protocol):
     def requires_grad_(self, requires_grad: bool = True) -> Any:
         """As torch has it: a frozen model needs no gradient of its own."""
 
-    def raw(
+    def __call__(
         self, z_t: Tensor, t: Tensor, inputs: Tensor, residuals: Residuals | None = None
     ) -> Tensor:
-        """What the network predicts, with `residuals` added inside where a method gives them."""
+        """The raw prediction, with `residuals` added inside where a method gives them.
+
+        Everything asks the network this way, so that hooks and compilation of torch take effect.
+        """
+
+    def with_encoder_maps(
+        self, z_t: Tensor, t: Tensor, inputs: Tensor, maps: Sequence[Tensor]
+    ) -> Tensor:
+        """The raw prediction, with one map per level added inside its encoder."""
 
     def to_model_output(self, raw: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
         """The raw prediction, steered or not -> what the diffusers scheduler steps with."""
 
     def target(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What `raw` should be for z_t = add_noise(z, noise, t)."""
+        """The raw prediction that is right for z_t = add_noise(z, noise, t)."""
 
     def add_noise(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """The noisy latent z_t."""

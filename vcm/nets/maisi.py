@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
 from monai.apps.generation.maisi.networks.diffusion_model_unet_maisi import DiffusionModelUNetMaisi
 from torch import Tensor
@@ -79,7 +80,7 @@ class MaisiDenoiser(ModelMixin, ConfigMixin):
         self.guidance_scale = guidance_scale
         self.shift = shift
 
-    def raw(self, z_t: Tensor, t: Tensor, inputs: Tensor) -> Tensor:
+    def forward(self, z_t: Tensor, t: Tensor, inputs: Tensor) -> Tensor:
         """The velocity v = z - noise, guided; what a module steers."""
         spacing, contrast = self._told(inputs)
         v = self._velocity(z_t, t, spacing, contrast)
@@ -87,10 +88,6 @@ class MaisiDenoiser(ModelMixin, ConfigMixin):
             return v
         none = self._velocity(z_t, t, spacing, torch.full_like(contrast, NO_CONTRAST))
         return none + self.guidance_scale * (v - none)
-
-    def forward(self, z_t: Tensor, t: Tensor, inputs: Tensor) -> Tensor:
-        """The velocity noise - z, which the schedulers step with."""
-        return self.to_model_output(self.raw(z_t, t, inputs), z_t, t)
 
     def to_model_output(self, raw: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
         """diffusers' flows go from data to noise: dz_t / d(t/1000) = noise - z = -v."""
@@ -187,12 +184,14 @@ class MaisiAutoencoder(SlabDecoding, ModelMixin, ConfigMixin):
             save_mem=False,
         )
 
+    @apply_forward_hook
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior (mu, sigma) in the diffusion model's scale."""
         self._check_splits([n // self.factor for n in image.shape[2:]])
         mu, sigma = self.net.encode(image)
         return mu * self.scale, sigma * self.scale
 
+    @apply_forward_hook
     def decode(self, z: Tensor) -> Tensor:
         """Latent in the diffusion model's scale -> image in 0..1."""
         if self.slab is None:

@@ -90,18 +90,6 @@ class Modulation(ConditionFeatures):
             gamma, beta = F.instance_norm(gamma), F.instance_norm(beta)
         return gamma, beta
 
-    def forward(
-        self,
-        z_t: Tensor,
-        prediction: Tensor,
-        t: Tensor | int,
-        features: Tensor,
-        conditioning_scale: float = 1.0,
-    ) -> Tensor:
-        """The steered prediction (B, L, d, h, w); a scale of 0 gives the frozen one back."""
-        gamma, beta = self.modulation(z_t, prediction, t, features)
-        return prediction * (1 + conditioning_scale * gamma) + conditioning_scale * beta
-
     def steer(
         self,
         frozen: FrozenDenoiser,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from monai.networks.nets.autoencoderkl import AutoencoderKL
 from torch import Tensor
 
@@ -46,11 +47,13 @@ class PublishedAutoencoder(SlabDecoding, ModelMixin, ConfigMixin):
             with_decoder_nonlocal_attn=False,
         )
 
+    @apply_forward_hook
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior (mu, sigma) in the diffusion model's scale."""
         mu, sigma = self.net.encode(image)
         return mu * self.scale, sigma * self.scale
 
+    @apply_forward_hook
     def decode(self, z: Tensor) -> Tensor:
         """Latent in the diffusion model's scale -> image in 0..1."""
         return self.run_decoder(self.net, z / self.scale).clamp(0, 1)

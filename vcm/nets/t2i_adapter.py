@@ -95,5 +95,5 @@ class T2IAdapter(ConditionFeatures, ModelMixin, ConfigMixin):
         for level, zero in zip(self.levels, self.zeros, strict=True):
             h = level(h)
             maps.append(conditioning_scale * zero(h))
-        prediction = frozen.raw_with_encoder_maps(z_t, t, inputs, maps)
+        prediction = frozen.with_encoder_maps(z_t, t, inputs, maps)
         return Steered(prediction, None, z_t.new_zeros(()))

@@ -105,18 +105,18 @@ class _Started:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._frozen, name)
 
-    def raw(
+    def __call__(
         self, z_t: Tensor, t: Tensor, inputs: Tensor, residuals: Residuals | None = None
     ) -> Tensor:
         """See FrozenDenoiser."""
-        self.plain = self._frozen.raw(z_t, t, inputs, residuals).to(z_t.dtype)
+        self.plain = self._frozen(z_t, t, inputs, residuals).to(z_t.dtype)
         return self._mixed(self.plain, z_t, t)
 
-    def raw_with_encoder_maps(
+    def with_encoder_maps(
         self, z_t: Tensor, t: Tensor, inputs: Tensor, maps: Sequence[Tensor]
     ) -> Tensor:
         """See LatentDenoiser."""
-        raw = self._frozen.raw_with_encoder_maps(z_t, t, inputs, maps).to(z_t.dtype)
+        raw = self._frozen.with_encoder_maps(z_t, t, inputs, maps).to(z_t.dtype)
         return self._mixed(raw, z_t, t)
 
     def _mixed(self, raw: Tensor, z_t: Tensor, t: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,18 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from vcm import __version__
 from vcm.cost import peak_memory
 from vcm.errors import VCMError
-from vcm.files import fingerprint, sha256, synthetic_mark, versions, write_json
+from vcm.files import sha256, synthetic_mark
 from vcm.imaging.placing import PlacedCondition, place_label_map, place_partial, unconditioned
-from vcm.imaging.volume import Volume, write_volume
 from vcm.inputs import InputRequest, ModelInput, Outside, in_words, network_inputs, resolve_inputs
-from vcm.pipeline import VCMPipeline, choose_device, draw_volume
+from vcm.pipeline import VCMPipeline, choose_device, draw_volume, sampling_record
 from vcm.precision import check_precision
 from vcm.report.picture import outlined
+from vcm.report.synthetic import stem_of, write_synthetic
 from vcm.synthesis.configuration import Synthesis
 from vcm.synthesis.forecast import forecast
-from vcm.weights.load import load_pipeline, model_folder
+from vcm.weights.load import load_pipeline
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Plan:
     @property
     def steps(self) -> int:
         """Denoising steps: those asked for, else the model's own."""
-        return self.config.steps or int(self.pipeline.config.sampling.get("steps", 50))
+        return self.config.steps or self.pipeline.recommended_steps
 
     @cached_property
     def features(self) -> Tensor | None:
@@ -76,9 +75,7 @@ class Plan:
     @property
     def stem(self) -> str:
         """First part of every file name."""
-        given = self.config.condition or self.config.partial
-        name = given.name if given else "uncontrolled"
-        return name.removesuffix(".gz").removesuffix(".nii")
+        return stem_of(self.config.condition or self.config.partial)
 
 
 def synthesize(config: Synthesis, command: list[str], console: Console) -> list[Path]:
@@ -107,10 +104,10 @@ def resolve(config: Synthesis) -> Plan:
     _check(config)
     pipeline = load_pipeline(config.model)
     _check_reads(config, pipeline)
-    recommended = pipeline.config.sampling.get("scheduler", "saved")
-    scheduler = recommended if config.scheduler == "auto" else config.scheduler
-    if scheduler != "saved":
-        pipeline.use_scheduler(scheduler)
+    if config.scheduler == "saved":
+        pipeline.scheduler = pipeline.saved_scheduler
+    elif config.scheduler != "auto":  # what the model recommends is set already
+        pipeline.use_scheduler(config.scheduler)
     device = choose_device(config.device)
     pipeline.to(device)
     grid = pipeline.volume_grid
@@ -212,31 +209,14 @@ def _check(config: Synthesis) -> None:
 
 
 def _write(plan: Plan, seed: int, image: NDArray[np.float32], record: dict[str, Any]) -> Path:
-    """The volume on the condition's grid, if asked also on the model's, and its sidecar."""
-    placement, out = plan.place.placement, plan.config.out
-    name = f"{plan.stem}_desc-synthetic_seed-{seed}_T1w"
-    mark = f"synthetic, vcm {__version__}, seed {seed}"
-    moved = placement.to_scan_space(image)
-    result = Volume(_stored(moved), placement.target.affine, placement.header)
-    path = write_volume(result, out / f"{name}.nii.gz", mark)
-    files = {path.name: sha256(path)}
-    if plan.config.model_grid:
-        own = Volume(_stored(image), placement.model.affine)
-        path_model = write_volume(
-            own, out / f"{plan.stem}_space-model_{name[len(plan.stem) + 1 :]}.nii.gz", mark
-        )
-        files[path_model.name] = sha256(path_model)
-    write_json(out / f"{name}.json", record | {"Seed": seed, "Files": files})
-    return path
-
-
-def _stored(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rounded to 1/4096: finer than any noise, and the file is half as large."""
-    return (np.rint(image * 4096) / 4096).astype(np.float32)
+    config, placement = plan.config, plan.place.placement
+    record = record | {"Seed": seed}
+    mark = f"seed-{seed}"
+    return write_synthetic(image, placement, config.out, plan.stem, mark, record, config.model_grid)
 
 
 def _record(plan: Plan, command: list[str]) -> dict[str, Any]:
-    config, folder = plan.config, model_folder(plan.config.model)
+    config = plan.config
     return {
         **synthetic_mark(),
         "Command": command,
@@ -245,19 +225,15 @@ def _record(plan: Plan, command: list[str]) -> dict[str, Any]:
         "Partial": config.partial.name if config.partial else None,
         "PartialSHA256": sha256(config.partial) if config.partial else None,
         "KnownSHA256": sha256(config.known) if config.known else None,
-        "Labels": plan.place.vocabulary or None,
-        "Inputs": {name: asdict(given) for name, given in plan.inputs.items()},
-        "Steered": plan.steered,
-        "Steps": plan.steps,
-        "Precision": config.precision,
-        "Scheduler": {"class": type(plan.pipeline.scheduler).__name__}
-        | dict(plan.pipeline.scheduler.config),
-        "Temperature": plan.temperature,
-        "ConditioningScale": config.conditioning_scale,
-        "ControlGuidance": [config.control_guidance_start, config.control_guidance_end],
-        "ToCommonSpace": plan.place.placement.to_common.tolist(),
-        "Model": config.model,
-        "ModelSHA256": fingerprint(folder),
-        "Device": str(plan.device),
-        "Versions": versions(),
+        **sampling_record(
+            plan.pipeline,
+            plan.place,
+            plan.inputs,
+            plan.steered,
+            plan.steps,
+            config.precision,
+            plan.temperature,
+            config.conditioning_scale,
+            (config.control_guidance_start, config.control_guidance_end),
+        ),
     }

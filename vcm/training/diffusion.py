@@ -52,7 +52,7 @@ class DiffusionObjective(nn.Module):
         """loss, weighted by channel, which is minimised, and v_mse, the plain error."""
         t = self.net.at(batch.time)
         z_t = self.net.add_noise(batch.z, batch.noise, t)
-        found = self.net.raw(z_t, t, batch.inputs).float()
+        found = self.net(z_t, t, batch.inputs).float()
         squared = (found - self.net.target(batch.z, batch.noise, t)).square()
         weight: Tensor = self.get_buffer("weight")
         return {"loss": (weight * squared).mean(), "v_mse": squared.mean()}
@@ -160,6 +160,10 @@ def _draw_samples(
     inputs = latents.inputs[:8].to(net.device)
     shape = (len(inputs), *latents.latent_shape)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(net.device)
-    z = sample(lambda z, t: net(z, t, inputs), noise, make_scheduler("ddim"), 50)
+
+    def predict(z_t: Tensor, t: Tensor) -> Tensor:
+        return net.to_model_output(net(z_t, t, inputs), z_t, t)
+
+    z = sample(predict, noise, make_scheduler("ddim"), 50)
     images = [autoencoder.decode(one[None])[0, 0].cpu().numpy() for one in z]
     mosaic(images, path, [f"sample {n}" for n in range(len(images))])

@@ -90,7 +90,7 @@ def _mixture(
         z = z.to(device)
         t = frozen.at(torch.tensor([(n % BINS + float(random.random())) / BINS]).to(device))
         z_t = frozen.add_noise(z, noise, t)
-        raw = frozen.raw(z_t, t, latents.inputs[index][None].to(device))
+        raw = frozen(z_t, t, latents.inputs[index][None].to(device))
         step = prior.expected(frozen, z_t, t, _read(module, latents, index)) - raw
         row = int(prior.bins(frozen, t))
         over[row] += (step * (frozen.target(z, noise, t) - raw)).sum((0, 2, 3, 4))

@@ -35,7 +35,6 @@ from vcm.training.latents import LatentFiles, LatentSet
 from vcm.training.linear_start import start_linear
 from vcm.training.subjects import choose_subjects
 from vcm.training.validation import Validation
-from vcm.weights.frozen import record_frozen
 from vcm.weights.load import load_pipeline
 from vcm.weights.segmenter import load_segmenter
 
@@ -135,7 +134,7 @@ def train(config: ModuleTraining) -> dict[str, float]:
     run.fit(prepare, (lambda: validation()()) if config.validate_every else None)
     if not run.is_main:
         return {}
-    record_frozen(pipeline)
+    pipeline.record_frozen()
     pipeline.save_pretrained(run.folder / "model")
     if not subjects["test"]:
         return {}

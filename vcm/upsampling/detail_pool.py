@@ -20,6 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from vcm.embedded import model_folder
 from vcm.errors import VCMError
 from vcm.files import fingerprint, sha256, whole
 from vcm.imaging.draws import SETTINGS
@@ -32,7 +33,6 @@ from vcm.upsampling.detail import detail_input
 from vcm.upsampling.isotropic_scan import IsotropicScan
 from vcm.upsampling.prior import encode_slices, expected_brain
 from vcm.upsampling.space import ResultSpace
-from vcm.weights.load import model_folder
 
 #: Voxels kept around the brain, and the name of the tensor in a file.
 MARGIN, DRAWN = 6, "drawn"

@@ -16,6 +16,7 @@ from typing import Any, cast, get_args
 
 import numpy as np
 
+from vcm.embedded import model_folder
 from vcm.errors import VCMError
 from vcm.files import check_output, fingerprint, refuse_to_replace, sha256, versions
 from vcm.imaging.acquisition import ProfileKind
@@ -38,7 +39,7 @@ from vcm.upsampling.same_scan import refuse_same_scan
 from vcm.upsampling.space import Image, ResultSpace
 from vcm.upsampling.thick_scan import to_thick_scan
 from vcm.upsampling.writing import describe_result, file_names, write_result
-from vcm.weights.load import load_pipeline, model_folder
+from vcm.weights.load import load_pipeline
 
 #: Called with the denoising steps that are done, and how many there are.
 OnStep = Callable[[int, int], None]

@@ -26,7 +26,6 @@ from vcm.imaging.volume import Grid
 from vcm.pipeline import VCMPipeline
 from vcm.weights.cards import Card, CardFile, CardGrid, load_card
 from vcm.weights.checkpoint import Checkpoint, read_checkpoint, refuse_bad_values
-from vcm.weights.frozen import RECORD, record_frozen
 from vcm.weights.names import (
     RULES,
     load_strictly,
@@ -36,6 +35,7 @@ from vcm.weights.names import (
     rename_unet,
     rules_applied,
 )
+from vcm.weights.verifying import RECORD
 
 #: Families whose files bear names of monai-generative; the others have those of MONAI core.
 _RENAMED = ("brainldm",)
@@ -74,7 +74,7 @@ class CoverageReport:
 
     card: str
     latent_scale: float
-    frozen_digest: str
+    frozen_checksum: str
     grid_centre: str
     parts: dict[str, PartCoverage] = field(default_factory=dict)
 
@@ -90,7 +90,7 @@ class CoverageReport:
             )
         return [
             *told,
-            f"latent scale {self.latent_scale:.15g}, frozen model {self.frozen_digest[:12]}",
+            f"latent scale {self.latent_scale:.15g}, frozen model {self.frozen_checksum[:12]}",
         ]
 
 
@@ -121,12 +121,12 @@ def import_weights(
     _refuse(card, module, out)
     given = {"autoencoder": autoencoder, "denoiser": unet, "module": module}
     parts = {name: _read(card, name, path) for name, path in given.items() if path is not None}
-    scale = _settle_scale(card, parts)
+    scale = _resolve_scale(card, parts)
     networks = {name: _build(card, name, part, scale) for name, part in parts.items()}
     pipeline, centre = _assemble(card, networks)
-    digest = record_frozen(pipeline)
+    checksum = pipeline.record_frozen()
     coverage = {name: part.coverage for name, part in parts.items()}
-    report = CoverageReport(card.name, scale, digest, centre, coverage)
+    report = CoverageReport(card.name, scale, checksum, centre, coverage)
     with whole(out) as folder:
         pipeline.save_pretrained(folder)
         write_json(folder / RECORD, asdict(report) | {"versions": versions()})
@@ -176,7 +176,7 @@ def _read(card: Card, part: str, path: Path) -> _Read:
     return _Read(checkpoint, tensors, coverage)
 
 
-def _settle_scale(card: Card, parts: dict[str, _Read]) -> float:
+def _resolve_scale(card: Card, parts: dict[str, _Read]) -> float:
     """The card's latent scale, or that in the denoiser's file; never two that differ."""
     held = {name: read.checkpoint.scale_factor for name, read in parts.items()}
     scale = card.latent_scale if card.latent_scale is not None else held["denoiser"]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
+from vcm.checksums import record_checksums
 from vcm.nets.segmenter import TissueSegmenter
-from vcm.weights.frozen import record_frozen
-from vcm.weights.load import _cast, load_pipeline
+from vcm.weights.load import load_pipeline
 
 
 def pack(model: str | Path, out: Path) -> int:
@@ -21,12 +21,15 @@ def pack(model: str | Path, out: Path) -> int:
         segmenter.save_pretrained(out)
     else:
         pipeline = load_pipeline(model)
-        _cast(pipeline, torch.float16)
-        record_frozen(pipeline)
+        for part in pipeline.components.values():
+            if isinstance(part, torch.nn.Module):
+                torch.nn.Module.to(part, torch.float16)
+        pipeline.record_frozen()
         pipeline.save_pretrained(out)
     for path in out.rglob("*.json"):
         table = json.loads(path.read_text(encoding="utf-8"))
         # Where a copy came from is no business of those who get it.
         if table.pop("_name_or_path", None) is not None:
             path.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    record_checksums(out)
     return sum(path.stat().st_size for path in out.rglob("*.safetensors"))

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vcm.checksums import verify_checksums
+from vcm.embedded import embedded_folder
 from vcm.errors import VCMError
 from vcm.imaging.geometry import model_grid, resample
 from vcm.imaging.volume import Grid, Volume
 from vcm.nets.segmenter import TissueSegmenter
-from vcm.weights.load import embedded_folder
 
 #: Key in the segmenter's configuration: spacing of its training scans [mm]. Older ones have 2 mm.
 _SPACING = "_spacing"
@@ -39,9 +40,11 @@ def load_segmenter(name: str) -> TissueSegmenter:
     """A segmenter in float32, embedded under that name or in that folder.
 
     Raises:
-        VCMError: There is none.
+        VCMError: There is none, or its files are not those that were saved.
     """
-    return TissueSegmenter.from_pretrained(segmenter_folder(name)).float().eval()
+    folder = segmenter_folder(name)
+    verify_checksums(folder)
+    return TissueSegmenter.from_pretrained(folder, use_safetensors=True).float().eval()
 
 
 def record_spacing(net: TissueSegmenter, grid: Grid) -> None:

@@ -19,10 +19,14 @@ from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from vcm.checksums import verify_checksums
+from vcm.embedded import INDEX, model_folder
 from vcm.errors import VCMError
-from vcm.weights.frozen import FROZEN_PARTS, RECORD, digest_of, latent_scale, recorded_digest
-from vcm.weights.load import model_folder
+from vcm.nets.frozen_checksum import FROZEN_PARTS, checksum_of, latent_scale, recorded_checksum
 from vcm.weights.names import fault_table, load_faults, not_finite
+
+#: What `vcm weights import` writes into a model's folder.
+RECORD = "import.json"
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,11 @@ def verify(folder: str | Path) -> list[Row]:
             f"The model in {folder} is not what its configuration says: copy or import it again."
             f"{fault_table(faults)}"
         )
-    return [*rows, *_check_digest(folder, parts)]
+    return [*rows, *_check_frozen(folder, parts), *_check_files(folder)]
 
 
 def _parts(folder: Path) -> list[_Part]:
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     parts = []
     for name in (*FROZEN_PARTS, "module"):
         library, kind = map(str, index.get(name) or ("nothing", "nothing"))
@@ -134,22 +138,29 @@ def _check(part: _Part) -> tuple[Row, dict[str, list[str]]]:
     return Row(part.name, found), faults
 
 
-def _check_digest(folder: Path, parts: list[_Part]) -> list[Row]:
-    """The sum over the frozen model against those recorded at import and in the module."""
+def _check_frozen(folder: Path, parts: list[_Part]) -> list[Row]:
+    """The checksum of the frozen model against those recorded at import and in the module."""
     named = {part.name: part for part in parts}
     tensors = ((f"{p}.{name}", v) for p in FROZEN_PARTS for name, v in named[p].tensors())
-    found = digest_of(tensors, latent_scale(named["autoencoder"].config))
-    recorded = {"module": recorded_digest(named["module"].config) if "module" in named else None}
+    found = checksum_of(tensors, latent_scale(named["autoencoder"].config))
+    recorded = {"module": recorded_checksum(named["module"].config) if "module" in named else None}
     if (folder / RECORD).is_file():
-        recorded[RECORD] = json.loads((folder / RECORD).read_text(encoding="utf-8"))[
-            "frozen_digest"
-        ]
-    for where, digest in recorded.items():
-        if digest is not None and digest != found:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        # The second key is that of folders that were imported by earlier versions.
+        recorded[RECORD] = record.get("frozen_checksum", record.get("frozen_digest"))
+    for where, checksum in recorded.items():
+        if checksum is not None and checksum != found:
             raise VCMError(
-                f"The frozen model in {folder} is {found[:12]}, but its {where} records {digest[:12]}: a "
+                f"The frozen model in {folder} is {found[:12]}, but its {where} records {checksum[:12]}: a "
                 "file was exchanged or changed; copy or import the model again."
             )
-    known = [where for where, digest in recorded.items() if digest is not None]
+    known = [where for where, checksum in recorded.items() if checksum is not None]
     told = f"as recorded in {' and '.join(known)}" if known else "not recorded before"
     return [Row("frozen model", f"{found[:12]}, {told}")]
+
+
+def _check_files(folder: Path) -> list[Row]:
+    """Every file that loading reads, with the checksum of the day when it was saved."""
+    checksums = verify_checksums(folder)
+    found = f"{len(checksums)} as they were saved" if checksums else "saved without checksums"
+    return [Row("files", found)]
