@@ -228,7 +228,7 @@ class VCMPipeline(DiffusionPipeline):
 
     def save_pretrained(self, save_directory: Any, *args: Any, **options: Any) -> None:
         """As diffusers has it, and the checksums of all files, which loading compares."""
-        chosen = self.scheduler
+        chosen: Any = self.scheduler
         if chosen is self._recommended:
             self.scheduler = self.saved_scheduler
         try:
@@ -396,6 +396,7 @@ class VCMPipeline(DiffusionPipeline):
         heat = float(self.config.temperature if temperature is None else temperature)
         window = (control_guidance_start, control_guidance_end)
         device = self._execution_device
+        _check_dtype(self.denoiser, device)
         precision = resolve_precision(precision, device)
         _check_values(output_type, steps, self.denoiser.timesteps, heat, conditioning_scale, window)
         check_schedule(self.scheduler, self.denoiser)
@@ -533,6 +534,7 @@ class VCMPipeline(DiffusionPipeline):
             )
         listed = [conditions] if isinstance(conditions, Tensor) else conditions
         device = self._execution_device
+        _check_dtype(self.module, device)
         features: Tensor = self.module.encode([None if c is None else c.to(device) for c in listed])
         return features
 
@@ -551,7 +553,8 @@ class _Prediction:
     step: int = 0
 
     def __call__(self, z_t: Tensor, t: Tensor) -> Tensor:
-        half = self.dtype != torch.float32
+        # Networks that were cast themselves need no autocast.
+        half = self.dtype != torch.float32 and self.pipeline.denoiser.dtype == torch.float32
         with torch.autocast(z_t.device.type, self.dtype, enabled=half):
             return self._predict(z_t, t).to(z_t.dtype)
 
@@ -730,6 +733,15 @@ def _fetched(model: str, options: dict[str, Any]) -> Path:
     if not (Path(folder) / INDEX).is_file():
         raise unknown_model(model, ", and on the hub it has none either")
     return Path(folder)
+
+
+def _check_dtype(network: Any, device: torch.device) -> None:
+    """Refuse with VCMError a network of a type of numbers that torch does not pool on a CPU."""
+    if device.type == "cpu" and network.dtype != torch.float32:
+        raise VCMError(
+            f"The networks are in {network.dtype}, which not all their layers have on a CPU: load them "
+            "without torch_dtype, and call with precision='bfloat16'."
+        )
 
 
 def _cast(parts: Any, dtype: torch.dtype) -> None:

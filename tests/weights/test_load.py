@@ -39,6 +39,9 @@ def test_damaged_tensors_are_named(tiny_model, tmp_path):
     pack(tiny_model, tmp_path / "model")
     tensors = tmp_path / "model" / "denoiser" / "diffusion_pytorch_model.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:5000])
+    with pytest.raises(VCMError, match="is not what it was when the model was saved"):
+        load_pipeline(tmp_path / "model")
+    (tmp_path / "model" / "checksums.json").unlink()
     with pytest.raises(VCMError, match="cannot be loaded"):
         load_pipeline(tmp_path / "model")
 

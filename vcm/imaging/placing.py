@@ -96,11 +96,11 @@ def unconditioned(model: Grid) -> PlacedCondition:
     return PlacedCondition(Placement(model, model, IDENTITY))
 
 
-def place_label_map(path: Path, labels: str, model: Grid) -> PlacedCondition:
-    """Read a label map and align it rigidly to the common space.
+def place_label_map(given: Path | Volume, labels: str, model: Grid) -> PlacedCondition:
+    """Align a label map rigidly to the common space.
 
     Args:
-        path: A NIfTI file of labels.
+        given: A NIfTI file of labels, or the labels in memory.
         labels: A vocabulary's name, a YAML table, or 'auto'.
         model: Grid of the model, in the common space.
 
@@ -108,7 +108,7 @@ def place_label_map(path: Path, labels: str, model: Grid) -> PlacedCondition:
         VCMError: The map cannot be read, its labels are not those of the vocabulary, or it shows no
             whole brain.
     """
-    source, vocabulary = read_classes(path, labels)
+    source, vocabulary = read_classes(given, labels)
     _refuse_implausible(source)
     to_common = align_rigid(_contrast_of(source))
     classes = to_model_grid(source, model, to_common, order=0).astype(np.uint8)

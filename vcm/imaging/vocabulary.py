@@ -325,11 +325,11 @@ def _nearest(labels: Mapping[int, float]) -> str:
     )
 
 
-def read_classes(path: Path, labels: str = "auto") -> tuple[Volume, Vocabulary]:
+def read_classes(given: Path | Volume, labels: str = "auto") -> tuple[Volume, Vocabulary]:
     """Read a label map as eight classes.
 
     Args:
-        path: A NIfTI file of labels.
+        given: A NIfTI file of labels, or the labels in memory.
         labels: Name of its vocabulary, the path of a YAML table, or 'auto'.
 
     Returns:
@@ -338,7 +338,7 @@ def read_classes(path: Path, labels: str = "auto") -> tuple[Volume, Vocabulary]:
     Raises:
         VCMError: The map cannot be read, or its labels are not those of the vocabulary.
     """
-    label_map = read_label_map(path)
+    label_map = given if isinstance(given, Volume) else read_label_map(given)
     vocabulary = recognise(label_map) if labels == "auto" else load_vocabulary(labels)
     return vocabulary.to_classes(label_map), vocabulary
 

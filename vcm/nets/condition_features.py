@@ -42,13 +42,16 @@ class ConditionFeatures(nn.Module):
         return steered
 
     @apply_forward_hook
-    def encode(self, conditions: Sequence[Tensor | None], keep: Tensor | None = None) -> Tensor:
+    def encode(
+        self, conditions: Tensor | Sequence[Tensor | None], keep: Tensor | None = None
+    ) -> Tensor:
         """Conditions (B, C_k, D, H, W), None where absent -> features (B, F, D/n, H/n, W/n).
 
         The features are the mean over the conditions present, so their scale is the same for every
         subset (the paper leaves the aggregation open). `keep` (B, K) bool is the modality latent
         drop of training: False removes condition k of sample b; each sample must keep at least one.
         """
+        conditions = [conditions] if isinstance(conditions, Tensor) else conditions
         self._check(conditions)
         present = [k for k, condition in enumerate(conditions) if condition is not None]
         latents = [self.encoders[k](conditions[k]) for k in present]

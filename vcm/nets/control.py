@@ -34,7 +34,9 @@ class Steered(NamedTuple):
 class Control(Protocol):
     """A control method."""
 
-    def encode(self, conditions: Sequence[Tensor | None], keep: Tensor | None = None) -> Tensor:
+    def encode(
+        self, conditions: Tensor | Sequence[Tensor | None], keep: Tensor | None = None
+    ) -> Tensor:
         """Condition volumes -> features on the latent grid; see ConditionFeatures."""
 
     def steer(

@@ -66,7 +66,9 @@ class WithLinearPrior(ConditionFeatures, ModelMixin, ConfigMixin):
         made.control = control
         return made
 
-    def encode(self, conditions: Sequence[Tensor | None], keep: Tensor | None = None) -> Tensor:
+    def encode(
+        self, conditions: Tensor | Sequence[Tensor | None], keep: Tensor | None = None
+    ) -> Tensor:
         """See ConditionFeatures; (B, C + F, x, y, z)."""
         own: Tensor = self.control.encode(conditions, keep)
         return torch.cat([super().encode(conditions, keep).to(own.dtype), own], 1)

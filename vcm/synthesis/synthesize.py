@@ -104,10 +104,10 @@ def resolve(config: Synthesis) -> Plan:
     _check(config)
     pipeline = load_pipeline(config.model)
     _check_reads(config, pipeline)
-    if config.scheduler == "saved":
-        pipeline.scheduler = pipeline.saved_scheduler
-    elif config.scheduler != "auto":  # what the model recommends is set already
-        pipeline.use_scheduler(config.scheduler)
+    recommended = pipeline.config.sampling.get("scheduler", "saved")
+    scheduler = recommended if config.scheduler == "auto" else config.scheduler
+    if scheduler != "saved":
+        pipeline.use_scheduler(scheduler)
     device = choose_device(config.device)
     pipeline.to(device)
     grid = pipeline.volume_grid

@@ -1,0 +1,52 @@
+import json
+
+import pytest
+
+from vcm.checksums import CHECKSUMS, record_checksums, verify_checksums
+from vcm.embedded import embedded_folder, embedded_models
+from vcm.errors import VCMError
+from vcm.files import sha256
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "net").mkdir()
+    for name in ("net/a.safetensors", "net/config.json", "model_index.json", "README.md"):
+        (tmp_path / name).write_text(name)
+    record_checksums(tmp_path)
+    return tmp_path
+
+
+def test_what_loading_reads_is_recorded(folder):
+    recorded = verify_checksums(folder)
+    assert set(recorded) == {"net/a.safetensors", "net/config.json", "model_index.json"}
+    assert recorded["net/a.safetensors"] == sha256(folder / "net/a.safetensors")
+    (folder / "README.md").write_text("a card may be edited")
+    assert verify_checksums(folder) == recorded
+
+
+def test_a_folder_without_checksums_passes(tmp_path):
+    assert verify_checksums(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda f: (f / "net/a.safetensors").write_text("x"), "a.safetensors is not what it was"),
+        (lambda f: (f / "model_index.json").unlink(), "model_index.json is missing"),
+        (lambda f: (f / CHECKSUMS).write_text("{"), "cannot be read"),
+        (lambda f: (f / CHECKSUMS).write_text("[]"), "cannot be read"),
+    ],
+)
+def test_what_changed_is_named(folder, change, reason):
+    change(folder)
+    with pytest.raises(VCMError, match=reason):
+        verify_checksums(folder)
+
+
+@pytest.mark.parametrize("name", [*embedded_models(), "segmenter2mm"])
+def test_embedded_weights_carry_checksums_of_every_tensor_file(name):
+    folder = embedded_folder(name)
+    recorded = json.loads((folder / CHECKSUMS).read_text())
+    files = {p.relative_to(folder).as_posix() for p in folder.rglob("*.safetensors")}
+    assert files <= set(recorded)
