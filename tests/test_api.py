@@ -64,12 +64,13 @@ def label_map(tmp_path_factory, head_map):
 
 def test_a_map_in_one_line_is_the_command(tiny_model, label_map, tmp_path, monkeypatch):
     pipe = load(tiny_model)
-    made = pipe(label_map, age=70, sex="F", seed=[0, 3], num_inference_steps=2)
+    said = {"labels": "vcm8", "age": 70, "sex": "F", "num_inference_steps": 2}
+    made = pipe(label_map, seed=[0, 3], **said)
     (path, _) = made.save(tmp_path / "python", model_grid=True)
-    arguments = ["--age", 70, "--sex", "F", "--seeds", "0,3", "--steps", 2, "--model-grid"]
+    arguments = ["--labels", "vcm8", "--age", 70, "--sex", "F", "--seeds", "0,3", "--steps", 2]
     monkeypatch.setattr(
         sys, "argv",
-        ["vcm", "synthesize", str(label_map), "--model", str(tiny_model), "--precision", "float32",
+        ["vcm", "synthesize", str(label_map), "--model", str(tiny_model), "--precision", "float32", "--model-grid",
          "--out", str(tmp_path / "command"), *map(str, arguments)],
     )  # fmt: skip
     with pytest.raises(SystemExit) as ended:
@@ -89,7 +90,7 @@ def test_a_map_in_one_line_is_the_command(tiny_model, label_map, tmp_path, monke
             assert ours.read_bytes() == theirs.read_bytes(), name
     assert np.allclose(read_volume(path).affine, read_volume(label_map).affine)
     # The same from a map in memory.
-    again = pipe(read_label_map(label_map), age=70, sex="F", seed=0, num_inference_steps=2)
+    again = pipe(read_label_map(label_map), seed=0, **said)
     assert torch.equal(again.volumes, made.volumes[:1])
 
 
