@@ -38,6 +38,7 @@ from vcm.upsampling.result import OF_DETAIL, OF_NOTHING, OF_SAMPLES, Upsampled
 from vcm.upsampling.same_scan import refuse_same_scan
 from vcm.upsampling.space import Image, ResultSpace
 from vcm.upsampling.thick_scan import to_thick_scan
+from vcm.upsampling.widen import widen_over_lost
 from vcm.upsampling.writing import describe_result, file_names, write_result
 from vcm.weights.load import load_pipeline
 
@@ -171,7 +172,8 @@ def upsample(
     Returns:
         The result. Its uncertainty is what the detail network expects of its own error, where the
         model has such a network and one scan is given; else the spread of the samples, which tells how
-        they differ and not how far off they all are.
+        they differ and not how far off they all are. Where slices are lost it is at least the error of
+        interpolation over such a gap.
 
     Raises:
         VCMError: A scan or a setting cannot be used.
@@ -227,6 +229,7 @@ def upsample(
                 space, measured, brain, expected, pipeline.detail, detail_noise, mirrors
             )
             what = OF_DETAIL
+    std = None if std is None else widen_over_lost(std, scan)
     residual = {
         "cubic": measured.residual(space.cubic),
         "before": measured.residual(placed),
