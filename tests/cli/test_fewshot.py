@@ -175,3 +175,9 @@ def test_an_embedding_is_standardised_over_unlabelled_scans(brains, tmp_path):
     assert np.allclose(vectors[:, varying].mean(0), 0, atol=1e-2)
     assert np.allclose(vectors[:, varying].std(0), 1, atol=1e-2)
     assert refused(vcm("fewshot", "embed", f"out={tmp_path / 'x'}"), 2, "No scans are given")
+
+    words = ("fewshot", "probe", out, "--labels", brains / "participants.tsv", "--label")
+    done = vcm(*words, "sex", "--groups", "split")
+    assert done.exit_code == 0, done.error
+    assert "macro F1" in done.output and "fairness of auroc" in done.output
+    assert refused(vcm(*words, "iq"), 2, "has no column 'iq'")

@@ -129,6 +129,26 @@ def embed(config: Embedding) -> None:
     print(f"An embedding of {len(model.arrays['mean'])} numbers; the model is {out / 'model'}.")
 
 
+def probe(
+    vectors: Annotated[Path, "Folder of embeddings, CASE.npy, as vcm fewshot predict writes them."],
+    *,
+    labels: Annotated[Path, "Table with a row per case."],
+    label: Annotated[str, "Column of the class."],
+    case: Annotated[str, "Column of the case."] = "participant_id",
+    groups: Annotated[str | None, "Columns of groups for fairness, joined by commas."] = None,
+) -> None:
+    """Read a class out of embeddings by the challenge's linear probe, and compare groups."""
+    from vcm.fewshot.probe_files import probe_folder
+
+    found = probe_folder(vectors, labels, case, label, groups.split(",") if groups else [])
+    print(
+        f"auroc {found.auroc:.3f}, macro F1 {found.f1:.3f}, learning rate {found.learning_rate:g}"
+    )
+    for measure, value in found.fairness.items():
+        if groups:
+            print(f"fairness of {measure} {value:.3f}: {found.groups[measure]}")
+
+
 def package(
     model: Annotated[Path, "Folder of the fitted model."],
     *,

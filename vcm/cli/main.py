@@ -49,6 +49,7 @@ COMMANDS = (
     Command(("fewshot", "predict"), fewshot.predict),
     Command(("fewshot", "evaluate"), fewshot.evaluate),
     Command(("fewshot", "embed"), fewshot.embed, "data", "FOLDER"),
+    Command(("fewshot", "probe"), fewshot.probe),
     Command(("fewshot", "package"), fewshot.package),
     Command(("fewshot", "check"), fewshot.check),
     Command(("weights", "list"), weights.list_weights),

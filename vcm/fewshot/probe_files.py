@@ -1,0 +1,48 @@
+"""Probe a folder of embeddings with the classes of a table. Knows files; the probe is in probe.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from vcm.errors import VCMError
+from vcm.fewshot.probe import Probed, probe, split_cases
+from vcm.files import read_table
+
+
+def probe_folder(
+    vectors: Path, table: Path, case: str, label: str, groups: list[str], seed: int = 42
+) -> Probed:
+    """Probe CASE.npy (or CASE_SEQUENCE.npy) of every row that has a class.
+
+    The split is spread over the groups of the first variable. Embeddings that are missing are left
+    out; the challenge gives them the worst scores in its test.
+
+    Raises:
+        VCMError: a column or every embedding is missing, or lengths differ.
+    """
+    rows = read_table(table)
+    for column in (case, label, *groups):
+        if not rows or column not in rows[0]:
+            raise VCMError(f"{table.name} has no column '{column}': it has {', '.join(rows[0])}.")
+    found = [(row, _file_of(vectors, row[case])) for row in rows]
+    kept = [(row, file) for row, file in found if file and row[label] not in ("", "n/a")]
+    if not kept:
+        raise VCMError(f"{vectors} holds no embedding of a case in {table.name}: check the names.")
+    loaded = [np.load(file, allow_pickle=False) for _, file in kept if file]
+    if len({v.shape for v in loaded}) > 1:
+        raise VCMError(f"Embeddings in {vectors} differ in length: make them with one model.")
+    classes = sorted({row[label] for row, _ in kept})
+    labels = [classes.index(row[label]) for row, _ in kept]
+    variables = {g: [row[g] for row, _ in kept] for g in groups}
+    first = variables[groups[0]] if groups else ["" for _ in kept]
+    strata = [sorted(set(first)).index(value) for value in first]
+    return probe(np.stack(loaded), labels, split_cases(labels, strata, seed), variables)
+
+
+def _file_of(folder: Path, case: str) -> Path | None:
+    exact = folder / f"{case}.npy"
+    if exact.is_file():
+        return exact
+    return next(iter(sorted(folder.glob(f"{case}_*.npy"))), None)
