@@ -38,6 +38,7 @@ def test_windows_give_what_the_whole_gives_far_from_their_borders(monkeypatch):
         def __init__(self):
             super().__init__()
             self.settings = {"outputs": 2}
+            self.device = torch.device("cpu")
 
         def forward(self, image):
             return torch.cat([image, -image], 1)

@@ -165,7 +165,8 @@ def _segmented(answers: Path, case: Case, target: Target, classes: int) -> dict[
     if not file.is_file():
         return {"case": case.name, "dice": 0.0, "nsd": 0.0}
     truth = read_label_map(case.maps[target.label])
-    found = np.asarray(nib.load(file).dataobj)
+    image: Any = nib.load(file)
+    found = np.asarray(image.dataobj)
     labels = range(1, classes + 1)
     mapped = grouped(truth, target.groups, classes)
     return {"case": case.name, **segmentation_scores(found, mapped, truth.grid.spacing, labels)}

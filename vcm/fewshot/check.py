@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -183,12 +184,12 @@ def _vector(path: Path, _: CheckCase, contract: Contract) -> Iterator[str]:
 
 def _map(path: Path, case: CheckCase, contract: Contract) -> Iterator[str]:
     try:
-        image = nib.load(path)
+        image: Any = nib.load(path)
         values = np.asarray(image.dataobj)
     except Exception as error:  # nibabel raises many kinds for a damaged file
         yield f"The file is no NIfTI that can be read ({error}): write it with nibabel."
         return
-    reference = nib.load(next(iter(case.files.values())))
+    reference: Any = nib.load(next(iter(case.files.values())))
     if values.shape != reference.shape:
         yield f"The map has shape {values.shape}, its scan {reference.shape}: write it on the scan's voxels."
         return

@@ -17,7 +17,7 @@ class NetworkTraining:
         patch: Largest edge of a patch [voxel].
         members: Networks whose probabilities are averaged.
         mirror: Left and right may be exchanged; not where a class belongs to one side.
-        mixed_precision: no or bf16.
+        mixed_precision: auto, no, bf16, or fp16 on a GPU.
     """
 
     headings: ClassVar[dict[str, str]] = {"steps": "Training of a network (segmentation)"}
@@ -28,7 +28,7 @@ class NetworkTraining:
     patch: int = 64
     members: int = 1
     mirror: bool = True
-    mixed_precision: str = "bf16"
+    mixed_precision: str = "auto"
 
 
 @dataclass

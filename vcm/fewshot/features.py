@@ -59,9 +59,9 @@ def features(
         return _volumes(_single(scans, slots[0], mask), segmenter)
     if name == "network":
         pooled = [
-            segmenter.features(_single(scans, slot, mask))[0]
+            segmenter.features(_single(scans, slot, mask).to(segmenter.device))[0].cpu()
             if slot in scans
-            else torch.zeros(2 * sum(segmenter.settings["channels"][1:]))
+            else torch.zeros(2 * sum(segmenter.channels[1:]))
             for slot in slots
         ]
         return torch.cat(pooled).double().numpy()
@@ -78,7 +78,7 @@ def _single(scans: Scans, slot: str, mask: Volume | None) -> Tensor:
 
 @torch.inference_mode()
 def _volumes(image: Tensor, segmenter: FewShotUNet) -> NDArray[np.float64]:
-    classes = segmenter(image).argmax(1).flatten()
+    classes = segmenter(image.to(segmenter.device)).argmax(1).flatten().cpu()
     voxel = float(np.prod(SEGMENTER_SPACING)) / 1e6
     counts = torch.bincount(classes, minlength=9)[list(BRAIN_CLASSES)].double().numpy()
     brain = float(counts.sum())

@@ -175,14 +175,18 @@ class FittedModel:
             network.load_state_dict(
                 {n.removeprefix(start): v for n, v in self.arrays.items() if n.startswith(start)}
             )
-            self._networks[prefix] = network.float().eval()
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            self._networks[prefix] = network.float().eval().to(device)
         return self._networks[prefix]
 
 
 def probabilities(network: FewShotUNet, image: Tensor) -> Tensor:
-    """(1, C, X, Y, Z) -> class probabilities (1, classes, X, Y, Z), window by window if it is large."""
+    """(1, C, X, Y, Z) -> class probabilities (1, classes, X, Y, Z), window by window if it is large.
+
+    The network computes where it is; the image and the answer are on the CPU.
+    """
     if image[0, 0].numel() <= WHOLE:
-        return network(image).softmax(1)
+        return network(image.to(network.device)).softmax(1).cpu()
     from itertools import product
 
     size = image.shape[2:]
@@ -193,7 +197,9 @@ def probabilities(network: FewShotUNet, image: Tensor) -> Tensor:
         window = tuple(slice(s, min(s + WINDOW, n)) for s, n in zip(corner, size, strict=True))
         part = image[(slice(None), slice(None), *window)]
         hat = _hat(part.shape[2:])
-        total[(slice(None), slice(None), *window)] += hat * network(part).softmax(1)
+        total[(slice(None), slice(None), *window)] += (
+            hat * network(part.to(network.device)).softmax(1).cpu()
+        )
         weight[window] += hat
     return total / weight
 

@@ -6,6 +6,8 @@ the libraries that a container would have to load; a test holds the two to the s
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -73,7 +75,8 @@ class FewShotUNet(nn.Module):
         groups: int = 8,
     ) -> None:
         super().__init__()
-        self.settings = {
+        self.channels = channels
+        self.settings: dict[str, Any] = {
             "inputs": inputs, "outputs": outputs, "channels": list(channels), "groups": groups,
         }  # fmt: skip
         pairs = list(zip((inputs, *channels), channels, strict=False))
@@ -86,6 +89,11 @@ class FewShotUNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
                 nn.init.kaiming_normal_(module.weight, a=0.01)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits per class."""

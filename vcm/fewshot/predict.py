@@ -139,11 +139,12 @@ def label_image(labels: np.ndarray, source: nib.Nifti1Image) -> nib.Nifti1Image:
 
 def _reference_image(
     scans: Mapping[str, Volume], paths: Mapping[str, Path]
-) -> nib.Nifti1Image:  # fmt: skip
+) -> Any:  # fmt: skip
     """The scan on whose voxels the map lies: the first that can be read, else whose header can."""
     for sequence in [*scans, *paths]:
         try:
-            return nib.load(paths[sequence])
+            image: Any = nib.load(paths[sequence])
+            return image
         except Exception as error:  # any damaged file: the next one is tried
             print(f"vcm: {Path(paths[sequence]).name} cannot be opened ({error}).", file=sys.stderr)
     raise VCMError("No scan can be opened, so there are no voxels for a label map to lie on.")
