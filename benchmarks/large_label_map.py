@@ -46,7 +46,7 @@ def reach_first_step(path: Path, model: str) -> None:
     print(f"place     {time.monotonic() - begun:6.1f} s")
     _ = plan.features
     print(f"encode    {time.monotonic() - begun:6.1f} s")
-    print(f"peak      {peak_memory(plan.device) / 1e9:6.2f} GB")
+    print(f"peak      {peak_memory(plan.pipeline.device) / 1e9:6.2f} GB")
 
 
 def main() -> None:

@@ -99,7 +99,7 @@ def test_the_part_lies_where_the_map_does(head):
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["--partial", "sub-1_T1w.nii.gz"], "--known go together"),
+        (["--partial", "sub-1_T1w.nii.gz"], "known go together"),
         (["--partial", "sub-1_T1w.nii.gz", "--known", "none.nii.gz"], "does not exist"),
     ],
 )
@@ -114,4 +114,4 @@ def test_a_module_that_reads_no_partial_image_is_not_given_one(
 ):
     part = ["--partial", head / "sub-1_T1w.nii.gz", "--known", head / "sub-1_mask.nii.gz"]
     assert synthesize(*part, "--model", tiny_model, "--out", tmp_path / "out") == 2
-    assert "reads classes" in capsys.readouterr().err
+    assert "expects classes" in capsys.readouterr().err

@@ -5,11 +5,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
+from small_brains import brain2mm_like
 
 from vcm.cli import main as cli
+from vcm.files import sha256
 from vcm.imaging.geometry import resample
 from vcm.imaging.placing import place_label_map
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
+from vcm.synthesis import synthesize as job
 
 
 def oblique(shape, spacing, angles, axes, flips, centre):
@@ -138,9 +141,9 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(synthesize, maps, tmp_path,
     [
         (["--age", "200"], "--allow-extrapolation"),
         (["--sex", "x"], "knows F and M"),
-        (["--seeds", "a-b"], "--seeds"),
-        (["--seeds", "3-1"], "--seeds"),
-        (["--steps", "0"], "--steps"),
+        (["--seeds", "a-b"], "seeds is"),
+        (["--seeds", "3-1"], "seeds is"),
+        (["--steps", "0"], "steps is 0"),
         (["--scheduler", "magic"], "choose ddim"),
         (["--scheduler", "flow"], "choose ddim"),
         (["--precision", "half"], "auto, float32, bfloat16"),
@@ -182,3 +185,71 @@ def test_wrong_usage_is_one_sentence(monkeypatch, capsys):
     assert "--outt" in capsys.readouterr().err
     assert vcm(monkeypatch, "synthesise") == 2
     assert "synthesise" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def coarse_model(tmp_path_factory):
+    """A model of a 5 mm grid, which samples in a blink."""
+    folder = tmp_path_factory.mktemp("models") / "coarse"
+    brain2mm_like().save_pretrained(folder)
+    return folder
+
+
+def free(monkeypatch, model, out, *options):
+    given = ("--uncontrolled", "--model", model, "--steps", 1, "--out", out)
+    return vcm(monkeypatch, "synthesize", *given, *options)
+
+
+def test_many_seeds_make_many_files_and_one_picture_of_the_first(
+    monkeypatch, coarse_model, tmp_path
+):
+    """No more volumes are held than are shown, however many there are."""
+    shown = []
+    monkeypatch.setattr(job, "outlined", lambda images, *_: shown.append(len(images)))
+    assert free(monkeypatch, coarse_model, tmp_path, "--seeds", "0-11") == 0
+    assert len(list(tmp_path.glob("*.nii.gz"))) == 12 and shown == [job.SHOWN]
+
+
+@pytest.mark.parametrize("seeds", ["99999999999999999999", str(2**63), "1,1"])
+def test_seeds_that_cannot_be_used(monkeypatch, coarse_model, tmp_path, capsys, seeds):
+    code = free(monkeypatch, coarse_model, tmp_path / "out", "--seeds", seeds)
+    if seeds == "1,1":  # on the command line a number twice is the number
+        assert code == 0
+        return
+    assert code == 2 and "2^63" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_of_another_map_of_the_same_name_are_replaced_only_if_asked(
+    monkeypatch, coarse_model, head_map, tmp_path, capsys
+):
+    """Two subjects' aseg.nii.gz into one folder; a map is never replaced by its result."""
+    classes, affine = head_map
+    for n, name in enumerate(("one", "two")):
+        moved = np.roll(classes, n, axis=1)
+        write_volume(Volume(moved, affine), tmp_path / name / "aseg.nii.gz")
+    out = tmp_path / "out"
+    options = ("--model", coarse_model, "--steps", 1, "--out", out, "--labels", "vcm8")
+
+    def run(name, *more):
+        return vcm(monkeypatch, "synthesize", tmp_path / name / "aseg.nii.gz", *options, *more)
+
+    assert run("one") == 0
+    result = out / "aseg_desc-synthetic_seed-0_T1w.nii.gz"
+    first = result.read_bytes()
+    for more in ((), ("--seeds", "1")):  # with other seeds the picture would be replaced
+        assert run("two", *more) == 2
+        assert "was not made from the inputs" in capsys.readouterr().err
+    assert result.read_bytes() == first and len(list(out.iterdir())) == 3
+    assert run("one", "--seeds", "1") == 0
+    assert run("two", "--overwrite") == 0
+    assert json.loads(result.with_name("aseg_desc-synthetic_seed-0_T1w.json").read_text())[
+        "ConditionSHA256"
+    ] == sha256(tmp_path / "two" / "aseg.nii.gz")
+
+
+@pytest.mark.parametrize("out", ["/dev/null", "/dev/null/deeper"])
+def test_an_impossible_folder_is_found_before_the_model_is_loaded(monkeypatch, out, capsys):
+    monkeypatch.setattr(job, "load_pipeline", lambda name: pytest.fail("too late"))
+    assert free(monkeypatch, "brain2mm", out) == 2
+    assert "cannot be written" in capsys.readouterr().err

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from vcm.cli.console import notes
+from vcm.cli.console import notes, progress
 from vcm.synthesis.configuration import Synthesis
 
 
@@ -17,15 +18,21 @@ def synthesize(
     dry_run: Annotated[bool, "Print the plan with expected time and memory."] = False,
 ) -> None:
     """Make T1-weighted brains that obey a label map, one per seed, on the map's own voxels."""
+    from vcm.cost import peak_memory
     from vcm.embedded import example_condition
-    from vcm.synthesis.synthesize import describe, resolve
-    from vcm.synthesis.synthesize import synthesize as run
+    from vcm.pipeline import choose_device
+    from vcm.synthesis.synthesize import describe, synthesize_files
 
     if config.condition == Path("example") and not config.condition.exists():
         config = replace(config, condition=example_condition())
     if dry_run:
-        for name, value in describe(resolve(config)).items():
+        for name, value in describe(config).items():
             print(f"{name:>18}  {value}")
         return
-    for path in run(config, ["vcm", *sys.argv[1:]], notes()):
+    started = time.monotonic()
+    with progress("Synthesizing") as on_step:
+        paths = synthesize_files(config, ["vcm", *sys.argv[1:]], on_step)
+    seconds, peak = time.monotonic() - started, peak_memory(choose_device(config.device)) / 1e9
+    notes().print(f"{len(paths)} volume(s) in {seconds:.0f} s, at most {peak:.1f} GB of memory.")
+    for path in paths:
         print(path)

@@ -5,6 +5,7 @@ Knows where results go back to, names and sidecars; nothing of how a volume is m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcm import __version__
-from vcm.files import sha256, write_json
+from vcm.files import write_set
 from vcm.imaging.placing import Placement
 from vcm.imaging.volume import Volume, write_volume
 
@@ -21,6 +22,19 @@ def stem_of(condition: Path | None, otherwise: str = "uncontrolled") -> str:
     """First part of the names of all files that are made from a condition."""
     name = condition.name if condition else otherwise
     return name.removesuffix(".gz").removesuffix(".nii")
+
+
+def file_names(stem: str, mark: str, model_grid: bool = False) -> list[str]:
+    """Names of the volume, if asked of that on the model's grid, and of the sidecar.
+
+    Args:
+        stem: First part, see `stem_of`.
+        mark: What tells it from others of this condition: seed-N.
+        model_grid: Whether the volume is written on the model's grid too.
+    """
+    rest = f"desc-synthetic_{mark}_T1w"
+    on_grid = [f"{stem}_space-model_{rest}.nii.gz"] if model_grid else []
+    return [f"{stem}_{rest}.nii.gz", *on_grid, f"{stem}_{rest}.json"]
 
 
 def write_synthetic(
@@ -49,18 +63,21 @@ def write_synthetic(
     Raises:
         VCMError: The folder cannot be written to.
     """
-    rest = f"desc-synthetic_{mark}_T1w"
+    *names, sidecar = file_names(stem, mark, model_grid)
     words = f"synthetic, vcm {__version__}, {mark.replace('-', ' ')}"
     moved = placement.to_scan_space(image)
-    result = Volume(_stored(moved), placement.target.affine, placement.header)
-    path = write_volume(result, folder / f"{stem}_{rest}.nii.gz", words)
-    files = {path.name: sha256(path)}
+    volumes = [Volume(_stored(moved), placement.target.affine, placement.header)]
     if model_grid:
-        own = Volume(_stored(image), placement.model.affine)
-        on_grid = write_volume(own, folder / f"{stem}_space-model_{rest}.nii.gz", words)
-        files[on_grid.name] = sha256(on_grid)
-    write_json(folder / f"{stem}_{rest}.json", record | {"Files": files})
-    return path
+        volumes.append(Volume(_stored(image), placement.model.affine))
+    writers = {
+        folder / name: _writer(volume, words) for name, volume in zip(names, volumes, strict=True)
+    }
+    write_set(folder / sidecar, record, writers)
+    return folder / names[0]
+
+
+def _writer(volume: Volume, words: str) -> Callable[[Path], object]:
+    return lambda part: write_volume(volume, part, words)
 
 
 def _stored(image: NDArray[np.float32]) -> NDArray[np.float32]:

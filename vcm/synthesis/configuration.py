@@ -42,6 +42,7 @@ class Synthesis:
         known: Mask (NIfTI) that is 1 where the partial image is to be kept.
         labels: Vocabulary of the label map: auto, vcm8, freesurfer, dlmuse, or a YAML table.
         out: Folder for the volumes, their sidecars and the picture.
+        overwrite: Replace earlier results in that folder that were made from another condition.
         model_grid: Write each volume on the model's own grid too.
         model: Name of an embedded model, or folder of a model.
         uncontrolled: Sample the frozen model alone, without its module.
@@ -99,3 +100,4 @@ class Synthesis:
     allow_extrapolation: bool = False
     device: str = "auto"
     precision: str = "float32"
+    overwrite: bool = False

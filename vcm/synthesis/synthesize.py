@@ -6,59 +6,65 @@ per seed, decode, bring each volume back, and write it with all that repeats it.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
-from vcm.cost import peak_memory
 from vcm.errors import VCMError
-from vcm.files import sha256, synthetic_mark
+from vcm.files import check_output, refuse_to_replace, sha256, synthetic_mark
 from vcm.imaging.placing import PlacedCondition, place_label_map, place_partial, unconditioned
 from vcm.inputs import InputRequest, ModelInput, Outside, in_words, network_inputs, resolve_inputs
 from vcm.pipeline import VCMPipeline, choose_device, draw_volume, sampling_record
 from vcm.precision import check_precision
 from vcm.report.picture import outlined
-from vcm.report.synthetic import stem_of, write_synthetic
+from vcm.report.synthetic import file_names, stem_of, write_synthetic
 from vcm.synthesis.configuration import Synthesis
 from vcm.synthesis.forecast import forecast
 from vcm.weights.load import load_pipeline
 
+#: Called with the denoising steps that are done, and how many there are.
+OnStep = Callable[[int, int], None]
+#: Volumes in the picture; of more seeds the first. A row takes a second to draw.
+SHOWN = 8
+#: Seeds are whole numbers below this.
+MOST_SEED = 2**63
+#: Bytes per voxel of a compressed volume, at most; for the check that the disk has room.
+BYTES = 4
+
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything decided before the first step."""
+    """Everything decided before the first step; the values are those of a call of the pipeline.
 
-    config: Synthesis
+    Attributes:
+        pipeline: On its device, with the scheduler to sample with.
+        placed: The condition on the model's grid, and the way back.
+        inputs: What the model is told, and where each value comes from.
+        steered: Whether the module acts.
+        steps: Of the denoising.
+        precision: Of the denoising.
+        temperature: Scale of the initial noise.
+        conditioning_scale: Strength of the module.
+        window: Fractions of the steps between which the module acts.
+    """
+
     pipeline: VCMPipeline
-    place: PlacedCondition
+    placed: PlacedCondition
     inputs: dict[str, ModelInput]
-    device: torch.device
-
-    @property
-    def steered(self) -> bool:
-        """Whether the module acts."""
-        return not self.config.uncontrolled and bool(self.config.condition or self.config.partial)
-
-    @property
-    def temperature(self) -> float:
-        """Scale of the noise to begin with."""
-        own = self.config.temperature
-        return float(self.pipeline.config.temperature if own is None else own)
-
-    @property
-    def steps(self) -> int:
-        """Denoising steps: those asked for, else the model's own."""
-        return self.config.steps or self.pipeline.recommended_steps
+    steered: bool
+    steps: int
+    precision: str
+    temperature: float
+    conditioning_scale: float
+    window: tuple[float, float]
 
     @cached_property
     def features(self) -> Tensor | None:
@@ -69,171 +75,235 @@ class Plan:
         """Volumes (1, C, X, Y, Z) that the module reads, in its order; None: absent, or not steered."""
         if not self.steered:
             return None
-        given = self.place.conditions(self.pipeline.config.conditions)
+        given = self.placed.conditions(self.pipeline.config.conditions)
         return [None if c is None else torch.from_numpy(c)[None] for c in given]
 
-    @property
-    def stem(self) -> str:
-        """First part of every file name."""
-        return stem_of(self.config.condition or self.config.partial)
+    def sample(self, seed: int, on_step: Callable[[int], None]) -> NDArray[np.float32]:
+        """One volume (X, Y, Z) on the model's grid, 0..1; the noise depends on the seed alone."""
+        done = count(1)
+        return draw_volume(
+            self.pipeline,
+            self.features,
+            network_inputs(self.pipeline.input_rule, self.inputs),
+            seed,
+            self.steps,
+            lambda: on_step(next(done)),
+            precision=self.precision,
+            temperature=self.temperature,
+            conditioning_scale=self.conditioning_scale,
+            control_guidance_start=self.window[0],
+            control_guidance_end=self.window[1],
+        )
+
+    def record(self) -> dict[str, Any]:
+        """How volumes are sampled, as their sidecars say it."""
+        return sampling_record(
+            self.pipeline,
+            self.placed,
+            self.inputs,
+            self.steered,
+            self.steps,
+            self.precision,
+            self.temperature,
+            self.conditioning_scale,
+            self.window,
+        )
 
 
-def synthesize(config: Synthesis, command: list[str], console: Console) -> list[Path]:
-    """Write one volume per seed; returns their paths. Raises VCMError before anything is written."""
+def synthesize_files(
+    config: Synthesis, command: Sequence[str] = (), on_step: OnStep = lambda done, total: None
+) -> list[Path]:
+    """Write one volume per seed, each as soon as it is made, and a picture of the first.
+
+    Args:
+        config: What the user chose.
+        command: What the sidecars give as the command that made them.
+        on_step: Called with the denoising steps that are done, and how many there are.
+
+    Returns:
+        Paths of the volumes, in the order of the seeds.
+
+    Raises:
+        VCMError: Something cannot be used; before anything is written.
+    """
+    # Check all that can be checked before the first step of work.
+    check_settings(config)
+    out, stem = config.out, stem_of(config.condition or config.partial)
+    check_output(out)
+    read = [path for path in (config.condition, config.partial, config.known) if path]
+    sources = _sources(config.condition, config.partial, config.known)
+    picture = out / f"{stem}_desc-synthetic_mosaic.png"
+
+    def refuse_replacing(seeds: Sequence[int]) -> None:
+        for seed in seeds:
+            names = file_names(stem, f"seed-{seed}", config.model_grid)
+            outputs = [out / name for name in names]
+            refuse_to_replace(outputs, read, out / names[-1], sources, config.overwrite)
+        if picture.exists():
+            earlier = sorted(out.glob(f"{stem}_desc-synthetic_seed-*_T1w.json")) or [None]
+            for sidecar in earlier:
+                refuse_to_replace([picture], read, sidecar, sources, config.overwrite)
+
+    refuse_replacing(config.seeds)
+
+    # Load and prepare.
     plan = resolve(config)
-    record = _record(plan, command)
-    written, shown = [], []
-    started = time.monotonic()
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("Synthesizing", total=plan.steps * len(config.seeds))
-        for seed in config.seeds:
-            image = sample_volume(plan, seed, lambda: bar.advance(task))
+    check_output(out, BYTES * int(np.prod(plan.placed.placement.target.shape)) * len(config.seeds))
+    record = {**synthetic_mark(), "Command": list(command), **sources, **plan.record()}
+
+    # Compute and write; the memory does not grow with the number of seeds.
+    written: list[Path] = []
+    shown: list[NDArray[np.float32]] = []
+    for k, seed in enumerate(config.seeds):
+        image = plan.sample(seed, _after(k, plan.steps, len(config.seeds), on_step))
+        refuse_replacing([seed])  # another run may have written there meanwhile
+        about = record | {"Seed": seed}
+        placement, mark = plan.placed.placement, f"seed-{seed}"
+        written.append(write_synthetic(image, placement, out, stem, mark, about, config.model_grid))
+        if k < SHOWN:
             shown.append(image)
-            written.append(_write(plan, seed, image, record))
-    titles = [f"synthetic, seed {seed}" for seed in config.seeds]
-    outlined(
-        shown, plan.place.classes, config.out / f"{plan.stem}_desc-synthetic_mosaic.png", titles
-    )
-    seconds, peak = time.monotonic() - started, peak_memory(plan.device) / 1e9
-    console.print(f"{len(written)} volume(s) in {seconds:.0f} s, at most {peak:.1f} GB of memory.")
+    titles = [f"synthetic, seed {seed}" for seed in config.seeds[:SHOWN]]
+    outlined(shown, plan.placed.classes, picture, titles)
     return written
 
 
 def resolve(config: Synthesis) -> Plan:
-    """Load the model and the condition, check every value. Raises VCMError."""
-    _check(config)
+    """Load the model and the condition, check every value.
+
+    Raises:
+        VCMError: Something cannot be used.
+    """
+    check_settings(config)
     pipeline = load_pipeline(config.model)
-    _check_reads(config, pipeline)
-    recommended = pipeline.config.sampling.get("scheduler", "saved")
-    scheduler = recommended if config.scheduler == "auto" else config.scheduler
-    if scheduler != "saved":
-        pipeline.use_scheduler(scheduler)
-    device = choose_device(config.device)
-    pipeline.to(device)
-    grid = pipeline.volume_grid
-    condition = config.condition
-    place = place_label_map(condition, config.labels, grid) if condition else unconditioned(grid)
+    if not config.uncontrolled:
+        _refuse_unread(config.condition, config.partial, pipeline, config.model)
+    if config.scheduler == "saved":
+        pipeline.scheduler = pipeline.saved_scheduler
+    elif config.scheduler != "auto":  # what the model recommends is set already
+        pipeline.use_scheduler(config.scheduler)
+    pipeline.to(choose_device(config.device))
+    grid, condition = pipeline.volume_grid, config.condition
+    placed = place_label_map(condition, config.labels, grid) if condition else unconditioned(grid)
     if config.partial and config.known:
-        place = place_partial(config.partial, config.known, place)
+        placed = place_partial(config.partial, config.known, placed)
     request = InputRequest(
         config.age, config.sex, config.ventricular_volume, config.brain_volume, config.contrast
     )
     outside: Outside = "keep" if config.allow_extrapolation else "refuse"
-    inputs = resolve_inputs(pipeline.input_rule, request, place.volumes, outside)
-    return Plan(config, pipeline, place, inputs, device)
-
-
-def sample_volume(plan: Plan, seed: int, on_step: Callable[[], None]) -> NDArray[np.float32]:
-    """One volume (X, Y, Z) on the model's grid, 0..1; the noise depends on the seed alone."""
-    config = plan.config
-    return draw_volume(
-        plan.pipeline,
-        plan.features,
-        network_inputs(plan.pipeline.input_rule, plan.inputs),
-        seed,
-        plan.steps,
-        on_step,
+    inputs = resolve_inputs(pipeline.input_rule, request, placed.volumes, outside)
+    own = pipeline.config.temperature
+    return Plan(
+        pipeline,
+        placed,
+        inputs,
+        steered=not config.uncontrolled and bool(condition or config.partial),
+        steps=config.steps or pipeline.recommended_steps,
         precision=config.precision,
-        temperature=config.temperature,
+        temperature=float(own if config.temperature is None else config.temperature),
         conditioning_scale=config.conditioning_scale,
-        control_guidance_start=config.control_guidance_start,
-        control_guidance_end=config.control_guidance_end,
+        window=(config.control_guidance_start, config.control_guidance_end),
     )
 
 
-def describe(plan: Plan) -> dict[str, str]:
+def describe(config: Synthesis) -> dict[str, str]:
     """The plan in words, with time and memory forecast from a fraction of the work."""
-    config, placement = plan.config, plan.place.placement
-    inputs = network_inputs(plan.pipeline.input_rule, plan.inputs)
-    cost = forecast(plan.pipeline, plan.conditions(), inputs, config.precision)
-    seconds = cost.seconds(plan.steps, len(config.seeds))
-    act = f"{config.control_guidance_start:g} to {config.control_guidance_end:g} of the steps"
-    steered = f"scale {config.conditioning_scale:g}, {act}" if plan.steered else "not steered"
-    labels = f", labels {plan.place.vocabulary}" if plan.place.vocabulary else ""
+    plan = resolve(config)
+    pipeline, placement, seeds = plan.pipeline, plan.placed.placement, config.seeds
+    inputs = network_inputs(pipeline.input_rule, plan.inputs)
+    cost = forecast(pipeline, plan.conditions(), inputs, plan.precision)
+    seconds = cost.seconds(plan.steps, len(seeds))
+    act = f"{plan.window[0]:g} to {plan.window[1]:g} of the steps"
+    steered = f"scale {plan.conditioning_scale:g}, {act}" if plan.steered else "not steered"
+    labels = f", labels {plan.placed.vocabulary}" if plan.placed.vocabulary else ""
     sizes = " x ".join(f"{s:.3g}" for s in placement.target.spacing)
     return {
-        "model": f"{config.model}, {' x '.join(map(str, placement.model.shape))} on {plan.device}",
+        "model": f"{config.model}, {' x '.join(map(str, placement.model.shape))} on {pipeline.device}",
         "condition": f"{config.condition or config.partial or 'none'}{labels}; {steered}",
         "result": f"{placement.target.shape} of {sizes} mm, {placement.target.orientation}",
         **in_words(plan.inputs),
-        "seeds": ", ".join(map(str, config.seeds)),
-        "sampling": f"{type(plan.pipeline.scheduler).__name__}, {plan.steps} steps, temperature "
-        f"{plan.temperature:g}, {config.precision}",
-        "expected time": f"{seconds:.0f} s for {len(config.seeds)} volume(s): {cost.encode.seconds:.1f} s "
+        "seeds": _in_short(seeds),
+        "sampling": f"{type(pipeline.scheduler).__name__}, {plan.steps} steps, temperature "
+        f"{plan.temperature:g}, {plan.precision}",
+        "expected time": f"{seconds:.0f} s for {len(seeds)} volume(s): {cost.encode.seconds:.1f} s "
         f"to encode, {cost.step.seconds:.2f} s per step, {cost.decode.seconds:.1f} s to decode",
         "expected memory": f"{cost.memory / 1e9:.1f} GB",
     }
 
 
-def _check_reads(config: Synthesis, pipeline: VCMPipeline) -> None:
-    """Refuse with VCMError a condition that the module does not read."""
-    given = config.condition or config.partial
-    if given is None or config.uncontrolled:
-        return
-    if pipeline.module is None:
-        raise VCMError(
-            f"The model {config.model} has no module, so it cannot obey {given.name}: train one with "
-            "vcm train, or add --uncontrolled."
-        )
-    reads = set(pipeline.config.conditions)
-    wrong = (config.partial if "partial" not in reads else None) or (
-        config.condition if reads.isdisjoint({"classes", "ventricles"}) else None
-    )
-    if wrong is not None:
-        raise VCMError(
-            f"The module of {config.model} reads {', '.join(sorted(reads))}, which {wrong.name} is not "
-            "given for: give what it reads, or another model."
-        )
-
-
-def _check(config: Synthesis) -> None:
+def check_settings(config: Synthesis) -> None:
+    """Refuse with VCMError what makes no sense for any model or condition."""
     start, end = config.control_guidance_start, config.control_guidance_end
     if not (config.condition or config.partial or config.uncontrolled):
-        raise VCMError("No condition is given: add the path of a label map, or --uncontrolled.")
+        raise VCMError("No condition is given: add the path of a label map, or uncontrolled.")
     if (config.partial is None) != (config.known is None):
         raise VCMError(
-            "--partial and --known go together: the image, and a mask that is 1 where it is known."
+            "partial and known go together: the image, and a mask that is 1 where it is to be kept."
         )
+    wrong = [seed for seed in config.seeds if not 0 <= seed < MOST_SEED]
+    if wrong or not config.seeds:
+        raise VCMError(
+            f"seeds is {wrong[0] if wrong else 'empty'}: choose whole numbers from 0, below 2^63."
+        )
+    if len(set(config.seeds)) < len(config.seeds):
+        raise VCMError("seeds holds a number twice: each seed makes one volume.")
     check_precision(config.precision)
     if config.steps is not None and not 1 <= config.steps <= 1000:
-        raise VCMError(f"--steps is {config.steps}: the model has 1000, choose 1 to 1000.")
+        raise VCMError(f"steps is {config.steps}: the model has 1000, choose 1 to 1000.")
     if not 0 <= start <= end <= 1:
         raise VCMError(
             f"The module is to act from {start:g} to {end:g} of the steps: choose fractions with "
             "0 <= start <= end <= 1."
         )
     if config.temperature is not None and not 0 <= config.temperature <= 2:
-        raise VCMError(f"--temperature is {config.temperature}: choose 0 to 2; 1 is plain noise.")
+        raise VCMError(f"temperature is {config.temperature}: choose 0 to 2; 1 is plain noise.")
     if not np.isfinite(config.conditioning_scale):
-        raise VCMError(f"--conditioning-scale is {config.conditioning_scale}: choose a number.")
+        raise VCMError(f"conditioning_scale is {config.conditioning_scale}: choose a number.")
 
 
-def _write(plan: Plan, seed: int, image: NDArray[np.float32], record: dict[str, Any]) -> Path:
-    config, placement = plan.config, plan.place.placement
-    record = record | {"Seed": seed}
-    mark = f"seed-{seed}"
-    return write_synthetic(image, placement, config.out, plan.stem, mark, record, config.model_grid)
+def _refuse_unread(
+    condition: Path | None, partial: Path | None, pipeline: VCMPipeline, model: str
+) -> None:
+    """Raise VCMError for a condition that the module does not read."""
+    given = condition or partial
+    if given is None:
+        return
+    if pipeline.module is None:
+        raise VCMError(
+            f"The model {model} has no module, so it cannot obey {given.name}: train one with "
+            "vcm train, or sample it uncontrolled."
+        )
+    reads = set(pipeline.config.conditions)
+    wrong, is_a = None, ""
+    if partial is not None and "partial" not in reads:
+        wrong, is_a = partial, "part of an image"
+    elif condition is not None and reads.isdisjoint({"classes", "ventricles"}):
+        wrong, is_a = condition, "a label map"
+    if wrong is not None:
+        raise VCMError(
+            f"The module of {model} expects {', '.join(sorted(reads))}, but {wrong.name} is {is_a}: "
+            "choose another model."
+        )
 
 
-def _record(plan: Plan, command: list[str]) -> dict[str, Any]:
-    config = plan.config
-    return {
-        **synthetic_mark(),
-        "Command": command,
-        "Condition": config.condition.name if config.condition else None,
-        "ConditionSHA256": sha256(config.condition) if config.condition else None,
-        "Partial": config.partial.name if config.partial else None,
-        "PartialSHA256": sha256(config.partial) if config.partial else None,
-        "KnownSHA256": sha256(config.known) if config.known else None,
-        **sampling_record(
-            plan.pipeline,
-            plan.place,
-            plan.inputs,
-            plan.steered,
-            plan.steps,
-            config.precision,
-            plan.temperature,
-            config.conditioning_scale,
-            (config.control_guidance_start, config.control_guidance_end),
-        ),
-    }
+def _sources(
+    condition: Path | None, partial: Path | None, known: Path | None
+) -> Mapping[str, str | None]:
+    """What the sidecars say of the files that are read. Raises VCMError for one that is not there."""
+    found: dict[str, str | None] = {}
+    for name, path in (("Condition", condition), ("Partial", partial), ("Known", known)):
+        if path is not None and not path.is_file():
+            raise VCMError(f"{path} does not exist: give the path of a .nii or .nii.gz file.")
+        if name != "Known":
+            found[name] = path.name if path else None
+        found[f"{name}SHA256"] = sha256(path) if path else None
+    return found
+
+
+def _after(volumes: int, steps: int, of: int, on_step: OnStep) -> Callable[[int], None]:
+    """`on_step` for one volume, told of its own steps, after those of the volumes before it."""
+    return lambda step: on_step(volumes * steps + step, of * steps)
+
+
+def _in_short(seeds: Sequence[int]) -> str:
+    shown = ", ".join(map(str, seeds[:SHOWN]))
+    return shown if len(seeds) <= SHOWN else f"{shown}, ... {len(seeds)} in all"
