@@ -75,6 +75,12 @@ def straightened(volume: Volume, order: int = 1) -> Volume:
     return replace(volume, data=data, affine=grid.affine)
 
 
+def straightened_mask(mask: NDArray[np.bool_], volume: Volume) -> NDArray[np.bool_]:
+    """A mask (X, Y, Z) of the voxels of a volume, on those of the straightened volume; nearest neighbour."""
+    moved = straightened(volume.with_data(mask.astype(np.uint8)), order=0)
+    return np.asarray(moved.data > 0)
+
+
 def straight_grid(grid: Grid) -> Grid:
     """The least grid at right angles that holds every voxel centre of a sheared one.
 

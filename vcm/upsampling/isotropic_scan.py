@@ -15,7 +15,7 @@ from vcm.imaging.acquisition import isotropic_about
 from vcm.imaging.brain import align_brain, brain_mask, on_black
 from vcm.imaging.degradation import Degradation
 from vcm.imaging.draws import draw_thick
-from vcm.imaging.geometry import resample, straightened
+from vcm.imaging.geometry import resample, straightened, straightened_mask
 from vcm.imaging.source import Scan
 from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume, refuse_other_voxels
 from vcm.upsampling.thick_scan import ThickScan
@@ -43,7 +43,7 @@ class IsotropicScan:
         else:
             brain = brain_mask(image)
         image, _ = on_black(image, brain)
-        mask = straightened(image.with_data(brain), order=0).data
+        mask = straightened_mask(brain, image)
         image = straightened(image, order=3)
         grid = isotropic_about(image.grid, float(np.mean(model.spacing)))
         fine, inside = brain_on(grid, image, mask)

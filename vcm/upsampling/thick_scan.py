@@ -16,13 +16,26 @@ from numpy.typing import NDArray
 
 from vcm.errors import VCMWarning
 from vcm.imaging.acquisition import Acquisition, ProfileKind, find_acquisition, isotropic_grid
-from vcm.imaging.brain import align_brain, brain_mask
+from vcm.imaging.brain import align_brain, brain_mask, find_background, on_black
 from vcm.imaging.contrast import refuse_other_contrast
 from vcm.imaging.degradation import Degradation
-from vcm.imaging.geometry import resample
+from vcm.imaging.geometry import resample, straight_grid, straightened, straightened_mask
 from vcm.imaging.thick import as_thick
 from vcm.imaging.volume import Grid, Volume, refuse_other_voxels
 from vcm.upsampling.lost_slices import fill, find_lost, without_lost
+
+
+@dataclass(frozen=True)
+class Background:
+    """What a scan holds where it shows nothing, for scans that do not hold 0 there.
+
+    Attributes:
+        value: Intensity of the scan.
+        where: (X, Y, Z) of its voxels.
+    """
+
+    value: float
+    where: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,7 @@ class ThickScan:
         units: (low, high), source intensities that are 0 and 1 here.
         separation: Of white from grey matter, see vcm.imaging.contrast.
         lost: Numbers of the slices, from 0, that hold no measurement.
+        background: That the scan had, and the result is to have; None: 0 as it comes.
     """
 
     volume: Volume
@@ -51,6 +65,7 @@ class ThickScan:
     units: tuple[float, float]
     separation: float
     lost: tuple[int, ...] = ()
+    background: Background | None = None
 
     @cached_property
     def degradation(self) -> Degradation:
@@ -90,9 +105,14 @@ class ThickScan:
         return replace(self, fine=isotropic_grid(self.volume.grid, self.acquisition, spacing))
 
     def in_units(self, data: NDArray) -> NDArray[np.float32]:
-        """Scaled values -> the scan's own intensities."""
+        """Scaled values (X, Y, Z) on the fine grid -> the scan's own intensities, on its own background."""
         low, high = self.units
-        return (low + data * (high - low)).astype(np.float32)
+        values = (low + data * (high - low)).astype(np.float32)
+        if self.background is not None:
+            shows = ~self.background.where
+            near = interpolate_to_border(shows, self.volume.grid, self.fine, order=1)
+            values[near <= 0] = self.background.value
+        return values
 
 
 def to_thick_scan(
@@ -107,8 +127,11 @@ def to_thick_scan(
 ) -> ThickScan:
     """Find the slices, align the brain, scale.
 
+    A scan whose slices are not stacked at right angles, as with a tilted gantry, is straightened slice by
+    slice, so that nothing is interpolated across slices.
+
     Args:
-        image: A T1-weighted scan of thick slices.
+        image: A T1-weighted scan of thick slices, of any intensities.
         model: Grid of the model's volumes, in common space.
         spacing: Of the result [mm].
         axis: axial, coronal or sagittal; None: the header tells.
@@ -120,12 +143,16 @@ def to_thick_scan(
     Raises:
         VCMError: The scan cannot be upsampled.
     """
-    acquisition = find_acquisition(image, axis, thickness, profile)
-    fine = isotropic_grid(image.grid, acquisition, spacing)
+    straight = (
+        replace(image, affine=straight_grid(image.grid).affine) if image.grid.is_sheared else image
+    )
+    acquisition = find_acquisition(straight, axis, thickness, profile)
     lost = find_lost(image, acquisition.axis)
     if lost:
         warnings.warn(_lost_in_words(image, lost), VCMWarning, stacklevel=2)
     brain = _brain_of(image, mask)
+    image, brain, black, background = _straight_on_black(image, brain)
+    fine = isotropic_grid(image.grid, acquisition, spacing)
     image, brain = fill(image, brain, acquisition.axis, lost)
     aligned = align_brain(image, brain, model)
     separation = 1.0
@@ -135,7 +162,7 @@ def to_thick_scan(
     scaled = ((image.data - low) / max(high - low, 1e-6)).astype(np.float32)
     return ThickScan(
         image.with_data(scaled), brain, acquisition, fine, model, aligned.to_common,
-        (low, high), separation, lost,
+        (low + black, high + black), separation, lost, background,
     )  # fmt: skip
 
 
@@ -153,6 +180,22 @@ def _lost_in_words(image: Volume, lost: Sequence[int]) -> str:
         f"{image.source}: slice {', '.join(map(str, lost))} (counted from 0) is empty or a copy of its "
         "neighbour, so it is not taken for a measurement: what lies there is generated."
     )
+
+
+def _straight_on_black(
+    image: Volume, brain: NDArray[np.bool_]
+) -> tuple[Volume, NDArray[np.bool_], float, Background | None]:
+    """The scan on straight voxels and a background of 0, its brain there, the intensity that is 0 now, and
+    the background that it had."""
+    dark, black = on_black(image, brain)
+    background = None
+    if dark is not image:
+        nothing = find_background(image.data)
+        there = ~straightened_mask(~nothing, image)
+        background = (
+            Background(float(np.median(image.data[nothing])), there) if nothing.any() else None
+        )
+    return straightened(dark, order=3), straightened_mask(brain, image), black, background
 
 
 def _brain_of(image: Volume, mask: Volume | None) -> NDArray[np.bool_]:
