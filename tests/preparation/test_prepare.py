@@ -5,11 +5,11 @@ import signal
 import numpy as np
 import pytest
 from command_line import vcm
-from source_folders import FREESURFER, bids
+from source_folders import FREESURFER, GRID, bids
 
 from vcm.errors import VCMError
 from vcm.files import read_table
-from vcm.imaging.geometry import centred_grid, model_grid
+from vcm.imaging.geometry import model_grid
 from vcm.imaging.prepared_set import UNFINISHED, load_prepared
 from vcm.imaging.volume import Volume, read_volume, write_volume
 from vcm.preparation import scan
@@ -92,10 +92,6 @@ def test_a_check_lists_every_problem_and_prepares_nothing(tmp_path, head_map):
             assert any(s == subject and word in what for s, what in found), (subject, word, found)
     result = vcm("prepare", source, "--check")
     assert result.exit_code == 2 and "sub-77" in result.output
-
-
-#: Coarse, so that it is quick.
-GRID = centred_grid((40, 56, 40), 4.0, (0.0, -18.0, 6.0), "LAS")
 
 
 def prepared(source, out, **settings):

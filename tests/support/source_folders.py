@@ -3,9 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from vcm.imaging.geometry import centred_grid
 from vcm.imaging.registration import common_template
 from vcm.imaging.volume import Volume, write_volume
+
+#: Of no model: coarse, so that preparing is quick.
+GRID = centred_grid((40, 56, 40), 4.0, (0.0, -18.0, 6.0), "LAS")
 
 #: The eight classes -> numbers of FreeSurfer.
 FREESURFER = np.array([0, 2, 3, 4, 10, 17, 18, 24, 16], np.int16)
@@ -24,3 +29,9 @@ def bids(folder: Path, moves) -> Path:
         rows.append(f"{name}\t{30 + n}\tF\ttrain")
     (folder / "participants.tsv").write_text("\n".join(rows) + "\n")
     return folder
+
+
+def without_slow_parts(patch: pytest.MonkeyPatch) -> None:
+    """vcm prepare without registration, as if scans lay in the common space, and without its picture."""
+    patch.setattr("vcm.imaging.brain.align_rigid", lambda image: np.eye(4))
+    patch.setattr("vcm.preparation.prepare.mosaic", lambda volumes, path, titles: path)

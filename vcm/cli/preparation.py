@@ -30,9 +30,12 @@ def prepare(
     from vcm.imaging.geometry import model_grid
     from vcm.imaging.participants import SPLITS
     from vcm.preparation.prepare import prepare as run
-    from vcm.weights.load import grid_of
 
-    grid = grid_of(config.model) if config.model else model_grid(config.spacing)
+    grid = model_grid(config.spacing)
+    if config.model:
+        from vcm.weights.load import grid_of
+
+        grid = grid_of(config.model)
     made = run(
         folder, out, config.labels, config.workers, grid, config.segmenter,
         config.image_desc, config.label_desc, config.split_seed,

@@ -19,6 +19,7 @@ from vcm.imaging.volume import Grid, read_volume
 #: Columns of a prepared participants.tsv.
 COLUMNS = [
     "participant_id", "split", "age", "sex", "ventricular_volume", "brain_volume", "participant",
+    "image", "label_map",
 ]  # fmt: skip
 #: Lies in a prepared folder while it is written to, and after a run that did not come to its end.
 UNFINISHED = ".unfinished"

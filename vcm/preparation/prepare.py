@@ -8,33 +8,35 @@ scans.
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.progress import track
 
 from vcm import __version__
 from vcm.errors import VCMError
-from vcm.files import check_output, fingerprint, sha256, write_json, write_table
+from vcm.files import check_output, sha256, write_json, write_table
 from vcm.imaging.brain import PERCENTILES
-from vcm.imaging.conditions import ventricular_and_brain_volume
 from vcm.imaging.covariates import COVARIATES
 from vcm.imaging.geometry import model_grid
 from vcm.imaging.prepared_set import COLUMNS, UNFINISHED
 from vcm.imaging.source import Finding, Scan, Source, read_source
 from vcm.imaging.vocabulary import BUILT_IN, load_vocabulary
-from vcm.imaging.volume import Grid, read_volume, write_volume
-from vcm.nets.segmenter import TissueSegmenter
+from vcm.imaging.volume import Grid, read_volume
 from vcm.preparation.record import PreparedScan
 from vcm.preparation.scan import prepare_scan
-from vcm.preparation.segment import label_prepared
 from vcm.report.picture import mosaic
-from vcm.weights.segmenter import load_segmenter, segmenter_folder
+
+if TYPE_CHECKING:
+    from vcm.preparation.labelling import Labeller
 
 #: Scans in the picture.
 SHOWN = 48
@@ -87,14 +89,17 @@ def prepare(
     grid = grid or model_grid()
     if labels != "auto":
         load_vocabulary(labels)
-    net = load_segmenter(segmenter) if segmenter else None
+    labeller = None
+    if segmenter:  # without one, neither a network nor torch is loaded
+        from vcm.preparation.labelling import Labeller
+
+        labeller = Labeller(segmenter)
     source = read_source(folder, image_desc, label_desc, split_seed)
     refuse_place(folder, out)
     check_output(out)
-    settings = _settings(labels, segmenter)
+    settings = _settings(labels) | ({"segmenter": labeller.checksum} if labeller else {})
     with _unfinished(out):
-        label = partial(_label_missing, out=out, net=net, segmenter=segmenter)
-        done, failed = _prepare_all(source.scans, out, settings, grid, workers, label)
+        done, failed = _prepare_all(source.scans, out, settings, grid, workers, labeller)
         done, repeated = _without_repeats(done)
         rejected = (*source.rejected, *failed, *repeated)
         columns = ["participant_id", "reason"]
@@ -156,13 +161,11 @@ def _unfinished(out: Path) -> Iterator[None]:
         (out / UNFINISHED).unlink(missing_ok=True)
 
 
-def _settings(labels: str, segmenter: str) -> dict[str, str]:
+def _settings(labels: str) -> dict[str, str]:
     """What a prepared scan is made from beside its files and the grid."""
     settings = {"labels": labels}
     if labels not in ("auto", *BUILT_IN):
         settings["table"] = sha256(Path(labels))
-    if segmenter:
-        settings["segmenter"] = ", ".join(fingerprint(segmenter_folder(segmenter)).values())
     return settings
 
 
@@ -172,7 +175,7 @@ def _prepare_all(
     settings: dict[str, str],
     grid: Grid,
     workers: int,
-    label: Callable[[PreparedScan], PreparedScan],
+    labeller: Labeller | None,
 ) -> tuple[list[PreparedScan], list[Finding]]:
     """Records in the order of the scans, and what failed."""
     done: dict[str, PreparedScan] = {}
@@ -180,7 +183,8 @@ def _prepare_all(
     jobs = _in_processes(scans, out, settings, grid, workers)
     for scan, result in track(jobs, "Preparing", total=len(scans)):
         try:
-            done[scan.subject] = label(result())
+            prepared = result()
+            done[scan.subject] = labeller(prepared, out) if labeller else prepared
         except BrokenProcessPool:
             failed[scan.subject] = "ended its process, probably because memory ran out"
         except VCMError as error:
@@ -200,7 +204,7 @@ def _in_processes(
     A process that dies takes the whole pool with it, so scans that were waiting then get one each.
     """
     waiting = []
-    with ProcessPoolExecutor(max_workers=max(1, workers)) as pool:
+    with ProcessPoolExecutor(max(1, workers), initializer=_end_with_parent) as pool:
         jobs = {pool.submit(prepare_scan, scan, out, settings, grid): scan for scan in scans}
         for job in as_completed(jobs):
             if isinstance(job.exception(), BrokenProcessPool):
@@ -208,26 +212,20 @@ def _in_processes(
             else:
                 yield jobs.pop(job), job.result
     for scan in waiting:
-        with ProcessPoolExecutor(max_workers=1) as pool:
+        with ProcessPoolExecutor(1, initializer=_end_with_parent) as pool:
             yield scan, pool.submit(prepare_scan, scan, out, settings, grid).result
 
 
-def _label_missing(
-    prepared: PreparedScan, out: Path, net: TissueSegmenter | None, segmenter: str
-) -> PreparedScan:
-    """The scan with a label map, made here where it came without one and there is a segmenter."""
-    if net is None or "segmenter" not in prepared.made_from or prepared.labelled_by:
-        return prepared
-    name, folder = prepared.participant_id, out / prepared.participant_id
-    classes, at_2mm = label_prepared(read_volume(folder / f"{name}_T1w.nii.gz"), net)
-    file = write_volume(classes, folder / f"{name}_dseg.nii.gz", "eight classes, vcm segmenter")
-    ventricles, brain = ventricular_and_brain_volume(at_2mm.data, at_2mm.grid.voxel_volume)
-    labelled = replace(
-        prepared, ventricular_volume=ventricles, brain_volume=brain, labelled_by=segmenter,
-        files=prepared.files | {file.name: sha256(file)},
-    )  # fmt: skip
-    labelled.write(folder)
-    return labelled
+def _end_with_parent() -> None:
+    """Let a process end when the command that it works for was killed: it would wait for work forever."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _without_repeats(done: list[PreparedScan]) -> tuple[list[PreparedScan], list[Finding]]:

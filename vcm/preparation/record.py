@@ -30,6 +30,8 @@ class PreparedScan:
         to_common: (4, 4), world of the scan -> common space, RAS+ [mm].
         intensity_range: Values of the scan that became 0 and 1.
         made_from: Checksums of the scan and its label map, vocabulary, grid, segmenter.
+        image: Name of the scan's file.
+        label_map: Name of the file of its label map or mask; None where it has none.
         files: Checksum of each file, by its name.
         labelled_by: The segmenter that made the label map.
         vcm_version: Of the program that wrote it.
@@ -45,6 +47,8 @@ class PreparedScan:
     to_common: list[list[float]]
     intensity_range: list[float]
     made_from: dict[str, str]
+    image: str
+    label_map: str | None
     files: dict[str, str] = field(default_factory=dict)
     labelled_by: str = ""
     vcm_version: str = __version__

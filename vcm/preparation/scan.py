@@ -41,8 +41,9 @@ def prepare_scan(scan: Scan, out: Path, settings: dict[str, str], grid: Grid) ->
     found = read_record(folder, scan.subject, made_from)
     if found is not None:
         told = replace(
-            found, participant=scan.participant, split=scan.split, age=scan.age, sex=scan.sex
-        )
+            found, participant=scan.participant, split=scan.split, age=scan.age, sex=scan.sex,
+            image=scan.image.name, label_map=scan.labels.name if scan.labels else None,
+        )  # fmt: skip
         if told != found:
             told.write(folder)
         return told
@@ -66,6 +67,7 @@ def prepare_scan(scan: Scan, out: Path, settings: dict[str, str], grid: Grid) ->
         prepared = PreparedScan(
             scan.subject, scan.participant, scan.split, scan.age, scan.sex, ventricles or None, brain,
             aligned.to_common.tolist(), list(aligned.intensity_range), made_from,
+            scan.image.name, scan.labels.name if scan.labels else None,
             {path.name: sha256(path) for path in sorted(part.iterdir())},
         )  # fmt: skip
         prepared.write(part)
