@@ -37,7 +37,7 @@ def measure(way: str, size: str) -> dict[str, float]:
     if size == "brain2mm":
         pipeline = load_pipeline("brain2mm")
         frozen, latent = pipeline.denoiser, pipeline.latent_shape
-        control = make_control(ControlSizes(control=way), frozen, latent)
+        control = make_control(ControlSizes(control=way), frozen, latent, pipeline.latent_factor)
         scans, draws, repeats = 2, 2, 6
     else:
         latent = (3, 20, 28, 20)

@@ -326,6 +326,11 @@ class VCMPipeline(DiffusionPipeline):
         """(C, x, y, z) of one latent."""
         return tuple(self.autoencoder.latent_shape)
 
+    @property
+    def latent_factor(self) -> int:
+        """Voxels per latent position and axis."""
+        return int(self.volume_grid.shape[0] // self.latent_shape[1])
+
     @torch.inference_mode()
     def __call__(
         self,

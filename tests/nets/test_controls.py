@@ -15,21 +15,54 @@ from vcm.nets.with_linear_prior import WithLinearPrior
 
 SMALL = {
     "vcm": lambda: VolumetricConditioningModule(
-        4, (8,), (8,), 1, 4, 4, (8, 8), 1, (False, True), (8, 8), 4, 8, 8, "none"
+        latent_channels=4,
+        condition_channels=(8,),
+        encoder_channels=(8,),
+        encoder_res_blocks=1,
+        encoder_groups=4,
+        encoder_patch=4,
+        unet_channels=(8, 8),
+        unet_res_blocks=1,
+        unet_attention=(False, True),
+        unet_head_channels=(8, 8),
+        unet_groups=4,
+        unet_out_channels=8,
+        head_channels=8,
+        head_norm="none",
     ),
     "mcm": lambda: ModulatingConditionModule(
-        4, (8,), 8, 8, (8, 8), 1, (False, True), (8, 8), 4, 8, 8
+        latent_channels=4,
+        condition_channels=(8,),
+        downsampling=8,
+        features=8,
+        unet_channels=(8, 8),
+        unet_res_blocks=1,
+        unet_attention=(False, True),
+        unet_head_channels=(8, 8),
+        unet_groups=4,
+        unet_out_channels=8,
+        head_channels=8,
     ),
     "controlnet": lambda: ControlNetModule(
-        4, (8,), 4, (8, 16), (False, True), (0, 16), 1, 4, (4, 8, 8, 8)
+        latent_channels=4,
+        condition_channels=(8,),
+        inputs=4,
+        channels=(8, 16),
+        attention=(False, True),
+        head_channels=(0, 16),
+        res_blocks=1,
+        groups=4,
+        embedding_channels=(4, 8, 8, 8),
     ),
-    "controlnet-lite": lambda: ControlNetLite((8,), (8, 16), 1, (4, 8, 8, 8)),
-    "t2i-adapter": lambda: T2IAdapter((8,), (8, 16), 1, 8),
+    "controlnet-lite": lambda: ControlNetLite(
+        condition_channels=(8,), channels=(8, 16), res_blocks=1, embedding_channels=(4, 8, 8, 8)
+    ),
+    "t2i-adapter": lambda: T2IAdapter(
+        condition_channels=(8,), channels=(8, 16), res_blocks=1, patch=8
+    ),
 }
 SMALL |= {
-    f"{name}, linear prior": lambda name=name: WithLinearPrior.around(
-        name, SMALL[name](), 4, (4, 4, 4)
-    )
+    f"{name}, linear prior": lambda name=name: WithLinearPrior.around(SMALL[name](), 4, (4, 4, 4))
     for name in SMALL
     if name != "vcm"
 }

@@ -54,6 +54,6 @@ def test_the_mixture_goes_from_raw_to_expected_by_time_and_channel(frozen):
 
 def test_averaging_encoders_have_no_linear_reading(frozen):
     with pytest.raises(VCMError, match="linear_prior"):
-        make_control(ControlSizes(encoder_halve=True), frozen, (4, 10, 14, 10))
+        make_control(ControlSizes(encoder_halve=True), frozen, (4, 10, 14, 10), 8)
     with pytest.raises(VCMError, match="choose vcm, mcm"):
-        make_control(ControlSizes(control="magic"), frozen, (4, 10, 14, 10))
+        make_control(ControlSizes(control="magic"), frozen, (4, 10, 14, 10), 8)

@@ -180,7 +180,20 @@ def test_splits_encode_alike_and_refuse_what_monai_would_crop():
 def pipeline() -> VCMPipeline:
     torch.manual_seed(0)
     module = VolumetricConditioningModule(
-        4, (2,), (8, 8), 1, 4, 1, (8, 16), 1, (False, True), (8, 16), 4, 8, 8, "none"
+        latent_channels=4,
+        condition_channels=(2,),
+        encoder_channels=(8, 8),
+        encoder_res_blocks=1,
+        encoder_groups=4,
+        encoder_patch=1,
+        unet_channels=(8, 16),
+        unet_res_blocks=1,
+        unet_attention=(False, True),
+        unet_head_channels=(8, 16),
+        unet_groups=4,
+        unet_out_channels=8,
+        head_channels=8,
+        head_norm="none",
     )
     nn.init.normal_(module.mlp_beta.weight, std=0.1)
     return VCMPipeline(

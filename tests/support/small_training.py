@@ -109,7 +109,21 @@ def train_module(overrides):
         4, channels=(8, 8), head_channels=(0, 8), groups=2, res_blocks=1, latent_shape=(4, 4, 4)
     )
     module = VolumetricConditioningModule(
-        4, (8, 1), (8,), 1, 2, 8, (8, 8), 1, (False, True), (8, 8), 2, 8, 8, "none", False
+        latent_channels=4,
+        condition_channels=(8, 1),
+        encoder_channels=(8,),
+        encoder_res_blocks=1,
+        encoder_groups=2,
+        encoder_patch=8,
+        unet_channels=(8, 8),
+        unet_res_blocks=1,
+        unet_attention=(False, True),
+        unet_head_channels=(8, 8),
+        unet_groups=2,
+        unet_out_channels=8,
+        head_channels=8,
+        head_norm="none",
+        encoder_halve=False,
     )
     objective = ModuleObjective(
         module, frozen, torch.ones(4), ["classes", "ventricles"], 0.1

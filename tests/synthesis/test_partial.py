@@ -40,7 +40,20 @@ def model(tmp_path_factory, tiny_model):
     torch.manual_seed(1)
     pipeline = load_pipeline(tiny_model)
     module = VolumetricConditioningModule(
-        4, (8, 2), (8,), 1, 2, 4, (8, 8), 1, (False, True), (8, 8), 2, 8, 8, "none"
+        latent_channels=4,
+        condition_channels=(8, 2),
+        encoder_channels=(8,),
+        encoder_res_blocks=1,
+        encoder_groups=2,
+        encoder_patch=4,
+        unet_channels=(8, 8),
+        unet_res_blocks=1,
+        unet_attention=(False, True),
+        unet_head_channels=(8, 8),
+        unet_groups=2,
+        unet_out_channels=8,
+        head_channels=8,
+        head_norm="none",
     )
     torch.nn.init.normal_(module.mlp_beta.weight, std=0.1)
     pipeline.register_modules(module=module)

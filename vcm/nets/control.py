@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from vcm.errors import VCMError
 from vcm.nets.frozen import FrozenDenoiser
 
 
@@ -55,6 +56,24 @@ def frozen_prediction(frozen: FrozenDenoiser, z_t: Tensor, t: Tensor, inputs: Te
     """What the frozen network says, without a graph: modulation needs no gradient through it."""
     with torch.no_grad():
         return frozen(z_t, t, inputs).to(z_t.dtype)
+
+
+def check_factor(downsampling: int, factor: int, setting: str) -> None:
+    """Refuse features that would not lie on the latent grid.
+
+    Args:
+        downsampling: Voxels per feature and axis.
+        factor: Voxels per latent position and axis.
+        setting: What to change, in words.
+
+    Raises:
+        VCMError: They differ.
+    """
+    if downsampling != factor:
+        raise VCMError(
+            f"The conditions would be read on a grid {downsampling} times coarser than a volume, but the "
+            f"latents of this model are {factor} times coarser: {setting}."
+        )
 
 
 def zero_convolution(channels: int) -> nn.Conv3d:

@@ -9,6 +9,7 @@ condition alone: it sees neither z_t nor t, so all it has to say is said once pe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
@@ -16,9 +17,9 @@ from monai.networks.nets.controlnet import ControlNet, ControlNetConditioningEmb
 from torch import Tensor, nn
 
 from vcm.nets.condition_features import ConditionFeatures
-from vcm.nets.control import Steered, zero_convolution
+from vcm.nets.control import Steered, check_factor, zero_convolution
 from vcm.nets.denoiser import LatentDenoiser
-from vcm.nets.frozen import Residuals
+from vcm.nets.frozen import FrozenDenoiser, Residuals
 
 
 class ConditionEmbedding(nn.Module):
@@ -39,6 +40,13 @@ class ConditionEmbedding(nn.Module):
         return embedded
 
 
+def check_embedding(embedding_channels: Sequence[int], factor: int) -> None:
+    """Refuse with VCMError an embedding that does not end on the latent grid."""
+    needed = max(factor.bit_length(), 1)
+    downsampling = 2 ** (len(embedding_channels) - 1)
+    check_factor(downsampling, factor, f"give {needed} numbers in embedding_channels")
+
+
 class ControlNetModule(ConditionFeatures, ModelMixin, ConfigMixin):
     """MONAI's ControlNet behind the interface of control methods; sizes as the frozen U-Net's.
 
@@ -48,6 +56,7 @@ class ControlNetModule(ConditionFeatures, ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
+        *,
         latent_channels: int = 3,
         condition_channels: Sequence[int] = (8,),
         inputs: int = 4,
@@ -84,6 +93,31 @@ class ControlNetModule(ConditionFeatures, ModelMixin, ConfigMixin):
             for n in condition_channels
         )
 
+    @classmethod
+    def from_frozen(
+        cls,
+        frozen: Any,
+        condition_channels: Sequence[int],
+        factor: int,
+        embedding_channels: Sequence[int],
+    ) -> ControlNetModule:
+        """A copy of a frozen model's encoder; see VolumetricConditioningModule.from_frozen."""
+        check_embedding(embedding_channels, factor)
+        config = frozen.config
+        made = cls(
+            latent_channels=config.latent_channels,
+            condition_channels=tuple(condition_channels),
+            inputs=config.covariates,
+            channels=tuple(config.channels),
+            attention=tuple(config.attention),
+            head_channels=tuple(config.head_channels),
+            res_blocks=config.res_blocks,
+            groups=config.groups,
+            embedding_channels=tuple(embedding_channels),
+        )
+        made.start_from(frozen)
+        return made
+
     def start_from(self, frozen: LatentDenoiser) -> None:
         """Copy conv_in, time embedding, encoder and middle block of the frozen U-Net."""
         own = self.net.state_dict()
@@ -115,6 +149,7 @@ class ControlNetLite(ConditionFeatures, ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
+        *,
         condition_channels: Sequence[int] = (8,),
         channels: Sequence[int] = (256, 512, 768),
         res_blocks: int = 2,
@@ -142,9 +177,26 @@ class ControlNetLite(ConditionFeatures, ModelMixin, ConfigMixin):
         self.middle = nn.Sequential(nn.Conv3d(before, before, 3, padding=1), nn.SiLU())
         self.zero_middle = zero_convolution(before)
 
+    @classmethod
+    def from_frozen(
+        cls,
+        frozen: Any,
+        condition_channels: Sequence[int],
+        factor: int,
+        embedding_channels: Sequence[int],
+    ) -> ControlNetLite:
+        """A new module for a frozen model; see VolumetricConditioningModule.from_frozen."""
+        check_embedding(embedding_channels, factor)
+        return cls(
+            condition_channels=tuple(condition_channels),
+            channels=tuple(frozen.config.channels),
+            res_blocks=frozen.config.res_blocks,
+            embedding_channels=tuple(embedding_channels),
+        )
+
     def steer(
         self,
-        frozen: LatentDenoiser,
+        frozen: FrozenDenoiser,
         z_t: Tensor,
         t: Tensor,
         inputs: Tensor,

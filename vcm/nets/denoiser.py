@@ -13,7 +13,6 @@ positions that never vary (air) come out clean and the network learns only the r
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from diffusers import ConfigMixin, DDIMScheduler, ModelMixin
@@ -21,7 +20,7 @@ from diffusers.configuration_utils import register_to_config
 from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
 from torch import Tensor
 
-from vcm.nets.frozen import Residuals
+from vcm.nets.frozen import Residuals, adding_maps, as_unet_options
 
 
 class LatentDenoiser(ModelMixin, ConfigMixin):
@@ -106,13 +105,7 @@ class LatentDenoiser(ModelMixin, ConfigMixin):
     ) -> Tensor:
         """What the network itself predicts (v or epsilon)."""
         x, t, context = self.unet_inputs(z_t, t, covariates)
-        added: dict[str, Any] = {}
-        if residuals is not None:
-            added = {
-                "down_block_additional_residuals": tuple(residuals.down),
-                "mid_block_additional_residual": residuals.middle,
-            }
-        out: Tensor = self.net(x, t, context, **added)
+        out: Tensor = self.net(x, t, context, **as_unet_options(residuals))
         if self.config.latent_shape is None:
             return out
         alpha, sigma = self.alpha_sigma(t, z_t)
@@ -123,22 +116,9 @@ class LatentDenoiser(ModelMixin, ConfigMixin):
     def with_encoder_maps(
         self, z_t: Tensor, t: Tensor, covariates: Tensor, maps: Sequence[Tensor]
     ) -> Tensor:
-        """The raw prediction, with one map per level added to the last output of the encoder's block there.
-
-        What is added goes on to the deeper levels and, as a skip, to the decoder: it enters before
-        the block halves the map, so each map has its level's own extent.
-        """
-        added = [
-            block.resnets[-1].register_forward_hook(_adding(one))
-            if getattr(block, "attentions", None) is None
-            else block.attentions[-1].register_forward_hook(_adding(one))
-            for block, one in zip(self.net.down_blocks, maps, strict=True)
-        ]
-        try:
+        """The raw prediction, with one map per level added inside its encoder; see FrozenDenoiser."""
+        with adding_maps(self.net.down_blocks, maps):
             return self(z_t, t, covariates)
-        finally:
-            for handle in added:
-                handle.remove()
 
     def to_model_output(self, raw: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
         """The raw prediction, steered or not -> epsilon, which the schedulers step with."""
@@ -169,8 +149,3 @@ class LatentDenoiser(ModelMixin, ConfigMixin):
             like.dtype
         )
         return a.sqrt(), (1 - a).sqrt()
-
-
-def _adding(one: Tensor) -> Callable[[Any, Any, Tensor], Tensor]:
-    """A hook that adds a map to what a layer puts out."""
-    return lambda layer, given, out: out + one.to(out.dtype)

@@ -6,7 +6,8 @@ prediction; only then is it turned into what the scheduler steps with.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -56,6 +57,39 @@ class Residuals(NamedTuple):
 
     down: Sequence[Tensor]
     middle: Tensor | None
+
+
+def as_unet_options(residuals: Residuals | None) -> dict[str, Any]:
+    """Residuals under the names that MONAI's U-Nets have for them."""
+    if residuals is None:
+        return {}
+    return {
+        "down_block_additional_residuals": tuple(residuals.down),
+        "mid_block_additional_residual": residuals.middle,
+    }
+
+
+@contextmanager
+def adding_maps(down_blocks: Iterable[Any], maps: Sequence[Tensor]) -> Iterator[None]:
+    """While it lasts, one map per level is added to the last output of the encoder's block there.
+
+    What is added goes on to the deeper levels and, as a skip, to the decoder: it enters before the
+    block halves the map, so each map has its level's own extent.
+    """
+    hooks = []
+    for block, one in zip(down_blocks, maps, strict=True):
+        layers = getattr(block, "attentions", None)
+        last = (block.resnets if layers is None else layers)[-1]
+        hooks.append(last.register_forward_hook(_adding(one)))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _adding(one: Tensor) -> Callable[[Any, Any, Tensor], Tensor]:
+    return lambda layer, given, out: out + one.to(out.dtype)
 
 
 class FrozenDenoiser(Protocol):

@@ -21,6 +21,7 @@ from monai.apps.generation.maisi.networks.diffusion_model_unet_maisi import Diff
 from torch import Tensor
 
 from vcm.errors import VCMError
+from vcm.nets.frozen import Residuals, adding_maps, as_unet_options
 from vcm.nets.slabs import SlabDecoding
 
 #: Class of "no contrast given": a tenth of the training volumes carried it instead of their own.
@@ -80,13 +81,19 @@ class MaisiDenoiser(ModelMixin, ConfigMixin):
         self.guidance_scale = guidance_scale
         self.shift = shift
 
-    def forward(self, z_t: Tensor, t: Tensor, inputs: Tensor) -> Tensor:
-        """The velocity v = z - noise, guided; what a module steers."""
-        spacing, contrast = self._told(inputs)
-        v = self._velocity(z_t, t, spacing, contrast)
+    def forward(
+        self, z_t: Tensor, t: Tensor, inputs: Tensor, residuals: Residuals | None = None
+    ) -> Tensor:
+        """The velocity v = z - noise, guided; what a module steers.
+
+        `residuals` are added in both passes of the guidance, as NV-Generate does.
+        """
+        spacing, contrast = self.class_inputs(inputs)
+        v = self._velocity(z_t, t, spacing, contrast, residuals)
         if self.guidance_scale == 1:
             return v
-        none = self._velocity(z_t, t, spacing, torch.full_like(contrast, NO_CONTRAST))
+        nothing = torch.full_like(contrast, NO_CONTRAST)
+        none = self._velocity(z_t, t, spacing, nothing, residuals)
         return none + self.guidance_scale * (v - none)
 
     def to_model_output(self, raw: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
@@ -111,16 +118,32 @@ class MaisiDenoiser(ModelMixin, ConfigMixin):
         """Time in 0..1 (B,) -> shifted steps in 0..1000, not rounded."""
         return self.timesteps * self.shift * time / (1 + (self.shift - 1) * time)
 
-    def _velocity(self, z_t: Tensor, t: Tensor, spacing: Tensor, contrast: Tensor) -> Tensor:
+    def with_encoder_maps(
+        self, z_t: Tensor, t: Tensor, inputs: Tensor, maps: Sequence[Tensor]
+    ) -> Tensor:
+        """The raw prediction, with one map per level added inside its encoder; see FrozenDenoiser."""
+        with adding_maps(self.net.down_blocks, maps):
+            return self(z_t, t, inputs)
+
+    def _velocity(
+        self,
+        z_t: Tensor,
+        t: Tensor,
+        spacing: Tensor,
+        contrast: Tensor,
+        residuals: Residuals | None,
+    ) -> Tensor:
         batch = z_t.shape[0]
-        return self.net(
+        velocity: Tensor = self.net(
             z_t,
             t.expand(batch),
             class_labels=contrast.expand(batch),
             spacing_tensor=spacing.to(z_t.dtype).expand(batch, -1),
+            **as_unet_options(residuals),
         )
+        return velocity
 
-    def _told(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def class_inputs(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """(1 or B, 4) -> spacing (1 or B, 3) [mm / 100] and class (1 or B,) as the network has them."""
         if inputs.ndim != 2 or inputs.shape[1] != 4:
             raise VCMError(

@@ -8,7 +8,7 @@ encoder: that is the difference the two are compared for.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
@@ -42,6 +42,7 @@ class ModulatingConditionModule(Modulation, ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
+        *,
         latent_channels: int = 3,
         condition_channels: Sequence[int] = (8,),
         downsampling: int = 8,
@@ -64,4 +65,16 @@ class ModulatingConditionModule(Modulation, ModelMixin, ConfigMixin):
         self.downsampling = downsampling
         self.encoders = nn.ModuleList(
             AveragedCondition(channels, features, downsampling) for channels in condition_channels
+        )
+
+    @classmethod
+    def from_frozen(
+        cls, frozen: Any, condition_channels: Sequence[int], factor: int, **sizes: Any
+    ) -> ModulatingConditionModule:
+        """A new module for a frozen model; see VolumetricConditioningModule.from_frozen."""
+        return cls(
+            latent_channels=frozen.config.latent_channels,
+            condition_channels=tuple(condition_channels),
+            downsampling=factor,
+            **sizes,
         )

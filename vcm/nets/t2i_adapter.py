@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from vcm.nets.condition_features import ConditionFeatures
 from vcm.nets.control import Steered, zero_convolution
-from vcm.nets.denoiser import LatentDenoiser
+from vcm.nets.frozen import FrozenDenoiser
 from vcm.nets.patches import to_patches
 
 
@@ -59,6 +60,7 @@ class T2IAdapter(ConditionFeatures, ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
+        *,
         condition_channels: Sequence[int] = (8,),
         channels: Sequence[int] = (256, 512, 768),
         res_blocks: int = 3,
@@ -81,9 +83,21 @@ class T2IAdapter(ConditionFeatures, ModelMixin, ConfigMixin):
             self.zeros.append(zero_convolution(width))
             before = width
 
+    @classmethod
+    def from_frozen(
+        cls, frozen: Any, condition_channels: Sequence[int], factor: int, adapter_blocks: int = 3
+    ) -> T2IAdapter:
+        """A new adapter for a frozen model; see VolumetricConditioningModule.from_frozen."""
+        return cls(
+            condition_channels=tuple(condition_channels),
+            channels=tuple(frozen.config.channels),
+            res_blocks=adapter_blocks,
+            patch=factor,
+        )
+
     def steer(
         self,
-        frozen: LatentDenoiser,
+        frozen: FrozenDenoiser,
         z_t: Tensor,
         t: Tensor,
         inputs: Tensor,

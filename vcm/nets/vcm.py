@@ -13,13 +13,15 @@ Nothing here depends on eps being noise: a predicted v or velocity is steered al
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
+from vcm.errors import VCMError
 from vcm.nets.condition_encoder import ConditionEncoder
+from vcm.nets.control import check_factor
 from vcm.nets.modulation import Modulation
 
 
@@ -40,6 +42,7 @@ class VolumetricConditioningModule(Modulation, ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
+        *,
         latent_channels: int = 3,
         condition_channels: Sequence[int] = (8,),
         encoder_channels: Sequence[int] = (16, 32, 48),
@@ -76,3 +79,51 @@ class VolumetricConditioningModule(Modulation, ModelMixin, ConfigMixin):
             unet_head_channels, unet_groups, unet_out_channels, head_channels, head_norm,
             prior_shape,
         )  # fmt: skip
+
+    @classmethod
+    def from_frozen(
+        cls,
+        frozen: Any,
+        condition_channels: Sequence[int],
+        latent_shape: Sequence[int],
+        factor: int,
+        linear_prior: bool = False,
+        encoder_checkpointing: bool = False,
+        **sizes: Any,
+    ) -> VolumetricConditioningModule:
+        """A new module for a frozen model.
+
+        Args:
+            frozen: Its denoiser.
+            condition_channels: Channels of each condition.
+            latent_shape: (C, x, y, z) of its latents.
+            factor: Voxels per latent position and axis.
+            linear_prior: Start from a linear reading of the conditions, see LinearPrior.
+            encoder_checkpointing: See ConditionEncoder.
+            **sizes: Of the constructor.
+
+        Raises:
+            VCMError: The sizes do not fit the frozen model.
+        """
+        if linear_prior and sizes.get("encoder_halve", True):
+            raise VCMError(
+                "linear_prior is true and encoder_halve too: an encoder that averages has no linear "
+                "reading to start from; set one of them to false."
+            )
+        made = cls(
+            latent_channels=frozen.config.latent_channels,
+            condition_channels=tuple(condition_channels),
+            prior_shape=tuple(latent_shape[1:]) if linear_prior else None,
+            **sizes,
+        )
+        if made.config.encoder_halve:
+            levels = len(made.config.encoder_channels)
+            setting = (
+                f"encoder_patch times 2 for each of the {levels} encoder_channels must be {factor}"
+            )
+        else:
+            setting = f"set encoder_patch to {factor}"
+        check_factor(made.downsampling, factor, setting)
+        for encoder in made.encoders:
+            encoder.checkpointing = encoder_checkpointing
+        return made

@@ -20,6 +20,7 @@ from vcm.nets.control import Steered
 from vcm.nets.controlnet import ControlNetLite, ControlNetModule
 from vcm.nets.frozen import FrozenDenoiser, Residuals
 from vcm.nets.linear_prior import LinearPrior
+from vcm.nets.maisi_controlnet import MaisiControlNet
 from vcm.nets.mcm import ModulatingConditionModule
 from vcm.nets.t2i_adapter import T2IAdapter
 
@@ -28,6 +29,7 @@ METHODS: dict[str, Any] = {
     "controlnet": ControlNetModule,
     "controlnet-lite": ControlNetLite,
     "t2i-adapter": T2IAdapter,
+    "maisi-controlnet": MaisiControlNet,
 }
 
 
@@ -40,6 +42,7 @@ class WithLinearPrior(ConditionFeatures, ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
+        *,
         method: str,
         configuration: dict[str, Any],
         latent_channels: int,
@@ -58,11 +61,16 @@ class WithLinearPrior(ConditionFeatures, ModelMixin, ConfigMixin):
 
     @classmethod
     def around(
-        cls, method: str, control: Any, latent_channels: int, prior_shape: Sequence[int]
+        cls, control: Any, latent_channels: int, prior_shape: Sequence[int]
     ) -> WithLinearPrior:
         """Around a control that is made already, with its weights."""
         own = {k: v for k, v in control.config.items() if not k.startswith("_")}
-        made = cls(method, own, latent_channels, tuple(prior_shape))
+        made = cls(
+            method=next(name for name, kind in METHODS.items() if type(control) is kind),
+            configuration=own,
+            latent_channels=latent_channels,
+            prior_shape=tuple(prior_shape),
+        )
         made.control = control
         return made
 

@@ -2,88 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from vcm.errors import VCMError
 from vcm.imaging.conditions import CONDITION_CHANNELS
 from vcm.nets.controlnet import ControlNetLite, ControlNetModule
-from vcm.nets.denoiser import LatentDenoiser
+from vcm.nets.maisi import MaisiDenoiser
+from vcm.nets.maisi_controlnet import MaisiControlNet
 from vcm.nets.mcm import ModulatingConditionModule
 from vcm.nets.t2i_adapter import T2IAdapter
 from vcm.nets.vcm import VolumetricConditioningModule
 from vcm.nets.with_linear_prior import WithLinearPrior
 from vcm.training.configuration import ControlSizes
 
-CONTROLS = ("vcm", "mcm", "controlnet", "controlnet-lite", "t2i-adapter")
+_UNET = (
+    "unet_channels",
+    "unet_res_blocks",
+    "unet_attention",
+    "unet_head_channels",
+    "unet_groups",
+    "unet_out_channels",
+    "head_channels",
+    "head_norm",
+)
+_ENCODER = (
+    "encoder_channels",
+    "encoder_res_blocks",
+    "encoder_groups",
+    "encoder_patch",
+    "encoder_halve",
+    "encoder_checkpointing",
+)
+#: Method -> its class, and the keys of the configuration that `from_frozen` takes.
+CONTROLS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "vcm": (VolumetricConditioningModule, (*_ENCODER, *_UNET, "linear_prior")),
+    "mcm": (ModulatingConditionModule, _UNET),
+    "controlnet": (ControlNetModule, ("embedding_channels",)),
+    "controlnet-lite": (ControlNetLite, ("embedding_channels",)),
+    "t2i-adapter": (T2IAdapter, ("adapter_blocks",)),
+}
+#: Methods that have a class of their own for a family of frozen models.
+_OF_FAMILY: Mapping[tuple[str, type], Any] = {("controlnet", MaisiDenoiser): MaisiControlNet}
 
 
-def make_control(sizes: ControlSizes, frozen: Any, latent_shape: tuple[int, ...]) -> Any:
-    """A new control method for that frozen model, with untrained weights. Raises VCMError."""
-    control = _method(sizes, frozen, latent_shape)
-    if not sizes.linear_prior or sizes.control == "vcm":  # VCM's encoder reads linearly itself
-        return control
-    return WithLinearPrior.around(sizes.control, control, latent_shape[0], latent_shape[1:])
+def make_control(
+    sizes: ControlSizes, frozen: Any, latent_shape: tuple[int, ...], factor: int
+) -> Any:
+    """A new control method for a frozen model, with untrained weights.
 
+    Args:
+        sizes: Its method and sizes.
+        frozen: The denoiser.
+        latent_shape: (C, x, y, z) of the model's latents.
+        factor: Voxels per latent position and axis.
 
-def _method(sizes: ControlSizes, frozen: Any, latent_shape: tuple[int, ...]) -> Any:
+    Raises:
+        VCMError: The method is unknown, or its sizes do not fit the frozen model.
+    """
     if sizes.control not in CONTROLS:
         raise VCMError(f"control is '{sizes.control}': choose {', '.join(CONTROLS)}.")
-    if sizes.control == "vcm" and sizes.linear_prior and sizes.encoder_halve:
-        raise VCMError(
-            "linear_prior is true and encoder_halve too: an encoder that averages has no linear reading "
-            "to start from; set one of them to false."
-        )
-    read = tuple(CONDITION_CHANNELS[name] for name in sizes.conditions)
-    latent = frozen.config.latent_channels
-    if sizes.control in ("vcm", "mcm"):
-        modulation: dict[str, Any] = {
-            "latent_channels": latent,
-            "condition_channels": read,
-            "unet_channels": tuple(sizes.unet_channels),
-            "unet_res_blocks": sizes.unet_res_blocks,
-            "unet_attention": tuple(sizes.unet_attention),
-            "unet_head_channels": tuple(sizes.unet_head_channels),
-            "unet_groups": sizes.unet_groups,
-            "unet_out_channels": sizes.unet_out_channels,
-            "head_channels": sizes.head_channels,
-            "head_norm": sizes.head_norm,
-        }
-        if sizes.control == "mcm":
-            return ModulatingConditionModule(**modulation)
-        module = VolumetricConditioningModule(
-            encoder_channels=tuple(sizes.encoder_channels),
-            encoder_res_blocks=sizes.encoder_res_blocks,
-            encoder_groups=sizes.encoder_groups,
-            encoder_patch=sizes.encoder_patch,
-            encoder_halve=sizes.encoder_halve,
-            prior_shape=tuple(latent_shape[1:]) if sizes.linear_prior else None,
-            **modulation,
-        )
-        for encoder in module.encoders:
-            encoder.checkpointing = sizes.encoder_checkpointing
-        return module
-    if not isinstance(frozen, LatentDenoiser):
-        raise VCMError(
-            f"control is '{sizes.control}', which reaches into the frozen U-Net, and that of "
-            f"{type(frozen).__name__} is not supported: choose vcm or mcm."
-        )
-    widths = tuple(frozen.config.channels)
-    if sizes.control == "t2i-adapter":
-        return T2IAdapter(read, widths, sizes.adapter_blocks)
-    embedding = tuple(sizes.embedding_channels)
-    blocks = frozen.config.res_blocks
-    if sizes.control == "controlnet-lite":
-        return ControlNetLite(read, widths, blocks, embedding)
-    copy = ControlNetModule(
-        latent,
-        read,
-        frozen.config.covariates,
-        widths,
-        tuple(frozen.config.attention),
-        tuple(frozen.config.head_channels),
-        blocks,
-        frozen.config.groups,
-        embedding,
-    )
-    copy.start_from(frozen)
-    return copy
+    kind, keys = CONTROLS[sizes.control]
+    kind = _OF_FAMILY.get((sizes.control, type(frozen)), kind)
+    options = {key: _plain(getattr(sizes, key)) for key in keys}
+    if sizes.control == "vcm":
+        options["latent_shape"] = latent_shape
+    channels = tuple(CONDITION_CHANNELS[name] for name in sizes.conditions)
+    control = kind.from_frozen(frozen, channels, factor=factor, **options)
+    if not sizes.linear_prior or sizes.control == "vcm":  # VCM's encoder reads linearly itself
+        return control
+    return WithLinearPrior.around(control, latent_shape[0], latent_shape[1:])
+
+
+def _plain(value: Any) -> Any:
+    """A list as the tuple that configurations of networks have."""
+    return tuple(value) if isinstance(value, list) else value

@@ -166,7 +166,7 @@ def subjects_for(config: ModuleTraining, pipeline: VCMPipeline) -> dict[str, lis
 def make_objective(config: ModuleTraining, pipeline: VCMPipeline) -> ModuleObjective:
     """A new module that steers the pipeline's denoiser, with its losses. Raises VCMError."""
     set_seed(config.seed)
-    module = make_control(config, pipeline.denoiser, pipeline.latent_shape)
+    module = make_control(config, pipeline.denoiser, pipeline.latent_shape, pipeline.latent_factor)
     weight = pipeline.autoencoder.channel_weight()
     return ModuleObjective(module, pipeline.denoiser, weight, config.conditions, config.penalty)
 
