@@ -37,13 +37,18 @@ _ROUNDING = 1e-3
 
 @dataclass(frozen=True)
 class SliceProfile:
-    """How much each depth contributes to a slice: a Gaussian whose full width at half maximum is
-    the slice thickness [mm], or a boxcar that is as wide as it."""
+    """How much each depth contributes to a slice.
+
+    Attributes:
+        kind: gaussian, whose full width at half maximum is the thickness, or boxcar, which is as wide.
+        thickness: Of the slice [mm].
+    """
 
     kind: ProfileKind
     thickness: float
 
     def __post_init__(self) -> None:
+        """Refuse what is no profile, with VCMError."""
         if self.kind not in get_args(ProfileKind):
             raise VCMError(f"profile '{self.kind}' is unknown: choose gaussian or boxcar.")
         if not (np.isfinite(self.thickness) and self.thickness > 0):
@@ -73,9 +78,15 @@ class SliceProfile:
 
 @dataclass(frozen=True)
 class Acquisition:
-    """How a scan was cut: slices lie `spacing` [mm] apart along voxel axis `axis` (0..2), which
-    runs nearest to the direction `name` stands for; `in_plane` [mm] are the other two voxel
-    sizes, in voxel order."""
+    """How a scan was cut.
+
+    Attributes:
+        axis: Voxel axis across the slices, 0 to 2.
+        name: axial, coronal or sagittal, to whose direction that axis is nearest.
+        spacing: From the centre of a slice to that of the next [mm].
+        profile: Of a slice.
+        in_plane: The other two voxel sizes [mm], in voxel order.
+    """
 
     axis: int
     name: str
@@ -89,6 +100,7 @@ class Acquisition:
         return self.profile.thickness
 
     def __str__(self) -> str:
+        """In words, for messages and sidecars."""
         u, v = self.in_plane
         return (
             f"{self.name} slices {self.spacing:.3g} mm apart, {self.thickness:.3g} mm thick "
@@ -102,13 +114,19 @@ def find_acquisition(
     thickness: float | None = None,
     profile: ProfileKind = "gaussian",
 ) -> Acquisition:
-    """Read slice axis and spacings from the affine; `thickness` [mm] is the spacing by default.
+    """Read slice axis and spacings from the affine.
 
-    Without `axis`, the scan must show its thick slices: one spacing of at least 2 mm that is at
-    least 1.4 times each of the others. `axis` ('axial', 'coronal', 'sagittal') replaces that rule
-    (slices of 1.5 mm, two coarse axes); then no other axis may be 1.4 times coarser than the
-    named one. Raises VCMError for no thick slices, one slice, axes that are not at right angles,
-    and a thickness that is not positive or above three spacings.
+    Args:
+        scan: The thick scan, or its grid.
+        axis: axial, coronal or sagittal. None: the scan must show its thick slices, one spacing of at
+            least 2 mm that is at least 1.4 times each of the others. A name replaces that rule (slices of
+            1.5 mm, two coarse axes); then no other axis may be 1.4 times coarser than the named one.
+        thickness: Of a slice [mm]; None: the spacing.
+        profile: Of a slice.
+
+    Raises:
+        VCMError: No thick slices, one slice, axes that are not at right angles, or a thickness that is
+            not positive or above three spacings.
     """
     grid = scan if isinstance(scan, Grid) else scan.grid
     source = "the scan" if isinstance(scan, Grid) else scan.source
@@ -135,10 +153,18 @@ def find_acquisition(
 
 
 def isotropic_grid(scan: Grid, acquisition: Acquisition, spacing: float = 1.0) -> Grid:
-    """The scan's axes, order and flips with voxels of `spacing` [mm], about the same centre.
+    """The scan's axes, order and flips with isotropic voxels, about the same centre.
 
     It covers the scan's field of view, outer voxel border to outer voxel border, to half a fine
     voxel: each axis has round(extent / spacing) voxels, at least 1.
+
+    Args:
+        scan: Grid of the thick scan.
+        acquisition: How it was cut.
+        spacing: Of the result [mm].
+
+    Raises:
+        VCMError: The spacing is not below that of the slices.
     """
     low = SPACING_RANGE[0]
     if not low <= spacing < acquisition.spacing:
@@ -207,8 +233,12 @@ def runs_along(fine: Grid, scan: Grid) -> bool:
 
 
 def _runs(fine: Grid, scan: Grid) -> tuple[tuple[int, int, int], NDArray[np.float64], float]:
-    """The fine axis nearest to each scan axis, |steps| [mm] of the latter along fine axes, and how far
-    the scan runs aside [fine voxel]."""
+    """How a scan runs through a fine grid.
+
+    Returns:
+        The fine axis nearest to each scan axis, |steps| [mm] of the latter along fine axes, and how far
+        the scan runs aside [fine voxel].
+    """
     voxel = np.linalg.inv(fine.affine[:3, :3]) @ scan.affine[:3, :3]  # scan steps -> fine steps
     steps = np.abs(voxel) * np.asarray(fine.spacing)[:, None]
     i, j, k = (int(axis) for axis in steps.argmax(axis=0))

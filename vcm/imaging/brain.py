@@ -116,17 +116,16 @@ def on_black(image: Volume, mask: NDArray[np.bool_]) -> tuple[Volume, float]:
 
 
 def _black(brain: NDArray, background: NDArray) -> float:
-    """The intensity of no signal: that of the background, where it lies less than the width of the brain's
-    intensities below them; else 0, or the least of the brain where that is negative."""
+    """The intensity of no signal.
+
+    It is that of the background, where this lies less than the width of the brain's intensities below
+    them; else 0, or the least of the brain where that is negative.
+    """
     if not brain.size:
         return 0.0
-    least = float(np.percentile(brain, BLACK))
-    if (
-        background.size
-        and least - float(np.ptp(brain)) < (nothing := float(np.median(background))) <= least
-    ):
-        return nothing
-    return min(0.0, least)
+    least, width = float(np.percentile(brain, BLACK)), float(np.ptp(brain))
+    nothing = float(np.median(background)) if background.size else np.nan
+    return nothing if least - width < nothing <= least else min(0.0, least)
 
 
 def align_brain(image: Volume, mask: NDArray[np.bool_], grid: Grid) -> AlignedBrain:

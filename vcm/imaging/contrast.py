@@ -25,7 +25,15 @@ PER_QUARTILES = 0.7413
 
 
 def t1w_separation(image: NDArray, grid: Grid) -> float:
-    """(median white - median grey) / robust deviation over both, of an aligned brain (X, Y, Z)."""
+    """How much brighter white matter is than deep grey matter.
+
+    Args:
+        image: (X, Y, Z) an aligned brain, 0 outside it.
+        grid: Of the image, in the common space.
+
+    Returns:
+        (median white - median grey) / robust deviation over both; 0 where too little of them is seen.
+    """
     bright, dark = (image[mask & (image > 0)] for mask in _tissues(grid))
     if min(len(bright), len(dark)) < 100:
         return 0.0
@@ -47,7 +55,19 @@ def _tissues(grid: Grid) -> list[NDArray[np.bool_]]:
 
 
 def refuse_other_contrast(image: NDArray, grid: Grid, source: str) -> float:
-    """The separation, or VCMError for a scan whose white matter is not clearly brighter than grey."""
+    """Refuse a scan that is not T1-weighted.
+
+    Args:
+        image: (X, Y, Z) an aligned brain, 0 outside it.
+        grid: Of the image, in the common space.
+        source: Name of the scan, for the message.
+
+    Returns:
+        The separation, see `t1w_separation`.
+
+    Raises:
+        VCMError: White matter is not clearly brighter than grey matter.
+    """
     found = t1w_separation(image, grid)
     if found < LEAST_SEPARATION:
         raise VCMError(

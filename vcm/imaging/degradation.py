@@ -38,12 +38,17 @@ RELATIVE_CUTOFF = 1e-5
 
 @dataclass(frozen=True, eq=False)
 class Degradation:
-    """Fine grid -> scan grid. Scan axis k runs along fine axis `axes[k]`, forward or backward, and
-    `matrices[k]` (n_scan, n_fine) takes the means along it.
+    """What a scan does to an image on a fine grid.
 
     Rows sum to 1, so a constant stays a constant. A scan voxel whose centre lies outside the fine
     grid is not seen: its row is 0, projections ignore it and residuals do not count it.
     Values are computed in float64; float32 comes back for float32.
+
+    Attributes:
+        fine: Grid of the image.
+        scan: Grid of the scan.
+        axes: Scan axis k runs along fine axis `axes[k]`, forward or backward.
+        matrices: A_k, (n_scan, n_fine), which takes the means along it.
     """
 
     fine: Grid
@@ -53,11 +58,18 @@ class Degradation:
 
     @classmethod
     def between(cls, fine: Grid, scan: Grid, acquisition: Acquisition) -> Degradation:
-        """Along the slice axis the slice profile integrated over fine voxels; in plane a boxcar of
-        the scan's voxel width where that is coarser than the fine one, else linear interpolation.
+        """Set up the operator between two grids, with offsets from their affines.
 
-        Offsets come from the affines. The axes of the two grids may differ in order and
-        direction, but must be parallel: VCMError if they are rotated, or do not overlap.
+        Along the slice axis it is the slice profile integrated over fine voxels; in plane a boxcar of the
+        scan's voxel width where that is coarser than the fine one, else linear interpolation.
+
+        Args:
+            fine: Grid of the image.
+            scan: Grid of the scan, whose axes may differ in order and direction.
+            acquisition: How the scan was cut.
+
+        Raises:
+            VCMError: The axes are not parallel, or the grids do not overlap.
         """
         if not np.isclose(scan.spacing[acquisition.axis], acquisition.spacing, rtol=1e-3):
             raise ValueError(f"the acquisition ({acquisition}) is not that of {scan}")
@@ -85,8 +97,17 @@ class Degradation:
         return cls(fine, scan, axes, (a, b, c))
 
     def degrade(self, x: NDArray) -> NDArray:
-        """y = A x. Three dense products, the most shrinking axis first: for 144^3 fine voxels and
-        144 x 144 x 48 of the scan about 0.9 GFLOP."""
+        """Apply A: y = A x.
+
+        Three dense products, the most shrinking axis first: for 144^3 fine voxels and 144 x 144 x 48 of
+        the scan about 0.9 GFLOP.
+
+        Args:
+            x: (X, Y, Z) on the fine grid.
+
+        Returns:
+            (X, Y, Z) of the scan, in the precision of x but at least single.
+        """
         return self._degrade(x).astype(_real(x))
 
     def adjoint(self, y: NDArray) -> NDArray:
@@ -94,17 +115,24 @@ class Degradation:
         return self._adjoint(y).astype(_real(y))
 
     def project(self, x: NDArray, y: NDArray, noise: float = 0.0) -> NDArray:
-        """The image nearest to `x` that explains the scan `y`:
+        """The image nearest to `x` that is consistent with the scan `y`.
 
             x' = x + A^T (A A^T + noise^2 I)^-1 (y - A x)
                = argmin ||x' - x||^2 + ||y - A x'||^2 / noise^2
 
-        `noise` is the standard deviation of y's error over that of x's; 0 asks for A x' = y. Exact:
-        with A_k = U_k diag(s_k) V_k^T this is x + V diag(s / (s^2 + noise^2)) U^T (y - A x), where
+        Exact: with A_k = U_k diag(s_k) V_k^T this is x + V diag(s / (s^2 + noise^2)) U^T (y - A x), where
         U, V, s are the Kronecker products. Components with s_k below 1e-5 of the largest are
         left as they are in x, whatever the noise: with noise = 0 and dependent rows (the scan finer
         than the fine grid in plane), A x' is the least-squares fit to y. Cost: 3 `degrade`s; the
         decompositions are computed once, n^3 per axis.
+
+        Args:
+            x: (X, Y, Z) on the fine grid.
+            y: (X, Y, Z) values of the scan.
+            noise: Standard deviation of y's error over that of x's; 0 asks for A x' = y.
+
+        Returns:
+            (X, Y, Z) x', in the precision of x but at least single.
         """
         if noise < 0:
             raise ValueError(f"noise {noise:g} is negative")
@@ -167,10 +195,24 @@ def simulate_thick(
 ) -> tuple[Volume, Acquisition]:
     """Cut a (nearly) isotropic scan into `axis` slices, `spacing` [mm] apart, about its centre.
 
-    There are round(extent / spacing) slices; in plane the voxels stay as they are. `noise` is the
-    standard deviation, in the volume's own intensities, of Gaussian noise drawn from `random`;
-    noisy values are clipped at 0 as magnitudes are (an approximation of Rician noise that is
-    good where the signal is above about three times the noise). Without noise nothing is clipped.
+    There are round(extent / spacing) slices; in plane the voxels stay as they are.
+
+    Args:
+        volume: At right angles.
+        axis: axial, coronal or sagittal.
+        spacing: Between slices [mm].
+        thickness: Of a slice [mm]; None: the spacing.
+        profile: Of a slice.
+        noise: Standard deviation of Gaussian noise, in the volume's intensities. Noisy values are clipped
+            at 0 as magnitudes are, an approximation of Rician noise that is good where the signal is
+            above about three times the noise. Without noise nothing is clipped.
+        random: Draws the noise.
+
+    Returns:
+        The thick scan, and how it was cut.
+
+    Raises:
+        VCMError: The volume cannot be cut so.
     """
     if not (np.isfinite(noise) and noise >= 0):
         raise VCMError(f"a noise of {noise:g} is not possible: give 0 or a positive deviation.")
@@ -203,28 +245,39 @@ class LinearScan(Protocol):
     """What `project_all` needs of a scan: y = A x and A^T y on a fine grid; float64 stays float64."""
 
     @property
-    def fine(self) -> Grid: ...
+    def fine(self) -> Grid:
+        """Grid of x."""
 
-    def degrade(self, x: NDArray) -> NDArray: ...
+    def degrade(self, x: NDArray) -> NDArray:
+        """Apply A."""
 
-    def adjoint(self, y: NDArray) -> NDArray: ...
+    def adjoint(self, y: NDArray) -> NDArray:
+        """Apply A^T."""
 
 
 def project_all(
     x: NDArray, scans: Sequence[tuple[LinearScan, NDArray, float]], sweeps: int = 20
 ) -> NDArray:
-    """The image nearest to `x` that explains several scans (degradation, y, noise) of one head:
+    """The image nearest to `x` that is consistent with several scans of one head.
 
         argmin ||x' - x||^2 + sum_i ||y_i - A_i x'||^2 / noise_i^2
 
-    With one scan this is its `project`. All degradations share one fine grid; each scan may cut
-    it along any of its axes, or be turned against it (vcm.imaging.turned). Solved by conjugate gradients, at most `sweeps` steps of one
-    `degrade` and one `adjoint` per scan, ended early at a relative residual of 1e-6. Three
-    orthogonal scans of 4 mm slices are there after 10 to 20 steps for any noise down to 1e-3,
-    where alternating exact projections is far from it after 20 sweeps.
+    With one scan this is its `project`. Solved by conjugate gradients, one `degrade` and one `adjoint` per
+    scan and step, ended early at a relative residual of 1e-6. Three orthogonal scans of 4 mm slices are
+    there after 10 to 20 steps for any noise down to 1e-3, where alternating exact projections is far from
+    it after 20 sweeps.
+
+    Args:
+        x: (X, Y, Z) on the fine grid.
+        scans: (degradation, y, noise) of each scan. All degradations share one fine grid; each scan may
+            cut it along any of its axes, or be turned against it (vcm.imaging.turned).
+        sweeps: Most steps.
+
+    Returns:
+        (X, Y, Z) x', in the precision of x but at least single.
     """
     if not scans:
-        raise ValueError("no scans to explain")
+        raise ValueError("no scans are given")
     fine = scans[0][0].fine
     for degradation, _, noise in scans:
         other = degradation.fine

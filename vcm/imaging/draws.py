@@ -40,7 +40,16 @@ Random = np.random.Generator
 def draw_thick(
     image: NDArray[np.float32], grid: Grid, random: Random
 ) -> tuple[Volume, Acquisition]:
-    """Thick slices along the axes of `grid`: axial more often than not, about the scan's centre."""
+    """Cut an image into thick slices along its axes, axial more often than not.
+
+    Args:
+        image: (X, Y, Z) intensities.
+        grid: Of the image.
+        random: What every draw depends on, and nothing else.
+
+    Returns:
+        The thick scan about the image's centre, and how it was cut.
+    """
     axis = SLICE_NAMES[random.choice(3, p=(0.2, 0.2, 0.6))]
     spacing = random.uniform(max(SPACING[0], 1.5 * max(grid.spacing)), SPACING[1])
     kinds = get_args(ProfileKind)
@@ -56,7 +65,15 @@ def draw_thick(
 
 
 def draw_gains(count: int, random: Random) -> NDArray[np.float32]:
-    """By what each of `count` slices is multiplied; 1 for all of them in every other draw."""
+    """Factors of brightness, since no two slices of a real scan are quite as bright.
+
+    Args:
+        count: Slices.
+        random: See `draw_thick`.
+
+    Returns:
+        (count,) what each slice is multiplied by; 1 for all of them in every other draw.
+    """
     uneven = random.random() < UNEVEN
     own = random.uniform(0, GAIN) * random.standard_normal(count)
     odd = random.uniform(-ODD_GAIN, ODD_GAIN) * (np.arange(count) % 2 - 0.5)
@@ -64,7 +81,15 @@ def draw_gains(count: int, random: Random) -> NDArray[np.float32]:
 
 
 def draw_tilt(grid: Grid, random: Random) -> NDArray[np.float64]:
-    """(4, 4) rotation about the centre of `grid`, RAS+ -> RAS+ [mm]; none in every other draw."""
+    """A head does not lie along its slices.
+
+    Args:
+        grid: About whose centre it is turned.
+        random: See `draw_thick`.
+
+    Returns:
+        (4, 4) rotation, RAS+ -> RAS+ [mm]; the identity in every other draw.
+    """
     turned = random.random() < TILTED
     angles = turned * random.normal(0, TILT)
     tilt = np.eye(4)
@@ -96,9 +121,17 @@ def draw_condition(
     grid: Grid,
     random: Random,
 ) -> NDArray[np.float32]:
-    """The condition of that name (C, X, Y, Z) for one subject on the model's grid.
+    """Draw a condition of one subject for training.
 
-    classes and image (X, Y, Z) may be None where the condition is not made of them.
+    Args:
+        name: Of the condition, see `vcm.imaging.conditions.CONDITION_CHANNELS`.
+        classes: (X, Y, Z) of 0..8; None where the condition is not made of them.
+        image: (X, Y, Z) in 0..1; None where the condition is not made of it.
+        grid: Of the model, on which both lie.
+        random: See `draw_thick`.
+
+    Returns:
+        (C, X, Y, Z).
     """
     check_conditions([name])
     if name not in IMAGE_CONDITIONS:
@@ -113,7 +146,16 @@ def draw_condition(
 
 
 def draw_known(brain: NDArray[np.bool_], grid: Grid, random: Random) -> NDArray[np.bool_]:
-    """Which voxels of a scan stay known; background always does, except beyond a plane."""
+    """Draw which part of a scan is given: its shell, one side of a plane, or all but a box.
+
+    Args:
+        brain: (X, Y, Z) where the brain is.
+        grid: Of the scan.
+        random: See `draw_thick`.
+
+    Returns:
+        (X, Y, Z) True where the scan is given. Background always is, except beyond a plane.
+    """
     part = PARTS[random.integers(len(PARTS))]
     if part == "shell":
         depth = random.uniform(*SHELL)

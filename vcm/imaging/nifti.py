@@ -135,7 +135,7 @@ def _load(path: Path) -> nib.Nifti1Pair:
 
 
 def _header_on_disk(image: nib.Nifti1Pair, path: Path) -> Nifti1Header:
-    """nibabel repairs what it loads: negative sizes, unknown codes."""
+    """The header with nothing repaired, as nibabel does with negative sizes and unknown codes."""
     kind = type(image.header)
     holder = image.file_map["header"] if "header" in image.file_map else image.file_map["image"]
     try:

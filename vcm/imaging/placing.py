@@ -161,8 +161,10 @@ def place_partial(path: Path, known: Path, before: PlacedCondition) -> PlacedCon
 
 
 def _contrast_of(classes: Volume, margin: int = 4) -> Volume:
-    """A T1w-like picture of the labelled box, so that the registration reads no empty space, on voxels no
-    finer than it can use."""
+    """A T1w-like picture of the labelled box, for the registration.
+
+    It reads no empty space then, and no voxels finer than it can use.
+    """
     box = []
     for axis in range(3):
         labelled = np.flatnonzero(classes.data.any(axis=tuple({0, 1, 2} - {axis})))

@@ -71,13 +71,13 @@ def _interpolated(
     count, last = grid.shape[axis], thick.data.shape[axis] - 1
     index = steps[axis, axis] * np.arange(count) + steps[axis, 3]
     inside = (index > -1e-6) & (index < last + 1e-6)
-    held = np.clip(index, 0, last)
-    low = np.minimum(held.astype(int), last - 1)
-    part = (held - low).astype(np.float32)
+    inner = np.clip(index, 0, last)
+    low = np.minimum(inner.astype(int), last - 1)
+    part = (inner - low).astype(np.float32)
     across = [1, 1, 1]
     across[axis] = -1
     data = thick.data.astype(np.float32)
     first, second = data.take(low, axis), data.take(low + 1, axis)
     values = (first + (second - first) * part.reshape(across)) * inside.reshape(across)
-    nearness = _nearness(np.where(inside, held, -1), lost).astype(np.float32).reshape(across)
+    nearness = _nearness(np.where(inside, inner, -1), lost).astype(np.float32).reshape(across)
     return np.stack([np.clip(values, 0, 1), np.broadcast_to(nearness, values.shape)])

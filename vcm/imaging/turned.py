@@ -27,7 +27,14 @@ SEEN = 0.999
 
 @dataclass(frozen=True, eq=False)
 class TurnedDegradation:
-    """along: fine grid along the scan -> scan; turn: (voxels there, fine voxels); seen: as Degradation's."""
+    """The operator A = M A_along R.
+
+    Attributes:
+        fine: Grid of the image.
+        along: A_along, from a grid of the same spacing along the scan's axes.
+        turn: R, (voxels there, fine voxels).
+        seen: M, (X, Y, Z) of the scan; see `Degradation.seen`.
+    """
 
     fine: Grid
     along: Degradation
@@ -36,8 +43,18 @@ class TurnedDegradation:
 
     @classmethod
     def between(cls, fine: Grid, scan: Grid, acquisition: Acquisition) -> TurnedDegradation:
-        """Raises VCMError where the two grids do not meet. Memory: 64 bytes per voxel of the scan's volume
-        at the fine spacing, 0.3 GB for a head at 1 mm."""
+        """Set up the operator between two grids.
+
+        Memory: 64 bytes per voxel of the scan's volume at the fine spacing, 0.3 GB for a head at 1 mm.
+
+        Args:
+            fine: Grid of the image.
+            scan: Grid of the scan, at right angles.
+            acquisition: How the scan was cut.
+
+        Raises:
+            VCMError: The two grids do not meet.
+        """
         own = isotropic_grid(scan, acquisition, float(np.mean(fine.spacing)))
         along = Degradation.between(own, scan, acquisition)
         turn = _interpolation(fine, own)
@@ -51,7 +68,7 @@ class TurnedDegradation:
         return cls(fine, along, turn, seen)
 
     def degrade(self, x: NDArray) -> NDArray:
-        """y = A x, in the precision of x but at least single."""
+        """Apply A: y = A x, in the precision of x but at least single."""
         turned = (self.turn @ x.ravel()).reshape(self.along.fine.shape)
         return np.asarray(np.where(self.seen, self.along.degrade(turned), 0), dtype=_real(x))
 
@@ -64,7 +81,19 @@ class TurnedDegradation:
 def degradation_between(
     fine: Grid, scan: Grid, acquisition: Acquisition
 ) -> Degradation | TurnedDegradation:
-    """The exact separable one where the axes are parallel, else the turned one."""
+    """What a scan does to an image on the fine grid.
+
+    Args:
+        fine: Grid of the image.
+        scan: Grid of the scan.
+        acquisition: How the scan was cut.
+
+    Returns:
+        The exact separable operator where the axes are parallel, else the turned one.
+
+    Raises:
+        VCMError: The two grids do not meet.
+    """
     if runs_along(fine, scan):
         return Degradation.between(fine, scan, acquisition)
     return TurnedDegradation.between(fine, scan, acquisition)

@@ -83,6 +83,7 @@ class Volume:
 
     @property
     def grid(self) -> Grid:
+        """Where the values lie."""
         i, j, k = self.data.shape
         return Grid((i, j, k), self.affine)
 
@@ -93,6 +94,7 @@ class Volume:
         return replace(self, data=data)
 
     def __repr__(self) -> str:
+        """Shape, voxel sizes, orientation and source."""
         sizes = "x".join(f"{s:.3g}" for s in self.grid.spacing)
         return f"Volume({self.data.shape}, {sizes} mm, {self.grid.orientation}, {self.source})"
 
