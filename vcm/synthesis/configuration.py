@@ -40,7 +40,8 @@ class Synthesis:
         partial: Part of a brain-extracted scan (NIfTI), for modules trained on one; goes with
             known.
         known: Mask (NIfTI) that is 1 where the partial image is to be kept.
-        labels: Vocabulary of the label map: auto, vcm8, freesurfer, dlmuse, or a YAML table.
+        labels: Vocabulary of the label map: auto, freesurfer, synthseg, dlmuse, vcm8, bids, fast, 5tt,
+            or a YAML table.
         out: Folder for the volumes, their sidecars and the picture.
         overwrite: Replace earlier results in that folder that were made from another condition.
         model_grid: Write each volume on the model's own grid too.
