@@ -101,23 +101,13 @@ def read_source(
     table: dict[str, list[Participant]] = defaultdict(list)
     for row in read_participants(folder):
         table[row.name].append(row)
-    files = list(_files(folder, table))
-    rejected, notes, scans = [], [], []
-    images: dict[str, list[BIDSFile]] = defaultdict(list)
-    maps: dict[str, list[BIDSFile]] = defaultdict(list)
-    for owner, file in files:
-        if file.get("sub") != owner.removeprefix("sub-"):
-            where = f"lies in the folder of {owner}, but is named {file.path.name}: rename one"
-            rejected.append(Finding(owner, where))
-        elif file.suffix.lower() == "t1w":
-            images[owner].append(file)
-        elif file.suffix.lower() in ("dseg", "seg"):
-            maps[owner].append(file)
+    images, maps, rejected = _by_subject(folder, table)
     if not images and not rejected:
         raise VCMError(
             f"No T1w scan was found in {folder}: give a BIDS folder, sub-01/anat/sub-01_T1w.nii.gz, "
             "or a folder of T1w files that end in .nii or .nii.gz."
         )
+    scans, notes = [], []
     for owner in sorted(images):
         found = _scans_of(owner, folder, images[owner], maps[owner], table, image_desc, label_desc)
         scans += found[0]
@@ -129,18 +119,19 @@ def read_source(
         if name not in images and all(finding.subject != name for finding in rejected)
     ]
     scans, of_splits = _one_split_each(_in_order(scans, table))
-    rejected += of_splits
+    scans, of_rows, split = _with_splits(scans, split_seed)
+    return Source(tuple(scans), (*rejected, *of_splits), (*notes, *of_rows), split)
+
+
+def _with_splits(scans: list[Scan], seed: int) -> tuple[list[Scan], list[Finding], str]:
+    """Every scan in a split, by the table or else by seed; notes; and which of both it was."""
     if any(scan.split for scan in scans):
-        notes += [
-            Finding(s.subject, "has no split in participants.tsv: used for training")
-            for s in scans
-            if not s.split
-        ]
+        what = "has no split in participants.tsv: used for training"
+        notes = [Finding(s.subject, what) for s in scans if not s.split]
         scans = [replace(scan, split=scan.split or "train") for scan in scans]
-        return Source(tuple(scans), tuple(rejected), tuple(notes), "participants.tsv")
-    splits = split_by_seed({scan.participant for scan in scans}, split_seed)
-    scans = [replace(scan, split=splits[scan.participant]) for scan in scans]
-    return Source(tuple(scans), tuple(rejected), tuple(notes), f"seed {split_seed}")
+        return scans, notes, "participants.tsv"
+    splits = split_by_seed({scan.participant for scan in scans}, seed)
+    return [replace(s, split=splits[s.participant]) for s in scans], [], f"seed {seed}"
 
 
 def find_scans(*folders: str | Path, split: str | None = None) -> list[Scan]:
@@ -180,6 +171,24 @@ def split_by_seed(participants: Iterable[str], seed: int) -> dict[str, str]:
         splits |= dict.fromkeys(order[start : start + count], split)
         start += count
     return splits
+
+
+def _by_subject(
+    folder: Path, table: Iterable[str]
+) -> tuple[dict[str, list[BIDSFile]], dict[str, list[BIDSFile]], list[Finding]]:
+    """T1w files and label maps of each subject, and files that lie in another subject's folder."""
+    images: dict[str, list[BIDSFile]] = defaultdict(list)
+    maps: dict[str, list[BIDSFile]] = defaultdict(list)
+    rejected = []
+    for owner, file in _files(folder, table):
+        if file.get("sub") != owner.removeprefix("sub-"):
+            what = f"lies in the folder of {owner}, but is named {file.path.name}: rename one"
+            rejected.append(Finding(owner, what))
+        elif file.suffix.lower() == "t1w":
+            images[owner].append(file)
+        elif file.suffix.lower() in ("dseg", "seg"):
+            maps[owner].append(file)
+    return images, maps, rejected
 
 
 def _files(folder: Path, table: Iterable[str]) -> Iterator[tuple[str, BIDSFile]]:
