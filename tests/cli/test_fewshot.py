@@ -72,6 +72,23 @@ def test_a_regression_from_shots_to_container(brains, tmp_path, monkeypatch):
     assert refused(missing, 3, "apt-get install bubblewrap")
 
 
+def test_a_model_of_masked_brains_wants_a_mask(brains, tmp_path):
+    train = {"data": str(brains), "split": "train", "mask": "dseg"}
+    task, run = task_file(tmp_path, brains, train=train), tmp_path / "run"
+    assert vcm("fewshot", "finetune", "--task", task, "--out", run).exit_code == 0
+    words = ("fewshot", "predict", run / "model")
+    done = vcm(*words, brains, "--split", "test", "--out", tmp_path / "answers")
+    assert done.exit_code == 0
+    rows = read_table(tmp_path / "answers" / "answers.tsv")
+    assert [float(r["answer"]) for r in rows] == pytest.approx([20, 36, 52, 68], abs=40)
+    anat = tmp_path / "heads" / "sub-1" / "anat"
+    anat.mkdir(parents=True)
+    head = brains / "sub-04" / "anat" / "sub-04_T1w.nii.gz"
+    (anat / "sub-1_T1w.nii.gz").write_bytes(head.read_bytes())
+    done = vcm(*words, tmp_path / "heads", "--out", tmp_path / "other")
+    assert refused(done, 2, "sub-1 is not brain-extracted and has no *_dseg.nii.gz")
+
+
 def test_check_tells_its_runtime_and_what_is_wrong(tmp_path):
     app = tmp_path / "app"
     app.mkdir()

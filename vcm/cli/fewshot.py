@@ -32,7 +32,8 @@ def index(
         common = sorted({s for c in train for s in c.images} & {s for c in cases for s in c.images})
         for sequence in common:
             scans = [
-                [c.images[sequence] for c in s if sequence in c.images] for s in (train, cases)
+                [(c.images[sequence], None) for c in s if sequence in c.images]
+                for s in (train, cases)
             ]
             for difference in differences(*scans):
                 print(f"domain, {sequence}: {difference}.")
@@ -88,7 +89,7 @@ def study(config: FewShotStudy) -> None:
 
     for task in open_tasks(config):
         for name, test in task.tests.items():
-            for difference in differences(task.train.references(), test.references()):
+            for difference in differences(task.train.masked_references(), test.masked_references()):
                 print(f"domain: {task.name}, {name}: {difference}.", file=sys.stderr)
     print(f"Studied; see {write_page(run_study(config))}.")
 

@@ -16,6 +16,7 @@ import numpy as np
 from rich.progress import track
 
 from vcm.errors import VCMError
+from vcm.fewshot.domain import MASKED_SHARE
 from vcm.fewshot.layouts import Case, Target, find_cases, label_class, label_number, with_labels
 from vcm.fewshot.metrics import (
     WORST_CORRELATION,
@@ -32,7 +33,7 @@ from vcm.fewshot.preparation import grouped
 from vcm.fewshot.resampling import Interval, Sample, over_cases
 from vcm.fewshot.tasks import task_from
 from vcm.files import read_table, sha256, write_json, write_table
-from vcm.imaging.volume import read_label_map
+from vcm.imaging.volume import Volume, read_label_map
 
 SUFFIX = {
     "classification": ".txt",
@@ -70,7 +71,8 @@ def predict_cases(model_folder: Path, source: str, out: Path, split: str | None 
         scans, complaints = read_scans(paths)
         slots, missing = slots_of(model, scans)
         complaints += [f"There is no {name}." for name in missing]
-        answer = model.answer(slots) if slots else model.prior()
+        mask = _mask(model, case, slots)
+        answer = model.answer(slots, mask) if slots else model.prior()
         if complaints:
             fallbacks[case.name] = complaints[0]
         rows.append(_row(case.name, answer, model, bool(not slots)))
@@ -178,6 +180,26 @@ def _paths(model: FittedModel, case: Case) -> dict[str, Path]:
         return {"input": next(iter(case.images.values()))}
     wanted = [s for options in model.task.inputs for s in options]
     return {s: case.images[s] for s in wanted if s in case.images}
+
+
+def _mask(model: FittedModel, case: Case, slots: dict[str, Volume]) -> Volume | None:
+    """The brain mask of a case, where the model was fitted with one.
+
+    Raises:
+        VCMError: there is none, and the scan is not brain-extracted.
+    """
+    token = model.record.get("mask")
+    if not token or not slots:
+        return None
+    if token in case.maps:
+        return read_label_map(case.maps[token])
+    scan = next(iter(slots.values()))
+    if float((scan.data == scan.data.min()).mean()) < MASKED_SHARE:
+        raise VCMError(
+            f"{case.name} is not brain-extracted and has no *_{token}.nii.gz, but the model was fitted on "
+            "masked brains: add the mask, or strip the skull first."
+        )
+    return None
 
 
 def _row(case: str, answer: Answer, model: FittedModel, prior: bool) -> dict[str, Any]:

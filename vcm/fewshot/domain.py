@@ -18,8 +18,10 @@ from vcm.errors import VCMError
 from vcm.fewshot.layouts import Case
 from vcm.fewshot.preparation import canonical, foreground
 from vcm.files import write_table
-from vcm.imaging.volume import read_volume
+from vcm.imaging.volume import read_label_map, read_volume, refuse_other_voxels
 
+#: A scan and its brain mask, if it has one.
+Scan = tuple[Path, Path | None]
 #: A scan of which this share is exactly its least value was brain-extracted or masked.
 MASKED_SHARE = 0.25
 #: Scans read per set for a comparison.
@@ -38,9 +40,13 @@ class Appearance:
     median: float
 
 
-def appearance(path: Path) -> Appearance:
-    """Look at one scan. Raises VCMError where it cannot be read."""
+def appearance(path: Path, mask: Path | None = None) -> Appearance:
+    """Look at one scan, outside of its mask set to 0 if it has one. Raises VCMError if unreadable."""
     volume = read_volume(path)
+    if mask is not None:
+        keep = read_label_map(mask)
+        refuse_other_voxels(keep, volume, "resample the mask onto the scan")
+        volume = volume.with_data(np.where(keep.data > 0, volume.data, 0))
     inside = foreground(volume.data)
     values = volume.data[inside]
     low, high = np.percentile(values, [0.5, 99.5])
@@ -78,12 +84,12 @@ def write_index(cases: Sequence[Case], path: Path) -> tuple[int, list[str]]:
     return len(rows) - len(rejected), rejected
 
 
-def differences(train: Sequence[Path], test: Sequence[Path]) -> list[str]:
+def differences(train: Sequence[Scan], test: Sequence[Scan]) -> list[str]:
     """What sets the test scans apart from the training scans, a sentence each; often nothing.
 
     Looks at the first scans of each set that can be read.
     """
-    seen = [_appearances(paths[:LOOKED_AT]) for paths in (train, test)]
+    seen = [_appearances(scans[:LOOKED_AT]) for scans in (train, test)]
     if not all(seen):
         return ["no scan of one of the two can be read"]
     found = []
@@ -111,9 +117,9 @@ def differences(train: Sequence[Path], test: Sequence[Path]) -> list[str]:
     return found
 
 
-def _appearances(paths: Sequence[Path]) -> list[Appearance]:
+def _appearances(scans: Sequence[Scan]) -> list[Appearance]:
     found = []
-    for path in paths:
+    for path, mask in scans:
         with suppress(VCMError):
-            found.append(appearance(path))
+            found.append(appearance(path, mask))
     return found

@@ -106,6 +106,7 @@ def record_of(shots: Pool, method: Method, seed: int) -> dict[str, Any]:
         "shots": [c.name for c in shots.cases],
         "checksums": list(shots.checksums()),
         "parents": method.parents,
+        "mask": shots.mask,
         "label": shots.target.label,
         "groups": {k: list(v) for k, v in shots.target.groups.items()},
         "seed": seed,

@@ -27,7 +27,7 @@ from vcm.fewshot.tasks import Task, task_from
 from vcm.imaging.volume import Volume
 
 #: A network reads a volume whole up to this many voxels, else window by window.
-WHOLE = 8_000_000
+WHOLE = 16_000_000
 #: Edge of a window [voxels]; neighbours overlap by half.
 WINDOW = 96
 

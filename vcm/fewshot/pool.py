@@ -113,6 +113,11 @@ class Pool:
         filled = [self.task.fill(c.images, c.name) for c in self.cases]
         return [c.images[next(iter(f.values()))] for c, f in zip(self.cases, filled, strict=True)]
 
+    def masked_references(self) -> list[tuple[Path, Path | None]]:
+        """The same scans with their brain masks."""
+        masks = [c.maps[self.mask] if self.mask else None for c in self.cases]
+        return list(zip(self.references(), masks, strict=True))
+
     def features(self, name: str) -> NDArray[np.float64]:
         """(N, F) features of all cases, from the cache where they are there."""
         return np.stack([self._features(name, place) for place in range(len(self.cases))])

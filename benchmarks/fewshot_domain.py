@@ -1,0 +1,139 @@
+"""Why brain age from voxels fails on scans of another study: one difference removed at a time.
+
+    VCM_DATA=FOLDER python benchmarks/fewshot_domain.py --out OUT
+
+trains ridge regression on smoothed voxels of 4 mm of IXI training scans and tests it on IXI and on
+ds002748, with 10 draws of 100 shots. Writes domain.tsv: mean absolute error and bias [years] by variant,
+with 95 % bootstrap intervals over the test cases, the draws held. Needs ixi2mm and ds002748 in FOLDER.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from scipy.stats import rankdata
+
+from vcm.fewshot.closed_form import fit_line
+from vcm.fewshot.features import VOXELS_SHAPE, VOXELS_SMOOTHING, VOXELS_SPACING
+from vcm.fewshot.layouts import Case, find_cases
+from vcm.fewshot.preparation import canonical, prepare
+from vcm.fewshot.resampling import Sample, draw_cases, over_cases
+from vcm.fewshot.shots import draw_shots, strata_of
+from vcm.fewshot.tasks import task_from
+from vcm.files import read_table, write_table
+from vcm.imaging.geometry import resample
+from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume
+
+SHOTS, DRAWS = 100, 10
+#: Variant -> mask of IXI without extracerebral CSF, ds002748 read at 2 mm, brightness by rank.
+VARIANTS = {
+    "as they come": (False, False, False),
+    "IXI masked without extracerebral CSF": (True, False, False),
+    "ds002748 read at 2 mm": (False, True, False),
+    "both": (True, True, False),
+    "brightness by rank": (False, False, True),
+    "all three": (True, True, True),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder for domain.tsv")
+    out = parser.parse_args().out
+    data = Path(os.environ["VCM_DATA"])
+    train, same = (_aged(find_cases(data / "ixi2mm", split)) for split in ("train", "test"))
+    other = _aged(find_cases(data / "ds002748"))
+    table = read_table(data / "ixi2mm" / "desc-dlmuse_dseg.tsv")
+    outer = [int(row["index"]) for row in table if row["vcm8"] == "7"]
+    images = {
+        (name, tight): np.stack([_ixi(c, outer if tight else []) for c in cases])
+        for name, cases in (("train", train), ("same", same))
+        for tight in (False, True)
+    }
+    coarse = {c: np.stack([_other(case, c) for case in other]) for c in (False, True)}
+    rows = []
+    for variant, (tight, read_coarse, ranks) in VARIANTS.items():
+        x, x_same, x_other = (
+            _features(stack, ranks)
+            for stack in (images["train", tight], images["same", tight], coarse[read_coarse])
+        )
+        for test, features, cases in (("IXI", x_same, same), ("ds002748", x_other, other)):
+            row = {"variant": variant, "test": test, **_errors(x, train, features, cases)}
+            rows.append(row)
+            print(row, flush=True)
+    out.mkdir(parents=True, exist_ok=True)
+    write_table(out / "domain.tsv", rows, list(rows[0]))
+
+
+def _aged(cases: list[Case]) -> list[Case]:
+    return [c for c in cases if c.values["age"] not in ("", "n/a")]
+
+
+def _ages(cases: list[Case]) -> NDArray[np.float64]:
+    return np.array([float(c.values["age"]) for c in cases])
+
+
+def _ixi(case: Case, outer: list[int]) -> NDArray[np.float32]:
+    labels = read_label_map(case.maps["dseg"])
+    mask = labels.with_data(((labels.data > 0) & ~np.isin(labels.data, outer)).astype(np.int32))
+    return _prepared(read_volume(case.images["t1"]), mask)
+
+
+def _other(case: Case, coarse: bool) -> NDArray[np.float32]:
+    scan = read_volume(case.images["t1"])
+    if not coarse:
+        return _prepared(scan, None)
+    grid = canonical(scan.grid)
+    step = 2.0 / np.array(grid.spacing)
+    affine = grid.affine.copy()
+    affine[:3, :3] = grid.affine[:3, :3] * step
+    shape = tuple(int(n) for n in np.array(grid.shape) / step)
+    values = resample(scan, Grid((shape[0], shape[1], shape[2]), affine), order=1)
+    return _prepared(Volume(values.astype(np.float32), affine, None, scan.source), None)
+
+
+def _prepared(scan: Volume, mask: Volume | None) -> NDArray[np.float32]:
+    return prepare({"t1": scan}, ("t1",), VOXELS_SPACING, VOXELS_SHAPE, mask).image[0]
+
+
+def _features(stack: NDArray[np.float32], ranks: bool) -> NDArray[np.float64]:
+    """Smoothed voxels; with `ranks` each voxel's rank within the brain, so that contrast is fixed."""
+    rows = []
+    for image in stack:
+        values = image.astype(np.float64)
+        if ranks:
+            inside = values > 0
+            values[inside] = rankdata(values[inside]) / inside.sum()
+        rows.append(gaussian_filter(values, VOXELS_SMOOTHING).ravel())
+    return np.stack(rows)
+
+
+def _errors(
+    x: NDArray[np.float64], train: list[Case], tested: NDArray[np.float64], cases: list[Case]
+) -> dict[str, object]:
+    task = task_from({"kind": "regression", "inputs": ["t1"]})
+    ages, truth = _ages(train), _ages(cases)
+    answers = []
+    for seed in range(DRAWS):
+        places = draw_shots(list(ages), strata_of("regression", list(ages)), SHOTS, seed)
+        model = fit_line("voxels", task, "voxels", x[places], ages[places])
+        answers.append([model.answer_features(row).value for row in tested])
+    sample = Sample("mae", truth, np.array(answers, dtype=float))
+    low, high = over_cases(sample)
+    differences = (sample.answers - truth).mean(0)
+    counts = draw_cases(truth, 2000, 0, False)
+    bias_low, bias_high = np.percentile(counts @ differences / len(truth), [2.5, 97.5])
+    return {
+        "n": len(truth), "mae": f"{sample.value():.2f}", "mae_low": f"{low:.2f}",
+        "mae_high": f"{high:.2f}", "bias": f"{differences.mean():+.2f}",
+        "bias_low": f"{bias_low:+.2f}", "bias_high": f"{bias_high:+.2f}",
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
