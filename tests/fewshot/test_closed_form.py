@@ -25,7 +25,7 @@ def standard(x):
 
 def test_a_regression_is_ridge_on_standardised_features():
     x, y = made()
-    model = fit_line("m", AGE, "voxels", x, y)
+    model = fit_line("m", AGE, "volumes", x, y)
     direct = Ridge(alpha=model.settings["penalty"]).fit(standard(x), y)
     for row, expected in zip(x, direct.predict(standard(x)), strict=True):
         assert model.answer_features(row).value == pytest.approx(expected, abs=1e-3)
@@ -33,7 +33,7 @@ def test_a_regression_is_ridge_on_standardised_features():
 
 def test_a_feature_that_is_constant_in_the_shots_is_ignored():
     x, y = made()
-    model = fit_line("m", AGE, "voxels", x, y)
+    model = fit_line("m", AGE, "volumes", x, y)
     moved = x[0].copy()
     moved[1] += 1e6
     assert model.answer_features(moved).value == pytest.approx(model.answer_features(x[0]).value)
@@ -43,7 +43,7 @@ def test_a_feature_that_is_constant_in_the_shots_is_ignored():
 def test_a_classification_is_logistic_regression_on_standardised_features(task):
     x, y = made(width=60)
     labels = np.digitize(y, np.quantile(y, [0.5] if task is SEX else [0.33, 0.66])).astype(float)
-    model = fit_line("m", task, "voxels", x, labels)
+    model = fit_line("m", task, "volumes", x, labels)
     direct = LogisticRegression(C=1 / model.settings["penalty"], max_iter=5000, tol=1e-8)
     expected = direct.fit(standard(x), labels).predict_proba(standard(x))
     found = np.array([model.answer_features(row).probabilities for row in x])
@@ -52,20 +52,33 @@ def test_a_classification_is_logistic_regression_on_standardised_features(task):
 
 def test_a_class_with_one_shot_is_fitted_and_one_class_is_refused():
     x, _ = made(6)
-    model = fit_line("m", SEX, "voxels", x, np.array([0, 0, 0, 0, 0, 1.0]))
+    model = fit_line("m", SEX, "volumes", x, np.array([0, 0, 0, 0, 0, 1.0]))
     assert (
         model.answer_features(x[5]).probabilities[1] > model.answer_features(x[0]).probabilities[1]
     )
     with pytest.raises(VCMError, match="All 6 shots of task have the label F"):
-        fit_line("m", SEX, "voxels", x, np.zeros(6))
+        fit_line("m", SEX, "volumes", x, np.zeros(6))
     with pytest.raises(VCMError, match="have the label 30"):
-        fit_line("m", AGE, "voxels", x, np.full(6, 30.0))
+        fit_line("m", AGE, "volumes", x, np.full(6, 30.0))
 
 
 def test_a_class_that_no_shot_shows_is_all_but_impossible():
     x, y = made()
-    model = fit_line("m", THREE, "voxels", x, (y > np.median(y)).astype(float))
+    model = fit_line("m", THREE, "volumes", x, (y > np.median(y)).astype(float))
     assert model.answer_features(x[0]).probabilities[2] < 1e-6
+
+
+def test_a_voxel_that_hardly_varies_over_the_shots_decides_nothing():
+    x, y = made()
+    x[:, 1] += 1e-4 * np.random.default_rng(1).normal(size=24)
+    moved = x[0].copy()
+    moved[1] += 3
+    change = {
+        feature: abs(m.answer_features(moved).value - m.answer_features(x[0]).value)
+        for feature in ("voxels", "volumes")
+        for m in [fit_line("m", AGE, feature, x, y)]
+    }
+    assert change["voxels"] < 5 < 50 < change["volumes"]
 
 
 def test_the_mean_looks_at_nothing():
@@ -77,4 +90,4 @@ def test_the_mean_looks_at_nothing():
 def test_other_features_are_refused():
     x, y = made()
     with pytest.raises(VCMError, match="3 features and the model 40"):
-        fit_line("m", AGE, "voxels", x, y).answer_features(x[0, :3])
+        fit_line("m", AGE, "volumes", x, y).answer_features(x[0, :3])

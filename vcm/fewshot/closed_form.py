@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
 from vcm.errors import VCMError
+from vcm.fewshot.features import ONE_UNIT
 from vcm.fewshot.model import FittedModel
 from vcm.fewshot.tasks import Task
 
@@ -43,8 +44,7 @@ def fit_line(
         VCMError: all shots are of one class or have one value.
     """
     refuse_one_label(task, labels)
-    mean, scale = x.mean(0), x.std(0)
-    scale = np.where(scale < LEAST_SPREAD, np.inf, scale)
+    mean, scale = x.mean(0), spread_of(feature, x)
     standardised = (x - mean) / scale
     fit = _ridge if task.kind == "regression" else _logistic
     weights, bias, penalty = fit(standardised, labels, len(task.classes))
@@ -58,6 +58,18 @@ def fit_line(
         | {"prior": _prior(task, labels)},
         feature, {"penalty": penalty},
     )  # fmt: skip
+
+
+def spread_of(feature: str, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What each feature is divided by, (F,); infinite where it does not vary over the shots.
+
+    Features of one unit share one spread: a voxel at the border of the brain, nearly constant over a
+    few shots, would otherwise be magnified and decide on the next case.
+    """
+    spread = x.std(0)
+    if feature in ONE_UNIT:
+        spread = np.full_like(spread, np.sqrt(np.mean(spread**2)))
+    return np.where(spread < LEAST_SPREAD, np.inf, spread)
 
 
 def refuse_one_label(task: Task, labels: NDArray[np.float64]) -> None:

@@ -24,6 +24,8 @@ SEGMENTER_SPACING, SEGMENTER_SHAPE = (2.0,) * 3, (80, 112, 80)
 #: Classes of the segmenter that lie within the brain: all but background and extracerebral CSF.
 BRAIN_CLASSES = (1, 2, 3, 4, 5, 6, 8)
 FEATURES = ("voxels", "volumes", "network")
+#: Features that are all of one unit, so that their spreads compare.
+ONE_UNIT = ("voxels",)
 #: Features that need the tissue segmenter.
 WITH_SEGMENTER = ("volumes", "network")
 
