@@ -1,26 +1,69 @@
-"""Every command on a device that is not the CPU: nothing is left where nobody moved it."""
+"""Every command's computation on a device that is not the CPU: nothing is left where nobody moved it.
+
+`other` is on every machine, see tests/support/other_device.py; `cuda` where there is a GPU.
+"""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 from other_device import plugged_in
+from safetensors.torch import load_file
+from small_brains import GRID, brain2mm_like, write_prepared
 
 from vcm.config import load_config
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+BRIEF = [
+    "steps=2", "checkpoint_every=1", "warmup_steps=1", "tracker=none", "mixed_precision=no",
+]  # fmt: skip
+AUTOENCODER = ["channels=[8,16]", "latent_channels=4", "groups=2", "crop=16", *BRIEF]
+MODULE = [
+    "encoder_channels=[8]", "encoder_groups=2", "unet_channels=[8,8]", "unet_head_channels=[8,8]",
+    "unet_groups=2", "unet_out_channels=8", "head_channels=8", "draws=1", "copies=2", "batch_size=1",
+    *BRIEF,
+]  # fmt: skip
 
 
 @pytest.fixture(params=["other", "cuda"])
 def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     if request.param == "cuda":
         if not torch.cuda.is_available():
-            pytest.skip("no GPU is there")
+            pytest.skip("there is no GPU")
         yield torch.device("cuda", 0)
     else:
         with plugged_in() as other:
             yield other
+
+
+@pytest.fixture(scope="module")
+def two_scans(tmp_path_factory):
+    """One scan to train on and one to measure on."""
+    return write_prepared(tmp_path_factory.mktemp("two"), ("train", "test"))
+
+
+@pytest.fixture(scope="module")
+def three_scans(tmp_path_factory):
+    """Two scans to train on, of which one can be held out, and one to measure on."""
+    return write_prepared(tmp_path_factory.mktemp("three"), ("train", "train", "test"))
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory):
+    """A small segmenter of random weights."""
+    from vcm.nets.segmenter import TissueSegmenter
+
+    folder = tmp_path_factory.mktemp("segmenter")
+    TissueSegmenter((8, 8), 2).save_pretrained(folder)
+    return folder
+
+
+def finite(values) -> bool:
+    return bool(values) and bool(np.isfinite(list(values.values())).all())
 
 
 def test_a_tensor_left_on_the_cpu_is_found(device):
@@ -28,20 +71,138 @@ def test_a_tensor_left_on_the_cpu_is_found(device):
     net.to(device)
     with pytest.raises(RuntimeError, match=r"same device|should be the same"):
         net(torch.zeros(1, 1, 4, 4, 4))
+    with pytest.raises(RuntimeError, match=r"same device"):
+        torch.stack([torch.zeros(3), torch.zeros(3, device=device)])
     assert net(torch.zeros(1, 1, 4, 4, 4, device=device)).device == device
     with pytest.raises((RuntimeError, TypeError)):
         net.weight.detach().numpy()
 
 
-BRIEF = ["steps=2", "checkpoint_every=1", "warmup_steps=1", "tracker=none", "mixed_precision=no"]
+def test_the_other_device_gives_the_bits_of_the_cpu():
+    torch.manual_seed(0)
+    net, x = torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3), torch.nn.GELU()), torch.rand(1, 1, 5, 5, 5)
+    net(x).square().mean().backward()
+    here = [p.grad.clone() for p in net.parameters()]
+    net.zero_grad()
+    with plugged_in() as other:
+        net.to(other)(x.to(other)).square().mean().backward()
+        there = [p.grad.cpu() for p in net.parameters()]
+    assert all(map(torch.equal, here, there))
 
 
-def test_pretrain_autoencoder(device, prepared, tmp_path):
+def test_pretrain_autoencoder(device, two_scans, tmp_path):
     from vcm.training.autoencoder import pretrain_autoencoder
     from vcm.training.configuration import AutoencoderTraining
 
-    sizes = ["channels=[8,16]", "latent_channels=4", "groups=2", "crop=24"]
-    given = [f"data=[{prepared}]", f"out={tmp_path / 'run'}", *sizes, *BRIEF]
-    assert np.isfinite(
-        list(pretrain_autoencoder(load_config(AutoencoderTraining, None, given)).values())
-    ).all()
+    given = [f"data=[{two_scans}]", f"out={tmp_path / 'run'}", *AUTOENCODER]
+    config = load_config(AutoencoderTraining, None, given)
+    measured = pretrain_autoencoder(config)
+    assert finite(measured)
+    # Everything that follows training, again.
+    assert pretrain_autoencoder(config) == pytest.approx(measured)
+    kept = load_file(tmp_path / "run" / "autoencoder" / WEIGHTS)
+    assert float(kept["latent_mean"].abs().sum()) > 0
+
+
+def test_pretrain_diffusion(device, three_scans, tmp_path):
+    from vcm.training.configuration import DiffusionTraining
+    from vcm.training.diffusion import pretrain_diffusion
+
+    brain2mm_like().autoencoder.save_pretrained(tmp_path / "autoencoder")
+    given = [
+        f"data=[{three_scans}]", f"autoencoder={tmp_path / 'autoencoder'}", f"out={tmp_path / 'run'}",
+        f"cache={tmp_path / 'latents'}", "channels=[8,8]", "head_channels=[0,8]", "groups=2",
+        "copies=2", *BRIEF,
+    ]  # fmt: skip
+    assert finite(pretrain_diffusion(load_config(DiffusionTraining, None, given)))
+    assert (tmp_path / "run" / "samples.png").is_file()
+
+
+def test_pretrain_segmenter(device, two_scans, tmp_path):
+    from vcm.training.configuration import SegmenterTraining
+    from vcm.training.segmenter import pretrain_segmenter
+
+    given = [f"data=[{two_scans}]", f"out={tmp_path / 'run'}", "channels=[8,8]", *BRIEF]
+    assert pretrain_segmenter(load_config(SegmenterTraining, None, given))
+    assert (tmp_path / "run" / "test.tsv").is_file()
+
+
+def test_train_with_a_validation(device, three_scans, small_model, segmenter, tmp_path):
+    from vcm.training.configuration import ModuleTraining
+    from vcm.training.forecast import describe
+    from vcm.training.module import train
+
+    given = [
+        f"data=[{three_scans}]", f"model={small_model}", f"out={tmp_path / 'run'}",
+        f"cache={tmp_path / 'latents'}", "validate_every=2", "validation_subjects=1",
+        f"segmenter={segmenter}", *MODULE,
+    ]  # fmt: skip
+    config = load_config(ModuleTraining, None, given)
+    assert "validations" in describe(config)
+    assert finite(train(config))
+    with (tmp_path / "run" / "validation.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert [row["step"] for row in rows] == ["2"] and 0 <= float(rows[0]["dice"]) <= 1
+
+
+def test_latents_are_encoded_on_the_training_device(device, two_scans, tmp_path):
+    from vcm.imaging.prepared_set import load_prepared
+    from vcm.training.latents import LatentFiles
+
+    net, seen = brain2mm_like().autoencoder.to(device), []
+    encode = net.encode
+    net.encode = lambda image: seen.append(image.device) or encode(image)
+    LatentFiles(tmp_path, net, 2, 0).encode(load_prepared(two_scans))
+    assert seen == [device] * 4
+
+
+def test_sampling_obeys_a_condition(device):
+    pipeline = brain2mm_like().to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    condition = torch.zeros(1, 8, *GRID.shape)
+    made = {
+        name: pipeline(
+            given, torch.full((1, 4), 0.5), num_inference_steps=2,
+            generator=torch.Generator().manual_seed(0),
+        ).volumes.cpu()
+        for name, given in (("steered", [condition]), ("free", None))
+    }  # fmt: skip
+    assert made["steered"].shape == (1, 1, *GRID.shape)
+    assert not torch.equal(made["steered"], made["free"])
+
+
+def test_evaluate(device, two_scans, small_model, segmenter, tmp_path):
+    from vcm.evaluation.configuration import Evaluation
+    from vcm.evaluation.evaluate import evaluate_files
+
+    config = Evaluation(
+        data=[str(two_scans)], model=str(small_model), segmenter=str(segmenter),
+        out=str(tmp_path / "out"), steps=2, covariate_samples=1, device=str(device),
+    )  # fmt: skip
+    evaluate_files(config)
+    assert (tmp_path / "out" / "summary.json").is_file()
+
+
+def test_upsampling_asks_model_and_detail_network(device):
+    from vcm.nets.detail import DetailNet
+    from vcm.upsampling.prior import encode_slices, expected_brain, sample_brain
+
+    pipeline = brain2mm_like(reads=2).to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    features = encode_slices(pipeline, np.zeros((2, *GRID.shape), np.float32))
+    inputs = torch.full((1, 4), 0.5)
+    expected = expected_brain(pipeline, features, inputs, "float32")
+    sampled = sample_brain(pipeline, features, inputs, "float32", 0, 2, lambda done: None)
+    assert expected.shape == sampled.shape == GRID.shape and not np.array_equal(expected, sampled)
+    net = DetailNet((4, 4, 4, 4, 4, 4), 2, True).to(device)
+    with torch.inference_mode():
+        found = net.over_mirrors(torch.rand(1, 3, 32, 32, 32, device=device))
+    assert found.image.device == device
+
+
+def test_a_segmenter_labels_a_volume(device, segmenter):
+    from vcm.weights.segmenter import load_segmenter, segment_on
+
+    net = load_segmenter(str(segmenter)).to(device)
+    classes = segment_on(net, np.full(GRID.shape, 0.5, np.float32), GRID)
+    assert classes.shape == GRID.shape and classes.dtype == np.uint8

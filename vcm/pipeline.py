@@ -791,7 +791,9 @@ def choose_device(name: str) -> torch.device:
     """auto: a GPU where there is one. Raises VCMError for a device that is not there."""
     torch.set_flush_denormal(True)
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        found = torch.accelerator.current_accelerator(check_available=True)
+        # On Apple GPUs some of what is computed here has no kernel.
+        return found if found is not None and found.type != "mps" else torch.device("cpu")
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:

@@ -10,7 +10,7 @@ As on CUDA, numbers (tensors without axes) may come from the CPU, and so may ind
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -79,12 +79,34 @@ class OtherTensor(Tensor):
     def tolist(self) -> Any:
         return self.held.tolist()
 
+    def __getitem__(self, index: Any) -> Tensor:
+        # Torch moves a list of indices to the device from within itself, unseen by what is here.
+        parts = index if isinstance(index, tuple) else (index,)
+        moved = (torch.tensor(x).to(self.device) if isinstance(x, list) else x for x in parts)
+        return super().__getitem__(tuple(moved))
+
+    def untyped_storage(self) -> Any:
+        return self.held.untyped_storage()
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.held.__reduce_ex__(protocol)
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(func, args, kwargs or {})
+
+
+class _WithoutGradients:
+    """Stands for inference mode, in which operations would arrive whole and views could not be made."""
+
+    def __init__(self, mode: bool) -> None:
+        self.context: Any = torch.no_grad() if mode else nullcontext()
+
+    def __enter__(self) -> None:
+        self.context.__enter__()
+
+    def __exit__(self, *raised: object) -> None:
+        self.context.__exit__(*raised)
 
 
 class _Factories(TorchDispatchMode):
@@ -126,16 +148,19 @@ def plugged_in() -> Iterator[torch.device]:
     """The device is there: `auto` chooses it, and so does accelerate."""
     _register()
     default, swaps = PartialState.default_device, torch.__future__
+    inference = torch._C._InferenceMode
     swapped = swaps.get_swap_module_params_on_conversion()
     device = torch.device(NAME, 0)
     PartialState.default_device = property(lambda self: device)  # type: ignore[assignment]
     # As with CUDA, a parameter that moves stays the same object.
     swaps.set_swap_module_params_on_conversion(True)
+    torch._C._InferenceMode = _WithoutGradients  # type: ignore[misc,assignment]
     Plugged.now = True
     try:
         with _Factories():
             yield device
     finally:
         Plugged.now = False
+        torch._C._InferenceMode = inference  # type: ignore[misc]
         swaps.set_swap_module_params_on_conversion(swapped)
         PartialState.default_device = default  # type: ignore[method-assign]
