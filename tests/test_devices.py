@@ -80,7 +80,10 @@ def test_a_tensor_left_on_the_cpu_is_found(device):
 
 def test_the_other_device_gives_the_bits_of_the_cpu():
     torch.manual_seed(0)
-    net, x = torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3), torch.nn.GELU()), torch.rand(1, 1, 5, 5, 5)
+    net, x = (
+        torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3), torch.nn.GELU()),
+        torch.rand(1, 1, 5, 5, 5),
+    )
     net(x).square().mean().backward()
     here = [p.grad.clone() for p in net.parameters()]
     net.zero_grad()
@@ -127,7 +130,9 @@ def test_pretrain_segmenter(device, two_scans, tmp_path):
     assert (tmp_path / "run" / "test.tsv").is_file()
 
 
-def test_train_with_a_validation(device, three_scans, small_model, segmenter, tmp_path):
+def test_train_with_a_validation(
+    device, three_scans, small_model, segmenter, tmp_path, monkeypatch
+):
     from vcm.training.configuration import ModuleTraining
     from vcm.training.forecast import describe
     from vcm.training.module import train
@@ -138,6 +143,7 @@ def test_train_with_a_validation(device, three_scans, small_model, segmenter, tm
         f"segmenter={segmenter}", *MODULE,
     ]  # fmt: skip
     config = load_config(ModuleTraining, None, given)
+    monkeypatch.setattr("vcm.training.linear_start.MIXED", 5)
     assert "validations" in describe(config)
     assert finite(train(config))
     with (tmp_path / "run" / "validation.csv").open() as lines:
