@@ -71,6 +71,13 @@ def test_ctrl_c_is_exit_code_130(monkeypatch):
     assert vcm("stop").exit_code == 130
 
 
+def test_a_command_can_end_with_a_code_or_a_sentence_of_its_own(monkeypatch):
+    monkeypatch.setattr(main, "COMMANDS", (Command(("end",), lambda: sys.exit(3)),))
+    assert vcm("end") == (3, "", "")
+    monkeypatch.setattr(main, "COMMANDS", (Command(("end",), lambda: sys.exit("A fault.")),))
+    assert vcm("end") == (1, "", "vcm: A fault.\n")
+
+
 def test_the_version():
     from vcm import __version__
 

@@ -98,8 +98,11 @@ def run_command(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader of the output, such as head, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except SystemExit as end:  # argparse, after --help
-        return int(end.code or 0)
+    except SystemExit as end:  # argparse, after --help, and commands with codes of their own
+        if isinstance(end.code, str):
+            print(f"vcm: {end.code}", file=sys.stderr)
+            return 1
+        return end.code or 0
     return 0
 
 
