@@ -4,14 +4,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from small_brains import GRID, brain2mm_like, brainldm_like, classes_of, image_of, maisi_like
 
 from vcm.errors import VCMError
 from vcm.evaluation.evaluate import Evaluation, evaluate_files
 from vcm.files import read_table, write_table
-from vcm.imaging.geometry import model_grid
+from vcm.imaging.prepared_set import COLUMNS
 from vcm.imaging.volume import Volume, write_volume
 from vcm.nets.segmenter import TissueSegmenter
-from vcm.preparation.prepare import COLUMNS
+from vcm.nets.vcm import VolumetricConditioningModule
+from vcm.weights import segmenter
+from vcm.weights.load import load_pipeline
 
 COLUMNS_OF = {
     "subjects": ["subject", "sex", "age", "ventricular_volume", "brain_volume", "note"],
@@ -30,17 +33,6 @@ COLUMNS_OF = {
 }  # fmt: skip
 
 
-def head(seed):
-    """Eight nested shells as classes, and an image in which each has its intensity."""
-    grid = model_grid()
-    axes = [np.linspace(-1, 1, n) for n in grid.shape]
-    x, y, z = np.meshgrid(*axes, indexing="ij")
-    radius = np.sqrt(x**2 + y**2 + z**2) + 0.1 * x + 0.02 * seed
-    classes = np.clip(np.ceil((0.9 - radius) * 9), 0, 8).astype(np.uint8)
-    noise = np.random.default_rng(seed).normal(0, 0.02, grid.shape)
-    return np.clip(classes / 9 + noise * (classes > 0), 0, 1).astype(np.float32), classes
-
-
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """Four training subjects and two test subjects; the second has no age or sex, and is a
@@ -49,29 +41,44 @@ def prepared(tmp_path_factory):
     rows = []
     for n in range(6):
         name, split = f"sub-{n:02d}", "train" if n < 4 else "test"
-        image, classes = head(n)
+        classes = classes_of(0.92 + 0.02 * n)
+        image = image_of(classes, n)
         if n == 5:
-            image = head(1)[0][::-1].copy()
-        affine = model_grid().affine
-        write_volume(Volume(image, affine), out / name / f"{name}_T1w.nii.gz")
-        write_volume(Volume(classes, affine), out / name / f"{name}_dseg.nii.gz")
+            image = image_of(classes_of(0.94), 1)[::-1].copy()
+        write_volume(Volume(image, GRID.affine), out / name / f"{name}_T1w.nii.gz")
+        write_volume(Volume(classes, GRID.affine), out / name / f"{name}_dseg.nii.gz")
         known = n != 5
         values = (30 + 10 * n if known else None, "FM"[n % 2] if known else None, 20 + n, 1200 + n)
-        rows.append(dict(zip(COLUMNS, (name, split, *values), strict=True)))
+        rows.append(dict(zip(COLUMNS, (name, split, *values, name), strict=True)))
     rows[4]["age"] = 93
     write_table(out / "participants.tsv", rows, COLUMNS)
     return out
 
 
+@pytest.fixture(scope="module", autouse=True)
+def coarse_segmenter():
+    """The segmenters of these tests see the grid of the small brains; others see theirs."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(segmenter, "segmenter_grid", lambda net: GRID)
+        yield
+
+
 @pytest.fixture(scope="module")
-def evaluated(prepared, tiny_model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("evaluation")
+def segmenter_folder(tmp_path_factory):
     torch.manual_seed(0)
-    TissueSegmenter((8, 8), groups=4).save_pretrained(folder / "segmenter")
+    folder = tmp_path_factory.mktemp("segmenter")
+    TissueSegmenter((8, 8), groups=4).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluated(prepared, segmenter_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluation")
+    brain2mm_like().save_pretrained(folder / "model")
     config = Evaluation(
         data=[str(prepared)],
-        model=str(tiny_model),
-        segmenter=str(folder / "segmenter"),
+        model=str(folder / "model"),
+        segmenter=str(segmenter_folder),
         out=str(folder / "out"),
         steps=2,
         covariate_samples=2,
@@ -160,3 +167,67 @@ def test_a_rerun_reuses_what_has_the_same_fingerprint(evaluated):
 def test_a_bad_configuration_is_refused_in_words(evaluated, change, reason):
     with pytest.raises(VCMError, match=reason):
         evaluate_files(replace(evaluated[0], **change))
+
+
+def small_module(latent_channels):
+    """A module of random weights that reads the ventricles, on latents of 1/8 or 1/4 of the grid."""
+    patch = 4 if latent_channels == 3 else 2
+    return VolumetricConditioningModule(
+        latent_channels=latent_channels, condition_channels=(1,), encoder_channels=(8,),
+        encoder_res_blocks=1, encoder_groups=2, encoder_patch=patch, unet_channels=(8, 8),
+        unet_res_blocks=1, unet_attention=(False, True), unet_head_channels=(8, 8), unet_groups=2,
+        unet_out_channels=8, head_channels=8, head_norm="none",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("make", "scheduler", "arms", "told"),
+    [
+        (brainldm_like, "ddim", {"age only"}, {"sex", "age", "ventricular_volume", "brain_volume"}),
+        (maisi_like, "flow", set(), {"spacing_x", "spacing_y", "spacing_z", "contrast"}),
+    ],
+)
+def test_other_families_are_told_what_training_told_and_measured_in_millilitres(
+    prepared, segmenter_folder, tmp_path, make, scheduler, arms, told
+):
+    frozen = make()
+    channels = frozen.latent_shape[0]
+    frozen.with_module(small_module(channels), ["ventricles"]).save_pretrained(tmp_path / "model")
+    out = tmp_path / "out"
+    config = Evaluation(
+        data=[str(prepared)], model=str(tmp_path / "model"), segmenter=str(segmenter_folder),
+        out=str(out), steps=2, covariate_samples=1, scheduler=scheduler,
+    )  # fmt: skip
+    summary = evaluate_files(config)
+    assert set(summary["covariates"]) == arms
+    first, _ = read_table(out / "subjects.tsv")
+    assert set(first) == {"subject", "note", *told}
+    if make is maisi_like:
+        assert {float(first[f"spacing_{a}"]) for a in "xyz"} == {5.0}
+        return
+    assert float(first["ventricular_volume"]) == 0.5, "what it means in mL is not known"
+    net = segmenter.load_segmenter(str(segmenter_folder))
+    for row in read_table(out / "covariates.tsv"):
+        (sample,) = (out / "samples").glob(
+            f"age-only/age-{'25' if float(row['age']) < 50 else '75'}*.npy"
+        )
+        image = np.load(sample).astype(np.float32)
+        classes = net.classes(torch.from_numpy(image)[None, None])[0].numpy()
+        measured = (classes == 3).sum() * 5.0**3 / 1000
+        assert float(row["ventricles_measured"]) == pytest.approx(measured)
+
+
+def test_results_of_another_model_are_replaced_only_if_asked(evaluated):
+    config, _, out = evaluated
+    changed = load_pipeline(config.model)
+    with torch.no_grad():
+        next(changed.module.parameters()).add_(0.1)
+    changed.save_pretrained(out.parent / "other")
+    other = replace(config, model=str(out.parent / "other"), limit=1)
+    with pytest.raises(VCMError, match="was not made from the inputs"):
+        evaluate_files(other)
+
+
+def test_a_model_of_other_voxels_is_refused(evaluated, tiny_model):
+    with pytest.raises(VCMError, match="was prepared on"):
+        evaluate_files(replace(evaluated[0], model=str(tiny_model)))
