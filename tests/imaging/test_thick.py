@@ -77,18 +77,18 @@ def test_an_image_condition_is_not_made_of_a_label_map():
 
 @pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
 def test_the_short_way_along_one_axis_equals_the_general_one(brain, axis, monkeypatch):
-    from vcm.imaging import image_conditions
+    from vcm.imaging import thick as room
 
     thick, acquisition = simulate_thick(Volume(brain, GRID.affine), axis, 5.3, 5.0)
     short = as_thick(thick, acquisition, GRID)
-    monkeypatch.setattr(image_conditions, "_along_one_axis", lambda *_: False)
+    monkeypatch.setattr(room, "_along_one_axis", lambda *_: False)
     general = as_thick(thick, acquisition, GRID)
     np.testing.assert_allclose(short, general, atol=2e-4)
 
 
 def test_a_tilted_condition_lies_where_the_head_lies(brain, monkeypatch):
     """At the slices' centres a thin enough slice is the head itself, however it was tilted."""
-    from vcm.imaging import image_conditions
+    from vcm.imaging import draws
 
     tilt = np.eye(4)
     tilt[:3, :3] = Rotation.from_euler("x", 12, degrees=True).as_matrix()
@@ -104,6 +104,6 @@ def test_a_tilted_condition_lies_where_the_head_lies(brain, monkeypatch):
     found = off(*as_thick(thick, acquisition, GRID))
     back = np.linalg.inv(tilt)
     assert found < 0.05 and off(*as_thick(thick, acquisition, GRID, back @ back)) > 2 * found
-    monkeypatch.setattr(image_conditions, "draw_tilt", lambda *_: tilt)
+    monkeypatch.setattr(draws, "draw_tilt", lambda *_: tilt)
     values, nearness = draw_condition("thick", None, brain, GRID, np.random.default_rng(3))
     assert off(values, nearness) < 0.1
