@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +19,9 @@ from torch import Tensor
 from vcm.errors import VCMError
 from vcm.imaging import covariates
 from vcm.imaging.covariates import COVARIATES, UNITS, Ranges
-from vcm.imaging.prepared_set import Subject
+
+if TYPE_CHECKING:
+    from vcm.imaging.prepared_set import Subject
 
 #: The covariates that a label map determines [mL].
 VOLUMES = ("ventricular_volume", "brain_volume")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline, ModelMixin
-from diffusers.utils.outputs import BaseOutput
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from vcm.checksums import record_checksums, verify_checksums
+from vcm.diffusion.call import check_rows, check_values, count_volumes, seeded
 from vcm.diffusion.sampling import (
     check_schedule,
     check_scheduler,
@@ -31,7 +31,7 @@ from vcm.diffusion.sampling import (
 )
 from vcm.embedded import INDEX, find_model, unknown_model
 from vcm.errors import VCMError
-from vcm.files import fingerprint, sha256, synthetic_mark, versions
+from vcm.files import sha256, synthetic_mark
 from vcm.imaging.conditions import CONDITION_CHANNELS
 from vcm.imaging.covariates import COVARIATES
 from vcm.imaging.volume import Grid, Volume
@@ -45,6 +45,7 @@ from vcm.inputs import (
 )
 from vcm.nets.frozen_checksum import check_module_fits, record_frozen
 from vcm.precision import resolve_precision
+from vcm.report.sampled import VCMPipelineOutput, sampling_record
 
 if TYPE_CHECKING:
     from vcm.imaging.placing import PlacedCondition
@@ -54,63 +55,6 @@ LARGE = 2_000_000
 #: What `from_pretrained` passes on to the model hub.
 _HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 StepEnd = Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any]]
-
-
-@dataclass
-class VCMPipelineOutput(BaseOutput):
-    """What a call gives.
-
-    Attributes:
-        volumes: (B, 1, X, Y, Z) in 0..1 as tensor or array, or latents (B, C, x, y, z).
-        seeds: Of the volumes; None where the noise was given otherwise.
-        placed: The condition on the model's grid and the way back; None for tensors.
-        record: What repeats the call, as the sidecars say it.
-    """
-
-    volumes: Any
-    seeds: list[int] | None = None
-    placed: PlacedCondition | None = None
-    record: dict[str, Any] | None = None
-
-    def save(self, folder: str | Path, model_grid: bool = False) -> list[Path]:
-        """Write what `vcm synthesize` writes: each volume on its condition's voxels, sidecars, a picture.
-
-        Args:
-            folder: Where the files are to lie.
-            model_grid: Write each volume on the model's grid too.
-
-        Returns:
-            Paths of the volumes.
-
-        Raises:
-            VCMError: These are latents, or the folder cannot be written to.
-        """
-        from vcm.report.picture import outlined
-        from vcm.report.synthetic import stem_of, write_synthetic
-
-        if self.placed is None or self.record is None:
-            raise VCMError("These are latents, not volumes: sample with output_type 'pt' or 'np'.")
-        images = [np.asarray(torch.as_tensor(v).cpu(), dtype=np.float32)[0] for v in self.volumes]
-        seeds: Sequence[int | None] = self.seeds or [None] * len(images)
-        marks = [f"sample-{k}" if s is None else f"seed-{s}" for k, s in enumerate(seeds)]
-        folder, condition = Path(folder), self.record["Condition"]
-        stem = stem_of(Path(condition) if condition else None)
-        paths = [
-            write_synthetic(
-                image,
-                self.placed.placement,
-                folder,
-                stem,
-                mark,
-                self.record | {"Seed": seed},
-                model_grid,
-            )
-            for image, mark, seed in zip(images, marks, seeds, strict=True)
-        ]
-        titles = [f"synthetic, {mark.replace('-', ' ')}" for mark in marks]
-        picture = folder / f"{stem}_desc-synthetic_mosaic.png"
-        outlined(images, self.placed.classes, picture, titles)
-        return paths
 
 
 class VCMPipeline(DiffusionPipeline):
@@ -141,6 +85,7 @@ class VCMPipeline(DiffusionPipeline):
     # turns with the denoiser at every step.
     model_cpu_offload_seq = "denoiser->autoencoder"
     _optional_components: ClassVar = ["module", "detail"]
+    scheduler: Any
     _callback_tensor_inputs: ClassVar = ["latents"]
 
     def __init__(
@@ -228,7 +173,7 @@ class VCMPipeline(DiffusionPipeline):
 
     def save_pretrained(self, save_directory: Any, *args: Any, **options: Any) -> None:
         """As diffusers has it, and the checksums of all files, which loading compares."""
-        chosen: Any = self.scheduler
+        chosen = self.scheduler
         if chosen is self._recommended:
             self.scheduler = self.saved_scheduler
         try:
@@ -403,7 +348,7 @@ class VCMPipeline(DiffusionPipeline):
         device = self._execution_device
         _check_dtype(self.denoiser, device)
         precision = resolve_precision(precision, device)
-        _check_values(output_type, steps, self.denoiser.timesteps, heat, conditioning_scale, window)
+        check_values(output_type, steps, self.denoiser.timesteps, heat, conditioning_scale, window)
         check_schedule(self.scheduler, self.denoiser)
         path = Path(conditions) if isinstance(conditions, str | Path) else None
         placed = self._place(conditions, labels)
@@ -421,14 +366,14 @@ class VCMPipeline(DiffusionPipeline):
             covariates = network_inputs(self.input_rule, given)
         elif (age, sex, ventricular_volume, brain_volume, contrast) != (None,) * 5:
             raise VCMError("covariates are given, and age, sex and so on too: give one of them.")
-        _check_rows(covariates, len(self.config.inputs))
+        check_rows(covariates, len(self.config.inputs))
         if latents is not None and tuple(latents.shape[1:]) != self.latent_shape:
             raise VCMError(
                 f"latents has shape {tuple(latents.shape)}: give (B, C, x, y, z) with "
                 f"{self.latent_shape} in each."
             )
-        count = _count(num_volumes, seed, generator, latents, covariates, listed, features)
-        seeds, generator = _seeded(seed, generator, latents, count)
+        count = count_volumes(num_volumes, seed, generator, latents, covariates, listed, features)
+        seeds, generator = seeded(seed, generator, latents, count)
         features = self.encode(listed) if features is None else features
         self._check_features(features)
         results = []
@@ -574,121 +519,6 @@ class _Prediction:
             raw = denoiser(z, t, told)
         model_output: Tensor = denoiser.to_model_output(raw.to(z_t.dtype), z_t, t)
         return model_output
-
-
-def sampling_record(
-    pipeline: VCMPipeline,
-    placed: PlacedCondition,
-    inputs: dict[str, ModelInput],
-    steered: bool,
-    steps: int,
-    precision: str,
-    temperature: float,
-    conditioning_scale: float,
-    window: tuple[float, float],
-) -> dict[str, Any]:
-    """How volumes were sampled, as their sidecars say it; the arguments are those of the call."""
-    return {
-        "Labels": placed.vocabulary or None,
-        "Inputs": {name: asdict(given) for name, given in inputs.items()},
-        "Steered": steered,
-        "Steps": steps,
-        "Precision": resolve_precision(precision, pipeline._execution_device),
-        "Scheduler": {"class": type(pipeline.scheduler).__name__} | dict(pipeline.scheduler.config),
-        "Temperature": temperature,
-        "ConditioningScale": conditioning_scale,
-        "ControlGuidance": list(window),
-        "ToCommonSpace": placed.placement.to_common.tolist(),
-        "Model": pipeline.source,
-        "ModelSHA256": _tensor_checksums(pipeline),
-        "Device": str(pipeline._execution_device),
-        "Versions": versions(),
-    }
-
-
-def _tensor_checksums(pipeline: VCMPipeline) -> dict[str, str]:
-    """SHA-256 of the tensor files that it was loaded from; of one made in memory, none."""
-    if pipeline.file_checksums:
-        recorded = pipeline.file_checksums.items()
-        return {path: checksum for path, checksum in recorded if path.endswith(".safetensors")}
-    folder = find_model(pipeline.source) if pipeline.source else None
-    return fingerprint(folder) if folder else {}
-
-
-def _check_values(
-    output_type: str,
-    steps: int,
-    most_steps: int,
-    temperature: float,
-    scale: float,
-    window: tuple[float, float],
-) -> None:
-    if output_type not in ("pt", "np", "latent"):
-        raise VCMError(f"output_type is '{output_type}': choose pt, np or latent.")
-    if not 1 <= steps <= most_steps:
-        raise VCMError(f"{steps} steps: the model has {most_steps}, choose 1 to {most_steps}.")
-    if not 0 <= temperature <= 2:
-        raise VCMError(f"temperature is {temperature}: choose 0 to 2; 1 is plain noise.")
-    if not math.isfinite(scale):
-        raise VCMError(f"conditioning_scale is {scale}: choose a number.")
-    if not 0 <= window[0] <= window[1] <= 1:
-        raise VCMError(
-            f"The module is to act from {window[0]:g} to {window[1]:g} of the steps: choose fractions "
-            "with 0 <= start <= end <= 1."
-        )
-
-
-def _check_rows(covariates: Tensor, expected: int) -> None:
-    if covariates.ndim != 2 or covariates.shape[1] != expected or not len(covariates):
-        raise VCMError(
-            f"covariates has shape {tuple(covariates.shape)}: give (1 or B, {expected}) values in the "
-            "order of `inputs`."
-        )
-
-
-def _seeded(
-    seed: int | Sequence[int] | None,
-    generator: Generator | list[Generator] | None,
-    latents: Tensor | None,
-    count: int,
-) -> tuple[list[int] | None, Generator | list[Generator] | None]:
-    """(seeds, generators); where no noise is given in any way, a seed is drawn by torch."""
-    if generator is not None or latents is not None:
-        if seed is not None:
-            raise VCMError("seed is given, and generator or latents too: give one of them.")
-        return None, generator
-    if seed is None:
-        seed = int(torch.randint(2**31, (1,)))
-    if isinstance(seed, int):
-        seed = range(seed, seed + count)
-    return list(seed), [torch.Generator().manual_seed(s) for s in seed]
-
-
-def _count(
-    asked: int | None,
-    seed: int | Sequence[int] | None,
-    generator: Generator | list[Generator] | None,
-    latents: Tensor | None,
-    covariates: Tensor,
-    conditions: Sequence[Tensor | None] | None,
-    features: Tensor | None,
-) -> int:
-    """How many volumes; one row of covariates, conditions or features serves all of them."""
-    given = {
-        "num_volumes": asked,
-        "seed": len(seed) if isinstance(seed, Sequence) else None,
-        "generator": len(generator) if isinstance(generator, list) else None,
-        "latents": None if latents is None else len(latents),
-        "covariates": len(covariates) if len(covariates) > 1 else None,
-        "features": len(features) if features is not None and len(features) > 1 else None,
-    }
-    for k, condition in enumerate(conditions or []):
-        if condition is not None and len(condition) > 1:
-            given[f"condition {k}"] = len(condition)
-    counts = {name: n for name, n in given.items() if n is not None}
-    if len(set(counts.values())) > 1:
-        raise VCMError(f"The numbers of volumes disagree ({counts}): give one number throughout.")
-    return next(iter(counts.values()), 1)
 
 
 def _import_components(folder: Path) -> None:

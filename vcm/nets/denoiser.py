@@ -34,6 +34,7 @@ class LatentDenoiser(ModelMixin, ConfigMixin):
     """
 
     steps_with: str = "epsilon"
+    alphas_cumprod: Tensor
 
     @register_to_config
     def __init__(

@@ -1,0 +1,87 @@
+"""What a call may ask of a sampler: values in their ranges, seeds, and numbers that agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from vcm.errors import VCMError
+
+
+def check_values(
+    output_type: str,
+    steps: int,
+    most_steps: int,
+    temperature: float,
+    scale: float,
+    window: tuple[float, float],
+) -> None:
+    if output_type not in ("pt", "np", "latent"):
+        raise VCMError(f"output_type is '{output_type}': choose pt, np or latent.")
+    if not 1 <= steps <= most_steps:
+        raise VCMError(f"{steps} steps: the model has {most_steps}, choose 1 to {most_steps}.")
+    if not 0 <= temperature <= 2:
+        raise VCMError(f"temperature is {temperature}: choose 0 to 2; 1 is plain noise.")
+    if not math.isfinite(scale):
+        raise VCMError(f"conditioning_scale is {scale}: choose a number.")
+    if not 0 <= window[0] <= window[1] <= 1:
+        raise VCMError(
+            f"The module is to act from {window[0]:g} to {window[1]:g} of the steps: choose fractions "
+            "with 0 <= start <= end <= 1."
+        )
+
+
+def check_rows(covariates: Tensor, expected: int) -> None:
+    if covariates.ndim != 2 or covariates.shape[1] != expected or not len(covariates):
+        raise VCMError(
+            f"covariates has shape {tuple(covariates.shape)}: give (1 or B, {expected}) values in the "
+            "order of `inputs`."
+        )
+
+
+def seeded(
+    seed: int | Sequence[int] | None,
+    generator: Generator | list[Generator] | None,
+    latents: Tensor | None,
+    count: int,
+) -> tuple[list[int] | None, Generator | list[Generator] | None]:
+    """(seeds, generators); where no noise is given in any way, a seed is drawn by torch."""
+    if generator is not None or latents is not None:
+        if seed is not None:
+            raise VCMError("seed is given, and generator or latents too: give one of them.")
+        return None, generator
+    if seed is None:
+        seed = int(torch.randint(2**31, (1,)))
+    if isinstance(seed, int):
+        seed = range(seed, seed + count)
+    return list(seed), [torch.Generator().manual_seed(s) for s in seed]
+
+
+def count_volumes(
+    asked: int | None,
+    seed: int | Sequence[int] | None,
+    generator: Generator | list[Generator] | None,
+    latents: Tensor | None,
+    covariates: Tensor,
+    conditions: Sequence[Tensor | None] | None,
+    features: Tensor | None,
+) -> int:
+    """How many volumes; one row of covariates, conditions or features serves all of them."""
+    given = {
+        "num_volumes": asked,
+        "seed": len(seed) if isinstance(seed, Sequence) else None,
+        "generator": len(generator) if isinstance(generator, list) else None,
+        "latents": None if latents is None else len(latents),
+        "covariates": len(covariates) if len(covariates) > 1 else None,
+        "features": len(features) if features is not None and len(features) > 1 else None,
+    }
+    for k, condition in enumerate(conditions or []):
+        if condition is not None and len(condition) > 1:
+            given[f"condition {k}"] = len(condition)
+    counts = {name: n for name, n in given.items() if n is not None}
+    if len(set(counts.values())) > 1:
+        raise VCMError(f"The numbers of volumes disagree ({counts}): give one number throughout.")
+    return next(iter(counts.values()), 1)
