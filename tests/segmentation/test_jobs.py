@@ -1,0 +1,128 @@
+"""The commands `vcm segment fit`, `apply` and `suggest` from files to files, on a small network."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from vcm.cli.main import run_command
+from vcm.files import read_table
+from vcm.imaging.registration import common_template
+from vcm.nets.slice_denoiser import SliceDenoiser
+
+QUICK = ["--copies", "0", "--steps", "60", "--members", "2", "--voxels", "20000"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, head_map):
+    """A head, its label map of 0, 10, 20 on the head's own voxels, a label table, a slice model."""
+    folder = tmp_path_factory.mktemp("labelled")
+    classes, affine = head_map
+    template = common_template()
+    brain = np.where(classes > 0, template.data, 0)
+    affine = affine.copy()
+    affine[:3, 3] += (3, -2, 4)
+    labels = np.select([classes == 1, classes > 1], [20, 10], 0).astype(np.uint8)
+    nib.save(nib.Nifti1Image(brain.astype(np.float32), affine), folder / "sub-1_T1w.nii.gz")
+    nib.save(nib.Nifti1Image(labels, affine), folder / "sub-1_dseg.nii.gz")
+    (folder / "labels.tsv").write_text("index\tname\n0\tnothing\n10\tother\n20\tbright\n")
+    torch.manual_seed(0)
+    SliceDenoiser((8, 8), groups=4, head_channels=8).save_pretrained(folder / "slices")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(files):
+    code = run_command(
+        ["segment", "fit", str(files / "sub-1_T1w.nii.gz"), "--labels", str(files / "sub-1_dseg.nii.gz"),
+         "--names", str(files / "labels.tsv"), "--slices", str(files / "slices"),
+         "--out", str(files / "model"), *QUICK]
+    )  # fmt: skip
+    assert code == 0
+    return files / "model"
+
+
+def test_labels_come_back_on_the_scans_own_voxels(files, model, tmp_path, capsys):
+    scan = str(files / "sub-1_T1w.nii.gz")
+    arguments = ["segment", "apply", scan, "--model", str(model), "--out", str(tmp_path)]
+    assert run_command(arguments) == 0
+    given = nib.load(files / "sub-1_dseg.nii.gz")
+    found = nib.load(tmp_path / "sub-1_dseg.nii.gz")
+    assert np.array_equal(found.affine, given.affine)
+    labels, truth = np.asarray(found.dataobj), np.asarray(given.dataobj)
+    assert set(np.unique(labels)) == {0, 10, 20}
+    inside = truth > 0
+    assert np.mean(labels[inside] == truth[inside]) > 0.9
+    for name in ("probseg", "desc-uncertainty"):
+        values = nib.load(tmp_path / f"sub-1_{name}.nii.gz").get_fdata()
+        assert values.min() >= 0
+        assert 0 < values.max() <= 1
+    sidecar = json.loads((tmp_path / "sub-1_dseg.json").read_text())
+    volume = np.sum(labels == 20) * abs(np.linalg.det(given.affine[:3, :3])) / 1000
+    assert sidecar["VolumesML"]["bright"] == pytest.approx(volume)
+    capsys.readouterr()
+    assert run_command(arguments) == 0  # a second time nothing is left to do
+    assert "kept" in capsys.readouterr().out
+    (row,) = read_table(tmp_path / "volumes.tsv")
+    assert float(row["bright"]) == pytest.approx(volume)
+
+
+def test_one_bad_scan_does_not_stop_the_others(files, model, tmp_path, capsys):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    (scans / "sub-1_T1w.nii.gz").write_bytes((files / "sub-1_T1w.nii.gz").read_bytes())
+    (scans / "sub-0_T1w.nii.gz").write_bytes(b"no scan")
+    (scans / "._sub-1_T1w.nii.gz").write_bytes(b"hidden")
+    out = tmp_path / "out"
+    assert run_command(["segment", "apply", str(scans), f"--model={model}", "--out", str(out)]) == 2
+    rows = {row["scan"]: row["status"] for row in read_table(out / "volumes.tsv")}
+    assert rows["sub-1_T1w.nii.gz"] == "done"
+    assert "sub-0_T1w.nii.gz" in rows["sub-0_T1w.nii.gz"]
+    assert "1 of 2 scans were refused" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"--labels": "nothing.nii.gz"}, "does not exist"),
+        ({"--voices": "choir"}, "choose one or more of features, atlas, unet"),
+        ({"--time": "2"}, "time is 2"),
+        ({"--slices": "nowhere"}, "holds no slice diffusion model"),
+        ({"--unlabelled": "0"}, "holds no background"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused_and_nothing_written(
+    files, tmp_path, capsys, changes, sentence
+):
+    options = {
+        "--labels": str(files / "sub-1_dseg.nii.gz"), "--names": str(files / "labels.tsv"),
+        "--slices": str(files / "slices"), "--out": str(tmp_path / "model"),
+    } | changes  # fmt: skip
+    words = [word for pair in options.items() for word in pair]
+    assert run_command(["segment", "fit", str(files / "sub-1_T1w.nii.gz"), *words, *QUICK]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_label_that_the_table_does_not_name_is_refused(files, tmp_path, capsys):
+    (tmp_path / "labels.tsv").write_text("index\tname\n20\tbright\n")
+    code = run_command(
+        ["segment", "fit", str(files / "sub-1_T1w.nii.gz"), "--labels", str(files / "sub-1_dseg.nii.gz"),
+         "--names", str(tmp_path / "labels.tsv"), "--slices", str(files / "slices"),
+         "--out", str(tmp_path / "model")]
+    )  # fmt: skip
+    assert code == 2
+    assert "[10]" in capsys.readouterr().err
+
+
+def test_the_outlier_is_suggested_last(tmp_path, prepared, capsys):
+    from vcm.imaging.dataset import load_prepared
+
+    from vcm.segmentation.suggest import rank_candidates
+
+    found = rank_candidates(load_prepared(str(prepared), split="train"), 2)
+    # Three brains of 0.92, 0.94 and 0.96 of one size: the middle one stands for the others.
+    assert found[0].subject.subject == "sub-1"
+    assert found[0].residual < found[-1].residual

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vcm.errors import VCMError
+from vcm.imaging.views import VIEWS
+from vcm.segmentation.configuration import SliceTraining
+from vcm.segmentation.pretrain import SlicePool, pretrain_slices
+
+SMALL = {
+    "channels": [8, 8], "groups": 4, "head_channels": 8, "crop": 16, "batch_size": 4,
+    "tracker": "none", "mixed_precision": "no", "warmup_steps": 1, "checkpoint_every": 1,
+}  # fmt: skip
+
+
+def test_a_killed_training_run_ends_at_the_same_weights(prepared, tmp_path, monkeypatch):
+    runs = {
+        name: SliceTraining(data=[str(prepared)], out=str(tmp_path / name), steps=3, **SMALL)
+        for name in ("whole", "killed")
+    }
+    assert np.isfinite(pretrain_slices(runs["whole"])["loss of v on test"])
+    draws, draw = [], SlicePool.draw
+
+    def die_at_the_third(self, random):
+        draws.append(random)
+        if len(draws) == 3:
+            raise KeyboardInterrupt
+        return draw(self, random)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(SlicePool, "draw", die_at_the_third)
+        pretrain_slices(runs["killed"])
+    pretrain_slices(runs["killed"])
+    name = "slices/diffusion_pytorch_model.safetensors"
+    a, b = (load_file(tmp_path / run / name) for run in runs)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_crops_are_where_their_places_say():
+    """Every voxel's intensity is its place along the first axis, so that each crop tells its own."""
+    shape = (16, 24, 20)
+    ramp = np.broadcast_to(np.linspace(0.1, 1, 16)[:, None, None], shape).astype(np.float16)
+    pool = SlicePool(ramp[None], VIEWS, 8, 12, 1.0)
+    batch = pool.draw(np.random.default_rng(0))
+    for crop, place, view in zip(batch.slices, batch.place, batch.view, strict=True):
+        value = (crop[0] + 1) / 2
+        expected = 0.1 + 0.9 * (place[0] + 1) / 2
+        mirrored = 0.1 + 0.9 * (1 - place[0]) / 2
+        near = min(float((value - e).abs().max()) for e in (expected, mirrored))
+        assert near < 2e-3
+        fixed = place[int(view)]
+        assert float(fixed.max() - fixed.min()) == 0
+
+
+def test_crops_that_do_not_fit_are_refused(prepared, tmp_path):
+    settings = SliceTraining(data=[str(prepared)], out=str(tmp_path), **(SMALL | {"crop": 17}))
+    with pytest.raises(VCMError, match=r"crop is 17.*multiple of 2 up to 80"):
+        pretrain_slices(settings)
