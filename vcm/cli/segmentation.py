@@ -31,7 +31,7 @@ def fit(config: Fitting) -> None:
     with console.status("reading") as status:
         segmenter = fit_segmenter(
             config.scans, config.labels, config.out, folder, config.names, config.unlabelled,
-            config.voices, config.time, config.noisy, config.blocks, config.copies, config.voxels,
+            config.voices, config.time, config.noisy, config.blocks, config.copies, config.voxels, config.judged,
             settings, choose_device(config.device), status.update,
         )  # fmt: skip
     left_out = [voice for voice in config.voices if voice not in segmenter.voices]

@@ -65,6 +65,8 @@ class Fitting:
         patience: Stop a perceptron when held-out voxels have not improved for this share of the
             steps.
         voxels: Voxels to learn from, over all scans and copies; bounds the memory.
+        judged: Further copies that nothing learns from, to estimate how far each voice can be trusted
+            per structure. 0: not estimated, and the atlas is used for every structure.
         seed: Seed of copies, voxels and perceptrons.
         device: auto, cpu, cuda, cuda:1, mps.
     """
@@ -90,6 +92,7 @@ class Fitting:
     steps: int = 3200
     patience: float = 0.25
     voxels: int = 150_000
+    judged: int = 2
     seed: int = 0
     device: str = "auto"
 

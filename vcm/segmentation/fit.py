@@ -32,6 +32,7 @@ def fit_segmenter(
     blocks: Sequence[int] = (),
     copies: int = 12,
     voxels: int = 150_000,
+    judged: int = 2,
     settings: FitSettings | None = None,
     device: torch.device | str = "cpu",
     report: Callable[[str], None] = lambda stage: None,
@@ -51,6 +52,7 @@ def fit_segmenter(
         blocks: Decoder blocks; empty: all.
         copies: Deformed copies of each scan.
         voxels: To learn from in all.
+        judged: Copies that the trust in each voice is estimated on.
         settings: Of the perceptrons.
         device: Where to compute.
         report: Told what is done, for a progress bar.
@@ -82,7 +84,7 @@ def fit_segmenter(
     check_voices(voices, all(brain.whole for brain in brains))
     features = DiffusionFeatures(denoisers, time, noisy, blocks).to(device)
     segmenter = FewShotSegmenter(features, titles, indices)
-    segmenter.fit(brains, voices, settings, copies, voxels, report)
+    segmenter.fit(brains, voices, settings, copies, voxels, judged, report)
     record = {
         "Scans": {scan.name: sha256(scan) for scan in scans},
         "Labels": {path.name: sha256(path) for path in labels},

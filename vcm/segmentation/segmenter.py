@@ -39,9 +39,9 @@ VOICES = ("features", "atlas", "unet")
 CHUNK = 65_536
 #: Probability below which no voice can push a class, so that none has a veto.
 LEAST = 1e-3
-#: Copies that no voice learned from, to estimate how far each can be trusted; and by how much the Dice of
-#: the atlas may fall short there of that of the features and still be listened to.
-JUDGED_ON, ATLAS_MARGIN = 2, 0.05
+#: By how much the Dice of the atlas may fall short of that of the features, on copies that neither learned
+#: from, and the atlas still be used for a class.
+ATLAS_MARGIN = 0.05
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ class FewShotSegmenter:
         settings: FitSettings | None = None,
         copies: int = 12,
         voxels: int = 150_000,
+        judged: int = 2,
         report: Callable[[str], None] = lambda stage: None,
     ) -> FewShotSegmenter:
         """Learn from labelled brains.
@@ -106,6 +107,8 @@ class FewShotSegmenter:
             settings: Of the perceptrons.
             copies: Deformed copies of each brain to learn from beside it.
             voxels: To learn from in all.
+            judged: Further copies of each brain that no voice learns from, to estimate how far each
+                can be trusted. 0: not estimated, and the atlas is used for every class.
             report: Told what is done, for a progress bar.
 
         Returns:
@@ -137,7 +140,7 @@ class FewShotSegmenter:
             report("3D U-Net")
             self.unet = fit_unet(self.brains, len(self.names), settings.seed, self._device)
         report("trust")
-        self._judge(copies, settings.seed)
+        self._judge(copies, judged, settings.seed)
         return self
 
     def predict(
@@ -225,11 +228,11 @@ class FewShotSegmenter:
         logits = self.unet(torch.from_numpy(image)[None, None].to(self._device))[0]
         return logits.softmax(0).cpu().numpy()[:, mask].T
 
-    def _judge(self, copies: int, seed: int) -> None:
+    def _judge(self, copies: int, judged: int, seed: int) -> None:
         """Dice of each voice per class on copies that it did not learn from."""
         found: dict[str, list[NDArray]] = {voice: [] for voice in self.voices}
         for number, brain in enumerate(self.brains):
-            for copy in range(copies + 1, copies + 1 + JUDGED_ON):
+            for copy in range(copies + 1, copies + 1 + judged):
                 image, labels = self._copy(brain, number, copy, seed)
                 if not (image > 0).any():
                     continue
@@ -237,6 +240,7 @@ class FewShotSegmenter:
                     named = self.predict(image, [voice]).labels
                     found[voice].append(_dice(named, labels, len(self.names)))
         mean = {voice: np.nanmean(rows, 0) for voice, rows in found.items() if rows}
+        self.atlas_helps = np.ones(len(self.names), bool)
         if {"features", "atlas"} <= mean.keys():
             self.atlas_helps = mean["atlas"] >= mean["features"] - ATLAS_MARGIN
             self.atlas_helps[0] = False
