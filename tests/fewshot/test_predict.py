@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -104,6 +105,21 @@ def test_a_map_has_a_header_of_its_own(packed, tmp_path):
     image = nib.load(out)
     assert image.get_data_dtype() == np.uint8
     assert image.dataobj.slope == 1 and image.dataobj.inter == 0
+
+
+def test_a_map_lies_on_the_scan_that_the_model_reads_first(tmp_path):
+    contract = load_contract("fomo26:task2")
+    task = task_from({"kind": "segmentation", "inputs": ["dwi", "flair"], "classes": ["tumour"]})
+    model = map_model(replace(contract, task=task))
+    app = package(model, contract, tmp_path / "packed") / "app"
+    random = np.random.default_rng(0)
+    files = {"flair": (10, 12, 8), "dwi": (20, 24, 16), "swi": (9, 9, 9)}
+    for name, shape in files.items():
+        image = nib.Nifti1Image(random.random(shape, dtype=np.float32), np.diag([9, 9, 9, 1.0]))
+        nib.save(image, tmp_path / f"{name}.nii.gz")
+    paths = {name: tmp_path / f"{name}.nii.gz" for name in files}
+    assert call(app, contract, paths, tmp_path / "map.nii.gz") == 0
+    assert nib.load(tmp_path / "map.nii.gz").shape == files["dwi"]
 
 
 @pytest.mark.parametrize("fault", ["NaN", "constant", "4D", "damaged"])

@@ -8,7 +8,7 @@ from few_shot_brains import write_brains
 from vcm.errors import VCMError
 from vcm.fewshot import study as module
 from vcm.fewshot.methods import METHODS, find_method
-from vcm.fewshot.pool import Pool
+from vcm.fewshot.pool import Pool, refuse_seen
 from vcm.fewshot.ranks import rank_samples
 from vcm.fewshot.samples import bias, estimate, groups, read_runs, sample_of
 from vcm.fewshot.study import FewShotStudy, open_tasks, run_study
@@ -112,6 +112,27 @@ def test_a_test_case_of_the_training_set_is_refused_by_its_content(brains, confi
     task = {"tests": {"again": {"data": str(brains)}}}
     with pytest.raises(VCMError, match="The test case sub-01 is the training case sub-01"):
         open_tasks(config(task=task))
+
+
+def test_sessions_of_a_subject_stay_together(brains, tmp_path, config):
+    for n in range(6):
+        for session in ("ses-1", "ses-2"):
+            anat = tmp_path / "twice" / f"sub-{n:02}" / session / "anat"
+            anat.mkdir(parents=True)
+            scan = brains / f"sub-{n + (8 if session == 'ses-2' else 0):02}" / "anat"
+            source = next(scan.glob("*_T1w.nii.gz"))
+            (anat / f"sub-{n:02}_{session}_T1w.nii.gz").write_bytes(source.read_bytes())
+    rows = [f"sub-{n:02}\t{20 + 9 * n}" for n in range(6)]
+    text = "\n".join(["participant_id\tage", *rows])
+    (tmp_path / "twice" / "participants.tsv").write_text(text + "\n", encoding="utf-8")
+    task = {"train": str(tmp_path / "twice"), "tests": None, "folds": 3}
+    (opened,) = open_tasks(config(task=task))
+    for pool, tests in opened.rounds(0):
+        (test,) = tests.values()
+        assert not {c.subject for c in pool.cases} & {c.subject for c in test.cases}
+        assert len(test.cases) == 4
+    with pytest.raises(VCMError, match="sub-01_ses-2 is of the same subject as the training case"):
+        refuse_seen(opened.train.subset([2]), opened.train.subset([3]))
 
 
 def test_features_are_computed_once_per_scan(config, monkeypatch):

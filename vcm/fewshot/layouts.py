@@ -34,6 +34,11 @@ class Case:
     maps: dict[str, Path] = field(default_factory=dict)
 
     @property
+    def subject(self) -> str:
+        """Whose scans they are: sessions of one subject are cases of their own."""
+        return re.split(r"_ses[-_]", self.name)[0]
+
+    @property
     def split(self) -> str:
         """Column split, 'train' where there is none."""
         return self.values.get("split") or "train"

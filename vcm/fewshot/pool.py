@@ -149,7 +149,10 @@ class Pool:
 
 
 def refuse_seen(train: Pool, test: Pool) -> None:
-    """Raise VCMError where a test case is one of the training pool, by the content of its scan."""
+    """Raise VCMError where a test case is one of the training pool, or of one of its subjects.
+
+    A scan is known by its content, a subject by its folder.
+    """
     seen = train.checksums()
     for checksum, name in test.checksums().items():
         if checksum in seen:
@@ -157,3 +160,18 @@ def refuse_seen(train: Pool, test: Pool) -> None:
                 f"The test case {name} is the training case {seen[checksum]} (the scans are the same "
                 "file): take it out of one of the two."
             )
+    homes = {
+        _home(path): case.name for path, case in zip(train.references(), train.cases, strict=True)
+    }
+    for path, case in zip(test.references(), test.cases, strict=True):
+        home = _home(path)
+        if home is not None and home in homes:
+            raise VCMError(
+                f"The test case {case.name} is of the same subject as the training case {homes[home]}: "
+                "give all sessions of a subject the same split."
+            )
+
+
+def _home(path: Path) -> Path | None:
+    """The folder sub-X or sub_X that a scan lies in."""
+    return next((p for p in path.resolve().parents if p.name.startswith(("sub-", "sub_"))), None)

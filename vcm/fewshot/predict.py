@@ -33,7 +33,9 @@ def main(folder: Path, arguments: Sequence[str] | None = None) -> int:
     try:
         model = FittedModel.load(folder / "model")
         paths = {s: getattr(given, s) for s in contract["arguments"] if getattr(given, s)}
-        scans, complaints = read_scans(paths)
+        # In the order of the model's slots, so that the first that is there is its reference.
+        read = [s for options in model.task.inputs for s in options if s in paths]
+        scans, complaints = read_scans({s: paths[s] for s in read})
         answer = _answer(model, scans, complaints, given.strict)
         write_answer(answer, given.output, contract, scans, paths)
     except VCMError as error:
@@ -112,8 +114,13 @@ def write_answer(
         labels = answer.labels
         assert labels is not None
         source = _reference_image(scans, paths)
-        if labels.shape != tuple(source.shape[:3]):
+        if not scans:
             labels = np.zeros(source.shape[:3], dtype=np.uint8)
+        if labels.shape != tuple(source.shape[:3]):
+            raise VCMError(
+                f"The label map has shape {labels.shape} and its scan {source.shape[:3]}: this is a fault "
+                "of vcm, so please report it."
+            )
         if not contract.get("empty", True) and not labels.any():
             # FOMO25 refuses a map of background alone: one voxel in the middle is named.
             labels[tuple(n // 2 for n in labels.shape)] = 1

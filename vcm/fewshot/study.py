@@ -54,7 +54,12 @@ class TaskOfStudy:
         if not self.folds:
             yield self.train, self.tests
             return
-        fold_of = folds_of(strata_of(self.task.kind, list(self.train.labels)), self.folds, seed)
+        # Sessions of one subject share a fold: else a model would have seen whom it is tested on.
+        subjects = list(dict.fromkeys(c.subject for c in self.train.cases))
+        first = {c.subject: i for i, c in reversed(list(enumerate(self.train.cases)))}
+        strata = strata_of(self.task.kind, [self.train.labels[first[s]] for s in subjects])
+        folds = dict(zip(subjects, folds_of(strata, self.folds, seed), strict=True))
+        fold_of = [folds[c.subject] for c in self.train.cases]
         for fold in range(self.folds):
             inside = [i for i, f in enumerate(fold_of) if f == fold]
             outside = [i for i, f in enumerate(fold_of) if f != fold]
