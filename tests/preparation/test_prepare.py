@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -227,9 +228,10 @@ def test_nothing_is_written_among_the_scans_or_over_other_files(tmp_path):
 
 
 @pytest.mark.usefixtures("no_registration")
-def test_a_set_that_is_not_finished_is_not_read_and_two_runs_do_not_meet(tmp_path):
+def test_a_set_that_is_not_finished_is_not_read_and_two_runs_do_not_meet(tmp_path, monkeypatch):
     source, out = bids(tmp_path / "bids", [(0, 0, 0)]), tmp_path / "out"
     prepared(source, out)
+    monkeypatch.setattr("vcm.preparation.prepare._LOCK_TRIES", 1)
     with _unfinished(out), pytest.raises(VCMError, match="Another vcm prepare"):
         prepared(source, out)
     (out / UNFINISHED).touch()
@@ -237,3 +239,18 @@ def test_a_set_that_is_not_finished_is_not_read_and_two_runs_do_not_meet(tmp_pat
         load_prepared(out)
     prepared(source, out)
     assert load_prepared(out)
+
+
+@pytest.mark.usefixtures("no_registration")
+def test_a_full_disk_ends_the_run_and_rejects_nobody(tmp_path, monkeypatch):
+    source, out = bids(tmp_path / "bids", [(n, 0, 0) for n in range(2)]), tmp_path / "out"
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scan, "write_volume", full)
+        with pytest.raises(VCMError, match="No space left on device"):
+            prepared(source, out)
+    assert not (out / "rejected.tsv").exists() and not list(out.glob("sub-*"))
+    assert len(prepared(source, out)) == 2

@@ -11,13 +11,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from rich.progress import track
 
@@ -32,7 +32,7 @@ from vcm.imaging.source import Finding, Scan, Source, read_source
 from vcm.imaging.vocabulary import BUILT_IN, load_vocabulary
 from vcm.imaging.volume import Grid, read_volume
 from vcm.preparation.record import PreparedScan
-from vcm.preparation.scan import prepare_scan
+from vcm.preparation.scan import UnwritableSet, prepare_scan
 from vcm.report.picture import mosaic
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 #: Scans in the picture.
 SHOWN = 48
+#: A tenth of a second each.
+_LOCK_TRIES = 40
 
 
 @dataclass(frozen=True)
@@ -146,19 +148,28 @@ def _unfinished(out: Path) -> Iterator[None]:
     keep other runs out. The mark stays where the run is killed, the lock does not."""
     out.mkdir(parents=True, exist_ok=True)
     with (out / UNFINISHED).open("a") as mark:
-        try:
-            import fcntl
-
-            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # no such locks on this system
-            pass
-        except OSError as error:
+        if not _locked(mark):
             raise VCMError(
                 f"Another vcm prepare is writing to {out}: wait for it, or choose another folder.",
                 argument="out",
-            ) from error
+            )
         yield
         (out / UNFINISHED).unlink(missing_ok=True)
+
+
+def _locked(mark: IO[str]) -> bool:
+    """Lock an open file; False where another process holds it and goes on to hold it for some seconds, as
+    the last processes of a run that was killed do not."""
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        return True
+    for _ in range(_LOCK_TRIES):
+        with suppress(OSError):
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def _settings(labels: str) -> dict[str, str]:
@@ -180,17 +191,19 @@ def _prepare_all(
     """Records in the order of the scans, and what failed."""
     done: dict[str, PreparedScan] = {}
     failed: dict[str, str] = {}
-    jobs = _in_processes(scans, out, settings, grid, workers)
-    for scan, result in track(jobs, "Preparing", total=len(scans)):
-        try:
-            prepared = result()
-            done[scan.subject] = labeller(prepared, out) if labeller else prepared
-        except BrokenProcessPool:
-            failed[scan.subject] = "ended its process, probably because memory ran out"
-        except VCMError as error:
-            failed[scan.subject] = str(error)
-        except Exception as error:  # whatever one scan is, the others are prepared
-            failed[scan.subject] = f"cannot be prepared ({type(error).__name__}: {error})"
+    with closing(_in_processes(scans, out, settings, grid, workers)) as jobs:
+        for scan, result in track(jobs, "Preparing", total=len(scans)):
+            try:
+                prepared = result()
+                done[scan.subject] = labeller(prepared, out) if labeller else prepared
+            except BrokenProcessPool:
+                failed[scan.subject] = "ended its process, probably because memory ran out"
+            except UnwritableSet:
+                raise
+            except VCMError as error:
+                failed[scan.subject] = str(error)
+            except Exception as error:  # whatever one scan is, the others are prepared
+                failed[scan.subject] = f"cannot be prepared ({type(error).__name__}: {error})"
     return [done[s.subject] for s in scans if s.subject in done], [
         Finding(s.subject, failed[s.subject]) for s in scans if s.subject in failed
     ]
@@ -198,7 +211,7 @@ def _prepare_all(
 
 def _in_processes(
     scans: Iterable[Scan], out: Path, settings: dict[str, str], grid: Grid, workers: int
-) -> Iterator[tuple[Scan, Callable[[], PreparedScan]]]:
+) -> Generator[tuple[Scan, Callable[[], PreparedScan]], None, None]:
     """Each scan as it is done, with a function that gives its record or raises what went wrong.
 
     A process that dies takes the whole pool with it, so scans that were waiting then get one each.

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vcm.errors import VCMError
 from vcm.files import sha256, whole
@@ -16,6 +17,10 @@ from vcm.imaging.source import Scan
 from vcm.imaging.vocabulary import read_brain
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
 from vcm.preparation.record import PreparedScan, read_record
+
+
+class UnwritableSet(VCMError):
+    """A scan could be prepared, but not written: nothing is wrong with it, and the next one fares no better."""
 
 
 def prepare_scan(scan: Scan, out: Path, settings: dict[str, str], grid: Grid) -> PreparedScan:
@@ -31,6 +36,7 @@ def prepare_scan(scan: Scan, out: Path, settings: dict[str, str], grid: Grid) ->
         Its record; at once where it is prepared and nothing that it was made from has changed.
 
     Raises:
+        UnwritableSet: The disk is full, or cannot be written to.
         VCMError: The scan cannot be used.
     """
     folder = out / scan.subject
@@ -55,23 +61,35 @@ def prepare_scan(scan: Scan, out: Path, settings: dict[str, str], grid: Grid) ->
     )
     aligned = align_brain(image, mask, grid)
     ventricles = brain = None
+    moved = None
+    if classes:
+        moved = to_model_grid(classes, grid, aligned.to_common, order=0).astype(np.uint8)
+        ventricles, brain = ventricular_and_brain_volume(classes.data, classes.grid.voxel_volume)
+    prepared = PreparedScan(
+        scan.subject, scan.participant, scan.split, scan.age, scan.sex, ventricles or None, brain,
+        aligned.to_common.tolist(), list(aligned.intensity_range), made_from,
+        scan.image.name, scan.labels.name if scan.labels else None,
+    )  # fmt: skip
+    try:
+        return _written(prepared, folder, Volume(aligned.image, grid.affine), moved)
+    except (VCMError, OSError) as error:
+        raise UnwritableSet(str(error)) from error
+
+
+def _written(
+    prepared: PreparedScan, folder: Path, image: Volume, classes: NDArray[np.uint8] | None
+) -> PreparedScan:
+    """Write image, label map and record, whole or not at all; returns the record with their checksums."""
+    name = prepared.participant_id
     with whole(folder) as part:
         part.mkdir()
-        write_volume(Volume(aligned.image, grid.affine), part / f"{scan.subject}_T1w.nii.gz")
-        if classes:
-            moved = to_model_grid(classes, grid, aligned.to_common, order=0).astype(np.uint8)
-            ventricles, brain = ventricular_and_brain_volume(
-                classes.data, classes.grid.voxel_volume
-            )
-            write_volume(Volume(moved, grid.affine), part / f"{scan.subject}_dseg.nii.gz")
-        prepared = PreparedScan(
-            scan.subject, scan.participant, scan.split, scan.age, scan.sex, ventricles or None, brain,
-            aligned.to_common.tolist(), list(aligned.intensity_range), made_from,
-            scan.image.name, scan.labels.name if scan.labels else None,
-            {path.name: sha256(path) for path in sorted(part.iterdir())},
-        )  # fmt: skip
-        prepared.write(part)
-    return prepared
+        write_volume(image, part / f"{name}_T1w.nii.gz")
+        if classes is not None:
+            write_volume(image.with_data(classes), part / f"{name}_dseg.nii.gz")
+        files = {path.name: sha256(path) for path in sorted(part.iterdir())}
+        complete = replace(prepared, files=files)
+        complete.write(part)
+    return complete
 
 
 def name_of_grid(grid: Grid) -> str:
