@@ -221,6 +221,34 @@ def test_a_run_from_before_a_key_existed_had_its_default(tmp_path):
         train_regression([f"out={tmp_path}", "dropout=0.5"])
 
 
+def test_a_run_of_an_older_version_resumes_to_the_same_weights(tmp_path):
+    """It named its first loss otherwise, knew no criterion, and kept no place of batches."""
+    given = ["validate_every=3", "checkpoint_every=3"]
+    whole = train_regression([f"out={tmp_path / 'whole'}", *given])
+    old = tmp_path / "old"
+    train_regression([f"out={old}", *given, "steps=12", "max_minutes=inf"])
+    for name in ("log.csv", "validation.csv"):
+        rows = (old / name).read_text().splitlines(keepends=True)
+        (old / name).write_text("".join([rows[0].replace(",loss,", ",minimised,"), *rows[1:]]))
+    best = json.loads((old / "best" / "best.json").read_text())
+    del best["criterion"]
+    (old / "best" / "best.json").write_text(json.dumps(best))
+    state = torch.load(old / CHECKPOINT)
+    del state["batches"]
+    torch.save(state, old / CHECKPOINT)
+    longer = ["steps=18", *given]
+    resumed = train_regression([f"out={old}", *longer])
+    train_regression([f"out={tmp_path / 'whole'}", *longer])
+    assert resumed.resumes
+    states = [torch.load(folder / CHECKPOINT) for folder in (old, tmp_path / "whole")]
+    assert equal(states[0]["net"], states[1]["net"])
+    rows = [(folder / "log.csv").read_text().splitlines() for folder in (old, tmp_path / "whole")]
+    assert rows[0][0].split(",")[2] == "minimised" and len(rows[0]) == len(rows[1]) == 7
+    losses = [[row.split(",")[2:] for row in table[1:]] for table in rows]
+    assert losses[0] == losses[1]
+    assert whole.step == 12
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [

@@ -20,10 +20,10 @@ from vcm.files import (
 from vcm.imaging.bids import ENDINGS, stem
 from vcm.imaging.brain import align_brain, brain_mask
 from vcm.imaging.conditions import class_volumes
-from vcm.imaging.geometry import from_model_grid, model_grid, resample
+from vcm.imaging.geometry import from_model_grid, resample
 from vcm.imaging.volume import Volume, read_volume, write_volume
 from vcm.nets.segmenter import TissueSegmenter
-from vcm.weights.segmenter import load_segmenter, segmenter_folder
+from vcm.weights.segmenter import load_segmenter, segmenter_folder, segmenter_grid
 
 
 def segment(scan: Volume, segmenter: TissueSegmenter) -> Volume:
@@ -31,7 +31,7 @@ def segment(scan: Volume, segmenter: TissueSegmenter) -> Volume:
 
     Args:
         scan: The scan (X, Y, Z), any intensities, on any voxels.
-        segmenter: Names the tissues at 2 mm, wherever it lies.
+        segmenter: Names the tissues at the spacing of its training scans, wherever it lies.
 
     Returns:
         Classes 0..8 on the voxels of the scan, uint8. `class_volumes(found.data,
@@ -40,7 +40,7 @@ def segment(scan: Volume, segmenter: TissueSegmenter) -> Volume:
     Raises:
         VCMError: The scan shows no brain without its skull.
     """
-    grid = model_grid()
+    grid = segmenter_grid(segmenter)
     brain = align_brain(scan, brain_mask(scan), grid)
     found = _classes(brain.image, segmenter)
     back = from_model_grid(found, grid, scan.grid, brain.to_common, order=0)
@@ -81,27 +81,28 @@ def segment_file(
 def label_prepared(image: Volume, segmenter: TissueSegmenter) -> tuple[Volume, Volume]:
     """Label a prepared scan.
 
-    The segmenter sees 2 mm; on a finer grid each voxel takes the class of the nearest one.
+    The segmenter sees its own spacing; on another grid each voxel takes the class of the nearest one.
 
     Args:
         image: The brain on a model's grid (X, Y, Z), 0..1, 0 outside.
         segmenter: Names the tissues, wherever it lies.
 
     Returns:
-        Classes 0..8 on the voxels of `image`, and at 2 mm, where their volumes are measured.
+        Classes 0..8 on the voxels of `image`, and on those of the segmenter, where their volumes are
+        measured.
     """
-    coarse = model_grid()
+    coarse = segmenter_grid(segmenter)
     classes = _classes(np.clip(resample(image, coarse, order=1), 0, 1), segmenter)
-    at_2mm = Volume(classes, coarse.affine)
-    fine = resample(at_2mm, image.grid, order=0).astype(np.uint8)
-    # Beyond the brain there is nothing to label, and a voxel of 2 mm may reach over its border.
+    labelled = Volume(classes, coarse.affine)
+    fine = resample(labelled, image.grid, order=0).astype(np.uint8)
+    # Beyond the brain there is nothing to label, and a larger voxel may reach over its border.
     fine[image.data <= 0] = 0
-    return Volume(fine, image.affine), at_2mm
+    return Volume(fine, image.affine), labelled
 
 
 @torch.inference_mode()
 def _classes(image: NDArray, segmenter: TissueSegmenter) -> NDArray[np.uint8]:
-    """(X, Y, Z) in 0..1 at 2 mm -> classes, computed where the network lies."""
+    """(X, Y, Z) in 0..1 on the segmenter's grid -> classes, computed where the network lies."""
     batch = torch.from_numpy(image.astype(np.float32))[None, None]
     found: NDArray[np.uint8] = segmenter.classes(batch.to(segmenter.device))[0].cpu().numpy()
     return found
