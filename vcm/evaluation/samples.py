@@ -36,6 +36,7 @@ class Case:
 
     @property
     def name(self) -> str:
+        """Of the subject."""
         return self.subject.subject
 
     @property
@@ -46,8 +47,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Request:
-    """One sample: what the model is told, and the conditions (C, X, Y, Z) that the module reads, in
-    its order, or None for uncontrolled."""
+    """One sample.
+
+    Attributes:
+        arm: controlled, uncontrolled, or one of two ages.
+        name: Of the subject, or of the age.
+        seed: Of the noise.
+        inputs: What the model is told.
+        conditions: (C, X, Y, Z) each, that the module reads, in its order; None: uncontrolled.
+    """
 
     arm: str
     name: str
@@ -57,8 +65,10 @@ class Request:
 
 
 def as_case(subject: Subject, rule: InputRule) -> Case:
-    """The model is told what training told it of such a scan; what is unknown is assumed as for a
-    user, and what is out of range is clamped."""
+    """A test subject with what the model is told of it: what training told it of such a scan.
+
+    What is unknown is assumed as for a user, and what is out of range is clamped.
+    """
     return Case(subject, resolve_inputs(rule, scan_request(rule, subject), outside="clamp"))
 
 

@@ -77,8 +77,13 @@ def add_detail_on_other_grid(
     `space`, added to the expected brain, and projected there.
 
     Args:
-        space, consistency, expected, net, noise, mirrors: As `add_detail` has them.
+        space: Of one scan.
+        consistency: With the same scan.
         brain: What the model expects, (X, Y, Z) on its own grid.
+        expected: The same in scan space and projected.
+        net: Of the model.
+        noise: As `add_detail` has it.
+        mirrors: As `add_detail` has it.
 
     Returns:
         As `add_detail`.

@@ -23,8 +23,15 @@ from vcm.upsampling.thick_scan import ThickScan
 
 @dataclass(frozen=True)
 class IsotropicScan:
-    """volume: divided by the width of its intensity range, 0 outside the brain; floor: what is 0 in
-    ThickScan, in the same units; brain: of its voxels; model, to_common: as ThickScan's."""
+    """A training scan at the model's spacing, on its own axes.
+
+    Attributes:
+        volume: Divided by the width of its intensity range, 0 outside the brain.
+        floor: What is 0 in ThickScan, in the same units.
+        brain: (X, Y, Z) of its voxels.
+        model: As ThickScan has it.
+        to_common: As ThickScan has it.
+    """
 
     volume: Volume
     floor: float

@@ -62,7 +62,10 @@ def sample_brain(
     """One sample (X, Y, Z) on the model's grid, 0..1.
 
     Args:
-        pipeline, features, inputs, precision: As `expected_brain` has them.
+        pipeline: As `expected_brain` has it, as the next three.
+        features: Of the slices.
+        inputs: (1, K) what the model is told.
+        precision: Of the denoising.
         seed: Of the noise.
         steps: Of the denoising.
         on_step: Called with the steps that are done.
