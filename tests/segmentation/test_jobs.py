@@ -116,13 +116,3 @@ def test_a_label_that_the_table_does_not_name_is_refused(files, tmp_path, capsys
     )  # fmt: skip
     assert code == 2
     assert "[10]" in capsys.readouterr().err
-
-
-def test_the_outlier_is_suggested_last(tmp_path, prepared, capsys):
-    from vcm.imaging.prepared_set import load_prepared
-    from vcm.segmentation.suggest import rank_candidates
-
-    found = rank_candidates(load_prepared(str(prepared), split="train"), 2)
-    # Three brains of 0.92, 0.94 and 0.96 of one size: the middle one stands for the others.
-    assert found[0].subject.subject == "sub-1"
-    assert found[0].residual < found[-1].residual
