@@ -132,3 +132,11 @@ def test_ddim_refuses_trailing_steps_that_drift():
     assert len(seen_by(make_scheduler("ddim"), 250)) == 250
     assert len(seen_by(make_scheduler("ddim"), 30)) == 30
     assert len(seen_by(make_scheduler("ddim", timestep_spacing="leading"), 300)) == 300
+
+
+@pytest.mark.parametrize("name", ["ddim", "dpm++"])
+@pytest.mark.parametrize("steps", [0, 1001])
+def test_no_more_steps_than_the_model_has(name, steps):
+    noise = torch.zeros(1, 1, 2, 2, 2)
+    with pytest.raises(VCMError, match="choose 1 to 1000"):
+        sample(lambda z, t: z, noise, make_scheduler(name), steps)

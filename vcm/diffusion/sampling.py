@@ -58,9 +58,14 @@ def make_scheduler(name: str, **options: Any) -> Any:
 
 
 def check_scheduler(name: str, steps_with: str) -> None:
-    """Refuse a scheduler that steps with something else than the model predicts. Raises VCMError.
+    """Refuse a scheduler, by its name, that steps with something else than the model predicts.
 
-    steps_with    "epsilon" or "flow", as every frozen denoiser states
+    Args:
+        name: Of SCHEDULERS.
+        steps_with: "epsilon" or "flow", as every frozen denoiser states.
+
+    Raises:
+        VCMError: They do not fit.
     """
     valid = SCHEDULERS[steps_with]
     if name not in valid:
@@ -103,7 +108,7 @@ def check_schedule(scheduler: Any, denoiser: Any) -> None:
 
 
 def flow_shift(latent_shape: Sequence[int]) -> float:
-    """(..., x, y, z) of a latent -> s = (x y z / 32^3)^(1/3), the `shift` of a flow.
+    """The `shift` of a flow over latents of that shape (..., x, y, z), s = (x y z / 32^3)^(1/3).
 
     Larger volumes need more of the noisy steps (Esser et al. 2024, arXiv 2403.03206, section 5.3.2):
     t' = s t / (1 + (s - 1) t), t in 0..1. This s is that of MAISI, by MONAI's RFlowScheduler.
@@ -119,9 +124,21 @@ def sample(
     generator: torch.Generator | list[torch.Generator] | None = None,
     on_step: Callable[[int, Tensor, Tensor], Tensor | None] | None = None,
 ) -> Tensor:
-    """Unit noise (B, C, x, y, z) -> latents, by `steps` of the scheduler on predict(z_t, t).
+    """Noise becomes latents.
 
-    `generator` feeds stochastic schedulers, as diffusers has it. `on_step(i, t, z)` may replace z.
+    Args:
+        predict: (z_t, t) -> what the scheduler steps with, (B, C, x, y, z).
+        noise: (B, C, x, y, z), of unit variance.
+        scheduler: Of diffusers, see `check_schedule`.
+        steps: Denoising steps; a scheduler of second order predicts twice in all but the last.
+        generator: Feeds stochastic schedulers, as diffusers has it.
+        on_step: (i, t, z) after prediction i -> z to go on with, or None to leave it.
+
+    Returns:
+        (B, C, x, y, z).
+
+    Raises:
+        VCMError: ddim would drift from its times in that many steps.
     """
     _set_timesteps(scheduler, steps, noise.device)
     z = noise * getattr(scheduler, "init_noise_sigma", 1.0)
@@ -150,6 +167,8 @@ def _set_timesteps(scheduler: Any, steps: int, device: torch.device) -> None:
     """
     trailing = getattr(scheduler.config, "timestep_spacing", None) == "trailing"
     times = getattr(scheduler.config, "num_train_timesteps", 1000)
+    if not 1 <= steps <= times:
+        raise VCMError(f"{steps} steps: the model has {times}, choose 1 to {times}.")
     if isinstance(scheduler, DDIMScheduler) and trailing and times % steps > MOST_DRIFT * times:
         near = [n for n in range(1, times + 1) if times % n == 0]
         low, high = max(n for n in near if n < steps), min(n for n in near if n > steps)

@@ -78,7 +78,7 @@ class Level(nn.Module):
 
 
 class ConditionEncoder(nn.Module):
-    """(B, in_channels, D, H, W) -> (B, channels[-1], D/n, H/n, W/n).
+    """(B, in_channels, X, Y, Z) -> (B, channels[-1], X/n, Y/n, Z/n).
 
     As published every level ends in a halving, the last one too, n = patch * 2^len(channels): three
     levels bring an image to a x8 latent grid. `patch` > 1 folds that many voxels per axis into

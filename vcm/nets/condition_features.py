@@ -19,9 +19,10 @@ from vcm.nets.frozen import FrozenDenoiser
 class ConditionFeatures(nn.Module):
     """Part of every control method. Whoever derives from it sets the three attributes.
 
-    encoders              one per condition, each (B, C_k, D, H, W) -> (B, F, D/n, H/n, W/n)
-    condition_channels    C_k of each
-    downsampling          n; every axis of a condition must be a multiple of it
+    Attributes:
+        encoders: One per condition, each (B, C_k, X, Y, Z) -> (B, F, X/n, Y/n, Z/n).
+        condition_channels: C_k of each.
+        downsampling: n; every axis of a condition must be a multiple of it.
     """
 
     encoders: nn.ModuleList
@@ -45,11 +46,22 @@ class ConditionFeatures(nn.Module):
     def encode(
         self, conditions: Tensor | Sequence[Tensor | None], keep: Tensor | None = None
     ) -> Tensor:
-        """Conditions (B, C_k, D, H, W), None where absent -> features (B, F, D/n, H/n, W/n).
+        """Conditions -> features on the latent grid.
 
         The features are the mean over the conditions present, so their scale is the same for every
-        subset (the paper leaves the aggregation open). `keep` (B, K) bool is the modality latent
-        drop of training: False removes condition k of sample b; each sample must keep at least one.
+        subset (the paper leaves the aggregation open).
+
+        Args:
+            conditions: (B, C_k, X, Y, Z) per condition, None where absent; one condition may be given
+                without a list. X, Y and Z are multiples of n, `downsampling`.
+            keep: (B, K) bool, the modality latent drop of training: False removes condition k of
+                sample b. None: all are kept.
+
+        Returns:
+            (B, F, X/n, Y/n, Z/n).
+
+        Raises:
+            VCMError: A condition has another shape than its encoder reads, or a sample has none.
         """
         conditions = [conditions] if isinstance(conditions, Tensor) else conditions
         self._check(conditions)
@@ -81,7 +93,7 @@ class ConditionFeatures(nn.Module):
             if condition.ndim != 5 or condition.shape[1] != expected[k]:
                 raise VCMError(
                     f"condition {k} has shape {tuple(condition.shape)}; "
-                    f"it must be (B, {expected[k]}, D, H, W)"
+                    f"it must be (B, {expected[k]}, X, Y, Z)"
                 )
             if any(n % self.downsampling for n in condition.shape[2:]):
                 raise VCMError(

@@ -22,9 +22,10 @@ from vcm.nets.frozen import FrozenDenoiser
 class Steered(NamedTuple):
     """What a step of a control method gives.
 
-    prediction    (B, C, x, y, z), of the frozen network's own kind
-    unsteered     the same without the method; None where the method never asks for it
-    change        () mean |gamma| + mean |beta| for modulation, 0 for the others
+    Attributes:
+        prediction: (B, C, x, y, z), of the frozen network's own kind.
+        unsteered: The same without the method; None where the method never asks for it.
+        change: () mean |gamma| + mean |beta| for modulation, 0 for the others.
     """
 
     prediction: Tensor
@@ -49,7 +50,16 @@ class Control(Protocol):
         features: Tensor,
         conditioning_scale: float = 1.0,
     ) -> Steered:
-        """The frozen model's prediction, steered; a scale of 0 leaves it alone."""
+        """The frozen model's prediction, steered.
+
+        Args:
+            frozen: The denoiser.
+            z_t: (B, C, x, y, z) noisy latent.
+            t: (B,) or () step of training.
+            inputs: (1 or B, K) what the denoiser is told, see vcm.inputs.
+            features: (1 or B, F, x, y, z) of the conditions, from `encode`.
+            conditioning_scale: Strength; 0 leaves the prediction alone.
+        """
 
 
 def frozen_prediction(frozen: FrozenDenoiser, z_t: Tensor, t: Tensor, inputs: Tensor) -> Tensor:

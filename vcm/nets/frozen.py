@@ -51,8 +51,10 @@ class FrozenAutoencoder(Protocol):
 class Residuals(NamedTuple):
     """What a control method adds inside the frozen U-Net.
 
-    down    one per feature map that the U-Net hands to its decoder, in the order they arise
-    middle  added to the output of the middle block; None: nothing
+    Attributes:
+        down: (B, C_i, x_i, y_i, z_i) per feature map that the U-Net hands to its decoder, in the order
+            they arise.
+        middle: Added to the output of the middle block; None: nothing.
     """
 
     down: Sequence[Tensor]
@@ -95,10 +97,13 @@ def _adding(one: Tensor) -> Callable[[Any, Any, Tensor], Tensor]:
 class FrozenDenoiser(Protocol):
     """z_t (B, C, x, y, z), step t (B,), inputs (B, K) -> a prediction of the network's own kind.
 
-    inputs        what the model is told beside z_t: the four covariates in 0..1 for BrainLDM and
-                  brain2mm; spacing [mm] along x, y, z and the class of the contrast for MAISI
-    steps_with    what `to_model_output` gives, and so which schedulers fit: "epsilon", the noise,
-                  or "flow", the velocity noise - z
+    inputs are what the model is told beside z_t: the four covariates in 0..1 for BrainLDM and brain2mm;
+    spacing [mm] along x, y, z and the class of the contrast for MAISI.
+
+    Attributes:
+        timesteps: Steps of training.
+        steps_with: What `to_model_output` gives, and so which schedulers fit: "epsilon", the noise, or
+            "flow", the velocity noise - z.
     """
 
     timesteps: int

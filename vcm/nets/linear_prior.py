@@ -30,7 +30,17 @@ class LinearPrior(nn.Module):
         self.mix = nn.Parameter(torch.zeros(BINS, latent_channels))
 
     def expected(self, frozen: FrozenDenoiser, z_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        """P(z_hat) (B, C, x, y, z) from the linear reading y (B, C, x, y, z)."""
+        """P(z_hat), what the frozen network would predict if z_0 were z_hat.
+
+        Args:
+            frozen: The denoiser.
+            z_t: (B, C, x, y, z) noisy latent.
+            t: (B,) step of training.
+            y: (B, C, x, y, z) linear reading of the conditions.
+
+        Returns:
+            (B, C, x, y, z).
+        """
         alpha, sigma = frozen.alpha_sigma(t, z_t)
         square: Tensor = self.get_buffer("spread").to(z_t.dtype).square()
         z = (alpha * square * z_t + sigma.square() * y) / (alpha.square() * square + sigma.square())

@@ -19,7 +19,7 @@ from vcm.nets.modulation import Modulation
 
 
 class AveragedCondition(nn.Module):
-    """Condition (B, C, D, H, W), averaged over n^3 voxels, mixed to F features on the latent grid."""
+    """Condition (B, C, X, Y, Z), averaged over n^3 voxels, mixed to F features on the latent grid."""
 
     def __init__(self, in_channels: int, out_channels: int, downsampling: int) -> None:
         super().__init__()
@@ -35,8 +35,11 @@ class AveragedCondition(nn.Module):
 class ModulatingConditionModule(Modulation, ModelMixin, ConfigMixin):
     """gamma and beta from [z_t, prediction, averaged conditions]; 1.4 % of BrainLDM's U-Net (7.5 M).
 
-    downsampling    voxels per latent position and axis
-    features        channels that a condition is mixed to, 16 by default
+    Args:
+        downsampling: Voxels per latent position and axis.
+        features: Channels that a condition is mixed to.
+
+    The other sizes are those of VolumetricConditioningModule.
     """
 
     @register_to_config

@@ -75,9 +75,16 @@ class Modulation(ConditionFeatures):
     def modulation(
         self, z_t: Tensor, prediction: Tensor, t: Tensor | int, features: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Latent z_t and frozen prediction (B, L, d, h, w), step t () or (B,) -> (gamma, beta).
+        """Scale and shift of a prediction.
 
-        Features of one volume serve a whole batch of latents.
+        Args:
+            z_t: (B, C, x, y, z) noisy latent.
+            prediction: (B, C, x, y, z) of the frozen model.
+            t: () or (B,) step of training.
+            features: (1 or B, F, x, y, z); those of one volume serve a whole batch.
+
+        Returns:
+            (gamma, beta), each (B, C, x, y, z).
         """
         batch = z_t.shape[0]
         if features.shape[0] == 1:

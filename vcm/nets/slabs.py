@@ -1,6 +1,8 @@
 """Decode slab by slab: what `AutoencoderKL.decode` returns, without seams, in a fraction of the memory.
 
-Knows MONAI's decoder and that of MAISI, layer by layer; refuses any layer it does not know. Each
+Knows MONAI's decoder and that of MAISI, layer by layer, as they are from MONAI 1.5.1 to 1.6 (tested with
+1.6.1); refuses any layer it does not know, so that another version ends in a sentence, not in another
+image. Touches nothing of MONAI's but the weights and the settings of those layers. Each
 layer still sees the whole volume: convolutions slide along the first spatial axis and carry the two
 planes that neighbouring slabs share, and group norms take their statistics over the complete
 feature map. So, unlike tiles that are blended, the result equals the plain decode up to rounding.

@@ -22,7 +22,7 @@ from vcm.nets.patches import to_patches
 
 
 class UnfoldedCondition(nn.Module):
-    """Condition (B, C, D, H, W) -> (B, F, D/n, H/n, W/n): n^3 voxels to channels, mixed at each place."""
+    """Condition (B, C, X, Y, Z) -> (B, F, X/n, Y/n, Z/n): n^3 voxels to channels, mixed at each place."""
 
     def __init__(self, in_channels: int, out_channels: int, patch: int) -> None:
         super().__init__()

@@ -28,15 +28,26 @@ from vcm.nets.modulation import Modulation
 class VolumetricConditioningModule(Modulation, ModelMixin, ConfigMixin):
     """Defaults are the published sizes for BrainLDM: 45,220,134 parameters.
 
-    condition_channels   channels of each condition volume; one encoder per condition
-    prior_shape          latent extents: the first features are a linear reading of the latent, and
-                         what it tells is computed, see LinearPrior; None, as published: it is not
-    encoder_halve        False: fold all voxels of a latent position, see ConditionEncoder
-    encoder_patch        > 1 folds voxels into channels in front of the encoder (not in the paper)
-    unet_head_channels   channels per attention head and level; None is one head per attention
-    head_norm            "instance" as released: gamma and beta have zero mean and unit variance per
-                         channel, so the module can never leave a prediction alone.
-                         "none": it starts as the identity and learns how much to change.
+    Args:
+        latent_channels: C of the latents.
+        condition_channels: Channels of each condition volume; one encoder per condition.
+        encoder_channels: Channels of the encoder's levels.
+        encoder_res_blocks: Residual blocks per level of the encoder.
+        encoder_groups: Groups of its norms.
+        encoder_patch: > 1 folds voxels into channels in front of the encoder (not in the paper).
+        unet_channels: Channels of the levels of the time-dependent U-Net.
+        unet_res_blocks: Residual blocks per level of it.
+        unet_attention: Which of its levels have attention.
+        unet_head_channels: Channels per attention head and level; None is one head per attention.
+        unet_groups: Groups of its norms.
+        unet_out_channels: Channels that it gives to the heads.
+        head_channels: Channels of the layer that gamma and beta share.
+        head_norm: "instance" as released: gamma and beta have zero mean and unit variance per channel,
+            so the module can never leave a prediction alone. "none": it starts as the identity and
+            learns how much to change.
+        encoder_halve: False: fold all voxels of a latent position, see ConditionEncoder.
+        prior_shape: (x, y, z) of a latent: the first features are a linear reading of the latent, and
+            what it tells is computed, see LinearPrior; None, as published: it is not.
     """
 
     @register_to_config
