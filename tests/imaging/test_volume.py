@@ -3,7 +3,13 @@ import numpy as np
 import pytest
 
 from vcm.errors import VCMError
-from vcm.imaging.volume import Volume, read_label_map, read_volume, write_volume
+from vcm.imaging.volume import (
+    Volume,
+    read_label_map,
+    read_volume,
+    refuse_other_voxels,
+    write_volume,
+)
 
 RAMP = np.arange(4 * 5 * 6, dtype=np.float32).reshape(4, 5, 6)
 
@@ -90,3 +96,16 @@ def test_failed_writing_leaves_nothing(tmp_path):
     with pytest.raises(nib.spatialimages.HeaderDataError):
         write_volume(Volume(np.zeros((2, 2, 2), np.complex256), np.eye(4)), tmp_path / "x.nii.gz")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("turn", "refused"), [(1e-5, False), (5e-3, True)])
+def test_a_map_beside_its_scan_is_refused_however_small_its_turn(turn, refused):
+    """Five thousandths of a voxel per voxel are more than half a voxel at the far end of a scan."""
+    scan = Volume(np.zeros((128, 128, 8)), np.diag([1.0, 1, 5, 1]), source="scan")
+    affine = scan.affine.copy()
+    affine[0, 1] += turn
+    given = Volume(scan.data, affine, source="map")
+    if not refused:
+        return refuse_other_voxels(given, scan, "resample it")
+    with pytest.raises(VCMError, match=r"up to 0\.6\d* mm beside its scan"):
+        refuse_other_voxels(given, scan, "resample it")

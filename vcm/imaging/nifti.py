@@ -107,6 +107,21 @@ def transforms(header: Nifti1Header) -> tuple[NDArray[np.float64] | None, NDArra
     return sform, qform
 
 
+def farthest_apart(
+    shape: tuple[int, int, int], one: NDArray[np.float64], other: NDArray[np.float64]
+) -> float:
+    """How far apart [mm] two affines put the same voxel, at most; NaN where one of them is no affine.
+
+    Args:
+        shape: (X, Y, Z) of the voxels. A corner of them is the farthest.
+        one: (4, 4), voxel -> RAS+ [mm].
+        other: Likewise.
+    """
+    corners = np.stack(np.meshgrid(*([0, n - 1] for n in shape)), -1).reshape(-1, 3)
+    apart = corners @ (one - other)[:3, :3].T + (one - other)[:3, 3]
+    return float(np.linalg.norm(apart, axis=1).max())
+
+
 def _load(path: Path) -> nib.Nifti1Pair:
     if not path.is_file():
         if path.is_symlink():
@@ -293,9 +308,7 @@ def _warn_of_doubt(
             stacklevel=2,
         )
     elif sform is not None and qform is not None:
-        corners = np.stack(np.meshgrid(*([0, n - 1] for n in shape)), -1).reshape(-1, 3)
-        apart = corners @ (sform - qform)[:3, :3].T + (sform - qform)[:3, 3]
-        farthest = float(np.linalg.norm(apart, axis=1).max())
+        farthest = farthest_apart(shape, sform, qform)
         if not farthest <= np.linalg.norm(affine[:3, :3], axis=0).min() / 2:
             how = f"disagree by up to {farthest:.1f} mm" if np.isfinite(farthest) else "disagree"
             warnings.warn(

@@ -16,11 +16,13 @@ from numpy.typing import DTypeLike, NDArray
 
 from vcm.errors import VCMError
 from vcm.files import write_whole
-from vcm.imaging.nifti import NiftiFile, damaged, open_nifti, transforms
+from vcm.imaging.nifti import NiftiFile, damaged, farthest_apart, open_nifti, transforms
 
 #: Cosine between two voxel axes that rounding may cause; the scans at hand stay below 1e-7. A grid with
 #: more is sheared.
 SHEAR = 1e-3
+#: Most distance, in voxels, between a voxel of a scan and that of a map on the same voxels: rounding.
+BESIDE = 0.1
 
 
 @dataclass(frozen=True)
@@ -140,12 +142,24 @@ def read_label_map(path: str | Path) -> Volume:
 
 
 def refuse_other_voxels(given: Volume, scan: Volume, remedy: str) -> None:
-    """Raise VCMError where a label map or mask does not lie on the voxels of its scan."""
-    same = given.data.shape == scan.data.shape
-    if not same or not np.allclose(given.affine, scan.affine, atol=1e-2):
+    """Refuse a label map or mask that does not lie on the voxels of its scan.
+
+    Args:
+        given: The label map or mask.
+        scan: What it belongs to.
+        remedy: What to do about it, for the message.
+
+    Raises:
+        VCMError: Their shapes differ, or a voxel lies more than a tenth of its size beside its own.
+    """
+    if given.data.shape != scan.data.shape:
         raise VCMError(
-            f"{given.source} has shape {given.data.shape} and its scan {scan.data.shape}, or their "
-            f"affines differ: {remedy}."
+            f"{given.source} has shape {given.data.shape} and its scan {scan.data.shape}: {remedy}."
+        )
+    apart = farthest_apart(scan.grid.shape, given.affine, scan.affine)
+    if apart > BESIDE * min(scan.grid.spacing):
+        raise VCMError(
+            f"{given.source} lies up to {apart:.2g} mm beside its scan, whose affine is another: {remedy}."
         )
 
 
