@@ -163,7 +163,7 @@ def inverted(volume: Volume) -> Volume:
     ("make", "options", "word"),
     [
         (lambda: head(), [], "no axis that stands out"),
-        (lambda: cut(inverted(head()), "axial", 6.0)[0], [], "--any-contrast"),
+        (lambda: cut(inverted(head()), "axial", 6.0)[0], [], "does not look T1-weighted"),
         (lambda: cut(head(), "axial", 6.0)[0], ["--slice-axis", "oblique"], "unknown"),
         (lambda: cut(head(), "axial", 6.0)[0], ["--noise", "0"], "noise is 0"),
         (lambda: cut(head(), "axial", 6.0)[0], ["--output", "best"], "mean or sample"),
