@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 import torch
 from command_line import vcm
+from torch.utils.data import DataLoader
 
 from vcm.config import load_config
+from vcm.learning.run import TrainingRun
+from vcm.learning.schedule import TrainingSchedule
+from vcm.training.batches import ModuleBatch
 from vcm.training.configuration import ModuleTraining
-from vcm.training.module import load_frozen, subjects_for, train
+from vcm.training.module import ModuleObjective, load_frozen, subjects_for, train
 from vcm.weights.load import load_pipeline
 
 SMALL = [
@@ -82,6 +86,34 @@ def test_validation_is_fixed_leaves_the_training_alone_and_draws(given, tmp_path
     held_out = subjects_for(config, load_frozen(config))
     assert len(held_out["validation"]) == 1 and len(held_out["train"]) == 2
     assert all(s.split == "train" for s in held_out["validation"])
+
+
+def test_a_module_trains_on_a_dataloader_of_ones_own(small_model, tmp_path):
+    pipeline = load_pipeline(small_model)
+    random = np.random.default_rng(0)
+
+    def sample():
+        """One condition with two draws, as a dataset gives it: without the axis of the batch."""
+        z, noise = torch.from_numpy(random.standard_normal((2, 2, 4, 4, 6, 4), dtype=np.float32))
+        condition = torch.from_numpy(random.random((8, 32, 48, 32), dtype=np.float32))
+        return ModuleBatch(
+            condition, z, noise, torch.rand(2), torch.full((4,), 0.5), torch.tensor([True])
+        )
+
+    objective = ModuleObjective(
+        pipeline.module, pipeline.denoiser, pipeline.autoencoder.channel_weight(), ["classes"]
+    )
+    schedule = TrainingSchedule(
+        str(tmp_path / "run"), steps=3, batch_size=2, mixed_precision="no", tracker="none"
+    )
+    before = [p.detach().clone() for p in pipeline.module.parameters()]
+    run = TrainingRun(schedule, pipeline.module, objective)
+    run.fit(DataLoader([sample() for _ in range(4)], batch_size=2))
+    assert run.step == 3
+    changed = [
+        not torch.equal(a, b) for a, b in zip(before, pipeline.module.parameters(), strict=True)
+    ]
+    assert any(changed)
 
 
 def test_a_dry_run_tells_the_plan_and_writes_nothing(given, tmp_path):
