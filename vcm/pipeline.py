@@ -521,6 +521,9 @@ class _Prediction:
         return model_output
 
 
+_COMPONENTS = ("autoencoder", "denoiser", "scheduler", "module", "detail")
+
+
 def _import_components(folder: Path) -> None:
     """Import the modules of this package that the index names, and refuse all but these and diffusers.
 
@@ -528,7 +531,9 @@ def _import_components(folder: Path) -> None:
     """
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        entries = {name: e for name, e in index.items() if isinstance(e, list) and len(e) == 2}
+        # A list of two may also be a setting, such as conditions: [classes, partial].
+        found = {name: index.get(name) for name in _COMPONENTS}
+        entries = {name: e for name, e in found.items() if isinstance(e, list) and len(e) == 2}
     except (ValueError, AttributeError) as error:
         raise VCMError(
             f"{folder / INDEX} cannot be read ({error}): its file is damaged; copy the folder again."
