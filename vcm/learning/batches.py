@@ -133,8 +133,9 @@ class LoaderBatches:
 
 def moved(batch: Some, device: torch.device) -> Some:
     """The same batch on that device."""
-    make = getattr(batch, "_make", tuple)
-    return make(x.to(device) for x in batch)  # type: ignore[no-any-return]
+    make: Any = getattr(batch, "_make", tuple)
+    made: Some = make(x.to(device) for x in batch)
+    return made
 
 
 def as_batches(

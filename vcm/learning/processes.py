@@ -118,7 +118,7 @@ class Processes:
 
     def share(self, batch: Batch, parts: int) -> Iterator[Batch]:
         """Rows index::count of a global batch, in equal parts along the first axis, on the device."""
-        make = getattr(batch, "_make", tuple)
+        make: Any = getattr(batch, "_make", tuple)
         rows = [x[self.index :: self.count].tensor_split(parts) for x in batch]
         for part in zip(*rows, strict=True):
             yield make(x.to(self.device) for x in part)

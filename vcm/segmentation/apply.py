@@ -154,7 +154,7 @@ def segment_files(
     checksums = fingerprint(model)
     rows: list[dict[str, object]] = []
     for path in scans:
-        made_from = {
+        made_from: dict[str, object] = {
             "SourceSHA256": sha256(path) if path.is_file() else None,
             "Segmenter": checksums, "Voices": list(voices or segmenter.voices),
         }  # fmt: skip

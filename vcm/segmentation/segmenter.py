@@ -215,7 +215,7 @@ class FewShotSegmenter:
             warp_labels(b.labels, len(self.names), register(image, b.image))[:, mask].T
             for b in self.brains
         ]
-        found = np.mean(warped, 0, dtype=np.float32)
+        found: NDArray[np.float32] = np.mean(np.stack(warped), axis=0, dtype=np.float32)
         if instead is None:
             return found
         merged = np.where(self.atlas_helps, found, instead)

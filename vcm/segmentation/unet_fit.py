@@ -41,7 +41,7 @@ def fit_unet(
     net.train()
     for step in range(steps):
         if step % STEPS_PER_COPY == 0:
-            brain = brains[random.integers(len(brains))]
+            brain = brains[int(random.integers(len(brains)))]
             image, labels = warped_copy(
                 brain.image, brain.labels, int(random.integers(2**31)), UNKNOWN
             )

@@ -140,8 +140,8 @@ def synthesize_files(
             outputs = [out / name for name in names]
             refuse_to_replace(outputs, read, out / names[-1], sources, config.overwrite)
         if picture.exists():
-            earlier = sorted(out.glob(f"{stem}_desc-synthetic_seed-*_T1w.json")) or [None]
-            for sidecar in earlier:
+            earlier = sorted(out.glob(f"{stem}_desc-synthetic_seed-*_T1w.json"))
+            for sidecar in earlier or (None,):
                 refuse_to_replace([picture], read, sidecar, sources, config.overwrite)
 
     refuse_replacing(config.seeds)

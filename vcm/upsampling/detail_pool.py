@@ -112,7 +112,7 @@ def draw_crops(
     """Crops that hold brain, mirrored, turned in plane and scaled at random."""
     crops: list[Tensor] = []
     while len(crops) < batch_size:
-        one = _crop(files[random.integers(len(files))], crop, random)
+        one = _crop(files[int(random.integers(len(files)))], crop, random)
         if one[BRAIN].mean() > 0.2:
             crops.append(one)
     batch = torch.stack(crops)
