@@ -20,6 +20,7 @@ class Cost:
 
 
 def measure(device: torch.device, work: Callable[[], object]) -> Cost:
+    """What `work` takes on a device."""
     with measuring(device) as lap:
         work()
         return lap()

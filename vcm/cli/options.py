@@ -183,7 +183,7 @@ class Parser(argparse.ArgumentParser):
         return plain
 
     def error(self, message: str) -> NoReturn:
-        """argparse's own faults, as a VCMError."""
+        """Faults that argparse finds, as a VCMError."""
         raise VCMError(f"{message[0].upper()}{message[1:]}; see {self.prog} --help.")
 
     def _nearest(self, option: str) -> str:
@@ -247,5 +247,5 @@ def _text(value: Any, of_paths: bool) -> str | list[str]:
 
 
 def _escaped(text: str) -> str:
-    """argparse formats help by %."""
+    """Double every %: argparse formats help by it."""
     return text.replace("%", "%%")

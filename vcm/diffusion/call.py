@@ -19,6 +19,7 @@ def check_values(
     scale: float,
     window: tuple[float, float],
 ) -> None:
+    """Raise VCMError for a value of a call that lies outside its range."""
     if output_type not in ("pt", "np", "latent"):
         raise VCMError(f"output_type is '{output_type}': choose pt, np or latent.")
     if not 1 <= steps <= most_steps:
@@ -35,6 +36,7 @@ def check_values(
 
 
 def check_rows(covariates: Tensor, expected: int) -> None:
+    """Raise VCMError where covariates are not (1 or B, expected)."""
     if covariates.ndim != 2 or covariates.shape[1] != expected or not len(covariates):
         raise VCMError(
             f"covariates has shape {tuple(covariates.shape)}: give (1 or B, {expected}) values in the "

@@ -44,6 +44,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
+        """Whether cases were run and nothing is wrong."""
         return not self.complaints and bool(self.seconds)
 
 

@@ -37,6 +37,9 @@ def fit_line(
     The penalty is chosen by leaving shots out: each one in turn (ridge), up to five folds (logistic).
 
     Args:
+        method: Name of the method.
+        task: What is learned.
+        feature: Name of the features, which decides how they are scaled.
         x: (shots, F) features.
         labels: (shots,) values, or classes 0, 1, ...
 

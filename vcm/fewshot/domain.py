@@ -30,8 +30,15 @@ LOOKED_AT = 10
 
 @dataclass(frozen=True)
 class Appearance:
-    """One scan: spacing right, anterior, superior [mm], axes, masked or not, foreground [mL], and the
-    median of the foreground between its dark and bright end, 0..1."""
+    """How one scan looks.
+
+    Attributes:
+        spacing: Right, anterior, superior [mm].
+        axes: Axis codes.
+        masked: Whether it is skull-stripped.
+        foreground: Volume [mL].
+        median: Of the foreground between its dark and bright end, 0..1.
+    """
 
     spacing: tuple[float, float, float]
     axes: str

@@ -148,8 +148,10 @@ def normalized_surface_distance(
     DeepMind's surface-distance; MONAI's default counts border voxels and gives other numbers.
 
     Args:
-        found, truth: (X, Y, Z) masks.
-        spacing: voxel edges [mm].
+        found: (X, Y, Z) mask.
+        truth: (X, Y, Z) mask on the same voxels.
+        spacing: Voxel edges [mm].
+        tolerance: Distance [mm].
 
     Returns:
         0 to 1; 0 where either mask is empty, also where both are (unlike Dice).
@@ -177,7 +179,8 @@ def segmentation_scores(
     """Dice and NSD of one case, the mean over labels, background left out.
 
     Args:
-        found, truth: (X, Y, Z) label maps on the same voxels.
+        found: (X, Y, Z) label map.
+        truth: (X, Y, Z) label map on the same voxels.
         spacing: voxel edges [mm].
         labels: which to score; those of `truth` if none are given.
 

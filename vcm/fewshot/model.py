@@ -103,6 +103,7 @@ class FittedModel:
 
     @property
     def slots(self) -> tuple[str, ...]:
+        """Names of the scans that a case has."""
         return self.task.slots
 
     def answer(self, scans: Scans, mask: Volume | None = None) -> Answer:

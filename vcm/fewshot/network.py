@@ -113,8 +113,10 @@ class FewShotUNet(nn.Module):
         return levels[1:]
 
     def features(self, image: Tensor) -> Tensor:
-        """(B, C, X, Y, Z) -> (B, F): mean and standard deviation of every channel below the first
-        level. Not of the first: its channels are little more than the image."""
+        """(B, C, X, Y, Z) -> (B, F): mean and standard deviation of every channel.
+
+        Not of the first level, whose channels are little more than the image.
+        """
         pooled = []
         for level in self.levels(image)[1:]:
             flat = level.float().flatten(2)

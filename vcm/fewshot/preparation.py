@@ -120,7 +120,8 @@ def prepare(
     Args:
         volumes: slot -> scan; the scans of a case share a world, not a grid.
         slots: channels, in their order; a slot without a scan becomes 0.
-        spacing, shape: see `frame`.
+        spacing: See `frame`.
+        shape: See `frame`.
         mask: what lies outside (0) is set to 0, as brain extraction does; on the reference's voxels.
         smoothing: standard deviation of a Gaussian [voxels of the new grid].
 

@@ -27,6 +27,7 @@ class Run:
 
     @property
     def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics of its kind of task."""
         return METRICS_OF[self.record["kind"]]
 
 

@@ -96,7 +96,8 @@ def run(
         runtime: one of RUNTIMES.
         image: a folder that holds app/predict.py, or a .sif.
         arguments: of predict.py.
-        inputs, outputs: folders that appear as /input and /output.
+        inputs: Folder that appears as /input, read-only.
+        outputs: Folder that appears as /output.
         limit: seconds of wall time after which the run is stopped.
     """
     with tempfile.TemporaryDirectory(prefix="vcm-check-") as scratch:

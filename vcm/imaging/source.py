@@ -157,10 +157,9 @@ def nobody(split: str | None, folders: Iterable[str | Path]) -> VCMError:
 
 
 def split_by_seed(participants: Iterable[str], seed: int) -> dict[str, str]:
-    """Subjects -> train, validation or test: a tenth each for test and validation, at least one of each
-    where there are three.
+    """Subjects -> train, validation or test.
 
-    The order is that of a hash of seed and name, so that it does not depend on who else is there.
+    A tenth each for test and validation, at least one of each where there are three. The order is that of a hash of seed and name, so that it does not depend on who else is there.
     """
     order = sorted(
         participants, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()

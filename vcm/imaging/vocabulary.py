@@ -297,8 +297,11 @@ def recognise(label_map: Volume) -> Vocabulary:
 
 
 def _plausible(labels: Mapping[int, float], vocabulary: Vocabulary) -> bool:
-    """No class is too large, and white and grey matter are not too small; none is where the labels are
-    the bare numbers 1 to 8."""
+    """Whether the volumes of the classes fit a head.
+
+    No class is too large, and white and grey matter are not too small; none is where the labels are the
+    bare numbers 1 to 8.
+    """
     volumes = dict.fromkeys(PLAUSIBLE_CLASSES, 0.0)
     for label, volume in labels.items():
         number = vocabulary.class_of(label)

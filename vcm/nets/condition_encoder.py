@@ -44,6 +44,7 @@ class ResidualBlock(nn.Module):
             self.skip_connection = nn.Conv3d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) -> (B, C', X, Y, Z), or half of each axis."""
         h = F.silu(self.norm1(x))
         if self.down:
             x, h = F.avg_pool3d(x, 2), F.avg_pool3d(h, 2)
@@ -74,6 +75,7 @@ class Level(nn.Module):
             self.downsampler = ResidualBlock(widths[-1], out_channels, groups, eps, down=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) -> (B, C', X, Y, Z), or half of each axis."""
         return self.downsampler(self.resnets(x))
 
 
@@ -129,6 +131,7 @@ class ConditionEncoder(nn.Module):
         torch.as_tensor(self.conv_in.bias)[:count] = bias
 
     def forward(self, condition: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) -> features (B, C', x, y, z) on the latent grid."""
         weight, bias = self.conv_in.weight, self.conv_in.bias
         x = self.scale * to_patches(condition.to(weight.dtype), self.patch)
         if self.halve:

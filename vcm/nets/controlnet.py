@@ -36,6 +36,7 @@ class ConditionEmbedding(nn.Module):
             self.net.conv_out.conv.reset_parameters()
 
     def forward(self, condition: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) -> (B, C', x, y, z) on the latent grid."""
         embedded: Tensor = self.net(condition.to(self.net.conv_out.conv.weight.dtype))
         return embedded
 

@@ -71,7 +71,7 @@ class DetailNet(ModelMixin, ConfigMixin):
         self.register_buffer("offset", torch.tensor(FIRST_STD).expm1().log(), persistent=False)
 
     def forward(self, read: Tensor) -> Detailed:
-        """read (B, 3, X, Y, Z), see READS; extents that `fold` does not divide are padded."""
+        """Read (B, 3, X, Y, Z), see READS; extents that `fold` does not divide are padded."""
         extent = read.shape[2:]
         padding = [p for n in reversed(extent) for p in (0, -n % self.fold)]
         padded = F.pad(read, padding, mode="replicate") if any(padding) else read

@@ -97,11 +97,11 @@ class MaisiDenoiser(ModelMixin, ConfigMixin):
         return none + self.guidance_scale * (v - none)
 
     def to_model_output(self, raw: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
-        """diffusers' flows go from data to noise: dz_t / d(t/1000) = noise - z = -v."""
+        """Flows of diffusers go from data to noise: dz_t / d(t/1000) = noise - z = -v."""
         return -raw
 
     def target(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """v = z - noise, at every t."""
+        """Velocity: v = z - noise, at every t."""
         return z - noise
 
     def add_noise(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ class AveragedCondition(nn.Module):
         self.mix = nn.Conv3d(in_channels, out_channels, 1)
 
     def forward(self, condition: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) -> (B, C', x, y, z) on the latent grid."""
         averaged = F.avg_pool3d(condition.to(self.mix.weight.dtype), self.downsampling)
         mixed: Tensor = self.mix(averaged)
         return mixed

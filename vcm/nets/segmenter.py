@@ -58,8 +58,10 @@ class TissueSegmenter(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def features(self, image: Tensor) -> Tensor:
-        """(B, 1, X, Y, Z) -> (B, F): mean and standard deviation over space of every channel of
-        the deepest level, F = 2 channels[-1]. For distances between sets of images (MMD, KID)."""
+        """(B, 1, X, Y, Z) -> (B, F), for distances between sets of images (MMD, KID).
+
+        Mean and standard deviation over space of every channel of the deepest level, F = 2 channels[-1].
+        """
         deepest = self._levels(image)[-1].float().flatten(2)
         return torch.cat([deepest.mean(2), deepest.std(2, correction=0)], 1)
 

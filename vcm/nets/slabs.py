@@ -142,7 +142,7 @@ class _Slabs:
         )
 
     def stored(self, x: Tensor) -> _Map:
-        """x as a map."""
+        """X as a map."""
         kept = x.to(self.storage)
 
         def read(start: int, stop: int) -> Tensor:
@@ -151,7 +151,7 @@ class _Slabs:
         return _Map(tuple(x.shape), read)
 
     def convolve(self, layer: nn.Module, read: Read, out: Tensor, skip: Read | None = None) -> _Map:
-        """out = layer(all that `read` gives) + skip, and return it.
+        """Out = layer(all that `read` gives) + skip, and return it.
 
         Each plane is read once, and before the first plane that depends on it is written: `read`
         may therefore read from `out` itself.

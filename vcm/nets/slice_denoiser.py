@@ -90,7 +90,10 @@ class SliceDenoiser(ModelMixin, ConfigMixin):
         """Activations of the decoder's blocks, each at its own resolution.
 
         Args:
-            x_t: As in `forward`, and so are t, view and place.
+            x_t: As in `forward`.
+            t: As in `forward`.
+            view: As in `forward`.
+            place: As in `forward`.
             blocks: Which blocks, 0 the deepest; all of them if empty. The network stops after the
                 last one asked for.
 
@@ -148,6 +151,6 @@ def add_noise(x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
 
 
 def velocity(x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """v = alpha eps - sigma x, the target of the prediction."""
+    """V = alpha eps - sigma x, the target of the prediction."""
     alpha, sigma = noise_levels(t)
     return alpha * noise - sigma * x

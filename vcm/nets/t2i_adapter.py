@@ -30,6 +30,7 @@ class UnfoldedCondition(nn.Module):
         self.conv = nn.Conv3d(in_channels * patch**3, out_channels, 1)
 
     def forward(self, condition: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) -> (B, C', x, y, z) on the latent grid."""
         unfolded: Tensor = self.conv(to_patches(condition.to(self.conv.weight.dtype), self.patch))
         return unfolded
 
@@ -44,13 +45,15 @@ class AdapterBlock(nn.Module):
         self.skip = nn.Conv3d(in_channels, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, x, y, z) -> (B, C', x, y, z)."""
         summed: Tensor = self.skip(x) + self.conv2(F.relu(self.conv1(x)))
         return summed
 
 
 class T2IAdapter(ConditionFeatures, ModelMixin, ConfigMixin):
-    """Residual blocks at each level of the frozen U-Net; defaults fit BrainLDM: 216 M
-    parameters, where the one compared in the VCM paper has 223 M.
+    """Residual blocks at each level of the frozen U-Net.
+
+    Defaults fit BrainLDM: 216 M parameters, where the one compared in the VCM paper has 223 M.
 
     Each level's map is added to what the frozen encoder's block of that level puts out last, so it
     goes on to the deeper levels and to the decoder. The zero convolutions at the end are this

@@ -144,8 +144,10 @@ def refuse_place(folder: Path, out: Path) -> None:
 
 @contextmanager
 def _unfinished(out: Path) -> Iterator[None]:
-    """Mark the set as unfinished while it is written to, so that no training reads a half of it, and
-    keep other runs out. The mark stays where the run is killed, the lock does not."""
+    """Mark the set as unfinished while it is written to, and keep other runs out.
+
+    No training reads a half of it. The mark stays where the run is killed, the lock does not.
+    """
     out.mkdir(parents=True, exist_ok=True)
     with (out / UNFINISHED).open("a") as mark:
         if not _locked(mark):
@@ -158,8 +160,10 @@ def _unfinished(out: Path) -> Iterator[None]:
 
 
 def _locked(mark: IO[str]) -> bool:
-    """Lock an open file; False where another process holds it and goes on to hold it for some seconds, as
-    the last processes of a run that was killed do not."""
+    """Lock an open file; False where another process holds it and goes on to hold it for some seconds.
+
+    The last processes of a run that was killed let go of it within that time.
+    """
     try:
         import fcntl
     except ImportError:  # no such locks on this system

@@ -1,5 +1,7 @@
-"""What a user may choose for `vcm upsample` and `vcm pretrain detail`. Knows names and defaults;
-checks nothing, loads nothing."""
+"""What a user may choose for `vcm upsample` and `vcm pretrain detail`.
+
+Knows names and defaults; checks nothing, loads nothing.
+"""
 
 from __future__ import annotations
 

@@ -185,8 +185,11 @@ def _lost_in_words(image: Volume, lost: Sequence[int]) -> str:
 def _straight_on_black(
     image: Volume, brain: NDArray[np.bool_]
 ) -> tuple[Volume, NDArray[np.bool_], float, Background | None]:
-    """The scan on straight voxels and a background of 0, its brain there, the intensity that is 0 now, and
-    the background that it had."""
+    """The scan on straight voxels and a background of 0.
+
+    Returns:
+        It, its brain there, the intensity that is 0 now, and the background that it had.
+    """
     dark, black = on_black(image, brain)
     background = None
     if dark is not image:

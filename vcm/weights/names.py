@@ -186,8 +186,11 @@ def _rename(state_dict: Mapping[str, Any], rules: Rules) -> dict[str, Tensor]:
 
 
 def _identity(tensor: Tensor) -> Tensor:
-    """monai-generative held an output projection in its plain self-attention but never applied it;
-    MONAI core applies its own. So the projection that repeats the release is the identity."""
+    """The output projection that changes nothing.
+
+    monai-generative held one in its plain self-attention but never applied it; MONAI core applies its
+    own. So the projection that repeats the release is the identity.
+    """
     if tensor.ndim == 2 and tensor.shape[0] == tensor.shape[1]:
         return torch.eye(tensor.shape[0], dtype=tensor.dtype, device=tensor.device)
     return torch.zeros_like(tensor)
