@@ -8,6 +8,7 @@ from small_brains import GRID, brain2mm_like, brainldm_like, classes_of, image_o
 
 from vcm.errors import VCMError
 from vcm.evaluation.evaluate import Evaluation, evaluate_files
+from vcm.evaluation.spectrum import band_names
 from vcm.files import read_table, write_table
 from vcm.imaging.prepared_set import COLUMNS
 from vcm.imaging.volume import Volume, write_volume
@@ -25,6 +26,8 @@ COLUMNS_OF = {
     "privacy": [
         "arm", "subject", "nearest", "mirrored", "rmse_nearest", "rmse_median", "ratio",
     ],
+    "spectrum": ["arm", "subject", *band_names()],
+    "two_sample": ["compared", "real", "others", "auc", "low", "high"],
     "diversity": ["arm", "subject", "rmse"],
     "covariates": [
         "arm", "seed", "sex", "age", "ventricular_volume", "brain_volume",
@@ -49,7 +52,8 @@ def prepared(tmp_path_factory):
         write_volume(Volume(classes, GRID.affine), out / name / f"{name}_dseg.nii.gz")
         known = n != 5
         values = (30 + 10 * n if known else None, "FM"[n % 2] if known else None, 20 + n, 1200 + n)
-        rows.append(dict(zip(COLUMNS, (name, split, *values, name), strict=True)))
+        files = (f"{name}_T1w.nii.gz", f"{name}_dseg.nii.gz")
+        rows.append(dict(zip(COLUMNS, (name, split, *values, name, *files), strict=True)))
     rows[4]["age"] = 93
     write_table(out / "participants.tsv", rows, COLUMNS)
     return out
@@ -94,11 +98,12 @@ def test_every_table_has_its_rows_and_the_pictures_are_there(evaluated):
     counts = {name: len(rows) for name, rows in tables.items()}
     assert counts == {
         "subjects": 2, "adherence": 16, "intensity": 16, "paired": 2, "realism": 3,
-        "privacy": 6, "diversity": 6, "covariates": 8,
+        "spectrum": 4, "two_sample": 3, "privacy": 6, "diversity": 6, "covariates": 8,
     }  # fmt: skip
     assert all((out / f"{name}.png").stat().st_size > 1000 for name in ("mosaic", "outlined"))
     assert json.loads((out / "summary.json").read_text()) == summary
     assert "| white matter |" in (out / "summary.md").read_text()
+    assert "| training scans | n/a [n/a, n/a] |" in (out / "summary.md").read_text()
     assert np.load(out / "features.npz")["train"].shape == (4, 16)
 
 

@@ -53,6 +53,10 @@ def test_a_band_without_frequencies_is_no_number() -> None:
     assert np.isnan(band_power(np.ones((4, 4, 4)), (1.0, 1.0, 1.0), (0.3, 0.31))).all()
 
 
+def test_no_power_in_the_scan_is_no_ratio() -> None:
+    assert np.isnan(power_ratio(np.ones((8, 8, 8)), np.zeros((8, 8, 8)), (2.0, 2.0, 2.0))).all()
+
+
 def test_names_are_the_borders() -> None:
     assert band_names((0.05, 0.075, 0.1)) == ["0.05-0.075", "0.075-0.1"]
 

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from vcm.embedded import model_folder
 from vcm.errors import VCMError
-from vcm.evaluation import measures
+from vcm.evaluation import detail, measures
 from vcm.evaluation.ages import age_requests, age_rows
 from vcm.evaluation.configuration import Evaluation
 from vcm.evaluation.measures import Maps, Row, Volumes
@@ -250,8 +250,11 @@ def _measure(
     found = {a: measures.segment(segmenter, v, grid, f"Segmenting, {a}") for a, v in arms.items()}
     features = {a: measures.describe(segmenter, v, grid, f"Features, {a}") for a, v in arms.items()}
     scans = measures.Scans(train)
+    device = next(segmenter.parameters()).device
     of_train = measures.describe(segmenter, scans, grid, "Features, training scans")
     compared = {"real": arms["real"], "controlled": arms["controlled"]}
+    sampled = {arm: arms[arm] for arm in ("controlled", "uncontrolled")}
+    others = {**sampled, "training scans": detail.spread_over(scans, len(cases))}
     twice = [case.name for case in cases[:SAMPLED_TWICE]]
     tables = {
         "subjects": [
@@ -261,6 +264,8 @@ def _measure(
         "intensity": measures.intensity(cases, truth, compared),
         "paired": measures.paired(cases, truth, arms["real"], arms["controlled"]),
         "realism": measures.realism(of_train, features, seed),
+        "spectrum": detail.spectrum(cases, arms["real"], sampled, grid.spacing),
+        "two_sample": detail.two_sample(arms["real"], others, seed, device),
         "privacy": measures.privacy(cases, [s.subject for s in train], scans, arms),
         "diversity": measures.diversity(twice, {a: (arms[a], v) for a, v in scene.second.items()}),
     }

@@ -45,6 +45,15 @@ def as_page(summary: Summary) -> str:
         "## Realism",
         "KID on the segmenter's features against all training scans; real test scans are the floor.",
         _table(("arm", "KID"), ((arm, _estimate(v)) for arm, v in summary["realism"].items())),
+        "## Detail",
+        "Power by spatial frequency [1/mm] over that of the subject's own scan: below 1 is blur, above "
+        "1 noise.",
+        _bands(summary["spectrum"]),
+        "Area under the ROC curve of a network that has to tell volumes from real test scans: 0.5, it "
+        "cannot; 1, always. Training scans are the floor; n/a with fewer than four subjects.",
+        _table(
+            ("compared", "area"), ((n, _estimate(v)) for n, v in summary["two_sample"].items())
+        ),
         "## Privacy",
         "RMSE over the whole volume to the nearest training scan, mirrored ones too; ratio: nearest "
         "to median training scan. Below 0 in a difference: nearer than real test scans are.",
@@ -65,6 +74,13 @@ def as_page(summary: Summary) -> str:
         ),
     ]  # fmt: skip
     return "\n\n".join(blocks) + "\n"
+
+
+def _bands(arms: Summary) -> str:
+    names = list(next(iter(arms.values())))
+    return _table(
+        ("arm", *names), ((arm, *(_estimate(v[b], 2) for b in names)) for arm, v in arms.items())
+    )
 
 
 def _privacy(arms: Summary) -> str:

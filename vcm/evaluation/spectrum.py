@@ -65,14 +65,16 @@ def power_ratio(
         bands: Borders of the bands, rising [1/mm].
 
     Returns:
-        (len(bands) - 1,) ratio; 1: as sharp as the scan, below 1 at high frequencies: blurred.
+        (len(bands) - 1,) ratio; 1: as sharp as the scan, below 1 at high frequencies: blurred. NaN
+        where the scan has no power, or the grid no frequency.
 
     Raises:
         ValueError: The shapes differ: powers of different grids cannot be compared.
     """
     if volume.shape != real.shape:
         raise ValueError(f"shapes differ: {volume.shape} and {real.shape}")
-    return band_power(volume, spacing, bands) / band_power(real, spacing, bands)
+    of_scan = band_power(real, spacing, bands)
+    return band_power(volume, spacing, bands) / np.where(of_scan > 0, of_scan, np.nan)
 
 
 def band_names(bands: Sequence[float] = BANDS) -> list[str]:

@@ -22,6 +22,11 @@ def summarise(tables: Mapping[str, Sequence[Row]], seed: int) -> Summary:
         "intensity": _intensity(tables["intensity"], seed),
         "paired": {n: _spread(_column(tables["paired"], n)) for n in ("psnr", "ssim")},
         "realism": {row["arm"]: _triple(row) for row in tables["realism"]},
+        "spectrum": summarise_detail(tables["spectrum"], seed),
+        "two_sample": {
+            row["compared"]: {"value": row["auc"], "low": row["low"], "high": row["high"]}
+            for row in tables["two_sample"]
+        },
         "privacy": _privacy(tables["privacy"], seed),
         "diversity": {
             arm: _spread(_column(rows, "rmse")) for arm, rows in _by(tables["diversity"], "arm")
@@ -29,6 +34,18 @@ def summarise(tables: Mapping[str, Sequence[Row]], seed: int) -> Summary:
         "covariates": {
             arm: _ages(rows, seed) for arm, rows in _by(tables.get("covariates", ()), "arm")
         },
+    }
+
+
+def summarise_detail(rows: Sequence[Row], seed: int) -> Summary:
+    """Rows of power ratios -> arm -> band -> mean over subjects with its interval."""
+    return {
+        arm: {
+            band: _estimate(lambda v: v.mean(), seed, _column(own, band))
+            for band in own[0]
+            if band not in ("arm", "subject")
+        }
+        for arm, own in _by(rows, "arm")
     }
 
 
