@@ -9,6 +9,14 @@ import torch
 SHARED = Path(os.environ.get("VCM_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
+def pytest_configure() -> None:
+    """The first backward pass of a process fixes which devices autograd knows: let it know the fake one."""
+    from other_device import plugged_in
+
+    with plugged_in() as other:
+        torch.ones(1, requires_grad=True).to(other).sum().backward()
+
+
 @pytest.fixture(autouse=True)
 def kept_denormals() -> Iterator[None]:
     """Trainings and sampling take denormals for 0 in the whole process; hypothesis refuses to draw then."""

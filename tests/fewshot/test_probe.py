@@ -55,5 +55,5 @@ def test_it_is_repeatable_and_fairness_compares_groups():
     one, two = (probe(x, labels, split, variables, seed=3) for _ in range(2))
     assert one == two
     site = one.groups["auroc"]["site"]
-    assert site["a"] > site["b"] + 0.2
+    assert site["a"] > site["b"] + 0.1
     assert one.fairness["auroc"] == pytest.approx(1 - (site["a"] - site["b"]))

@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ class Thresholds(torch.nn.Module):
     """Names white and grey matter by their intensity, so that the answer is known."""
 
     device = torch.device("cpu")
+    config: ClassVar[dict[str, float]] = {}
 
     def classes(self, image):
         assert image.shape == (1, 1, 80, 112, 80) and image.min() >= 0 and image.max() == 1
