@@ -47,6 +47,7 @@ def test_the_scale_of_an_embedding_decides():
 
 def test_it_is_repeatable_and_fairness_compares_groups():
     x, labels = made()
+    x[:, :3] += 5 * np.eye(3)[labels]  # so clear that the clean site is read well
     split = split_cases(labels, labels)
     random = np.random.default_rng(2)
     spoiled = random.random(150) < 0.5
@@ -55,5 +56,5 @@ def test_it_is_repeatable_and_fairness_compares_groups():
     one, two = (probe(x, labels, split, variables, seed=3) for _ in range(2))
     assert one == two
     site = one.groups["auroc"]["site"]
-    assert site["a"] > site["b"] + 0.1
+    assert site["a"] > site["b"] + 0.2
     assert one.fairness["auroc"] == pytest.approx(1 - (site["a"] - site["b"]))
