@@ -133,8 +133,9 @@ def _bubblewrap(app: Path, inputs: Path, outputs: Path) -> list[str]:
         if not prefix.startswith("/usr"):
             binds += ["--ro-bind", prefix, prefix]
     return [
-        "bwrap", "--unshare-all", "--die-with-parent", *binds, "--proc", "/proc", "--dev", "/dev",
-        "--tmpfs", "/tmp", "--ro-bind", str(app), "/app", "--ro-bind", str(inputs), "/input",
+        "bwrap", "--unshare-all", "--die-with-parent", "--proc", "/proc", "--dev", "/dev",
+        # Before the folders of Python, which may lie in /tmp.
+        "--tmpfs", "/tmp", *binds, "--ro-bind", str(app), "/app", "--ro-bind", str(inputs), "/input",
         "--bind", str(outputs), "/output", "--remount-ro", "/", "--chdir", "/",
     ]  # fmt: skip
 
