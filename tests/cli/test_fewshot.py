@@ -10,6 +10,7 @@ from few_shot_brains import write_brains
 
 from vcm.fewshot import sandbox
 from vcm.files import read_table
+from vcm.imaging import extraction
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_a_regression_from_shots_to_container(brains, tmp_path, monkeypatch):
     assert refused(missing, 3, "apt-get install bubblewrap")
 
 
-def test_a_model_of_masked_brains_wants_a_mask(brains, tmp_path):
+def test_a_model_of_masked_brains_finds_the_brain_of_a_head(brains, tmp_path, monkeypatch):
     train = {"data": str(brains), "split": "train", "mask": "dseg"}
     task, run = task_file(tmp_path, brains, train=train), tmp_path / "run"
     assert vcm("fewshot", "finetune", "--task", task, "--out", run).exit_code == 0
@@ -85,8 +86,15 @@ def test_a_model_of_masked_brains_wants_a_mask(brains, tmp_path):
     anat.mkdir(parents=True)
     head = brains / "sub-04" / "anat" / "sub-04_T1w.nii.gz"
     (anat / "sub-1_T1w.nii.gz").write_bytes(head.read_bytes())
+    asked: list[str] = []
+
+    def network(image):
+        asked.append(image.source)
+        return image.data > np.inf
+
+    monkeypatch.setattr(extraction, "_deepbet", network)
     done = vcm(*words, tmp_path / "heads", "--out", tmp_path / "other")
-    assert refused(done, 2, "sub-1 is not brain-extracted and has no *_dseg.nii.gz")
+    assert asked and refused(done, 2, "The brain of sub-1_T1w.nii.gz was not found (0 mL")
 
 
 def test_check_tells_its_runtime_and_what_is_wrong(tmp_path):

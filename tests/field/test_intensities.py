@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from vcm.errors import VCMError
 from vcm.imaging import brain
-from vcm.imaging.brain import align_brain, brain_mask, find_background, on_black
+from vcm.imaging.brain import align_brain, find_background, on_black
+from vcm.imaging.extraction import find_brain
 from vcm.imaging.geometry import model_grid
 from vcm.imaging.registration import common_template
 from vcm.imaging.volume import Volume
@@ -52,8 +52,8 @@ def test_another_background_changes_nothing(plain, aligned_by_header, name):
     if "padded" in name:
         assert not inside[:8].any() and not inside[-8:].any()
     other = plain.with_data(BACKGROUNDS[name](plain.data, inside).astype(np.float32))
-    np.testing.assert_array_equal(brain_mask(other), inside)
-    first, second = (align_brain(v, brain_mask(v), model_grid()) for v in (plain, other))
+    np.testing.assert_array_equal(find_brain(other).mask, inside)
+    first, second = (align_brain(v, find_brain(v).mask, model_grid()) for v in (plain, other))
     np.testing.assert_array_equal(second.image, first.image)
     assert second.intensity_range == first.intensity_range
 
@@ -63,8 +63,8 @@ def test_intensities_below_0_are_scaled_like_those_above(plain, aligned_by_heade
     """To what the rim shows: its voxels are mixed with no signal, whose value is not known exactly."""
     inside = plain.data > 0
     other = plain.with_data(SHIFTED[name](plain.data, inside).astype(np.float32))
-    assert (brain_mask(other) != inside).sum() <= 1e-3 * inside.sum()
-    first, second = (align_brain(v, brain_mask(v), model_grid()) for v in (plain, other))
+    assert (find_brain(other).mask != inside).sum() <= 1e-3 * inside.sum()
+    first, second = (align_brain(v, find_brain(v).mask, model_grid()) for v in (plain, other))
     apart = np.abs(second.image - first.image)[first.image > 0]
     assert apart.mean() < 0.01 and np.percentile(apart, 99) < 0.1
     moved = [np.percentile(v.data[inside], brain.PERCENTILES) for v in (plain, other)]
@@ -86,13 +86,7 @@ def test_ringing_about_the_background_is_no_brain(plain):
     data = plain.data.copy()
     ringing = np.random.default_rng(0).random(data.shape) < 0.001
     data[ringing & ~inside] = -7
-    np.testing.assert_array_equal(brain_mask(plain.with_data(data)), inside)
-
-
-def test_a_scan_without_a_background_is_refused(plain):
-    noise = np.random.default_rng(0).normal(50, 10, plain.data.shape).astype(np.float32)
-    with pytest.raises(VCMError, match="strip the skull"):
-        brain_mask(plain.with_data(plain.data + noise))
+    np.testing.assert_array_equal(find_brain(plain.with_data(data)).mask, inside)
 
 
 def test_a_skull_outside_the_mask_is_not_touched(plain, aligned_by_header):
@@ -111,6 +105,8 @@ def test_the_scans_of_real_users_agree(real_scans):
     files = [real_scans.parent / "cases" / f"{name}.nii.gz" for name in names]
     if not all(file.is_file() for file in files):
         pytest.skip("the cases are not there")
-    first, *others = (align_brain(v, brain_mask(v), model_grid()) for v in map(read_volume, files))
+    first, *others = (
+        align_brain(v, find_brain(v).mask, model_grid()) for v in map(read_volume, files)
+    )
     for other in others:
         assert np.abs(other.image - first.image)[first.image > 0].mean() < 0.01

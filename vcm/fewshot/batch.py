@@ -16,7 +16,6 @@ import numpy as np
 from rich.progress import track
 
 from vcm.errors import VCMError
-from vcm.fewshot.domain import MASKED_SHARE
 from vcm.fewshot.layouts import Case, Target, find_cases, label_class, label_number, with_labels
 from vcm.fewshot.metrics import (
     WORST_CORRELATION,
@@ -33,6 +32,7 @@ from vcm.fewshot.preparation import grouped
 from vcm.fewshot.resampling import Interval, Sample, over_cases
 from vcm.fewshot.tasks import task_from
 from vcm.files import read_table, sha256, write_json, write_table
+from vcm.imaging.extraction import find_brain
 from vcm.imaging.volume import Volume, read_label_map
 
 SUFFIX = {
@@ -183,10 +183,10 @@ def _paths(model: FittedModel, case: Case) -> dict[str, Path]:
 
 
 def _mask(model: FittedModel, case: Case, slots: dict[str, Volume]) -> Volume | None:
-    """The brain mask of a case, where the model was fitted with one.
+    """The brain mask of a case, where the model was fitted with one: its file, or what is found in the scan.
 
     Raises:
-        VCMError: there is none, and the scan is not brain-extracted.
+        VCMError: there is none, and no brain is found.
     """
     token = model.record.get("mask")
     if not token or not slots:
@@ -194,12 +194,8 @@ def _mask(model: FittedModel, case: Case, slots: dict[str, Volume]) -> Volume | 
     if token in case.maps:
         return read_label_map(case.maps[token])
     scan = next(iter(slots.values()))
-    if float((scan.data == scan.data.min()).mean()) < MASKED_SHARE:
-        raise VCMError(
-            f"{case.name} is not brain-extracted and has no *_{token}.nii.gz, but the model was fitted on "
-            "masked brains: add the mask, or strip the skull first."
-        )
-    return None
+    brain = find_brain(scan)
+    return brain.as_volume(scan) if brain.is_found_here else None
 
 
 def _row(case: str, answer: Answer, model: FittedModel, prior: bool) -> dict[str, Any]:

@@ -29,10 +29,13 @@ from vcm.fewshot.network import FewShotUNet
 from vcm.fewshot.preparation import grouped
 from vcm.fewshot.tasks import Task
 from vcm.files import sha256
+from vcm.imaging.extraction import find_brain
 from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume, refuse_other_voxels
 
 #: Raised when what `features` returns changes, so that no cache of before is read.
 _FEATURES_VERSION = 1
+#: Stands for masks that are found in the scans rather than read.
+FOUND = "found"
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,12 @@ class Pool:
     ) -> Pool:
         """Find the labelled cases of a source. Raises VCMError."""
         cases = with_labels(find_cases(source.data, source.split), target, task)
-        if source.mask:
+        if source.mask not in ("", FOUND):
             lacking = [c.name for c in cases if source.mask not in c.maps]
             if lacking:
                 raise VCMError(
                     f"{lacking[0]} has no *_{source.mask}.nii.gz, the brain mask of {source.data}: add it, "
-                    "or leave mask out."
+                    f"or let the brain be found with mask={FOUND}."
                 )
         return cls(task, target, cases, source.mask, cache, segmenter)
 
@@ -96,7 +99,11 @@ class Pool:
         case = self.cases[place]
         filled = self.task.fill(case.images, case.name)
         scans = {slot: read_volume(case.images[sequence]) for slot, sequence in filled.items()}
-        mask = read_label_map(case.maps[self.mask]) if self.mask else None
+        mask = read_label_map(case.maps[self.mask]) if self.mask in case.maps else None
+        if self.mask and mask is None:
+            reference = next(iter(scans.values()))
+            brain = find_brain(reference)
+            mask = brain.as_volume(reference) if brain.is_found_here else None
         return scans, mask
 
     def true_labels(self, place: int) -> tuple[NDArray[np.uint8], Grid]:
@@ -115,7 +122,7 @@ class Pool:
 
     def masked_references(self) -> list[tuple[Path, Path | None]]:
         """The same scans with their brain masks."""
-        masks = [c.maps[self.mask] if self.mask else None for c in self.cases]
+        masks = [c.maps.get(self.mask) if self.mask else None for c in self.cases]
         return list(zip(self.references(), masks, strict=True))
 
     def features(self, name: str) -> NDArray[np.float64]:
@@ -144,7 +151,8 @@ class Pool:
         filled = self.task.fill(case.images, case.name)
         parts = [f"{_FEATURES_VERSION}", name, *self.task.slots]
         parts += [f"{slot}={sha256(case.images[s])}" for slot, s in filled.items()]
-        parts += [sha256(case.maps[self.mask])] if self.mask else []
+        if self.mask:
+            parts += [sha256(case.maps[self.mask]) if self.mask in case.maps else self.mask]
         return hashlib.sha256("|".join(parts).encode()).hexdigest()[:32]
 
 

@@ -28,8 +28,6 @@ ROUNDING = 1e-5
 #: Where less than this share of the voxels lies on one side of the background, it is ringing of an
 #: interpolation and no brain.
 RINGING = 0.01
-#: A scan with more than this share of brain has its skull on.
-MOST_BRAIN = 0.98
 #: Percentiles inside the brain that become 0 and 1.
 PERCENTILES = (0.5, 99.5)
 #: Percentile of the brain that stands for its least intensity.
@@ -79,21 +77,6 @@ def find_background(data: NDArray) -> NDArray[np.bool_]:
     parts, _ = ndimage.label(equal)
     outer = np.unique(_border(parts))
     return np.isin(parts, outer[outer > 0])
-
-
-def brain_mask(image: Volume) -> NDArray[np.bool_]:
-    """What differs from the background of a brain-extracted scan.
-
-    Raises:
-        VCMError: The scan has no constant background, so its skull is still on.
-    """
-    mask = ~find_background(image.data)
-    if mask.mean() > MOST_BRAIN:
-        raise VCMError(
-            f"{image.source} is not brain-extracted: strip the skull first (for instance with "
-            "SynthStrip), or where a label map is read too, add a *_dseg.nii.gz."
-        )
-    return mask
 
 
 def on_black(image: Volume, mask: NDArray[np.bool_]) -> tuple[Volume, float]:

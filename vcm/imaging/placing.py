@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from vcm.errors import VCMError
 from vcm.imaging import conditions
 from vcm.imaging.acquisition import isotropic_about
-from vcm.imaging.brain import brain_mask, on_black, to_unit_range
+from vcm.imaging.brain import on_black, to_unit_range
 from vcm.imaging.conditions import IMAGE_CONDITIONS
+from vcm.imaging.extraction import Brain, find_brain
 from vcm.imaging.geometry import (
     IDENTITY,
     from_model_grid,
@@ -70,6 +71,7 @@ class PlacedCondition:
         vocabulary: Name of the table that the labels were read with.
         volumes: (ventricular, brain) [mL] of the label map; None without one.
         partial: (2, X, Y, Z) on the model's grid: part of an image, and 1 where it is given; None: none.
+        brain: Of the image that `partial` is part of, on that image's voxels.
     """
 
     placement: Placement
@@ -77,6 +79,7 @@ class PlacedCondition:
     vocabulary: str = ""
     volumes: tuple[float, float] | None = None
     partial: NDArray[np.float32] | None = None
+    brain: Brain | None = None
 
     def conditions(self, names: Sequence[str]) -> list[NDArray[np.float32] | None]:
         """(C, X, Y, Z) for each name, None where nothing that it is made of is given."""
@@ -126,7 +129,7 @@ def place_partial(path: Path, known: Path, before: PlacedCondition) -> PlacedCon
     which the mask selects what is kept. Of an image that shows that part alone, they are its own.
 
     Args:
-        path: A brain-extracted scan, or a part of one.
+        path: A scan of a head or a brain, or a part of a brain-extracted one.
         known: Mask on its voxels: 1 where the image is to be kept.
         before: Where a label map is placed, the part follows that map's alignment, so both must lie in
             one world; without one it is aligned by the part that is kept.
@@ -137,7 +140,8 @@ def place_partial(path: Path, known: Path, before: PlacedCondition) -> PlacedCon
     image, mask = read_volume(path), read_volume(known)
     refuse_other_voxels(mask, image, "give a mask on the voxels of the image")
     kept = mask.data > 0.5
-    brain = brain_mask(image)
+    found = find_brain(image)
+    brain = found.mask
     shown = kept & brain
     if not shown.any():
         raise VCMError(
@@ -157,7 +161,8 @@ def place_partial(path: Path, known: Path, before: PlacedCondition) -> PlacedCon
         )
 
     values, _ = to_unit_range(moved(image.data, 1), moved(brain, 1) > 0.5)
-    return replace(before, placement=placement, partial=as_partial(values, moved(kept, 0) > 0.5))
+    partial = as_partial(values, moved(kept, 0) > 0.5)
+    return replace(before, placement=placement, partial=partial, brain=found)
 
 
 def _contrast_of(classes: Volume, margin: int = 4) -> Volume:

@@ -52,7 +52,7 @@ class Segmentation:
     """Configuration of `vcm segment tissues`.
 
     Attributes:
-        scan: Brain-extracted T1-weighted scan (NIfTI).
+        scan: T1-weighted scan (NIfTI), with the skull or without.
         out: Label map to write, for instance sub-01_dseg.nii.gz.
         segmenter: Name of an embedded segmenter, or folder that vcm pretrain segmenter wrote.
         overwrite: Replace a label map that is there.

@@ -34,6 +34,7 @@ class PreparedScan:
         label_map: Name of the file of its label map or mask; None where it has none.
         files: Checksum of each file, by its name.
         labelled_by: The segmenter that made the label map.
+        brain_mask_from: What tells where the brain is: background, label map, or the network that found it.
         vcm_version: Of the program that wrote it.
     """
 
@@ -51,6 +52,7 @@ class PreparedScan:
     label_map: str | None
     files: dict[str, str] = field(default_factory=dict)
     labelled_by: str = ""
+    brain_mask_from: str = ""
     vcm_version: str = __version__
 
     def write(self, folder: Path) -> None:

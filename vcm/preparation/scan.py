@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from vcm.errors import VCMError
 from vcm.files import sha256, whole
-from vcm.imaging.brain import align_brain, brain_mask
+from vcm.imaging.brain import align_brain
 from vcm.imaging.conditions import ventricular_and_brain_volume
+from vcm.imaging.extraction import Brain, find_brain
 from vcm.imaging.geometry import model_grid, to_model_grid
 from vcm.imaging.source import Scan
 from vcm.imaging.vocabulary import read_brain
@@ -54,11 +55,13 @@ def prepare_scan(scan: Scan, out: Path, settings: dict[str, str], grid: Grid) ->
             told.write(folder)
         return told
     image = read_volume(scan.image)
-    mask, classes = (
-        read_brain(scan.labels, settings["labels"], image)
-        if scan.labels
-        else (brain_mask(image), None)
-    )
+    found_brain: Brain | None = None
+    classes = None
+    if scan.labels:
+        mask, classes = read_brain(scan.labels, settings["labels"], image)
+    else:
+        found_brain = find_brain(image)
+        mask = found_brain.mask
     aligned = align_brain(image, mask, grid)
     ventricles = brain = None
     moved = None
@@ -69,23 +72,34 @@ def prepare_scan(scan: Scan, out: Path, settings: dict[str, str], grid: Grid) ->
         scan.subject, scan.participant, scan.split, scan.age, scan.sex, ventricles or None, brain,
         aligned.to_common.tolist(), list(aligned.intensity_range), made_from,
         scan.image.name, scan.labels.name if scan.labels else None,
+        brain_mask_from=found_brain.method if found_brain else "label map",
     )  # fmt: skip
+    skull = found_brain.as_volume(image) if found_brain and found_brain.is_found_here else None
     try:
-        return _written(prepared, folder, Volume(aligned.image, grid.affine), moved)
+        return _written(prepared, folder, Volume(aligned.image, grid.affine), moved, skull)
     except (VCMError, OSError) as error:
         raise UnwritableSet(str(error)) from error
 
 
 def _written(
-    prepared: PreparedScan, folder: Path, image: Volume, classes: NDArray[np.uint8] | None
+    prepared: PreparedScan,
+    folder: Path,
+    image: Volume,
+    classes: NDArray[np.uint8] | None,
+    brain: Volume | None,
 ) -> PreparedScan:
-    """Write image, label map and record, whole or not at all; returns the record with their checksums."""
+    """Write image, label map, brain mask and record, whole or not at all; the record with their checksums.
+
+    The mask, of a scan that came with its skull, lies on that scan's own voxels.
+    """
     name = prepared.participant_id
     with whole(folder) as part:
         part.mkdir()
         write_volume(image, part / f"{name}_T1w.nii.gz")
         if classes is not None:
             write_volume(image.with_data(classes), part / f"{name}_dseg.nii.gz")
+        if brain is not None:
+            write_volume(brain, part / f"{name}_desc-brain_mask.nii.gz")
         files = {path.name: sha256(path) for path in sorted(part.iterdir())}
         complete = replace(prepared, files=files)
         complete.write(part)

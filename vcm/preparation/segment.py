@@ -18,19 +18,21 @@ from vcm.files import (
     write_json,
 )
 from vcm.imaging.bids import ENDINGS, stem
-from vcm.imaging.brain import align_brain, brain_mask
+from vcm.imaging.brain import align_brain
 from vcm.imaging.conditions import class_volumes
+from vcm.imaging.extraction import Brain, find_brain
 from vcm.imaging.geometry import from_model_grid, resample
 from vcm.imaging.volume import Volume, read_volume, write_volume
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.weights.segmenter import load_segmenter, segmenter_folder, segmenter_grid
 
 
-def segment(scan: Volume, segmenter: TissueSegmenter) -> Volume:
-    """Label the tissues of a brain-extracted T1w scan.
+def segment(scan: Volume, segmenter: TissueSegmenter, brain: Brain | None = None) -> Volume:
+    """Label the tissues of a T1w scan.
 
     Args:
-        scan: The scan (X, Y, Z), any intensities, on any voxels.
+        scan: The scan (X, Y, Z), with its skull or without, any intensities, on any voxels.
+        brain: Where its brain is; None: it is found.
         segmenter: Names the tissues at the spacing of its training scans, wherever it lies.
 
     Returns:
@@ -38,12 +40,12 @@ def segment(scan: Volume, segmenter: TissueSegmenter) -> Volume:
         found.grid.voxel_volume)` of vcm.imaging.conditions measures them in mL.
 
     Raises:
-        VCMError: The scan shows no brain without its skull.
+        VCMError: No whole brain is found in the scan.
     """
     grid = segmenter_grid(segmenter)
-    brain = align_brain(scan, brain_mask(scan), grid)
-    found = _classes(brain.image, segmenter)
-    back = from_model_grid(found, grid, scan.grid, brain.to_common, order=0)
+    aligned = align_brain(scan, (brain or find_brain(scan)).mask, grid)
+    found = _classes(aligned.image, segmenter)
+    back = from_model_grid(found, grid, scan.grid, aligned.to_common, order=0)
     return scan.with_data(back.astype(np.uint8))
 
 
@@ -53,7 +55,7 @@ def segment_file(
     """Label a scan in a file.
 
     Args:
-        scan: A brain-extracted T1w scan.
+        scan: A T1w scan, with its skull or without.
         out: The label map to write.
         segmenter: Name of an embedded segmenter, or its folder.
         overwrite: Whether a file that is there may be replaced, if it was made from something else.
@@ -71,9 +73,15 @@ def segment_file(
     check_output(out.parent)
     sidecar = out.with_name(f"{stem(out)}.json")
     made_from = {"Image": sha256(scan), "Segmenter": fingerprint(segmenter_folder(segmenter))}
-    refuse_to_replace([out], [scan], sidecar, made_from, overwrite)
-    found = segment(read_volume(scan), load_segmenter(segmenter))
-    write_json(sidecar, {"Sources": scan.name, **made_from, "Versions": versions()})
+    mask_file = out.with_name(f"{stem(out).removesuffix('_dseg')}_desc-brain_mask.nii.gz")
+    refuse_to_replace([out, mask_file], [scan], sidecar, made_from, overwrite)
+    image = read_volume(scan)
+    brain = find_brain(image)
+    found = segment(image, load_segmenter(segmenter), brain)
+    record = {"Sources": scan.name, **made_from, **brain.describe(), "Versions": versions()}
+    write_json(sidecar, record)
+    if brain.is_found_here:
+        write_volume(brain.as_volume(image), mask_file, "brain mask, vcm segment tissues")
     write_volume(found, out, "eight classes, vcm segment tissues")
     return class_volumes(found.data, found.grid.voxel_volume)
 

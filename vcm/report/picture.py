@@ -61,15 +61,29 @@ def outlined(
     return _save(figure, path)
 
 
-def compared(volumes: Sequence[NDArray], titles: Sequence[str], grid: Grid, path: Path) -> Path:
-    """One column per volume and one row per plane, at the middle of `grid`, head up; values 0..1."""
+def compared(
+    volumes: Sequence[NDArray],
+    titles: Sequence[str],
+    grid: Grid,
+    path: Path,
+    outline: NDArray[np.bool_] | None = None,
+) -> Path:
+    """One column per volume and one row per plane, at the middle of `grid`, head up; values 0..1.
+
+    The border of the mask `outline` (X, Y, Z) is drawn on the first volume.
+    """
     axes_of_ras = nib.orientations.io_orientation(grid.affine)
     turned = [nib.orientations.apply_orientation(np.asarray(v), axes_of_ras) for v in volumes]
+    inside = None
+    if outline is not None:
+        inside = nib.orientations.apply_orientation(outline.astype(np.uint8), axes_of_ras)
     figure, axes = _figure(3, len(volumes), 2.4)
     for column, (volume, title) in enumerate(zip(turned, titles, strict=True)):
         for row, plane in enumerate(three_planes(volume)[::-1]):
             axis = axes[row][column]
             axis.imshow(plane, cmap="gray", vmin=0, vmax=1, origin="lower")
+            if inside is not None and column == 0:
+                _draw_outlines(axis, three_planes(inside)[::-1][row])
             if row == 0:
                 axis.set_title(title, fontsize=7, color="white", pad=2)
     return _save(figure, path)

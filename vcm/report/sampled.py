@@ -94,6 +94,7 @@ def sampling_record(
     """How volumes were sampled, as their sidecars say it; the arguments are those of the call."""
     return {
         "Labels": placed.vocabulary or None,
+        **(placed.brain.describe() if placed.brain else {}),
         "Inputs": {name: asdict(given) for name, given in inputs.items()},
         "Steered": steered,
         "Steps": steps,

@@ -19,7 +19,8 @@ from vcm.files import (
     write_json,
     write_table,
 )
-from vcm.imaging.brain import align_brain, brain_mask
+from vcm.imaging.brain import align_brain
+from vcm.imaging.extraction import Brain, find_brain
 from vcm.imaging.geometry import from_model_grid, model_grid
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
 from vcm.report.picture import outlined
@@ -39,6 +40,7 @@ class Segmented:
         volumes: [mL] by name.
         spread: Standard deviation of each volume over the perceptrons [mL].
         on_grid: The brain and its classes on the model's grid, for pictures.
+        brain: Of the scan, on its voxels.
     """
 
     labels: Volume
@@ -47,6 +49,7 @@ class Segmented:
     volumes: dict[str, float]
     spread: dict[str, float]
     on_grid: tuple[NDArray[np.float32], NDArray[np.int16]]
+    brain: Brain
 
 
 def segment_scan(
@@ -55,18 +58,19 @@ def segment_scan(
     """Segment one scan in memory.
 
     Args:
-        scan: Brain-extracted, T1w.
+        scan: T1w, with its skull or without.
         segmenter: Fitted.
         voices: Some of those that it was fitted with. Default: all.
 
     Raises:
-        VCMError: The scan is no brain-extracted brain.
+        VCMError: No whole brain is found in the scan.
     """
     grid = model_grid(float(next(iter(segmenter.features.of_view.values())).config.spacing))
-    brain = align_brain(scan, brain_mask(scan), grid)
-    found = segmenter.predict(brain.image, voices)
-    best, chosen = _to_scan(found.posterior, grid, scan, brain.to_common)
-    uncertainty = from_model_grid(found.uncertainty, grid, scan.grid, brain.to_common)
+    brain = find_brain(scan)
+    aligned = align_brain(scan, brain.mask, grid)
+    found = segmenter.predict(aligned.image, voices)
+    best, chosen = _to_scan(found.posterior, grid, scan, aligned.to_common)
+    uncertainty = from_model_grid(found.uncertainty, grid, scan.grid, aligned.to_common)
     labels = np.asarray(segmenter.indices)[chosen]
     counts = np.bincount(chosen.ravel(), minlength=len(segmenter.names))[1:]
     volumes, spread = counts * scan.grid.voxel_volume, found.spread[1:] * grid.voxel_volume
@@ -78,7 +82,8 @@ def segment_scan(
         scan.with_data(uncertainty.clip(0, 1).astype(np.float32)),
         dict(zip(names, map(float, volumes), strict=True)),
         dict(zip(names, map(float, spread), strict=True)),
-        (brain.image, found.labels),
+        (aligned.image, found.labels),
+        brain,
     )
 
 
@@ -161,7 +166,8 @@ def segment_files(
         stem = _stem(path)
         sidecar = out / f"{stem}_dseg.json"
         outputs = [out / f"{stem}_{end}.nii.gz" for end in ("dseg", "probseg", "desc-uncertainty")]
-        refuse_to_replace(outputs, [path], sidecar, made_from, overwrite)
+        mask_file = out / f"{stem}_desc-brain_mask.nii.gz"
+        refuse_to_replace([*outputs, mask_file], [path], sidecar, made_from, overwrite)
         if sidecar.is_file() and all(p.is_file() for p in outputs) and not overwrite:
             rows.append({"scan": path.name, "status": "kept"} | _volumes_of(sidecar))
             report(path.name)
@@ -174,6 +180,8 @@ def segment_files(
             rows.append({"scan": path.name, "status": str(error)})
             report(path.name)
             continue
+        if found.brain.is_found_here:
+            write_volume(found.brain.as_volume(found.labels), mask_file, MARK)
         _write(found, outputs, out / f"{stem}_dseg.png", sidecar, segmenter, made_from)
         rows.append({"scan": path.name, "status": "done"} | dict(found.volumes))
         report(path.name)
@@ -201,6 +209,7 @@ def _write(
         made_from
         | {
             "LabelMap": dict(zip(map(str, segmenter.indices), segmenter.names, strict=True)),
+            **found.brain.describe(),
             "VolumesML": found.volumes,
             "VolumesStandardDeviationML": found.spread,
             "Trust": segmenter.trust,

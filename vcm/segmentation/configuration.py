@@ -45,7 +45,7 @@ class Fitting:
     """Configuration of `vcm segment fit`.
 
     Attributes:
-        scans: Labelled scans (NIfTI), brain-extracted T1w; one, or several subjects.
+        scans: Labelled T1w scans (NIfTI), with the skull or without; one, or several subjects.
         labels: Their label maps, on the voxels of the scans, in the same order.
         out: Folder for the segmenter; must not exist yet.
         names: Table with the columns index and name (.tsv) of the labels. Default: the numbers.
@@ -103,7 +103,7 @@ class Applying:
 
     Attributes:
         model: Folder that vcm segment fit wrote.
-        scans: Scans (NIfTI), brain-extracted T1w, or folders of them.
+        scans: T1w scans (NIfTI), with the skull or without, or folders of them.
         out: Folder for label maps, maps of probability and uncertainty, volumes and pictures.
         voices: As for fit. Default: those that the segmenter was fitted with.
         device: auto, cpu, cuda, cuda:1, mps.

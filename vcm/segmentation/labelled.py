@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from vcm.errors import VCMError
 from vcm.files import read_table
-from vcm.imaging.brain import align_brain, brain_mask
+from vcm.imaging.brain import align_brain
+from vcm.imaging.extraction import find_brain
 from vcm.imaging.geometry import to_model_grid
 from vcm.imaging.volume import Grid, read_label_map, read_volume, refuse_other_voxels
 
@@ -79,7 +80,7 @@ def read_labelled(
             f"{labels.name} holds no background (label {indices[0]}): label the background region too, "
             f"and leave {unlabelled} for what is unknown."
         )
-    brain = align_brain(image, brain_mask(image), grid)
+    brain = align_brain(image, find_brain(image).mask, grid)
     # Moved up, so that what lies outside the scan, which becomes 0, is background.
     moved = to_model_grid(numbered, grid, brain.to_common, order=0)
     return LabelledBrain(brain.image, moved.astype(np.int16), scan.name)

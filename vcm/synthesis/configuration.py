@@ -37,7 +37,7 @@ class Synthesis:
     Attributes:
         condition: Label map (NIfTI) that the volumes are to obey, or 'example', which travels with
             the package. The result lies on its voxels.
-        partial: Part of a brain-extracted scan (NIfTI), for modules trained on one; goes with
+        partial: Scan of a head or a brain (NIfTI), for modules trained on a part of one; goes with
             known.
         known: Mask (NIfTI) that is 1 where the partial image is to be kept.
         labels: Vocabulary of the label map: auto, freesurfer, synthseg, dlmuse, vcm8, bids, fast, 5tt,

@@ -21,6 +21,7 @@ from torch import Tensor
 from vcm.errors import VCMError
 from vcm.files import check_output, refuse_to_replace, sha256, synthetic_mark
 from vcm.imaging.placing import PlacedCondition, place_label_map, place_partial, unconditioned
+from vcm.imaging.volume import read_volume, write_volume
 from vcm.inputs import InputRequest, ModelInput, Outside, in_words, network_inputs, resolve_inputs
 from vcm.pipeline import VCMPipeline, choose_device, draw_volume, sampling_record
 from vcm.precision import check_precision
@@ -133,6 +134,7 @@ def synthesize_files(
     read = [path for path in (config.condition, config.partial, config.known) if path]
     sources = _sources(config.condition, config.partial, config.known)
     picture = out / f"{stem}_desc-synthetic_mosaic.png"
+    brain_file = f"{stem_of(config.partial)}_desc-brain_mask.nii.gz"
 
     def refuse_replacing(seeds: Sequence[int]) -> None:
         for seed in seeds:
@@ -162,6 +164,10 @@ def synthesize_files(
         written.append(write_synthetic(image, placement, out, stem, mark, about, config.model_grid))
         if k < SHOWN:
             shown.append(image)
+    brain = plan.placed.brain
+    if brain is not None and brain.is_found_here and config.partial:
+        mask = brain.as_volume(read_volume(config.partial))
+        write_volume(mask, out / brain_file, "brain mask, vcm synthesize")
     titles = [f"synthetic, seed {seed}" for seed in config.seeds[:SHOWN]]
     outlined(shown, plan.placed.classes, picture, titles)
     return written

@@ -19,8 +19,8 @@ class Upsampling:
     Attributes:
         scans: Scan of thick slices (NIfTI), or several of one head and contrast, or 'example'. The
             result lies in the space of the first.
-        masks: Brain masks (NIfTI) for scans that are not skull-stripped: one per scan, in their
-            order.
+        masks: Brain masks (NIfTI), one per scan, in their order. Default: the brain is found, with the
+            skull or without.
         slice_axis: Direction across the slices: axial, coronal or sagittal. Default: from the
             header.
         slice_thickness: Thickness of a slice [mm]. Default: the spacing between slices.

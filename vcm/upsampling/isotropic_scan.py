@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcm.imaging.acquisition import isotropic_about
-from vcm.imaging.brain import align_brain, brain_mask, on_black
+from vcm.imaging.brain import align_brain, on_black
 from vcm.imaging.degradation import Degradation
 from vcm.imaging.draws import draw_thick
+from vcm.imaging.extraction import find_brain
 from vcm.imaging.geometry import resample, straightened, straightened_mask
 from vcm.imaging.source import Scan
 from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume, refuse_other_voxels
@@ -48,7 +49,7 @@ class IsotropicScan:
             refuse_other_voxels(labels, image, "resample the labels to the scan, nearest neighbour")
             brain = labels.data > 0
         else:
-            brain = brain_mask(image)
+            brain = find_brain(image).mask
         image, _ = on_black(image, brain)
         mask = straightened_mask(brain, image)
         image = straightened(image, order=3)

@@ -70,6 +70,14 @@ class Upsampled:
         """1 where the model made at least half of the result."""
         return self._on_grid((self.generated_share > 0.5).astype(np.uint8))
 
+    @property
+    def brain_mask(self) -> Volume | None:
+        """The brain on the voxels of the first scan, where a network found it in a scan with its skull."""
+        found, source = self.scan.found, self.scan.volume
+        if found is None or not found.is_found_here or found.mask.shape != source.data.shape:
+            return None
+        return found.as_volume(source)
+
     def sample(self, number: int) -> Volume:
         """A sample, counted from 0."""
         return self.in_units(self.samples[number])

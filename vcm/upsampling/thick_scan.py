@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from vcm.errors import VCMWarning
 from vcm.imaging.acquisition import Acquisition, ProfileKind, find_acquisition, isotropic_grid
-from vcm.imaging.brain import align_brain, brain_mask, find_background, on_black
+from vcm.imaging.brain import align_brain, find_background, on_black
 from vcm.imaging.contrast import refuse_other_contrast
 from vcm.imaging.degradation import Degradation
+from vcm.imaging.extraction import Brain, find_brain
 from vcm.imaging.geometry import resample, straight_grid, straightened, straightened_mask
 from vcm.imaging.thick import as_thick
-from vcm.imaging.volume import Grid, Volume, refuse_other_voxels
+from vcm.imaging.volume import Grid, Volume
 from vcm.upsampling.lost_slices import fill, find_lost, without_lost
 
 
@@ -54,6 +55,7 @@ class ThickScan:
         separation: Of white from grey matter, see vcm.imaging.contrast.
         lost: Numbers of the slices, from 0, that hold no measurement.
         background: That the scan had, and the result is to have; None: 0 as it comes.
+        found: The brain on the voxels of the file, and what tells it; None for a scan that was made here.
     """
 
     volume: Volume
@@ -66,6 +68,7 @@ class ThickScan:
     separation: float
     lost: tuple[int, ...] = ()
     background: Background | None = None
+    found: Brain | None = None
 
     @cached_property
     def degradation(self) -> Degradation:
@@ -137,7 +140,7 @@ def to_thick_scan(
         axis: axial, coronal or sagittal; None: the header tells.
         thickness: Of a slice [mm]; None: the spacing between slices.
         profile: Of a slice.
-        mask: Brain of the scan, on its voxels; None: the scan is brain-extracted.
+        mask: Brain of the scan, on its voxels; None: it is found.
         any_contrast: Take a scan that does not look T1-weighted.
 
     Raises:
@@ -150,8 +153,8 @@ def to_thick_scan(
     lost = find_lost(image, acquisition.axis)
     if lost:
         warnings.warn(_lost_in_words(image, lost), VCMWarning, stacklevel=2)
-    brain = _brain_of(image, mask)
-    image, brain, black, background = _straight_on_black(image, brain)
+    found = find_brain(image, mask)
+    image, brain, black, background = _straight_on_black(image, found.mask)
     fine = isotropic_grid(image.grid, acquisition, spacing)
     image, brain = fill(image, brain, acquisition.axis, lost)
     aligned = align_brain(image, brain, model)
@@ -162,7 +165,7 @@ def to_thick_scan(
     scaled = ((image.data - low) / max(high - low, 1e-6)).astype(np.float32)
     return ThickScan(
         image.with_data(scaled), brain, acquisition, fine, model, aligned.to_common,
-        (low + black, high + black), separation, lost, background,
+        (low + black, high + black), separation, lost, background, found,
     )  # fmt: skip
 
 
@@ -199,11 +202,3 @@ def _straight_on_black(
             Background(float(np.median(image.data[nothing])), there) if nothing.any() else None
         )
     return straightened(dark, order=3), straightened_mask(brain, image), black, background
-
-
-def _brain_of(image: Volume, mask: Volume | None) -> NDArray[np.bool_]:
-    if mask is None:
-        return brain_mask(image)
-    refuse_other_voxels(mask, image, "resample the mask to the scan, nearest neighbour")
-    inside: NDArray[np.bool_] = mask.data > 0.5
-    return inside

@@ -151,7 +151,8 @@ def upsample(
         scans: Thick slices of one head and contrast, in any intensities. The result lies in the space
             of the first and has its intensities.
         pipeline: A model whose module reads thick slices, such as `load_pipeline("brain1mm")`.
-        masks: Brain masks on the voxels of the scans, one per scan; none: they are skull-stripped.
+        masks: Brain masks on the voxels of the scans, one per scan; none: the brains are found, with
+            the skull or without.
         spacing: Voxel size of the result [mm].
         slice_axis: axial, coronal or sagittal; None: the axis of the largest voxel size.
         slice_thickness: [mm]; None: the spacing between slices.
@@ -270,7 +271,7 @@ def _refuse_mismatched(scans: Sequence[Any], masks: Sequence[Any]) -> None:
     if masks and len(masks) != len(scans):
         raise VCMError(
             f"{len(masks)} masks are given for {len(scans)} scans: give one for each, in the same "
-            "order, or none for skull-stripped scans."
+            "order, or none, and the brains are found."
         )
 
 

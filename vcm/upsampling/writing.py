@@ -37,6 +37,7 @@ def file_names(source: str, samples: int, seed: int, output: str) -> dict[str, s
         names[f"sample {n}"] = f"{stem}_desc-upsampled_seed-{seed + n}_{suffix}.nii.gz"
     if output == "sample":
         names["mean"] = f"{stem}_desc-upsampledmean_{suffix}.nii.gz"
+    names["brain mask"] = f"{stem}_desc-brain_mask.nii.gz"
     names["picture"] = f"{stem}_desc-upsampled_comparison.png"
     return names | {"sidecar": f"{volume}.json"}
 
@@ -60,6 +61,7 @@ def write_result(
         "generated": result.generated,
         "uncertainty": result.uncertainty,
         "mean": result.volume,
+        "brain mask": result.brain_mask,
     } | {f"sample {n}": result.sample(n) for n in range(len(result.samples))}
     writers: dict[Path, Callable[[Path], object]] = {}
     for what, name in names.items():
@@ -96,7 +98,8 @@ def _draw(result: Upsampled, path: Path) -> None:
         stated = result.std[result.generated_share > 0.5]
         white = max(float(np.percentile(stated, 99)) if stated.size else 0.0, 1e-6)
         columns[f"uncertainty (white: {white:.2f} of the range)"] = result.std / white
-    compared(list(columns.values()), list(columns), scan.fine, path)
+    brain = result.generated_share > 0.5
+    compared(list(columns.values()), list(columns), scan.fine, path, outline=brain)
 
 
 def describe_result(result: Upsampled) -> dict[str, Any]:
@@ -107,6 +110,7 @@ def describe_result(result: Upsampled) -> dict[str, Any]:
         "Warning": "Detail between the slices is made by a generative model: not for diagnosis.",
         "Acquisition": str(scan.acquisition),
         "LostSlices": list(scan.lost),
+        **(scan.found.describe() if scan.found else {}),
         "Inputs": {name: asdict(given) for name, given in result.inputs.items()},
         "Spacing": list(scan.fine.spacing),
         "Uncertainty": result.uncertainty_kind,
