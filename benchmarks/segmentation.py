@@ -6,13 +6,14 @@ PREPARED is what `vcm prepare SOURCE` wrote; SOURCE has whole-brain label maps a
 (--names, with the columns index and name). Subjects of --split are segmented with each labelled
 subject by each method, on the whole grid. A row per labelled subject, method, subject and structure in
 OUT/segmentation.tsv: Dice, 95 % Hausdorff distance [mm], relative error of the volume; costs in
-OUT/costs.tsv: CPU seconds of the fit and of one scan. Rows that are there already are not made again, so
-it can be stopped and resumed. The split `test` is for the final table alone: choose settings with
---split train.
+OUT/costs.tsv: CPU seconds of the fit and of one scan. Fitted segmenters stay in OUT/fitted. Rows that
+are there already are not made again, so it can be stopped and resumed. The split `test` is for the
+final table alone: choose settings with --split train.
 
-Methods (see METHODS): atlas is single-atlas registration (demons), the floor; paper is the plain recipe
-(noisy slices, no copies, features alone); random and surroundings tell what the pretraining is worth;
-sagittal, coronal, axial are single views; nine is nine labelled slices with background.
+A method is a source of features and the voices that are heard beside it. Sources (see SOURCES):
+diffusion, mae (--mae, a network of `vcm pretrain slices objective=masked`), untrained and surroundings tell what the pretraining is worth; paper is
+the plain recipe (noisy slices, no copies, no surroundings); sagittal, coronal, axial are single views;
+nine is nine labelled slices with background. The atlas alone is single-atlas registration (demons).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import torch
 from monai.metrics import compute_hausdorff_distance
 from numpy.typing import NDArray
 
-from vcm.files import read_table, write_table
+from vcm.files import read_table, write_table, write_whole
 from vcm.imaging.geometry import resample
 from vcm.imaging.prepared_set import Subject, load_prepared
 from vcm.imaging.volume import read_label_map, read_volume
@@ -38,10 +39,11 @@ from vcm.nets.slice_denoiser import SliceDenoiser
 from vcm.segmentation.classifier_fit import FitSettings
 from vcm.segmentation.features import DiffusionFeatures, load_denoisers, surroundings
 from vcm.segmentation.labelled import UNKNOWN, LabelledBrain
-from vcm.segmentation.segmenter import FewShotSegmenter
+from vcm.segmentation.segmenter import VOICES, FewShotSegmenter, Heard
 
 #: Seven bilateral structures, by a part of their names in the label table.
 STRUCTURES = ("Thalamus", "Caudate", "Putamen", "Pallidum", "Hippocampus", "Amygdala", "Accumbens")
+Row = dict[str, object]
 COLUMNS = ["labelled", "method", "subject", "structure", "dice", "hausdorff95", "volume_error"]
 
 
@@ -60,11 +62,11 @@ class Surroundings(DiffusionFeatures):
 
 
 @dataclass(frozen=True)
-class Method:
-    """How a segmenter is made, and which of its voices are heard."""
+class Source:
+    """How a segmenter is made, and which products of its voices are measured."""
 
     features: Callable[[SliceDenoiser], DiffusionFeatures]
-    voices: tuple[str, ...] = ("features",)
+    products: tuple[tuple[str, ...], ...] = (("features",), ("features", "atlas"))
     copies: int = 12
     nine_slices: bool = False
 
@@ -86,31 +88,38 @@ def of_one_view(view: str) -> Callable[[SliceDenoiser], DiffusionFeatures]:
     return make
 
 
-METHODS: dict[str, Method] = {
-    "features": Method(DiffusionFeatures),
-    "features x atlas": Method(DiffusionFeatures, ("features", "atlas")),
-    "features x unet x atlas": Method(DiffusionFeatures, ("features", "atlas", "unet")),
-    "atlas": Method(DiffusionFeatures, ("atlas",), copies=0),
-    "unet": Method(DiffusionFeatures, ("unet",), copies=0),
-    "paper": Method(lambda n: DiffusionFeatures(n, noisy=True, surroundings=False), copies=0),
-    "random": Method(lambda n: DiffusionFeatures(untrained(n))),
-    "surroundings": Method(Surroundings),
-    "nine": Method(DiffusionFeatures, copies=0, nine_slices=True),
-    "sagittal": Method(of_one_view("sagittal")),
-    "coronal": Method(of_one_view("coronal")),
-    "axial": Method(of_one_view("axial")),
+ALONE = (("features",),)
+PRODUCTS = (("features",), ("features", "atlas"), ("features", "unet", "atlas"))
+SOURCES: dict[str, Source] = {
+    "diffusion": Source(DiffusionFeatures, (*PRODUCTS, ("atlas",), ("unet",), ("unet", "atlas"))),
+    "untrained": Source(lambda n: DiffusionFeatures(untrained(n)), PRODUCTS),
+    "mae": Source(lambda n: DiffusionFeatures(n, time=0.0), PRODUCTS),
+    "surroundings": Source(Surroundings, PRODUCTS),
+    "paper": Source(lambda n: DiffusionFeatures(n, noisy=True, surroundings=False), ALONE, 0),
+    "nine": Source(DiffusionFeatures, ALONE, 0, nine_slices=True),
+    "sagittal": Source(of_one_view("sagittal"), ALONE),
+    "coronal": Source(of_one_view("coronal"), ALONE),
+    "axial": Source(of_one_view("axial"), ALONE),
 }
 
 
-def labels_of(subject: Subject, source: Path, names: Sequence[dict[str, str]]) -> NDArray[np.int16]:
-    """(X, Y, Z) of 0..7 on the prepared grid: background and STRUCTURES, left and right merged."""
+def method_name(source: str, product: Sequence[str]) -> str:
+    """Name of a row: the voices, the features by their source."""
+    return " x ".join(source if voice == "features" else voice for voice in product)
+
+
+def labels_of(
+    subject: Subject, source: Path, names: Sequence[dict[str, str]], sides: bool
+) -> NDArray[np.int16]:
+    """(X, Y, Z) on the prepared grid: background and STRUCTURES, right after left with `sides`."""
     (path,) = sorted((source / subject.subject).rglob("*_dseg.nii*"))
     found = read_label_map(path)
     lookup = np.zeros(int(found.data.max()) + 1, np.int16)
     for row in names:
         for k, structure in enumerate(STRUCTURES, start=1):
             if structure in row["name"] and int(row["index"]) < len(lookup):
-                lookup[int(row["index"])] = k
+                right = sides and row["name"].endswith("_R")
+                lookup[int(row["index"])] = k + right * len(STRUCTURES)
     record = json.loads((subject.folder / f"{subject.subject}_prepare.json").read_text("utf-8"))
     grid = read_volume(subject.image_file).grid
     moved = resample(
@@ -135,10 +144,10 @@ def nine_slices(brain: LabelledBrain) -> LabelledBrain:
     return replace(brain, labels=labels)
 
 
-def measure(found: NDArray, truth: NDArray, spacing: float) -> list[dict[str, object]]:
+def measure(found: NDArray, truth: NDArray, names: Sequence[str], spacing: float) -> list[Row]:
     """A row per structure."""
-    rows: list[dict[str, object]] = []
-    for k, structure in enumerate(STRUCTURES, start=1):
+    rows: list[Row] = []
+    for k, structure in enumerate(names[1:], start=1):
         a, b = found == k, truth == k
         if not b.any():
             continue
@@ -155,6 +164,62 @@ def measure(found: NDArray, truth: NDArray, spacing: float) -> list[dict[str, ob
     return rows
 
 
+class Table:
+    """Rows of a file, written after each addition."""
+
+    def __init__(self, path: Path, columns: list[str]) -> None:
+        self.path, self.columns = path, columns
+        self.rows: list[Row] = [*read_table(path)] if path.is_file() else []
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Append and write."""
+        self.rows += rows
+        write_table(self.path, self.rows, self.columns)
+
+    def has(self, **key: str) -> bool:
+        """Whether a row with these values is there."""
+        return any(all(str(row[k]) == v for k, v in key.items()) for row in self.rows)
+
+
+class Clock:
+    """Writes the CPU seconds since the last lap to the table of costs."""
+
+    def __init__(self, costs: Table, labelled: str, source: str) -> None:
+        self.costs, self.labelled, self.source = costs, labelled, source
+        self.started = time.process_time()
+
+    def lap(self, what: str) -> None:
+        """A row of what was done since."""
+        now = time.process_time()
+        row: Row = {"labelled": self.labelled, "source": self.source, "what": what}
+        self.costs.add([row | {"cpu_seconds": round(now - self.started, 1)}])
+        self.started = now
+
+
+def fitted(
+    name: str, nets: dict[str, SliceDenoiser], brain: LabelledBrain, names: list[str], folder: Path,
+    settings: FitSettings, costs: Table,
+) -> FewShotSegmenter:  # fmt: skip
+    """The segmenter of a source for one labelled subject, made once."""
+    source, net = SOURCES[name], nets["mae" if name == "mae" else "diffusion"]
+    if (folder / "segmenter.json").is_file():
+        segmenter = FewShotSegmenter.from_pretrained(folder)
+        features = source.features(net)
+        if isinstance(features, Surroundings) or features.views != segmenter.features.views:
+            segmenter.features = features
+        return segmenter
+    heard = {voice for product in source.products for voice in product} | {"features"}
+    # The U-Net does not depend on the features: that of `diffusion` serves all.
+    voices = tuple(v for v in VOICES if v in heard and (v != "unet" or name == "diffusion"))
+    clock = Clock(costs, brain.source, name)
+    segmenter = FewShotSegmenter(source.features(net), names).fit(
+        [nine_slices(brain) if source.nine_slices else brain], voices, settings, source.copies
+    )
+    clock.lap("fit")
+    write_whole(folder, segmenter.save_pretrained)
+    return segmenter
+
+
 def main() -> None:
     """Measure what is asked, then print the means."""
     parser = argparse.ArgumentParser(
@@ -163,76 +228,101 @@ def main() -> None:
     parser.add_argument("prepared")
     parser.add_argument("source", type=Path)
     parser.add_argument("--slices", type=Path, required=True)
+    parser.add_argument("--mae", type=Path, help="needed for the source mae")
     parser.add_argument("--names", type=Path)
     parser.add_argument("--labelled", nargs="+", required=True)
-    parser.add_argument("--methods", nargs="+", default=["atlas", "features", "features x atlas"])
+    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=["diffusion"])
+    parser.add_argument(
+        "--sides", action="store_true", help="left and right are classes of their own"
+    )
     parser.add_argument("--split", default="test")
     parser.add_argument("--subjects", type=int, default=0, help="the first few alone; 0: all")
     parser.add_argument("--steps", type=int, default=FitSettings.steps)
     parser.add_argument("--out", type=Path, default=Path("runs/segmentation"))
     given = parser.parse_args()
-    names = read_table(given.names or next(given.source.glob("*_dseg.tsv")))
+    table = read_table(given.names or next(given.source.glob("*_dseg.tsv")))
+    names = ["background", *STRUCTURES]
+    if given.sides:
+        names = ["background", *(f"{s} {side}" for side in ("left", "right") for s in STRUCTURES)]
+    # The voices that do not depend on the features are those of `diffusion`.
+    sources = ["diffusion", *(s for s in given.sources if s != "diffusion")]
     everyone = {s.subject: s for s in load_prepared(given.prepared)}
-    chosen = [s for s in everyone.values() if s.split == given.split]
-    chosen = [s for s in chosen if s.subject not in given.labelled][: given.subjects or None]
-    (net,) = load_denoisers(given.slices)
+    chosen = [s for s in everyone.values() if s.split == given.split][: given.subjects or None]
+    nets = {"diffusion": load_denoisers(given.slices)[0]}
+    if given.mae:
+        nets["mae"] = load_denoisers(given.mae)[0]
     given.out.mkdir(parents=True, exist_ok=True)
-    table, costs = given.out / "segmentation.tsv", given.out / "costs.tsv"
-    rows: list[dict[str, object]] = [*read_table(table)] if table.is_file() else []
-    spent: list[dict[str, object]] = [*read_table(costs)] if costs.is_file() else []
+    results = Table(given.out / "segmentation.tsv", COLUMNS)
+    costs = Table(given.out / "costs.tsv", ["labelled", "source", "what", "cpu_seconds"])
     for labelled in given.labelled:
-        own = everyone[labelled]
-        brain = LabelledBrain(own.image(), labels_of(own, given.source, names), labelled)
-        for name in given.methods:
-            there = {r["subject"] for r in rows if (r["labelled"], r["method"]) == (labelled, name)}
-            left = [s for s in chosen if s.subject not in there]
-            if not left:
-                continue
-            method = METHODS[name]
-            started = time.process_time()
-            segmenter = FewShotSegmenter(method.features(net), ["background", *STRUCTURES]).fit(
-                [nine_slices(brain) if method.nine_slices else brain],
-                ("features", *(v for v in method.voices if v != "features")),
-                FitSettings(steps=given.steps),
-                method.copies,
+        truth = labels_of(everyone[labelled], given.source, table, given.sides)
+        brain = LabelledBrain(everyone[labelled].image(), truth, labelled)
+        segmenters = {
+            name: fitted(
+                name, nets, brain, names, given.out / "fitted" / labelled / name,
+                FitSettings(steps=given.steps), costs,
             )
-            fitted = time.process_time()
-            for subject in left:
-                found = segmenter.predict(subject.image(), method.voices).labels
-                truth = labels_of(subject, given.source, names)
-                key = {"labelled": labelled, "method": name, "subject": subject.subject}
-                rows += [key | row for row in measure(found, truth, net.config.spacing)]
-                write_table(table, rows, COLUMNS)
-            each = (time.process_time() - fitted) / len(left)
-            spent.append(
-                {
-                    "labelled": labelled, "method": name,
-                    "fit": round(fitted - started, 1), "scan": round(each, 1),
-                }
-            )  # fmt: skip
-            write_table(costs, spent, ["labelled", "method", "fit", "scan"])
-    show(rows, given.labelled, given.methods)
+            for name in sources
+        }  # fmt: skip
+        for subject in chosen:
+            if subject.subject != labelled:
+                truth = labels_of(subject, given.source, table, given.sides)
+                key = {"labelled": labelled, "subject": subject.subject}
+                segment_with(segmenters, subject.image(), truth, key, results, costs)
+    show(results.rows, given.labelled)
 
 
-def show(
-    rows: Sequence[dict[str, object]], labelled: Sequence[str], methods: Sequence[str]
-) -> None:
-    """Mean Dice over structures and subjects, and the paired difference to the atlas."""
-    for subject in labelled:
-        means = {
-            method: {
-                s: float(np.mean([float(str(r["dice"])) for r in mine if r["subject"] == s]))
-                for s in sorted({str(r["subject"]) for r in mine})
-            }
-            for method in methods
-            if (mine := [r for r in rows if (r["labelled"], r["method"]) == (subject, method)])
+def segment_with(
+    segmenters: dict[str, FewShotSegmenter], image: NDArray[np.float32], truth: NDArray,
+    key: dict[str, str], results: Table, costs: Table,
+) -> None:  # fmt: skip
+    """Rows of one subject that are not there yet; the atlas and the U-Net are asked once for all sources."""
+    mask = image > 0
+    atlas: NDArray[np.float32] | None = None
+    unet: NDArray[np.float32] | None = None
+    for name, segmenter in segmenters.items():
+        products = {
+            method_name(name, p): p
+            for p in SOURCES[name].products
+            if not results.has(method=method_name(name, p), **key)
         }
-        for method, by_subject in means.items():
+        if not products:
+            continue
+        wanted = {voice for product in products.values() for voice in product}
+        clock = Clock(costs, key["labelled"], name)
+        members = segmenter.ask_perceptrons(image, mask)
+        clock.lap("scan, features")
+        if "atlas" in wanted and atlas is None:
+            atlas = segmenter.ask_atlas(image, mask)
+            clock.lap("scan, atlas")
+        if "unet" in wanted and unet is None:
+            unet = segmenters["diffusion"].ask_unet(image, mask)
+            clock.lap("scan, unet")
+        heard = Heard(mask, members, atlas, unet)
+        rows = []
+        for method, product in products.items():
+            found = segmenter.combined(heard, product).labels
+            made = measure(found, truth, segmenter.names, segmenter.features.spacing)
+            rows += [{**key, "method": method} | row for row in made]
+        results.add(rows)
+
+
+def show(rows: Sequence[Row], labelled: Sequence[str]) -> None:
+    """Mean Dice over structures and subjects, and the paired difference to the atlas."""
+    for own in labelled:
+        means: dict[str, dict[str, float]] = {}
+        for row in rows:
+            if row["labelled"] == own:
+                means.setdefault(str(row["method"]), {}).setdefault(str(row["subject"]), []).append(  # type: ignore[attr-defined,arg-type]
+                    float(str(row["dice"]))
+                )
+        scores = {m: {s: float(np.mean(v)) for s, v in of.items()} for m, of in means.items()}
+        floor = scores.get("atlas", {})
+        for method, by_subject in scores.items():
             values = np.array(list(by_subject.values()))
-            text = f"{subject}\t{method}\t{values.mean():.3f} ± {values.std(ddof=1):.3f}\tworst {values.min():.3f}"
-            floor = means.get("atlas")
-            if floor and method != "atlas":
-                both = [s for s in by_subject if s in floor]
+            text = f"{own}\t{method}\t{values.mean():.3f} ± {values.std(ddof=1):.3f}\tworst {values.min():.3f}"
+            both = [s for s in by_subject if s in floor]
+            if len(both) > 1 and method != "atlas":
                 gain = np.array([by_subject[s] - floor[s] for s in both])
                 low, high = bootstrap_interval(lambda g: float(g.mean()), gain)
                 text += f"\tover atlas {gain.mean():+.3f} [{low:+.3f}, {high:+.3f}]"

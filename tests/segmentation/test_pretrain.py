@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from vcm.errors import VCMError
 from vcm.imaging.views import VIEWS
 from vcm.segmentation.configuration import SliceTraining
-from vcm.segmentation.pretrain import SlicePool, pretrain_slices
+from vcm.segmentation.pretrain import MaskedObjective, SliceBatch, SlicePool, pretrain_slices
 
 SMALL = {
     "channels": [8, 8], "groups": 4, "head_channels": 8, "crop": 16, "batch_size": 4,
@@ -19,7 +19,7 @@ def test_a_killed_training_run_ends_at_the_same_weights(prepared, tmp_path, monk
         name: SliceTraining(data=[str(prepared)], out=str(tmp_path / name), steps=3, **SMALL)
         for name in ("whole", "killed")
     }
-    assert np.isfinite(pretrain_slices(runs["whole"])["loss of v on test"])
+    assert np.isfinite(pretrain_slices(runs["whole"])["diffusion loss on test"])
     draws, draw = [], SlicePool.draw
 
     def die_at_the_third(self, random):
@@ -56,4 +56,31 @@ def test_crops_are_where_their_places_say():
 def test_crops_that_do_not_fit_are_refused(prepared, tmp_path):
     settings = SliceTraining(data=[str(prepared)], out=str(tmp_path), **(SMALL | {"crop": 17}))
     with pytest.raises(VCMError, match=r"crop is 17.*multiple of 2 up to 80"):
+        pretrain_slices(settings)
+
+
+def test_a_masked_autoencoder_is_judged_behind_the_mask_alone():
+    random = np.random.default_rng(0)
+    noise = torch.from_numpy(random.standard_normal((8, 1, 64, 64), dtype=np.float32))
+    seen = []
+
+    class Net(torch.nn.Module):
+        def forward(self, x, time, view, place):
+            seen.append((x, time))
+            return torch.where(x == 0, torch.tensor(0.5), torch.tensor(99.0))
+
+    clean = torch.full((8, 1, 64, 64), 0.25)
+    clean[..., :8] = -1
+    batch = SliceBatch(clean, noise, torch.rand(8), torch.zeros(8), torch.zeros(8, 3, 64, 64))
+    # Background behind the mask does not count, and what was seen does not either.
+    loss = MaskedObjective(Net())(batch)["loss"]
+    assert float(loss) == pytest.approx(0.25**2)
+    x, time = seen[0]
+    assert float((x == 0).float().mean()) == pytest.approx(0.6, abs=0.03)
+    assert not time.any()
+
+
+def test_an_unknown_objective_is_refused(prepared, tmp_path):
+    settings = SliceTraining(data=[str(prepared)], out=str(tmp_path), objective="gan", **SMALL)
+    with pytest.raises(VCMError, match="objective is 'gan': choose one of diffusion, masked"):
         pretrain_slices(settings)

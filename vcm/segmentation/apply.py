@@ -65,7 +65,7 @@ def segment_scan(
     Raises:
         VCMError: No whole brain is found in the scan.
     """
-    grid = model_grid(float(next(iter(segmenter.features.of_view.values())).config.spacing))
+    grid = model_grid(segmenter.features.spacing)
     brain = find_brain(scan)
     aligned = align_brain(scan, brain.mask, grid)
     found = segmenter.predict(aligned.image, voices)

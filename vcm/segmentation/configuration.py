@@ -18,6 +18,7 @@ class SliceTraining(TrainingSchedule):
         out: Folder of the training run; the network is in its folder 'slices'.
         views: Views that the network is trained on: sagittal, coronal, axial. One view gives a
             network of that view, as in the paper; three share one network.
+        objective: diffusion, or masked for a masked autoencoder of the same network, to compare with.
         crop: Edge of the square crops of slices [pixel]; a multiple of 8.
         time_power: Times are u to this power with u uniform in 0..1: above 1 draws more of the low
             noise that features are read at.
@@ -31,6 +32,7 @@ class SliceTraining(TrainingSchedule):
     data: list[str] = field(default_factory=list)
     out: str = "runs/slices"
     views: list[str] = field(default_factory=lambda: ["sagittal", "coronal", "axial"])
+    objective: str = "diffusion"
     crop: int = 64
     time_power: float = 1.5
     channels: list[int] = field(default_factory=lambda: [24, 48, 96, 128])

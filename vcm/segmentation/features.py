@@ -78,6 +78,11 @@ class DiffusionFeatures:
         return self
 
     @property
+    def spacing(self) -> float:
+        """Voxel size [mm] that the networks were trained at."""
+        return float(next(iter(self.of_view.values())).config.spacing)
+
+    @property
     def count(self) -> int:
         """Features per voxel."""
         of_views = sum(self.of_view[v].feature_channels(self.blocks) for v in self.views)

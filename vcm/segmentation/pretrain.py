@@ -28,6 +28,8 @@ from vcm.segmentation.configuration import SliceTraining
 
 #: Share of a crop that must be brain; slices beyond the brain teach nothing.
 LEAST_BRAIN = 0.05
+#: A masked autoencoder's patches [pixel], hidden where unit noise exceeds this: 60 % of them.
+HIDDEN_PATCH, HIDDEN_ABOVE = 4, -0.2533
 
 
 class SliceBatch(NamedTuple):
@@ -52,6 +54,36 @@ class SliceObjective(nn.Module):
         slices, noise, time, view, place = batch
         found = self.net(add_noise(slices, noise, time), time, view, place)
         return {"loss": (found.float() - velocity(slices, noise, time)).square().mean()}
+
+
+class MaskedObjective(nn.Module):
+    """A SliceBatch -> the error of what is behind a mask: a masked autoencoder of the same network.
+
+    A comparison for the study of what diffusion pretraining is worth (He et al., CVPR 2022, arXiv
+    2111.06377). Patches are hidden where the noise at their corner is large, so that a batch serves
+    both objectives. The network is told the time 0.
+    """
+
+    def __init__(self, net: SliceDenoiser) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, batch: SliceBatch) -> dict[str, Tensor]:
+        """loss, which is minimised."""
+        slices, noise, time, view, place = batch
+        corners = (noise[:, :, ::HIDDEN_PATCH, ::HIDDEN_PATCH] > HIDDEN_ABOVE).float()
+        hidden = nn.functional.interpolate(corners, size=tuple(slices.shape[2:]))
+        found = self.net(slices * (1 - hidden), torch.zeros_like(time), view, place)
+        # The brain behind the mask: what is told from what is seen.
+        weight = hidden * (slices > -1)
+        squared = (found.float() - slices).square()
+        return {"loss": (weight * squared).sum() / weight.sum().clamp(min=1)}
+
+
+OBJECTIVES: dict[str, type[SliceObjective] | type[MaskedObjective]] = {
+    "diffusion": SliceObjective,
+    "masked": MaskedObjective,
+}
 
 
 class SlicePool:
@@ -117,8 +149,12 @@ def pretrain_slices(config: SliceTraining) -> dict[str, float]:
     """Train, save the network in out/slices, and measure the loss on the split `test`.
 
     Raises:
-        VCMError: There are no scans, or the crop does not fit them.
+        VCMError: There are no scans, the crop does not fit them, or the objective is unknown.
     """
+    if config.objective not in OBJECTIVES:
+        raise VCMError(
+            f"objective is '{config.objective}': choose one of {', '.join(OBJECTIVES)}."
+        )
     if not config.data:
         raise VCMError("No data is given: add data=[FOLDER] with a folder written by vcm prepare.")
     train = load_prepared(*config.data, split="train")
@@ -127,7 +163,8 @@ def pretrain_slices(config: SliceTraining) -> dict[str, float]:
     net = SliceDenoiser(
         config.channels, config.groups, config.head_channels, spacing, views=config.views
     )
-    run = TrainingRun(config, net, SliceObjective(net))
+    objective = OBJECTIVES[config.objective](net)
+    run = TrainingRun(config, net, objective)
     sizes = (config.views, config.crop, config.batch_size, config.time_power)
     run.fit(lambda _: SlicePool(read_images(train), *sizes).draw)
     if not run.is_main:
@@ -137,7 +174,8 @@ def pretrain_slices(config: SliceTraining) -> dict[str, float]:
         held_out = load_prepared(*config.data, split="test")
     except VCMError:
         return {}
-    return {"loss of v on test": measure_loss(net, SlicePool(read_images(held_out), *sizes))}
+    pool = SlicePool(read_images(held_out), *sizes)
+    return {f"{config.objective} loss on test": measure_loss(objective.to(net.device), pool)}
 
 
 def check_crop(subject: Subject, crop: int, levels: int) -> float:
@@ -160,11 +198,12 @@ def read_images(subjects: Sequence[Subject]) -> NDArray[np.float16]:
 
 
 @torch.inference_mode()
-def measure_loss(net: SliceDenoiser, pool: SlicePool, batches: int = 16) -> float:
-    """Mean loss of v over fixed draws."""
-    objective = SliceObjective(net)
+def measure_loss(
+    objective: SliceObjective | MaskedObjective, pool: SlicePool, batches: int = 16
+) -> float:
+    """Mean loss over fixed draws."""
     losses = []
     for n in range(batches):
         batch = pool.draw(np.random.default_rng((0, n)))
-        losses.append(objective(moved(batch, net.device))["loss"])
+        losses.append(objective(moved(batch, objective.net.device))["loss"])
     return float(torch.stack(losses).mean())

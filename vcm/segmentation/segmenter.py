@@ -39,9 +39,28 @@ VOICES = ("features", "atlas", "unet")
 CHUNK = 65_536
 #: Probability below which no voice can push a class, so that none has a veto.
 LEAST = 1e-3
+#: Weight of the atlas in the product with features and U-Net, each of which has 1.
+ATLAS_BESIDE_UNET = 0.5
 #: By how much the Dice of the atlas may fall short of that of the features, on copies that neither learned
 #: from, and the atlas still be used for a class.
 ATLAS_MARGIN = 0.05
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What each voice says of the N voxels of a brain, in C classes.
+
+    Attributes:
+        mask: (X, Y, Z) of the voxels.
+        members: (M, N, C) probabilities of the perceptrons.
+        atlas: (N, C) mean of the warped labels.
+        unet: (N, C) probabilities of the U-Net.
+    """
+
+    mask: NDArray[np.bool_]
+    members: NDArray[np.float32]
+    atlas: NDArray[np.float32] | None = None
+    unet: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -161,22 +180,49 @@ class FewShotSegmenter:
                 f"voices is {list(chosen)}, but the segmenter was fitted with {', '.join(self.voices)}: "
                 "choose from these."
             )
+        return self.combined(self.listen(image, chosen), chosen)
+
+    def listen(self, image: NDArray[np.float32], voices: Sequence[str]) -> Heard:
+        """What each voice says of a brain; the perceptrons are always heard, for the uncertainty.
+
+        Args:
+            image: (X, Y, Z) in 0..1 on the model's grid, 0 outside the brain.
+            voices: Some of those that it was fitted with.
+        """
         mask = image > 0
-        members = self._members(image, mask)
+        return Heard(
+            mask,
+            self.ask_perceptrons(image, mask),
+            self.ask_atlas(image, mask) if "atlas" in voices else None,
+            self.ask_unet(image, mask) if "unet" in voices else None,
+        )
+
+    def combined(self, heard: Heard, voices: Sequence[str]) -> Prediction:
+        """The product of the voices.
+
+        Args:
+            heard: From `listen`.
+            voices: Which of them take part.
+        """
+        mask, members = heard.mask, heard.members
         spread = np.stack([np.bincount(m.argmax(1), minlength=len(self.names)) for m in members])
-        heard: list[NDArray[np.float32]] = []
         mean = members.mean(0)
-        if "features" in chosen:
-            heard.append(mean)
-        if "atlas" in chosen:
-            heard.append(self._atlas(image, mask, mean if "features" in chosen else None))
-        if "unet" in chosen:
-            heard.append(self._unet(image, mask))
-        combined = multiplied(heard)
-        posterior = np.zeros((len(self.names), *image.shape), np.float16)
+        parts, weights = [], []
+        if "features" in voices:
+            parts.append(mean)
+            weights.append(1.0)
+        if "atlas" in voices:
+            assert heard.atlas is not None
+            parts.append(self._where_it_helps(heard.atlas, mean if "features" in voices else None))
+            weights.append(ATLAS_BESIDE_UNET if "unet" in voices else 1.0)
+        if "unet" in voices:
+            assert heard.unet is not None
+            parts.append(heard.unet)
+            weights.append(1.0)
+        posterior = np.zeros((len(self.names), *mask.shape), np.float16)
         posterior[0] = 1
-        posterior[:, mask] = combined.T
-        uncertainty = np.zeros(image.shape, np.float32)
+        posterior[:, mask] = multiplied(parts, weights).T
+        uncertainty = np.zeros(mask.shape, np.float32)
         uncertainty[mask] = jensen_shannon(torch.from_numpy(members)).numpy()
         return Prediction(posterior, uncertainty, spread.std(0))
 
@@ -194,8 +240,10 @@ class FewShotSegmenter:
         return warped_copy(brain.image, brain.labels, chosen - chosen % 2 + copy % 2, UNKNOWN)
 
     @torch.inference_mode()
-    def _members(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """(M, N, C) of the voxels of a mask."""
+    def ask_perceptrons(
+        self, image: NDArray[np.float32], mask: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """Probabilities (M, N, C) that each perceptron gives the voxels of a mask."""
         assert self.classifier is not None
         found = self.features(image, mask)
         parts = []
@@ -204,26 +252,27 @@ class FewShotSegmenter:
             parts.append(self.classifier(chunk).cpu().numpy())
         return np.concatenate(parts, 1)
 
-    def _atlas(
-        self,
-        image: NDArray[np.float32],
-        mask: NDArray[np.bool_],
-        instead: NDArray[np.float32] | None,
-    ) -> NDArray[np.float32]:
-        """(N, C): mean of the warped labels; where the atlas does not help, what the features say."""
+    def ask_atlas(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Mean (N, C) of the labels warped onto the image, at the voxels of a mask."""
         warped = [
             warp_labels(b.labels, len(self.names), register(image, b.image))[:, mask].T
             for b in self.brains
         ]
         found: NDArray[np.float32] = np.mean(np.stack(warped), axis=0, dtype=np.float32)
+        return found
+
+    def _where_it_helps(
+        self, atlas: NDArray[np.float32], instead: NDArray[np.float32] | None
+    ) -> NDArray[np.float32]:
+        """(N, C): the atlas; where it does not help, what the features say."""
         if instead is None:
-            return found
-        merged = np.where(self.atlas_helps, found, instead)
+            return atlas
+        merged = np.where(self.atlas_helps, atlas, instead)
         return merged / np.maximum(merged.sum(1, keepdims=True), 1e-6)
 
     @torch.inference_mode()
-    def _unet(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """(N, C)."""
+    def ask_unet(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Probabilities (N, C) that the U-Net gives the voxels of a mask."""
         assert self.unet is not None
         logits = self.unet(torch.from_numpy(image)[None, None].to(self._device))[0]
         return logits.softmax(0).cpu().numpy()[:, mask].T
@@ -236,8 +285,9 @@ class FewShotSegmenter:
                 image, labels = self._copy(brain, number, copy, seed)
                 if not (image > 0).any():
                     continue
+                heard = self.listen(image, self.voices)
                 for voice in self.voices:
-                    named = self.predict(image, [voice]).labels
+                    named = self.combined(heard, [voice]).labels
                     found[voice].append(_dice(named, labels, len(self.names)))
         mean = {voice: np.nanmean(rows, 0) for voice, rows in found.items() if rows}
         self.atlas_helps = np.ones(len(self.names), bool)
@@ -339,9 +389,12 @@ def check_voices(voices: Sequence[str], whole: bool) -> tuple[str, ...]:
     return left
 
 
-def multiplied(voices: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Geometric mean of probabilities (N, C), which sums to 1 per voxel."""
-    logs = np.mean([np.log(np.maximum(p, LEAST)) for p in voices], 0)
+def multiplied(
+    voices: Sequence[NDArray[np.float32]], weights: Sequence[float] | None = None
+) -> NDArray[np.float32]:
+    """Geometric mean of probabilities (N, C), weighted (default: equally); sums to 1 per voxel."""
+    each = [np.log(np.maximum(p, LEAST)) for p in voices]
+    logs = np.average(each, 0, weights)
     p = np.exp(logs - logs.max(1, keepdims=True))
     return (p / p.sum(1, keepdims=True)).astype(np.float32)
 
