@@ -152,9 +152,7 @@ def pretrain_slices(config: SliceTraining) -> dict[str, float]:
         VCMError: There are no scans, the crop does not fit them, or the objective is unknown.
     """
     if config.objective not in OBJECTIVES:
-        raise VCMError(
-            f"objective is '{config.objective}': choose one of {', '.join(OBJECTIVES)}."
-        )
+        raise VCMError(f"objective is '{config.objective}': choose one of {', '.join(OBJECTIVES)}.")
     if not config.data:
         raise VCMError("No data is given: add data=[FOLDER] with a folder written by vcm prepare.")
     train = load_prepared(*config.data, split="train")
