@@ -33,7 +33,6 @@ from vcm.files import write_table
 from vcm.imaging.acquisition import grid_about, isotropic_about
 from vcm.imaging.brain import to_unit_range
 from vcm.imaging.conditions import CLASS_NAMES, class_volumes
-from vcm.imaging.degradation import simulate_thick
 from vcm.imaging.geometry import model_grid, to_model_grid
 from vcm.imaging.source import find_scans
 from vcm.imaging.volume import Volume, read_volume, write_volume
@@ -46,6 +45,7 @@ from vcm.upsampling.consistency import DataConsistency
 from vcm.upsampling.detail import add_detail
 from vcm.upsampling.isotropic_scan import brain_on
 from vcm.upsampling.result import Upsampled
+from vcm.upsampling.simulate import simulate_slices
 from vcm.upsampling.space import Image, ResultSpace
 from vcm.upsampling.thick_scan import ThickScan
 from vcm.upsampling.upsample import upsample
@@ -71,12 +71,10 @@ def thickened(
 
     Odd slices are brighter than even ones by the share `uneven`.
     """
-    thick, acquisition = simulate_thick(truth, direction, spacing)
+    thick, acquisition = simulate_slices(truth, direction, spacing)
     slices = np.moveaxis(thick.data, acquisition.axis, 0)
     slices[1::2] *= 1 + uneven
-    inside = truth.with_data((truth.data > 0).astype(np.float32))
-    mask, _ = simulate_thick(inside, direction, spacing)
-    return thick.with_data(np.where(mask.data > 0.5, np.maximum(thick.data, 1e-3), 0))
+    return thick
 
 
 def measured(

@@ -34,6 +34,7 @@ COMMANDS = (
     Command(("segment", "apply"), segmentation.apply, "scans", "SCAN"),
     Command(("segment", "suggest"), segmentation.suggest),
     Command(("upsample",), upsampling.upsample, "scans", "SCAN"),
+    Command(("simulate",), upsampling.simulate, "scan", "SCAN"),
     Command(("prepare",), preparation.prepare, "folder", "BIDS_FOLDER"),
     Command(("train",), training.train),
     Command(("evaluate",), evaluation.evaluate),

@@ -1,11 +1,11 @@
-"""`vcm upsample`."""
+"""`vcm upsample` and `vcm simulate`."""
 
 from __future__ import annotations
 
 import sys
 
 from vcm.cli.console import progress
-from vcm.upsampling.configuration import Upsampling
+from vcm.upsampling.configuration import Simulation, Upsampling
 
 
 def upsample(config: Upsampling) -> None:
@@ -16,3 +16,10 @@ def upsample(config: Upsampling) -> None:
         paths = upsample_files(config, ["vcm", *sys.argv[1:]], on_step)
     for path in paths:
         print(path)
+
+
+def simulate(config: Simulation) -> None:
+    """Cut an isotropic scan into thick slices, to try `vcm upsample` where the truth is known."""
+    from vcm.upsampling.simulate import simulate_file
+
+    print(simulate_file(config, ["vcm", *sys.argv[1:]]))

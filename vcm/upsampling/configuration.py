@@ -1,4 +1,4 @@
-"""What a user may choose for `vcm upsample` and `vcm pretrain detail`.
+"""What a user may choose for `vcm upsample`, `vcm simulate` and `vcm pretrain detail`.
 
 Knows names and defaults; checks nothing, loads nothing.
 """
@@ -83,6 +83,44 @@ class Upsampling:
     device: str = "auto"
     precision: str = "auto"
     allow_extrapolation: bool = False
+    overwrite: bool = False
+
+
+@dataclass
+class Simulation:
+    """Configuration of `vcm simulate`.
+
+    Attributes:
+        scan: Isotropic scan (NIfTI) of any contrast, with the skull or without.
+        out: Thick scan to write, for instance sub-01_acq-4mm_T1w.nii.gz.
+        overwrite: Replace a scan that is there and was made from another.
+        slice_axis: Direction across the slices: axial, coronal or sagittal.
+        spacing: Between the centres of slices [mm].
+        slice_thickness: Thickness of a slice [mm]. Default: the spacing, or the spacing without the gap.
+        gap: Between slices [mm], in place of slice_thickness.
+        profile: Sensitivity of a slice across its thickness: gaussian (whose full width at half maximum
+            is the thickness) or boxcar.
+        noise: Standard deviation of the noise, as a share of the bright end of what the scan shows.
+        uneven: Standard deviation of the gain from slice to slice, as a share.
+        seed: Seed of noise and gains.
+    """
+
+    headings: ClassVar[dict[str, str]] = {
+        "scan": "Scan and result",
+        "slice_axis": "Slices",
+        "noise": "Faults",
+    }
+
+    scan: Path | None = None
+    out: Path | None = None
+    slice_axis: str = "axial"
+    spacing: float = 5.0
+    slice_thickness: float | None = None
+    gap: float = 0.0
+    profile: str = "gaussian"
+    noise: float = 0.0
+    uneven: float = 0.0
+    seed: int = 0
     overwrite: bool = False
 
 
