@@ -4,7 +4,8 @@ import torch
 
 from vcm.fewshot.model import probabilities
 from vcm.fewshot.network import FewShotUNet
-from vcm.fewshot.segmentation import load_start, start_network
+from vcm.fewshot.parents import load_parent
+from vcm.fewshot.segmentation import start_network
 from vcm.nets.segmenter import TissueSegmenter
 
 
@@ -24,8 +25,9 @@ def test_any_size_is_answered():
 
 
 def test_the_embedded_segmenter_is_a_start():
-    start = load_start("segmenter2mm").state_dict()
-    net = start_network("segmenter2mm", 2, 4).state_dict()
+    parent = load_parent("segmenter2mm").network
+    start = parent.state_dict()
+    net = start_network(parent, 2, 4).state_dict()
     first = "down.0.conv1.conv.weight"
     assert torch.allclose(net[first].sum(1), start[first][:, 0])
     assert torch.equal(net["up.2.conv_block.conv2.conv.weight"],
@@ -50,6 +52,7 @@ def test_windows_give_what_the_whole_gives_far_from_their_borders(monkeypatch):
     assert torch.allclose(probabilities(Local(), image), whole.float(), atol=1e-5)
 
 
-@pytest.mark.parametrize("start", ["random", "segmenter2mm"])
-def test_a_start_has_a_class_for_background(start):
-    assert start_network(start, 1, 3)(torch.rand(1, 1, 8, 8, 8)).shape[1] == 3
+@pytest.mark.parametrize("name", [None, "segmenter2mm"])
+def test_a_start_has_a_class_for_background(name):
+    parent = load_parent(name).network if name else None
+    assert start_network(parent, 1, 3)(torch.rand(1, 1, 8, 8, 8)).shape[1] == 3

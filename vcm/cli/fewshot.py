@@ -125,7 +125,7 @@ def embed(config: Embedding) -> None:
         raise VCMError(f"{out} holds a model: choose another folder as out.")
     if not config.data:
         raise VCMError("No scans are given: give folders of unlabelled scans.")
-    model = fit_embedding(config.feature, config.data, out)
+    model = fit_embedding(config)
     model.save(out / "model")
     print(f"An embedding of {len(model.arrays['mean'])} numbers; the model is {out / 'model'}.")
 

@@ -42,6 +42,7 @@ COMMANDS = (
     Command(("pretrain", "diffusion"), training.diffusion),
     Command(("pretrain", "segmenter"), training.segmenter),
     Command(("pretrain", "detail"), training.detail),
+    Command(("pretrain", "encoder"), training.encoder),
     Command(("pretrain", "slices"), segmentation.slices),
     Command(("fewshot", "index"), fewshot.index),
     Command(("fewshot", "study"), fewshot.study),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
+from vcm.fewshot.configuration import EncoderTraining
 from vcm.training.configuration import (
     AutoencoderTraining,
     DiffusionTraining,
@@ -50,6 +51,13 @@ def segmenter(config: SegmenterTraining) -> None:
     from vcm.training.segmenter import pretrain_segmenter
 
     _print(pretrain_segmenter(config), 3)
+
+
+def encoder(config: EncoderTraining) -> None:
+    """Train an encoder on unlabelled scans for `vcm fewshot`; run again to resume."""
+    from vcm.fewshot.pretraining import pretrain_encoder
+
+    _print(pretrain_encoder(config), 5)
 
 
 def detail(config: DetailTraining) -> None:

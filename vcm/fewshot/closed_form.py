@@ -30,7 +30,12 @@ def fit_constant(task: Task, labels: NDArray[np.float64]) -> FittedModel:
 
 
 def fit_line(
-    method: str, task: Task, feature: str, x: NDArray[np.float64], labels: NDArray[np.float64]
+    method: str,
+    task: Task,
+    feature: str,
+    x: NDArray[np.float64],
+    labels: NDArray[np.float64],
+    weights: NDArray[np.float64] | None = None,
 ) -> FittedModel:
     """Ridge or logistic regression on features standardised over the shots.
 
@@ -42,6 +47,7 @@ def fit_line(
         feature: Name of the features, which decides how they are scaled.
         x: (shots, F) features.
         labels: (shots,) values, or classes 0, 1, ...
+        weights: (shots,) of each in the loss; None: the same for all.
 
     Raises:
         VCMError: all shots are of one class or have one value.
@@ -50,9 +56,9 @@ def fit_line(
     mean, scale = x.mean(0), spread_of(feature, x)
     standardised = (x - mean) / scale
     fit = _ridge if task.kind == "regression" else _logistic
-    weights, bias, penalty = fit(standardised, labels, len(task.classes))
+    slopes, bias, penalty = fit(standardised, labels, len(task.classes), weights)
     arrays = {
-        "mean": mean, "scale": np.where(np.isinf(scale), 1.0, scale), "weights": weights,
+        "mean": mean, "scale": np.where(np.isinf(scale), 1.0, scale), "weights": slopes,
         "bias": bias,
     }  # fmt: skip
     return FittedModel(
@@ -89,14 +95,14 @@ def refuse_one_label(task: Task, labels: NDArray[np.float64]) -> None:
 
 
 def _ridge(
-    x: NDArray[np.float64], y: NDArray[np.float64], _: int
+    x: NDArray[np.float64], y: NDArray[np.float64], _: int, w: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    model = RidgeCV(alphas=PENALTIES * x.shape[1]).fit(x, y)
+    model = RidgeCV(alphas=PENALTIES * x.shape[1]).fit(x, y, w)
     return model.coef_[:, None], np.array([model.intercept_]), float(model.alpha_)
 
 
 def _logistic(
-    x: NDArray[np.float64], y: NDArray[np.float64], classes: int
+    x: NDArray[np.float64], y: NDArray[np.float64], classes: int, w: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Scores of all classes. The shots span few directions of many features: fit along these."""
     u, s, v = np.linalg.svd(x, full_matrices=False)
@@ -113,11 +119,13 @@ def _logistic(
     else:
         cut = StratifiedKFold(min(5, least), shuffle=True, random_state=0)
         losses = [
-            -cross_val_score(model(p), rotated, y, cv=cut, scoring="neg_log_loss").mean()
+            -cross_val_score(
+                model(p), rotated, y, cv=cut, scoring="neg_log_loss", params={"sample_weight": w}
+            ).mean()
             for p in penalties
         ]
         chosen = float(penalties[int(np.argmin(losses))])
-    fitted = model(chosen).fit(rotated, y)
+    fitted = model(chosen).fit(rotated, y, w)
     weights = np.zeros((x.shape[1], classes))
     bias = np.full(classes, -30.0)
     coefficients, intercepts = fitted.coef_, fitted.intercept_

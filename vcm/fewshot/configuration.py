@@ -1,9 +1,47 @@
-"""What a user may choose for `vcm fewshot study | finetune | embed`. Loads nothing heavy."""
+"""What a user may choose for `vcm pretrain encoder` and `vcm fewshot study | finetune | embed`.
+
+Knows names, defaults and texts; loads nothing heavy.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import ClassVar
+
+from vcm.learning.schedule import TrainingSchedule
+
+
+@dataclass
+class Encoders:
+    """Which encoders the methods mae and hybrid look through, or start from.
+
+    Attributes:
+        mae: Encoder of the method mae: folder 'encoder' that vcm pretrain encoder wrote.
+        hybrid: Encoder of the method hybrid, likewise.
+    """
+
+    headings: ClassVar[dict[str, str]] = {"mae": "Pretrained encoders"}
+
+    mae: str = ""
+    hybrid: str = ""
+
+
+@dataclass
+class SyntheticShots:
+    """What the methods NAME+synthetic add to the shots.
+
+    Attributes:
+        synthetic: Synthetic brains that join the shots of a method NAME+synthetic; age or sex is their
+            label.
+        synthetic_weight: Weight of all synthetic brains together in the loss, beside 1 for all shots.
+        synthetic_steps: Denoising steps of each.
+    """
+
+    headings: ClassVar[dict[str, str]] = {"synthetic": "Synthetic brains"}
+
+    synthetic: int = 40
+    synthetic_weight: float = 1.0
+    synthetic_steps: int = 20
 
 
 @dataclass
@@ -32,12 +70,13 @@ class NetworkTraining:
 
 
 @dataclass
-class FineTuning(NetworkTraining):
+class FineTuning(SyntheticShots, Encoders, NetworkTraining):
     """Configuration of `vcm fewshot finetune`.
 
     Attributes:
         task: YAML file of the task and its data, see docs/fewshot.md.
-        method: mean, voxels, volumes or network for a number; mean, scratch or segmenter for a
+        method: mean, voxels, volumes, network, latents, denoiser, mae or hybrid for a number or
+            class, any but mean also as NAME+synthetic; mean, scratch, segmenter, mae or hybrid for a
             label map.
         shots: Number of labelled scans to draw from the training cases; 0 takes all.
         seed: Seed of the draw, and of a network's start.
@@ -52,7 +91,7 @@ class FineTuning(NetworkTraining):
 
 
 @dataclass
-class FewShotStudy(NetworkTraining):
+class FewShotStudy(SyntheticShots, Encoders, NetworkTraining):
     """Configuration of `vcm fewshot study`.
 
     Attributes:
@@ -74,15 +113,62 @@ class FewShotStudy(NetworkTraining):
 
 
 @dataclass
-class Embedding:
+class Embedding(Encoders):
     """Configuration of `vcm fewshot embed`.
 
     Attributes:
         data: Folders of unlabelled scans, over which every number of the embedding is standardised.
-        feature: network (activations of the tissue segmenter) or voxels.
+        feature: network (activations of the tissue segmenter), mae, hybrid or voxels.
         out: Folder for the model; must not hold one yet.
     """
 
     data: list[str] = field(default_factory=list)
     feature: str = "network"
     out: str = "runs/embedding"
+
+
+@dataclass
+class EncoderTraining(TrainingSchedule):
+    """Configuration of `vcm pretrain encoder`.
+
+    Attributes:
+        data: Folders of unlabelled scans, of any sequence (BIDS or FOMO layout), or tables. Cases of the
+            split test are never trained on.
+        mask: Last word of a label map beside a scan, outside of which it is set to 0; for scans with
+            their skull. Default: scans as they are.
+        out: Folder of the training run; the encoder is in its folder 'encoder'.
+        cache: Folder where prepared scans are kept. Default: in out.
+        objective: mae (restore hidden blocks) or hybrid (and tell views of one scan from others).
+        channels: Channels per level.
+        groups: Groups of the group normalisation.
+        crop: Edge of the training crops [voxel of 2 mm]. 0: whole scans.
+        hidden: Share of the blocks that are hidden.
+        block: Edge of the blocks [voxel].
+        augmentation: Strength of the changes of contrast, resolution, bias field and mask, 0 to 1.
+        projection: Numbers by which views are compared (hybrid).
+        contrast_weight: Weight of the contrastive loss (hybrid).
+        temperature: Temperature of the contrastive loss (hybrid).
+    """
+
+    headings: ClassVar[dict[str, str]] = {
+        "data": "Data and result",
+        "objective": "Objective and network",
+    }
+
+    data: list[str] = field(default_factory=list)
+    mask: str = ""
+    out: str = "runs/encoder"
+    cache: str = ""
+    objective: str = "mae"
+    channels: list[int] = field(default_factory=lambda: [8, 32, 64, 128])
+    groups: int = 8
+    crop: int = 64
+    hidden: float = 0.6
+    block: int = 8
+    augmentation: float = 1.0
+    projection: int = 64
+    contrast_weight: float = 0.3
+    temperature: float = 0.2
+    batch_size: int = 4
+    learning_rate: float = 1e-3
+    ema_decay: float = 0.99

@@ -6,6 +6,7 @@ Every feature is a function of the scans alone and is computed once per case, wh
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,21 +14,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vcm.errors import VCMError
-from vcm.fewshot.network import FewShotUNet
 from vcm.fewshot.preparation import prepare
 from vcm.imaging.volume import Volume
 
 #: voxels: 4 mm, smoothed by a Gaussian of one voxel, within a box of 192 x 224 x 192 mm.
 VOXELS_SPACING, VOXELS_SHAPE, VOXELS_SMOOTHING = (4.0,) * 3, (48, 56, 48), 1.0
-#: volumes and network: what the tissue segmenter was trained on.
+#: What pretrained networks were trained on.
 SEGMENTER_SPACING, SEGMENTER_SHAPE = (2.0,) * 3, (80, 112, 80)
 #: Classes of the segmenter that lie within the brain: all but background and extracerebral CSF.
 BRAIN_CLASSES = (1, 2, 3, 4, 5, 6, 8)
-FEATURES = ("voxels", "volumes", "network")
+#: Features that a pretrained network pools from one scan.
+POOLED = ("network", "mae", "hybrid", "latents", "denoiser")
+FEATURES = ("voxels", "volumes", *POOLED)
 #: Features that are all of one unit, so that their spreads compare.
 ONE_UNIT = ("voxels",)
-#: Features that need the tissue segmenter.
-WITH_SEGMENTER = ("volumes", "network")
+#: Features of the frozen diffusion model, which a container does not hold.
+FROZEN = ("latents", "denoiser")
+#: Features that need a pretrained network.
+WITH_PARENT = ("volumes", *POOLED)
 
 Scans = Mapping[str, Volume]
 
@@ -37,41 +41,42 @@ def features(
     scans: Scans,
     slots: Sequence[str],
     mask: Volume | None = None,
-    segmenter: FewShotUNet | None = None,
+    network: Any = None,
 ) -> NDArray[np.float64]:
     """The features of a case.
 
     Args:
         name: one of FEATURES. voxels: intensities of all slots. volumes: fractions of the brain that
-            seven tissues take, and the brain's volume [L]. network: pooled activations.
+            seven tissues take, and the brain's volume [L]. The others: activations of a network, pooled.
         scans: slot -> scan.
         slots: of the task, in their order.
         mask: brain mask of a scan with its skull.
-        segmenter: for volumes and network.
+        network: what WITH_PARENT need: the tissue segmenter, or what else makes features of a scan
+            (see parents.FeatureNetwork).
 
     Raises:
-        VCMError: the features need a segmenter that is not given, or find no brain.
+        VCMError: the features need a network that is not given, or find no brain.
     """
     if name == "voxels":
         made = prepare(scans, slots, VOXELS_SPACING, VOXELS_SHAPE, mask, VOXELS_SMOOTHING)
         return np.asarray(made.image, dtype=np.float64).ravel()
-    if segmenter is None:
-        raise VCMError(f"The features '{name}' need a tissue segmenter, and none is given.")
+    if name not in FEATURES:
+        raise VCMError(f"The features '{name}' are unknown: choose one of {', '.join(FEATURES)}.")
+    if network is None:
+        raise VCMError(f"The features '{name}' need a pretrained network, and none is given.")
     if name == "volumes":
-        return _volumes(_single(scans, slots[0], mask), segmenter)
-    if name == "network":
-        pooled = [
-            segmenter.features(_single(scans, slot, mask).to(segmenter.device))[0].cpu()
-            if slot in scans
-            else torch.zeros(2 * sum(segmenter.channels[1:]))
-            for slot in slots
-        ]
-        return torch.cat(pooled).double().numpy()
-    raise VCMError(f"The features '{name}' are unknown: choose one of {', '.join(FEATURES)}.")
+        return _volumes(_single(scans, slots[0], mask), network)
+    pooled = [
+        network.features(_single(scans, slot, mask).to(network.device))[0].float().cpu()
+        if slot in scans
+        else torch.zeros(network.feature_count)
+        for slot in slots
+    ]
+    return torch.cat(pooled).double().numpy()
 
 
 def _single(scans: Scans, slot: str, mask: Volume | None) -> Tensor:
-    """One scan as the segmenter reads it, (1, 1, X, Y, Z)."""
+    """One scan as a pretrained network reads it, (1, 1, X, Y, Z)."""
     if slot not in scans:
         raise VCMError(f"The features read {slot}, which this case lacks: choose other features.")
     made = prepare({slot: scans[slot]}, (slot,), SEGMENTER_SPACING, SEGMENTER_SHAPE, mask)
@@ -79,7 +84,7 @@ def _single(scans: Scans, slot: str, mask: Volume | None) -> Tensor:
 
 
 @torch.inference_mode()
-def _volumes(image: Tensor, segmenter: FewShotUNet) -> NDArray[np.float64]:
+def _volumes(image: Tensor, segmenter: Any) -> NDArray[np.float64]:
     classes = segmenter(image.to(segmenter.device)).argmax(1).flatten().cpu()
     voxel = float(np.prod(SEGMENTER_SPACING)) / 1e6
     counts = torch.bincount(classes, minlength=9)[list(BRAIN_CLASSES)].double().numpy()

@@ -14,20 +14,18 @@ import torch
 from vcm import __version__
 from vcm.errors import VCMError
 from vcm.fewshot.closed_form import LEAST_SPREAD, fit_constant, fit_line, refuse_one_label
-from vcm.fewshot.configuration import FineTuning, NetworkTraining
-from vcm.fewshot.features import WITH_SEGMENTER
+from vcm.fewshot.configuration import Embedding, FewShotStudy, FineTuning, SyntheticShots
+from vcm.fewshot.features import FEATURES, FROZEN
 from vcm.fewshot.layouts import Case, Target, find_cases
-from vcm.fewshot.methods import METHODS, Method, find_method
+from vcm.fewshot.methods import CLOSED_FORM, METHODS, SYNTHETIC, Method, find_method
 from vcm.fewshot.model import FittedModel
-from vcm.fewshot.network import FewShotUNet
-from vcm.fewshot.pool import Pool
-from vcm.fewshot.segmentation import fit_segmentation, load_start
+from vcm.fewshot.parents import FROZEN_MODEL, describe_parents, open_parents
+from vcm.fewshot.pool import Pool, Source
+from vcm.fewshot.segmentation import fit_segmentation
 from vcm.fewshot.shots import draw_shots, strata_of
+from vcm.fewshot.synthetic import LABELS, Recipe, write_synthetic
 from vcm.fewshot.task_file import read_task
 from vcm.fewshot.tasks import Task
-
-#: The segmenter whose tissues and activations are features.
-SEGMENTER = "segmenter2mm"
 
 
 def finetune(config: FineTuning) -> Path:
@@ -43,69 +41,123 @@ def finetune(config: FineTuning) -> Path:
         raise VCMError("No task is given: give the YAML file of a task (see docs/fewshot.md).")
     given = read_task(config.task)
     method = find_method(config.method, given.task.kind)
-    segmenter = load_start(SEGMENTER) if method.feature in WITH_SEGMENTER else None
-    pool = Pool.open(given.train, given.task, given.target, out / "features", segmenter)
+    parents = open_parents([method], config)
+    pool = Pool.open(given.train, given.task, given.target, out / "features", parents)
     labels = list(pool.labels)
     count = config.shots or len(labels)
     few = pool.subset(draw_shots(labels, strata_of(given.task.kind, labels), count, config.seed))
-    model = fit(method, few, config, out / "training", config.seed)
-    model.record = record_of(few, method, config.seed)
+    synthetic = synthetic_pool(pool, config, out / "synthetic") if method.synthetic else None
+    model = fit(method, few, config, out / "training", config.seed, synthetic)
+    model.record = record_of(few, describe_parents(method, config), config.seed)
     model.save(out / "model")
     return out / "model"
 
 
 def fit(
-    method: Method, shots: Pool, training: NetworkTraining, work: Path, seed: int
+    method: Method,
+    shots: Pool,
+    training: FineTuning | FewShotStudy,
+    work: Path,
+    seed: int,
+    synthetic: Pool | None = None,
 ) -> FittedModel:
-    """Fit a method to its shots. `work` holds the training of a network, and is removed after."""
+    """Fit a method to its shots.
+
+    Args:
+        method: To be fitted.
+        shots: Labelled cases.
+        training: Budget of a network, weight of synthetic brains.
+        work: Holds the training of a network, and is removed after.
+        seed: Of a network's start.
+        synthetic: Brains that join the shots, if the method wants them.
+    """
     task = shots.task
     refuse_one_label(task, shots.labels)
     if method.name == "mean":
         return fit_constant(task, shots.labels)
-    if method.feature:
-        x = shots.features(method.feature)
-        model = fit_line(method.name, task, method.feature, x, shots.labels)
-        model.arrays |= _segmenter_arrays(method.feature, shots.segmenter)
+    if method.feature and task.kind in CLOSED_FORM:
+        x, labels, weights = shots.features(method.feature), shots.labels, None
+        if method.synthetic and synthetic is not None:
+            weights = np.concatenate(
+                [
+                    np.ones(len(x)),
+                    np.full(
+                        len(synthetic.cases),
+                        training.synthetic_weight * len(x) / len(synthetic.cases),
+                    ),
+                ]
+            )
+            x = np.concatenate([x, synthetic.features(method.feature)])
+            labels = np.concatenate([labels, synthetic.labels])
+        model = fit_line(method.name, task, method.feature, x, labels, weights)
+        _add_network(model, shots)
         return model
     return fit_segmentation(method, shots, training, work, seed)
 
 
-def fit_embedding(feature: str, folders: list[str], out: Path) -> FittedModel:
+def synthetic_pool(pool: Pool, config: SyntheticShots, folder: Path) -> Pool:
+    """Synthetic brains as labelled cases of the same task, made where they are missing.
+
+    Raises:
+        VCMError: the label is not one that synthetic brains have, or the numbers cannot be used.
+    """
+    if pool.target.label not in LABELS or pool.task.slots != ("t1",):
+        raise VCMError(
+            f"The task {pool.task.name} asks for {pool.target.label} from {', '.join(pool.task.slots)}, but "
+            f"synthetic brains are T1w with a known {' and '.join(LABELS)}: leave {SYNTHETIC} out."
+        )
+    if config.synthetic < 1 or config.synthetic_steps < 1 or config.synthetic_weight <= 0:
+        raise VCMError(
+            f"synthetic is {config.synthetic}, synthetic_steps {config.synthetic_steps}, synthetic_weight "
+            f"{config.synthetic_weight:g}: each must be above 0."
+        )
+    write_synthetic(folder, Recipe(config.synthetic, steps=config.synthetic_steps))
+    return Pool.open(Source(str(folder)), pool.task, pool.target, pool.cache, pool.parents)
+
+
+def fit_embedding(config: Embedding) -> FittedModel:
     """An embedding: features of one scan, standardised over unlabelled scans.
 
     The linear probe of the challenge takes 80 steps on embeddings as they come, so their scale
     decides; standardising needs no label.
 
-    Args:
-        feature: one of features.FEATURES.
-        folders: of unlabelled scans, of any sequence.
-        out: where features are cached.
+    Raises:
+        VCMError: the feature is unknown, or the scans cannot be read.
     """
-    segmenter = load_start(SEGMENTER) if feature in WITH_SEGMENTER else None
+    feature = config.feature
+    method = next((m for m in METHODS.values() if m.feature == feature), None)
+    if method is None or feature not in FEATURES:
+        raise VCMError(
+            f"The features '{feature}' are unknown: choose one of {', '.join(FEATURES)}."
+        )
+    parents = open_parents([method], config)
     task = Task("embedding", "embedding", (("input",),))
     cases = []
-    for folder in folders:
+    for folder in config.data:
         for case in find_cases(folder):
             cases += [_one_scan(case.name, s, p) for s, p in case.images.items()]
-    pool = Pool(task, Target("label"), cases, "", out / "features", segmenter)
+    pool = Pool(task, Target("label"), cases, "", Path(config.out) / "features", parents)
     x = pool.features(feature)
     scale = x.std(0)
     arrays = {
         "mean": torch.from_numpy(x.mean(0).astype(np.float32)),
         "scale": torch.from_numpy(np.where(scale < LEAST_SPREAD, 1, scale).astype(np.float32)),
     }
-    arrays |= _segmenter_arrays(feature, segmenter)
-    parents = next((m.parents for m in METHODS.values() if m.feature == feature), "none")
-    record = {"unlabelled scans": len(cases), "parents": parents, "vcm": __version__}
-    return FittedModel(feature, task, "embedding", arrays, feature, record=record)
+    record = {
+        "unlabelled scans": len(cases), "parents": describe_parents(method, config),
+        "vcm": __version__,
+    }  # fmt: skip
+    model = FittedModel(feature, task, "embedding", arrays, feature, record=record)
+    _add_network(model, pool)
+    return model
 
 
-def record_of(shots: Pool, method: Method, seed: int) -> dict[str, Any]:
+def record_of(shots: Pool, parents: str, seed: int) -> dict[str, Any]:
     """What a model was fitted on, for its card: shots by name and by checksum of their scan."""
     return {
         "shots": [c.name for c in shots.cases],
         "checksums": list(shots.checksums()),
-        "parents": method.parents,
+        "parents": parents,
         "mask": shots.mask,
         "label": shots.target.label,
         "groups": {k: list(v) for k, v in shots.target.groups.items()},
@@ -114,10 +166,16 @@ def record_of(shots: Pool, method: Method, seed: int) -> dict[str, Any]:
     }
 
 
-def _segmenter_arrays(feature: str, segmenter: FewShotUNet | None) -> dict[str, torch.Tensor]:
-    if feature not in WITH_SEGMENTER or segmenter is None:
-        return {}
-    return {f"segmenter.{n}": v for n, v in segmenter.state_dict().items()}
+def _add_network(model: FittedModel, pool: Pool) -> None:
+    """The network behind the features into the model, so that it answers alone."""
+    parent = pool.parents.get(model.feature)
+    if parent is None:
+        return
+    if model.feature in FROZEN:
+        model.settings["frozen"] = {"model": FROZEN_MODEL, "checksum": parent.checksum}
+        return
+    model.settings["parent"] = parent.network.settings
+    model.arrays |= {f"parent.{n}": v for n, v in parent.network.state_dict().items()}
 
 
 def _one_scan(case: str, sequence: str, path: Path) -> Case:

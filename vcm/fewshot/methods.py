@@ -5,7 +5,7 @@ Knows names and the work to be done; the fitting is in closed_form.py and segmen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vcm.errors import VCMError
 
@@ -18,8 +18,9 @@ class Method:
 
     kinds     of tasks that it can do
     feature   of a closed-form method: one of features.FEATURES
-    start     of a network: random, or the name of the weights that it starts from
+    start     of a network: random, or the feature whose parent it starts from
     parents   what was seen, by whom, before any shot: printed in every table
+    synthetic whether brains of the embedded model, with the ages and sexes it was told, join the shots
     """
 
     name: str
@@ -27,28 +28,55 @@ class Method:
     feature: str = ""
     start: str = ""
     parents: str = "none"
+    synthetic: bool = False
 
 
 _SEGMENTER = "segmenter2mm: T1w scans and label maps of 133 IXI training subjects, no ages"
+_AUTOENCODER = "autoencoder of brain2mm: T1w scans of 133 IXI training subjects"
+_DENOISER = "brain2mm: T1w scans, ages and sexes of 130 IXI training subjects"
+_ENCODER = "encoder pretrained on unlabelled scans"
+_ANY = (*CLOSED_FORM, "segmentation")
 
 METHODS = {
     m.name: m
     for m in (
-        Method("mean", (*CLOSED_FORM, "segmentation")),
+        Method("mean", _ANY),
         Method("voxels", CLOSED_FORM, feature="voxels"),
         Method("volumes", CLOSED_FORM, feature="volumes", parents=_SEGMENTER),
         Method("network", CLOSED_FORM, feature="network", parents=_SEGMENTER),
         Method("scratch", ("segmentation",), start="random"),
-        Method("segmenter", ("segmentation",), start="segmenter2mm", parents=_SEGMENTER),
+        Method("segmenter", ("segmentation",), start="network", parents=_SEGMENTER),
+        Method("latents", CLOSED_FORM, feature="latents", parents=_AUTOENCODER),
+        Method("denoiser", CLOSED_FORM, feature="denoiser", parents=_DENOISER),
+        Method("mae", _ANY, feature="mae", start="mae", parents=_ENCODER),
+        Method("hybrid", _ANY, feature="hybrid", start="hybrid", parents=_ENCODER),
     )
 }
 
 
+#: Ends the name of a method whose shots are joined by synthetic brains.
+SYNTHETIC = "+synthetic"
+
+
+def known_method(name: str) -> Method | None:
+    """A method by name, `volumes+synthetic` included; None for an unknown one."""
+    if not name.endswith(SYNTHETIC):
+        return METHODS.get(name)
+    base = METHODS.get(name.removesuffix(SYNTHETIC))
+    if base is None or not base.feature:
+        return None
+    parents = _DENOISER if base.parents == "none" else f"{base.parents}; {_DENOISER}"
+    return replace(base, name=name, kinds=CLOSED_FORM, parents=parents, synthetic=True)
+
+
 def find_method(name: str, kind: str) -> Method:
     """A method by name. Raises VCMError for an unknown one, or one that cannot do such a task."""
-    able = [m.name for m in METHODS.values() if kind in m.kinds]
-    if name not in METHODS:
-        raise VCMError(f"The method '{name}' is unknown: for a {kind} choose {', '.join(able)}.")
-    if kind not in METHODS[name].kinds:
-        raise VCMError(f"The method '{name}' cannot do a {kind}: choose {', '.join(able)}.")
-    return METHODS[name]
+    method = known_method(name)
+    if method is not None and kind in method.kinds:
+        return method
+    able = ", ".join(m.name for m in METHODS.values() if kind in m.kinds)
+    if kind in CLOSED_FORM:
+        able += f"; one that reads features may be followed by {SYNTHETIC}"
+    if method is None:
+        raise VCMError(f"The method '{name}' is unknown: for a {kind} choose {able}.")
+    raise VCMError(f"The method '{name}' cannot do a {kind}: choose {able}.")

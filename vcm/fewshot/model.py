@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class FittedModel:
     feature: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
-    _networks: dict[str, FewShotUNet] = field(default_factory=dict, repr=False)
+    _networks: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def save(self, folder: Path) -> None:
         """Write model.json and model.safetensors."""
@@ -149,11 +150,13 @@ class FittedModel:
         return Answer(probabilities=prior)
 
     def _features(self, scans: Scans, mask: Volume | None) -> NDArray[np.float64]:
-        segmenter = None
-        if any(name.startswith("segmenter.") for name in self.arrays):
-            segmenter = self._network("segmenter", {})
+        network: Any = None
+        if "parent" in self.settings:
+            network = self._network("parent", self.settings["parent"])
+        elif "frozen" in self.settings:
+            network = self._frozen()
         with torch.inference_mode():
-            return features(self.feature, scans, self.slots, mask, segmenter)
+            return features(self.feature, scans, self.slots, mask, network)
 
     @torch.inference_mode()
     def _segment(self, scans: Scans, mask: Volume | None) -> Answer:
@@ -165,6 +168,20 @@ class FittedModel:
             network = self._network(f"net{member}", self.settings["network"])
             total += probabilities(network, image)[0]
         return Answer(labels=to_reference((total / members).numpy(), made))
+
+    def _frozen(self) -> Any:
+        """The frozen diffusion model behind the features, by name: a container does not hold it."""
+        if "frozen" not in self._networks:
+            module = import_module("vcm.fewshot.frozen_features")
+            recorded = self.settings["frozen"]
+            network, checksum = module.load_frozen(self.feature, recorded["model"])
+            if checksum != recorded["checksum"]:
+                raise VCMError(
+                    f"The method '{self.method}' was fitted with other weights of {recorded['model']} than "
+                    "those here: fit it again."
+                )
+            self._networks["frozen"] = network
+        return self._networks["frozen"]
 
     def _network(self, prefix: str, settings: Mapping[str, Any]) -> FewShotUNet:
         if prefix not in self._networks:
@@ -178,7 +195,8 @@ class FittedModel:
             )
             device = "cuda" if torch.cuda.is_available() else "cpu"
             self._networks[prefix] = network.float().eval().to(device)
-        return self._networks[prefix]
+        found: FewShotUNet = self._networks[prefix]
+        return found
 
 
 def probabilities(network: FewShotUNet, image: Tensor) -> Tensor:

@@ -95,6 +95,11 @@ class FewShotUNet(nn.Module):
         """Where its weights are."""
         return next(self.parameters()).device
 
+    @property
+    def feature_count(self) -> int:
+        """How many features a scan has per input."""
+        return 2 * sum(self.channels[1:])
+
     def forward(self, image: Tensor) -> Tensor:
         """Logits per class."""
         size = image.shape[2:]

@@ -95,6 +95,11 @@ def refuse_mismatch(model: FittedModel, contract: Contract) -> None:
             f"The model answers a {model.task.kind} and {contract.name} asks for a "
             f"{contract.task.kind}: choose another contract, or fit another model."
         )
+    if "frozen" in model.settings:
+        raise VCMError(
+            f"The method '{model.method}' looks through {model.settings['frozen']['model']}, which needs "
+            "libraries that the container does not hold: package another method."
+        )
     for options in model.task.inputs:
         if not set(options) & set(contract.arguments):
             raise VCMError(

@@ -15,7 +15,6 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-from vcm.fewshot.methods import METHODS
 from vcm.fewshot.metrics import METRICS
 from vcm.fewshot.resampling import Interval
 from vcm.fewshot.samples import Estimate, Run, bias, estimate, groups, read_runs, sample_of
@@ -58,9 +57,9 @@ def write_page(out: Path) -> Path:
             {k: v for k, v in r.items() if k != "estimate"} | _flat(r["estimate"]) for r in rows
         ]
         write_table(out / "comparisons.tsv", plain, list(plain[0]))
-    used = dict.fromkeys(m for methods in found.values() for m in methods)
+    parents = {m: r[0].record["parents"] for methods in found.values() for m, r in methods.items()}
     blocks.append(
-        "## What the parents saw\n\n" + "\n".join(f"* {m}: {METHODS[m].parents}" for m in used)
+        "## What the parents saw\n\n" + "\n".join(f"* {m}: {seen}" for m, seen in parents.items())
     )
     page = out / "study.md"
     page.write_text("\n\n".join(b for b in blocks if b) + "\n", encoding="utf-8")

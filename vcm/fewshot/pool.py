@@ -7,7 +7,7 @@ files it comes from, so another scan under the same name is never answered from 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from vcm.fewshot.layouts import (
     label_number,
     with_labels,
 )  # fmt: skip
-from vcm.fewshot.network import FewShotUNet
+from vcm.fewshot.parents import Parent
 from vcm.fewshot.preparation import grouped
 from vcm.fewshot.tasks import Task
 from vcm.files import sha256
@@ -33,7 +33,7 @@ from vcm.imaging.extraction import find_brain
 from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume, refuse_other_voxels
 
 #: Raised when what `features` returns changes, so that no cache of before is read.
-_FEATURES_VERSION = 1
+_FEATURES_VERSION = 2
 #: Stands for masks that are found in the scans rather than read.
 FOUND = "found"
 
@@ -56,12 +56,12 @@ class Pool:
     cases: list[Case]
     mask: str
     cache: Path
-    segmenter: FewShotUNet | None = None
+    parents: Mapping[str, Parent] = field(default_factory=dict)
     _labels: NDArray[np.float64] | None = field(default=None, repr=False)
 
     @classmethod
     def open(
-        cls, source: Source, task: Task, target: Target, cache: Path, segmenter: FewShotUNet | None
+        cls, source: Source, task: Task, target: Target, cache: Path, parents: Mapping[str, Parent]
     ) -> Pool:
         """Find the labelled cases of a source. Raises VCMError."""
         cases = with_labels(find_cases(source.data, source.split), target, task)
@@ -72,13 +72,13 @@ class Pool:
                     f"{lacking[0]} has no *_{source.mask}.nii.gz, the brain mask of {source.data}: add it, "
                     f"or let the brain be found with mask={FOUND}."
                 )
-        return cls(task, target, cases, source.mask, cache, segmenter)
+        return cls(task, target, cases, source.mask, cache, parents)
 
     def subset(self, places: Sequence[int]) -> Pool:
         """The cases at these places."""
         return Pool(
             self.task, self.target, [self.cases[i] for i in places], self.mask, self.cache,
-            self.segmenter, self.labels[list(places)],
+            self.parents, self.labels[list(places)],
         )  # fmt: skip
 
     @property
@@ -138,8 +138,10 @@ class Pool:
         file = self.cache / name / f"{self._key(name, place)}.npy"
         if not file.is_file():
             scans, mask = self.scans(place)
+            parent = self.parents.get(name)
+            network = parent.network if parent else None
             with torch.inference_mode():
-                found = features(name, scans, self.task.slots, mask, self.segmenter)
+                found = features(name, scans, self.task.slots, mask, network)
             file.parent.mkdir(parents=True, exist_ok=True)
             part = file.with_name(f".part-{file.name}")
             np.save(part, found.astype(np.float32))
@@ -150,6 +152,7 @@ class Pool:
         case = self.cases[place]
         filled = self.task.fill(case.images, case.name)
         parts = [f"{_FEATURES_VERSION}", name, *self.task.slots]
+        parts += [self.parents[name].checksum] if name in self.parents else []
         parts += [f"{slot}={sha256(case.images[s])}" for slot, s in filled.items()]
         if self.mask:
             parts += [sha256(case.maps[self.mask]) if self.mask in case.maps else self.mask]
@@ -178,6 +181,17 @@ def refuse_seen(train: Pool, test: Pool) -> None:
                 f"The test case {case.name} is of the same subject as the training case {homes[home]}: "
                 "give all sessions of a subject the same split."
             )
+
+
+def refuse_seen_by_parents(test: Pool) -> None:
+    """Raise VCMError where a pretrained network saw a test scan."""
+    for feature, parent in test.parents.items():
+        for checksum, name in test.checksums().items() if parent.seen else ():
+            if checksum in parent.seen:
+                raise VCMError(
+                    f"The test case {name} is the scan of {parent.seen[checksum]} that the network of "
+                    f"the method '{feature}' was pretrained on: pretrain without it, or take it out of the tests."
+                )
 
 
 def _home(path: Path) -> Path | None:

@@ -20,13 +20,12 @@ import torch
 from accelerate.utils import set_seed
 from monai.losses.dice import DiceCELoss
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vcm.embedded import embedded_folder
 from vcm.errors import VCMError
 from vcm.fewshot.configuration import NetworkTraining
+from vcm.fewshot.crops import Motion, crop_grid
 from vcm.fewshot.methods import Method
 from vcm.fewshot.model import FittedModel
 from vcm.fewshot.network import FewShotUNet
@@ -36,8 +35,8 @@ from vcm.imaging.volume import read_label_map
 from vcm.learning.run import TrainingRun
 from vcm.learning.schedule import TrainingSchedule
 
-#: Range of the random turns [rad], scales and shifts [voxel].
-TURN, SCALE, SHIFT = 0.26, 0.15, 3.0
+#: Largest turn [rad], scale and shift [voxel] of a patch.
+MOTION = Motion(0.26, 0.15, 3.0)
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def fit_segmentation(
     """Fit networks to the shots.
 
     Args:
-        method: with start "random" or the name of a segmenter.
+        method: with start "random" or the feature whose parent among the pool's it starts from.
         shots: cases with label maps.
         training: budget.
         work: folder of the training run, which resumes from it; removed when the fit is done.
@@ -98,7 +97,8 @@ def fit_segmentation(
     for member in range(training.members):
         draw_seed = seed * 1000 + member
         set_seed(draw_seed)
-        net = start_network(method.start, len(task.slots), len(task.classes) + 1)
+        parent = None if method.start == "random" else shots.parents[method.start].network
+        net = start_network(parent, len(task.slots), len(task.classes) + 1)
         _start_at_frequencies(net, examples)
         schedule = TrainingSchedule(
             out=str(work / f"member{member}"), steps=training.steps, seed=draw_seed,
@@ -116,31 +116,21 @@ def fit_segmentation(
     return FittedModel(method.name, task, "network", arrays, settings=settings)
 
 
-def start_network(start: str, inputs: int, outputs: int) -> FewShotUNet:
-    """A network with random weights, or with those of a segmenter in all layers but the last.
+def start_network(parent: FewShotUNet | None, inputs: int, outputs: int) -> FewShotUNet:
+    """A network with random weights, or with those of a pretrained one in all layers but the last.
 
-    Of several inputs each gets the segmenter's first convolution, divided by their number, so that
+    Of several inputs each gets the pretrained first convolution, divided by their number, so that
     activations keep their size.
     """
-    net = FewShotUNet(inputs, outputs)
-    if start == "random":
-        return net
-    weights = dict(load_start(start).state_dict())
+    if parent is None:
+        return FewShotUNet(inputs, outputs)
+    net = FewShotUNet(inputs, outputs, parent.channels, parent.settings["groups"])
+    weights = dict(parent.state_dict())
     first = "down.0.conv1.conv.weight"
     weights[first] = weights[first].repeat(1, inputs, 1, 1, 1) / inputs
     own = net.state_dict()
     net.load_state_dict(own | {n: v for n, v in weights.items() if not n.startswith("out.")})
     return net
-
-
-def load_start(name: str) -> FewShotUNet:
-    """The weights of an embedded segmenter as a network of nine classes. Raises VCMError."""
-    folder = embedded_folder(name)
-    if folder is None:
-        raise VCMError(f"No weights '{name}' travel with the package: see vcm weights list.")
-    net = FewShotUNet()
-    net.load_state_dict(load_file(folder / "diffusion_pytorch_model.safetensors"))
-    return net.eval()
 
 
 class PatchSampler:
@@ -165,26 +155,12 @@ class PatchSampler:
         if len(example.labelled) and random.random() < 0.5:
             voxel = example.labelled[int(random.integers(len(example.labelled)))]
             centre = np.clip(voxel + random.uniform(-edge / 4, edge / 4), low, high)
-        centre = centre + random.uniform(-SHIFT, SHIFT, 3)
-        grid = self._grid(random, centre, size)
+        grid = crop_grid(random, self.size, centre, size, MOTION, self.training.mirror)
         labels = functional.grid_sample(
             example.labels[None].float(), grid, "nearest", align_corners=False
         )
         image = functional.grid_sample(example.image[None], grid, "bilinear", align_corners=False)
         return recoloured(image[0], random), labels[0].round()
-
-    def _grid(
-        self, random: np.random.Generator, centre: NDArray, size: NDArray
-    ) -> Tensor:  # fmt: skip
-        """Where each voxel of the patch is read, as grid_sample wants it: (1, X, Y, Z, 3)."""
-        matrix = _turn(random.uniform(-TURN, TURN, 3)) * np.exp(random.uniform(-SCALE, SCALE))
-        if self.training.mirror and random.random() < 0.5:
-            matrix[:, 0] *= -1
-        axes = [torch.arange(n, dtype=torch.float64) - (n - 1) / 2 for n in self.size]
-        offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-        voxels = offsets @ torch.from_numpy(matrix.T) + torch.from_numpy(centre - 0.5)
-        normalised = (2 * voxels + 1) / torch.from_numpy(size.astype(float)) - 1
-        return normalised.flip(-1)[None].float()
 
 
 def recoloured(image: Tensor, random: np.random.Generator) -> Tensor:
@@ -198,18 +174,6 @@ def recoloured(image: Tensor, random: np.random.Generator) -> Tensor:
         noise = torch.from_numpy(random.standard_normal(tuple(channel.shape), dtype=np.float32))
         channels.append(changed + float(random.uniform(0, 0.05)) * noise)
     return torch.stack(channels).clamp(0, 1)
-
-
-def _turn(angles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rotation about x, then y, then z."""
-    matrix = np.eye(3)
-    for axis, angle in enumerate(angles):
-        a, b = [i for i in range(3) if i != axis]
-        step = np.eye(3)
-        step[a, a] = step[b, b] = np.cos(angle)
-        step[a, b], step[b, a] = -np.sin(angle), np.sin(angle)
-        matrix = step @ matrix
-    return matrix
 
 
 def _example(shots: Pool, place: int, spacing: Sequence[float]) -> Example:

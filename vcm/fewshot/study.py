@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,12 @@ from vcm import __version__
 from vcm.cost import peak_memory, reset_peak
 from vcm.errors import VCMError
 from vcm.fewshot.configuration import FewShotStudy, NetworkTraining
-from vcm.fewshot.features import WITH_SEGMENTER
-from vcm.fewshot.fitting import SEGMENTER, fit
-from vcm.fewshot.methods import METHODS, Method, find_method
+from vcm.fewshot.fitting import fit, synthetic_pool
+from vcm.fewshot.methods import SYNTHETIC, Method, find_method, known_method
 from vcm.fewshot.metrics import segmentation_scores
 from vcm.fewshot.model import FittedModel
-from vcm.fewshot.network import FewShotUNet
-from vcm.fewshot.pool import Pool, refuse_seen
-from vcm.fewshot.segmentation import load_start
+from vcm.fewshot.parents import Parent, describe_parents, load_parent, open_parents
+from vcm.fewshot.pool import Pool, refuse_seen, refuse_seen_by_parents
 from vcm.fewshot.shots import draw_shots, folds_of, strata_of
 from vcm.fewshot.task_file import TaskFile, read_task
 from vcm.fewshot.tasks import Task
@@ -48,6 +46,7 @@ class TaskOfStudy:
     train: Pool
     tests: dict[str, Pool]
     folds: int
+    synthetic: Pool | None = None
 
     def rounds(self, seed: int) -> Iterator[tuple[Pool, dict[str, Pool]]]:
         """(pool, tests): one, or one per fold of a cross-validation."""
@@ -75,6 +74,7 @@ def run_study(config: FewShotStudy) -> Path:
     out = Path(config.out)
     tasks = open_tasks(config)
     _claim(out, config)
+    tasks = [with_synthetic(task, config) for task in tasks]
     todo = [
         (task, method, shots, seed)
         for task in tasks
@@ -106,13 +106,12 @@ def open_tasks(config: FewShotStudy) -> list[TaskOfStudy]:
     names = [file.task.name for file in files]
     if len(set(names)) < len(names):
         raise VCMError(f"Two tasks have one name ({', '.join(names)}): give each another name.")
+    parents = open_parents(
+        [m for file in files for m in methods_of(config, file.task.kind)], config
+    )
     found = []
-    segmenter = None
     for file in files:
-        methods = methods_of(config, file.task.kind)
-        if segmenter is None and any(m.feature in WITH_SEGMENTER for m in methods):
-            segmenter = load_start(SEGMENTER)
-        found.append(_open_task(file, Path(config.out) / "features", segmenter))
+        found.append(_open_task(file, Path(config.out) / "features", parents))
         largest = max(config.shots)
         available = min(len(pool.cases) for pool, _ in found[-1].rounds(0))
         if largest > available:
@@ -123,12 +122,21 @@ def open_tasks(config: FewShotStudy) -> list[TaskOfStudy]:
     return found
 
 
+def with_synthetic(task: TaskOfStudy, config: FewShotStudy) -> TaskOfStudy:
+    """The task with synthetic brains, made now, where a method adds them to its shots."""
+    if not any(m.synthetic for m in methods_of(config, task.task.kind)):
+        return task
+    pool = synthetic_pool(task.train, config, Path(config.out) / "synthetic")
+    return replace(task, synthetic=pool)
+
+
 def methods_of(config: FewShotStudy, kind: str) -> list[Method]:
     """The methods of the study that can do such a task; the unknown are refused."""
-    for name in config.methods:
-        if name not in METHODS:
+    given = {name: known_method(name) for name in config.methods}
+    known = [m for m in given.values() if m is not None and kind in m.kinds]
+    for name, method in given.items():
+        if method is None:
             find_method(name, kind)
-    known = [METHODS[name] for name in config.methods if kind in METHODS[name].kinds]
     if not known:
         raise VCMError(
             f"None of the methods {', '.join(config.methods)} can do the kind {kind}: choose another."
@@ -142,7 +150,7 @@ def run_once(
     method: Method,
     shots: int,
     seed: int,
-    training: NetworkTraining,
+    config: FewShotStudy,
 ) -> None:
     """Fit one method to one draw of the shots, answer all test cases, and store the answers."""
     folder = _run_folder(out, task.name, method.name, shots, seed)
@@ -156,7 +164,7 @@ def run_once(
         places = draw_shots(labels, strata_of(task.task.kind, labels), shots, seed)
         few = pool.subset(places)
         drawn.append([c.name for c in few.cases])
-        model = fit(method, few, training, folder / f"training{number}", seed)
+        model = fit(method, few, config, folder / f"training{number}", seed, task.synthetic)
         for test, cases in tests.items():
             rows += [{"test": test, **row} for row in answer_cases(model, cases)]
     columns = list(dict.fromkeys(key for row in rows for key in row))
@@ -165,7 +173,7 @@ def run_once(
         folder / "run.json",
         {
             "task": task.name, "kind": task.task.kind, "method": method.name,
-            "parents": method.parents, "shots": shots, "seed": seed, "drawn": drawn,
+            "parents": describe_parents(method, config), "shots": shots, "seed": seed, "drawn": drawn,
             "cpu_seconds": round(time.process_time() - cpu, 2),
             "wall_seconds": round(time.perf_counter() - wall, 2),
             "peak_bytes": peak_memory(torch.device("cpu")), "vcm": __version__,
@@ -215,7 +223,7 @@ def write_results(out: Path) -> None:
         write_table(out / "results.tsv", rows, list(dict.fromkeys(k for r in rows for k in r)))
 
 
-def _open_task(file: TaskFile, cache: Path, segmenter: FewShotUNet | None) -> TaskOfStudy:
+def _open_task(file: TaskFile, cache: Path, parents: Mapping[str, Parent]) -> TaskOfStudy:
     task = file.task
     if not file.tests and not file.folds:
         raise VCMError(f"The task {task.name} has neither tests nor folds: add one of the two.")
@@ -224,13 +232,16 @@ def _open_task(file: TaskFile, cache: Path, segmenter: FewShotUNet | None) -> Ta
             f"The task {task.name} has {len(task.classes)} classes, but a study compares AUROC of two: join "
             "classes, or make a task of each against the rest."
         )
-    train = Pool.open(file.train, task, file.target, cache, segmenter)
+    train = Pool.open(file.train, task, file.target, cache, parents)
     tests = {
-        name: Pool.open(source, task, file.target, cache, segmenter)
+        name: Pool.open(source, task, file.target, cache, parents)
         for name, source in file.tests.items()
     }
     for test in tests.values():
         refuse_seen(train, test)
+        refuse_seen_by_parents(test)
+    if file.folds:
+        refuse_seen_by_parents(train)
     return TaskOfStudy(task.name, task, train, tests, file.folds)
 
 
@@ -242,13 +253,31 @@ def _claim(out: Path, config: FewShotStudy) -> None:
     fixed["tasks"] = [asdict(read_task(path)) for path in config.tasks]
     digest = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
     kept = out / "study.json"
-    if kept.is_file() and json.loads(kept.read_text("utf-8"))["digest"] != digest:
-        raise VCMError(
-            f"{out} holds a study with other tasks or another training: choose another folder with out=, "
-            "or remove it."
-        )
+    joined = _joined(config)
+    if kept.is_file():
+        before = json.loads(kept.read_text("utf-8"))
+        old = before.get("joined", {})
+        changed = [k for k in joined if k in old and old[k] != joined[k]]
+        if before["digest"] != digest or changed:
+            raise VCMError(
+                f"{out} holds a study with other {', '.join(changed) or 'tasks or another training'}: "
+                "choose another folder with out=, or remove it."
+            )
+        joined = old | joined
     out.mkdir(parents=True, exist_ok=True)
-    write_json(kept, {"digest": digest, "study": made})
+    write_json(kept, {"digest": digest, "joined": joined, "study": made})
+
+
+def _joined(config: FewShotStudy) -> dict[str, Any]:
+    """What a method may bring into a study later on, but not change: encoders, weight of synthetic brains."""
+    found: dict[str, Any] = {
+        name: load_parent(getattr(config, name)).checksum
+        for name in ("mae", "hybrid")
+        if getattr(config, name)
+    }
+    if any(name.endswith(SYNTHETIC) for name in config.methods):
+        found["synthetic_weight"] = config.synthetic_weight
+    return found
 
 
 def _run_folder(out: Path, task: str, method: str, shots: int, seed: int) -> Path:

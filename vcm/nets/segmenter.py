@@ -46,10 +46,15 @@ class TissueSegmenter(ModelMixin, ConfigMixin):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits per class."""
-        *skips, h = self._levels(image)
+        return self.decode(self.levels(image))
+
+    def decode(self, levels: list[Tensor]) -> Tensor:
+        """Activations of each level -> logits per class."""
+        *skips, h = levels
         for up, skip in zip(self.up, reversed(skips), strict=True):
             h = up(h, skip)
-        return self.out(h)
+        logits: Tensor = self.out(h)
+        return logits
 
     @torch.no_grad()
     def classes(self, image: Tensor) -> Tensor:
@@ -62,10 +67,10 @@ class TissueSegmenter(ModelMixin, ConfigMixin):
 
         Mean and standard deviation over space of every channel of the deepest level, F = 2 channels[-1].
         """
-        deepest = self._levels(image)[-1].float().flatten(2)
+        deepest = self.levels(image)[-1].float().flatten(2)
         return torch.cat([deepest.mean(2), deepest.std(2, correction=0)], 1)
 
-    def _levels(self, image: Tensor) -> list[Tensor]:
+    def levels(self, image: Tensor) -> list[Tensor]:
         """Activations of each level, full resolution first."""
         if any(n % self.downsampling for n in image.shape[2:]):
             raise VCMError(

@@ -1,0 +1,153 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from few_shot_brains import write_brains
+from safetensors.torch import load_file
+
+from vcm.errors import VCMError
+from vcm.fewshot.configuration import Encoders, EncoderTraining
+from vcm.fewshot.methods import find_method
+from vcm.fewshot.parents import load_parent, open_parents
+from vcm.fewshot.pretraining import EncoderObjective, pretrain_encoder
+from vcm.fewshot.segmentation import start_network
+from vcm.fewshot.unlabelled import Views, ViewSampler, find_scans, hidden_blocks
+from vcm.files import read_table
+from vcm.learning.run import TrainingRun
+from vcm.nets.encoder import ScanEncoder
+
+WEIGHTS = "encoder/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def brains(tmp_path_factory):
+    return write_brains(tmp_path_factory.mktemp("brains"))
+
+
+@pytest.fixture
+def config(brains, tmp_path):
+    def made(out="run", **changes):
+        settings = {
+            "data": [str(brains)], "out": str(tmp_path / out), "cache": str(tmp_path / "scans"),
+            "channels": [4, 8], "groups": 2, "crop": 16, "block": 4, "steps": 4, "batch_size": 2,
+            "projection": 8, "checkpoint_every": 2, "mixed_precision": "no", "tracker": "none",
+        }  # fmt: skip
+        return EncoderTraining(**(settings | changes))
+
+    return made
+
+
+@pytest.mark.parametrize("objective", ["mae", "hybrid"])
+def test_a_pretraining_that_was_killed_resumes_to_the_same_weights(config, monkeypatch, objective):
+    measures = pretrain_encoder(config("whole", objective=objective))
+    assert measures["hidden"] > 0
+    keep = TrainingRun._checkpoint
+
+    def killed(self, *state):
+        keep(self, *state)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainingRun, "_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain_encoder(config("parts", objective=objective))
+    monkeypatch.undo()
+    last = config("parts", objective=objective)
+    pretrain_encoder(last)
+    whole, parts = (
+        load_file(f"{config(name).out}/{WEIGHTS}") for name in ("whole", "parts")
+    )  # fmt: skip
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert any("project" in name for name in whole) == (objective == "hybrid")
+
+
+def test_test_subjects_are_never_read_and_the_others_are_recorded(config, brains):
+    pretrain_encoder(config(steps=1))
+    seen = {row["case"] for row in read_table(Path(config().out, "encoder", "seen.tsv"))}
+    assert seen == {f"sub-{n:02}" for n in range(16) if n % 4}
+
+
+def test_an_encoder_is_a_start_and_gives_features(config):
+    pretrain_encoder(config(steps=1))
+    folder = f"{config().out}/encoder"
+    parents = open_parents([find_method("mae", "regression")], Encoders(mae=folder))
+    network = parents["mae"].network
+    own = ScanEncoder.from_pretrained(folder).eval()
+    image = torch.rand(1, 1, 16, 16, 16)
+    assert torch.allclose(network(image), own(image)[0], atol=1e-5)
+    assert network.features(image).shape == (1, network.feature_count)
+    net = start_network(network, 1, 3)
+    assert torch.equal(net.down[1].conv1.conv.weight, network.down[1].conv1.conv.weight)
+    with pytest.raises(VCMError, match="add mae=FOLDER"):
+        open_parents([find_method("mae", "regression")], Encoders())
+    with pytest.raises(VCMError, match="holds no pretrained network"):
+        load_parent("nowhere")
+
+
+def test_the_loss_counts_every_voxel_and_tells_hidden_ones():
+    net = ScanEncoder((4, 8), 2)
+    hidden = torch.zeros(1, 1, 8, 8, 8)
+    hidden[..., :4] = 1
+    targets = torch.rand(1, 1, 8, 8, 8)
+    losses = EncoderObjective(net, 0, 0.2)(Views(targets * (1 - hidden), targets, hidden))
+    with torch.no_grad():
+        squared = (net(targets * (1 - hidden))[0] - targets).square()
+    assert losses["loss"].item() == pytest.approx(squared.mean().item(), rel=1e-5)
+    assert losses["hidden"].item() == pytest.approx(squared[..., :4].mean().item(), rel=1e-5)
+
+
+def test_views_that_agree_cost_less_than_views_that_do_not():
+    net = ScanEncoder((4, 8), 2, 8)
+    objective = EncoderObjective(net, 1.0, 0.2)
+    scans = torch.rand(3, 1, 8, 8, 8) * torch.tensor([0.1, 0.5, 1.0])[:, None, None, None, None]
+    none = torch.zeros(3, 2, 8, 8, 8)
+    agree = torch.cat([scans, scans], 1)
+    differ = torch.cat([scans, scans.roll(1, 0)], 1)
+    same, other = (objective(Views(x, x, none))["contrast"] for x in (agree, differ))
+    assert same < other
+
+
+def test_a_share_of_the_blocks_is_hidden_whole():
+    hidden = hidden_blocks((16, 16, 12), 4, 0.5, np.random.default_rng(0))
+    assert hidden.shape == (16, 16, 12) and hidden.mean() == pytest.approx(0.5)
+    blocks = hidden.unfold(0, 4, 4).unfold(1, 4, 4).unfold(2, 4, 4).flatten(3)
+    assert torch.equal(blocks.amin(-1), blocks.amax(-1))
+
+
+def test_two_views_are_of_two_sequences_of_a_case_where_it_has_them(config, tmp_path, brains):
+    scans, _ = find_scans([str(brains)], "train", "", tmp_path / "cache")
+    first, second = (type(s)("one", q, s.checksum, s.file)
+                     for s, q in zip(scans[:2], ("t1", "t2"), strict=True))  # fmt: skip
+    sampler = ViewSampler([first, second], 1, 2, 16, 0.5, 4, 0.0)
+    chosen = []
+    sampler._view = lambda image, random: (chosen.append(float(image.mean())), image, image)
+    with pytest.raises(TypeError):
+        sampler.draw(np.random.default_rng(0))
+    assert sorted(chosen) == sorted(float(s.image().mean()) for s in (first, second))
+
+
+def test_a_scan_of_one_value_is_left_out_with_a_sentence(brains, tmp_path):
+    import nibabel as nib
+
+    copied = write_brains(tmp_path / "flat")
+    path = copied / "sub-01" / "anat" / "sub-01_T1w.nii.gz"
+    nib.save(nib.Nifti1Image(np.full((8, 8, 8), 7.0, np.float32), np.eye(4)), path)
+    scans, complaints = find_scans([str(copied)], "train", "", tmp_path / "cache")
+    assert len(scans) == 11 and "is constant" in complaints[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data": []}, "No data is given"),
+        ({"objective": "x"}, "'x' is unknown: choose mae or hybrid"),
+        ({"objective": "hybrid", "batch_size": 1}, "set it to 2 or more"),
+        ({"crop": 15}, "crop is 15: choose a multiple of 2"),
+        ({"hidden": 1.0}, "hidden is 1.0"),
+        ({"augmentation": 2.0}, "augmentation is 2.0"),
+    ],
+)
+def test_what_no_encoder_can_be_trained_with_is_refused(config, changes, words):
+    with pytest.raises(VCMError, match=words):
+        pretrain_encoder(config(**changes))

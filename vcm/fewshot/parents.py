@@ -1,0 +1,148 @@
+"""The pretrained networks that methods look through: where their weights are, and what they saw.
+
+Knows names and folders of weights; nothing of shots. A network is known by the checksum of its weights, so a
+feature of one is never taken for that of another.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from vcm.checksums import verify_checksums
+from vcm.embedded import embedded_folder
+from vcm.errors import VCMError
+from vcm.fewshot.configuration import Encoders
+from vcm.fewshot.methods import Method
+from vcm.fewshot.network import FewShotUNet
+from vcm.files import read_table, sha256
+
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+#: In the folder of an encoder: the scans that it was trained on.
+_SEEN = "seen.tsv"
+#: Networks whose weights travel with the package, by feature.
+SEGMENTER = "segmenter2mm"
+FROZEN_MODEL = "brain2mm"
+_WITH_SEGMENTER = ("volumes", "network")
+_OF_FROZEN_MODEL = ("latents", "denoiser")
+
+
+class FeatureNetwork(Protocol):
+    """What makes features of a scan."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+
+    @property
+    def feature_count(self) -> int:
+        """How many features a scan has."""
+
+    def features(self, image: Tensor) -> Tensor:
+        """(1, 1, X, Y, Z) in 0..1 at 2 mm -> (1, F)."""
+
+
+@dataclass(frozen=True)
+class Parent:
+    """One pretrained network.
+
+    Attributes:
+        network: With its weights.
+        checksum: SHA-256 of the weights.
+        seen: SHA-256 of scans that it was trained on, where it says so -> case.
+    """
+
+    network: Any
+    checksum: str
+    seen: Mapping[str, str]
+
+
+def open_parents(methods: Iterable[Method], encoders: Encoders) -> dict[str, Parent]:
+    """Feature -> the network that it needs, for all that the methods need. Raises VCMError."""
+    found = {}
+    for feature in dict.fromkeys(f for m in methods for f in (m.feature, m.start) if f):
+        name = parent_name(feature, encoders)
+        if feature in _OF_FROZEN_MODEL:
+            found[feature] = _frozen(feature, name)
+        elif name:
+            found[feature] = load_parent(name)
+    return found
+
+
+def parent_name(feature: str, encoders: Encoders) -> str:
+    """Name or folder of the weights behind a feature; "" where there are none.
+
+    Raises:
+        VCMError: It is an encoder, and the configuration does not say which.
+    """
+    if feature in _WITH_SEGMENTER:
+        return SEGMENTER
+    if feature in _OF_FROZEN_MODEL:
+        return FROZEN_MODEL
+    if feature not in ("mae", "hybrid"):
+        return ""
+    name: str = getattr(encoders, feature)
+    if not name:
+        raise VCMError(
+            f"The method '{feature}' needs an encoder: add {feature}=FOLDER with the folder 'encoder' "
+            "that vcm pretrain encoder wrote."
+        )
+    return name
+
+
+def load_parent(name: str) -> Parent:
+    """A segmenter or encoder, embedded under that name or in that folder.
+
+    Raises:
+        VCMError: There is none, or its files are not those that were saved.
+    """
+    folder = Path(name)
+    if not (folder / "config.json").is_file():
+        folder = embedded_folder(name) or folder
+    if not (folder / "config.json").is_file() or not (folder / _WEIGHTS).is_file():
+        raise VCMError(
+            f"{name} holds no pretrained network (config.json and weights): give the folder 'encoder' "
+            "that vcm pretrain encoder wrote."
+        )
+    verify_checksums(folder)
+    card = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if card.get("_class_name") not in ("TissueSegmenter", "ScanEncoder"):
+        raise VCMError(
+            f"{name} holds a {card.get('_class_name')}, but a method starts from an encoder of "
+            "vcm pretrain encoder or a segmenter of vcm pretrain segmenter: give the folder of one."
+        )
+    weights = load_file(folder / _WEIGHTS)
+    if card["_class_name"] == "ScanEncoder":
+        start = "unet."
+        weights = {n.removeprefix(start): w for n, w in weights.items() if n.startswith(start)}
+    network = FewShotUNet(
+        1, len(weights["out.conv.conv.bias"]), tuple(card["channels"]), card["groups"]
+    )
+    network.load_state_dict(weights)
+    seen = {}
+    if (folder / _SEEN).is_file():
+        seen = {row["sha256"]: row["case"] for row in read_table(folder / _SEEN)}
+    return Parent(network.eval(), sha256(folder / _WEIGHTS), seen)
+
+
+def describe_parents(method: Method, encoders: Encoders) -> str:
+    """What the parents of a method saw, for tables."""
+    if method.feature not in ("mae", "hybrid"):
+        return method.parents
+    parent = load_parent(parent_name(method.feature, encoders))
+    return f"{method.parents}: {len(parent.seen)} scans, weights {parent.checksum[:12]}"
+
+
+def _frozen(feature: str, model: str) -> Parent:
+    # By name, so that a container, which follows imports, does not take diffusers and MONAI along.
+    module = import_module("vcm.fewshot.frozen_features")
+    network, checksum = module.load_frozen(feature, model)
+    return Parent(network, checksum, {})

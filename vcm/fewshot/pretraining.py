@@ -1,0 +1,156 @@
+"""Pretrain an encoder on unlabelled scans; stops and resumes.
+
+    mae      loss = mean (restored - scan)^2 over all voxels, from a recoloured view with hidden blocks
+    hybrid   the same + contrast_weight * NT-Xent, which tells views of one scan from views of others
+
+Masked reconstruction as in AMAES (Munk et al. 2024, arXiv 2408.00640), the contrastive loss of SimCLR (Chen
+et al. 2020, arXiv 2002.05709) as MONAI has it. Only scans of the split `train` are read, and each is
+recorded in seen.tsv, so that a study can refuse to test on it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+from monai.losses.contrastive import ContrastiveLoss
+from torch import Tensor, nn
+
+from vcm.checksums import record_checksums
+from vcm.errors import VCMError
+from vcm.fewshot.configuration import EncoderTraining
+from vcm.fewshot.unlabelled import (
+    UnlabelledScan,
+    Views,
+    ViewSampler,
+    find_scans,
+    report_complaints,
+)  # fmt: skip
+from vcm.files import write_table
+from vcm.learning.measures import ScanMeasures, write_measures
+from vcm.learning.run import TrainingRun
+from vcm.nets.encoder import ScanEncoder
+
+OBJECTIVES = ("mae", "hybrid")
+#: Table of the scans that an encoder was trained on, in its folder.
+SEEN = "seen.tsv"
+
+
+class EncoderObjective(nn.Module):
+    """Losses of an encoder on Views.
+
+    Args:
+        net: The encoder.
+        contrast_weight: Of the contrastive loss; it needs two views and a projection head.
+        temperature: Of the contrastive loss.
+    """
+
+    def __init__(self, net: ScanEncoder, contrast_weight: float, temperature: float) -> None:
+        super().__init__()
+        self.net, self.contrast_weight = net, contrast_weight
+        self.contrast = ContrastiveLoss(temperature)
+
+    def forward(self, batch: Views) -> dict[str, Tensor]:
+        """loss, which is minimised, and its parts: error of all voxels, of the hidden ones, contrast."""
+        restored, projected = self.net(batch.masked.flatten(0, 1)[:, None])
+        squared = (restored[:, 0].float() - batch.targets.flatten(0, 1)).square()
+        hidden = batch.hidden.flatten(0, 1)
+        error = squared.mean()
+        losses = {
+            "loss": error,
+            "error": error.detach(),
+            "hidden": (squared * hidden).sum().detach() / hidden.sum().clamp(min=1),
+        }
+        if projected is not None:
+            first, second = projected.float().unflatten(0, batch.masked.shape[:2]).unbind(1)
+            contrast = self.contrast(first, second)
+            losses["contrast"] = contrast.detach()
+            losses["loss"] = error + self.contrast_weight * contrast
+        return losses
+
+
+def pretrain_encoder(config: EncoderTraining) -> dict[str, float]:
+    """Train, save out/encoder, then measure how well hidden blocks of the split `test` are restored.
+
+    Returns:
+        Mean measures of the test scans; test.tsv has them all. Empty without test scans, and in all
+        but the main process.
+
+    Raises:
+        VCMError: Where the data or the configuration allow no training.
+    """
+    check_encoder(config)
+    cache = Path(config.cache or f"{config.out}/scans")
+    scans, complaints = find_scans(config.data, "train", config.mask, cache)
+    hybrid = config.objective == "hybrid"
+    set_seed(config.seed)
+    net = ScanEncoder(tuple(config.channels), config.groups, config.projection if hybrid else 0)
+    weight = config.contrast_weight if hybrid else 0.0
+    run = TrainingRun(config, net, EncoderObjective(net, weight, config.temperature))
+    sampler = ViewSampler(
+        scans, config.batch_size, 2 if hybrid else 1, config.crop, config.hidden, config.block,
+        config.augmentation,
+    )  # fmt: skip
+    run.fit(lambda _: sampler.draw)
+    if not run.is_main:
+        return {}
+    report_complaints(complaints)
+    folder = run.folder / "encoder"
+    net.save_pretrained(folder)
+    record_seen(scans, folder)
+    record_checksums(folder)
+    return write_measures(_measure(net, config, cache), run.folder / "test.tsv")
+
+
+def check_encoder(config: EncoderTraining) -> None:
+    """Refuse with VCMError what no encoder can be trained with."""
+    if not config.data:
+        raise VCMError("No data is given: add data=[FOLDER] with folders of unlabelled scans.")
+    if config.objective not in OBJECTIVES:
+        raise VCMError(
+            f"The objective '{config.objective}' is unknown: choose {' or '.join(OBJECTIVES)}."
+        )
+    if config.objective == "hybrid" and config.batch_size < 2:
+        raise VCMError(
+            f"batch_size is {config.batch_size}, but hybrid tells scans apart: set it to 2 or more."
+        )
+    factor = 2 ** (len(config.channels) - 1)
+    if config.crop < 0 or config.crop % factor:
+        raise VCMError(
+            f"crop is {config.crop}: choose a multiple of {factor}, or 0 for whole scans."
+        )
+    if not 0 < config.hidden < 1:
+        raise VCMError(f"hidden is {config.hidden}: choose a share between 0 and 1, such as 0.6.")
+    if config.block < 1:
+        raise VCMError(f"block is {config.block}: choose 1 voxel or more.")
+    if not 0 <= config.augmentation <= 1:
+        raise VCMError(f"augmentation is {config.augmentation}: choose 0 to 1.")
+
+
+def record_seen(scans: list[UnlabelledScan], folder: Path) -> None:
+    """Write which scans an encoder saw, by case and by the checksum of their files."""
+    rows = [{"case": s.case, "sequence": s.sequence, "sha256": s.checksum} for s in scans]
+    write_table(folder / SEEN, rows, list(rows[0]))
+
+
+def _measure(net: ScanEncoder, config: EncoderTraining, cache: Path) -> list[ScanMeasures]:
+    """Error of the hidden and of all voxels of test scans, from plain scans with fixed blocks."""
+    try:
+        scans, _ = find_scans(config.data, "test", config.mask, cache)
+    except VCMError:
+        return []
+    return [_measured(net, config, scan) for scan in scans]
+
+
+@torch.inference_mode()
+def _measured(net: ScanEncoder, config: EncoderTraining, scan: UnlabelledScan) -> ScanMeasures:
+    sampler = ViewSampler([scan], 1, 1, 0, config.hidden, config.block, 0.0)
+    batch = sampler.draw(np.random.default_rng(0))
+    restored = net(batch.masked.to(net.device))[0].cpu()
+    squared = (restored - batch.targets).square()
+    hidden = float((squared * batch.hidden).sum() / batch.hidden.sum())
+    return ScanMeasures(
+        f"{scan.case}_{scan.sequence}", {"error": float(squared.mean()), "hidden": hidden}
+    )

@@ -1,0 +1,53 @@
+"""A U-Net that is pretrained without labels: it restores scans, and says which views are of one scan.
+
+Knows tensors; nothing of how scans are masked or recoloured. It is the network of the segmenter with one
+output, so that its weights start a segmentation in all layers but the last.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from vcm.nets.segmenter import TissueSegmenter
+
+
+class ScanEncoder(ModelMixin, ConfigMixin):
+    """Masked images (B, 1, X, Y, Z) -> restored images (B, 1, X, Y, Z) and projections (B, P).
+
+    Source: masked reconstruction with a whole U-Net, skip connections included, is AMAES (Munk et al.
+    2024, arXiv 2408.00640); the projection head is that of SimCLR (Chen et al. 2020, arXiv 2002.05709).
+
+    Args:
+        channels: Per level, full resolution first.
+        groups: Of the group normalisation.
+        projection: P, numbers by which views are compared; 0: none are compared.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        channels: tuple[int, ...] = (8, 32, 64, 128),
+        groups: int = 8,
+        projection: int = 0,
+    ) -> None:
+        super().__init__()
+        self.unet = TissueSegmenter(channels, groups, 1)
+        self.project: nn.Module | None = None
+        if projection:
+            width = 2 * channels[-1]
+            self.project = nn.Sequential(
+                nn.Linear(width, width), nn.ReLU(), nn.Linear(width, projection)
+            )
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The restored image, and its projection if there is a head for it."""
+        levels = self.unet.levels(image)
+        restored = self.unet.decode(levels)
+        if self.project is None:
+            return restored, None
+        deepest = levels[-1].flatten(2)
+        pooled = torch.cat([deepest.mean(2), deepest.std(2, correction=0)], 1)
+        return restored, self.project(pooled)
