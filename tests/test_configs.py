@@ -14,14 +14,17 @@ PATHS = sorted(FOLDER.glob("*/*.yaml"))
 
 
 def command_of(path):
-    """configs/train/x.yaml is for `vcm train`, configs/pretrain/detail_x.yaml for `vcm pretrain detail`."""
+    """configs/train/x.yaml is for `vcm train`, configs/pretrain/detail_x.yaml for `vcm pretrain detail`;
+    configs/fewshot holds studies."""
     first = path.parent.name
-    words = (first,) if first != "pretrain" else (first, path.stem.split("_")[0])
+    words = (first,)
+    if first != "train":
+        words = (first, "study" if first == "fewshot" else path.stem.split("_")[0])
     return next(c for c in COMMANDS if c.words == words)
 
 
 def test_none_is_lost():
-    assert len(PATHS) >= 15 and {p.parent.name for p in PATHS} == {"train", "pretrain"}
+    assert len(PATHS) >= 18 and {p.parent.name for p in PATHS} == {"train", "pretrain", "fewshot"}
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)

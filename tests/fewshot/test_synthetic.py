@@ -6,11 +6,12 @@ import pytest
 from few_shot_brains import write_brains
 
 from vcm.errors import VCMError
-from vcm.fewshot import fitting
+from vcm.fewshot import example, fitting
 from vcm.fewshot.closed_form import fit_line
 from vcm.fewshot.configuration import FewShotStudy, SyntheticShots
 from vcm.fewshot.layouts import Target, find_cases
 from vcm.fewshot.methods import find_method, known_method
+from vcm.fewshot.page import summary, write_page
 from vcm.fewshot.pool import Pool
 from vcm.fewshot.samples import read_runs
 from vcm.fewshot.study import run_study
@@ -93,3 +94,17 @@ def test_a_label_that_no_synthetic_brain_has_is_refused(tmp_path):
         fitting.synthetic_pool(
             Pool(AGE, Target("age"), [], "", tmp_path), SyntheticShots(synthetic=0), tmp_path
         )
+
+
+def test_the_example_needs_no_data_and_says_that_it_is_synthetic(tmp_path, monkeypatch):
+    monkeypatch.setattr(example, "write_synthetic", lambda folder, recipe: write_brains(folder))
+    config = FewShotStudy(
+        tasks=["example"], methods=["mean", "voxels"], shots=[8], seeds=2, out=str(tmp_path / "s")
+    )
+    changed = example.with_example(config)
+    assert example.with_example(changed) == changed
+    page = write_page(run_study(changed)).read_text()
+    assert "made by brain2mm" in page and "synthetic brains, age" in page
+    assert list((tmp_path / "s").glob("synthetic-brains-age_*_mae.png"))
+    lines = summary(tmp_path / "s")
+    assert "8 shots: mae" in lines[0] and lines[2].split()[0] == "voxels"

@@ -84,14 +84,19 @@ def evaluate(
 def study(config: FewShotStudy) -> None:
     """Compare methods at several numbers of shots, over draws of the shots; with a page."""
     from vcm.fewshot.domain import differences
-    from vcm.fewshot.page import write_page
+    from vcm.fewshot.example import with_example
+    from vcm.fewshot.page import summary, write_page
     from vcm.fewshot.study import open_tasks, run_study
 
+    config = with_example(config)
     for task in open_tasks(config):
         for name, test in task.tests.items():
             for difference in differences(task.train.masked_references(), test.masked_references()):
                 print(f"domain: {task.name}, {name}: {difference}.", file=sys.stderr)
-    print(f"Studied; see {write_page(run_study(config))}.")
+    page = write_page(run_study(config))
+    for line in summary(page.parent):
+        print(line)
+    print(f"Studied; see {page}.")
 
 
 def rank(

@@ -95,7 +95,8 @@ class FewShotStudy(SyntheticShots, Encoders, NetworkTraining):
     """Configuration of `vcm fewshot study`.
 
     Attributes:
-        tasks: YAML files of tasks and their data, see docs/fewshot.md.
+        tasks: YAML files of tasks and their data, see docs/fewshot.md; or example, age of synthetic
+            brains.
         methods: Methods to compare; one that cannot do a task is left out there.
         shots: Numbers of labelled scans.
         seeds: Draws of the shots per number; at least 5 give an interval worth reading.

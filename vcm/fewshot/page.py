@@ -15,11 +15,16 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
+from vcm.fewshot.example import EXAMPLE
 from vcm.fewshot.metrics import METRICS
 from vcm.fewshot.resampling import Interval
 from vcm.fewshot.samples import Estimate, Run, bias, estimate, groups, read_runs, sample_of
 from vcm.files import write_table
 
+_SYNTHETIC = (
+    "**The brains of this example are synthetic**, made by brain2mm, which was told their ages: the tables show "
+    "how to read a study, and say nothing of people."
+)
 #: Decimals by metric.
 _DIGITS = {"mae": 1, "r": 2, "auroc": 2, "f1": 2, "dice": 3, "nsd": 3}
 #: Values that stand for "undefined": shown as such, with no interval.
@@ -33,6 +38,7 @@ def write_page(out: Path) -> Path:
     rows: list[dict[str, Any]] = []
     blocks = [
         "# Few-shot study",
+        *([_SYNTHETIC] if _is_synthetic(config["tasks"]) else []),
         "Values are means over the draws of the shots. Two 95 % intervals are kept apart: over the test "
         "cases (bootstrap, the draws held) and over the draws (Student, the cases held). A difference is "
         "paired: same draws, same cases; its last interval is over both together. A draw is the same "
@@ -49,9 +55,9 @@ def write_page(out: Path) -> Path:
             blocks.append(_differences_table(new, metric, config["reference"]))
             rows += [{"task": task, "test": test, "metric": metric, **r} for r in new]
             picture = f"{task}_{test}_{metric}.png".replace(" ", "-")
-            if len(tables) > 1:
-                _curves(tables, test, metric, out / picture)
-                blocks.append(f"![{metric} by number of shots]({picture})")
+            picture = picture.replace(",", "")
+            _curves(tables, test, metric, out / picture)
+            blocks.append(f"![{metric} by number of shots]({picture})")
     if rows:
         plain = [
             {k: v for k, v in r.items() if k != "estimate"} | _flat(r["estimate"]) for r in rows
@@ -64,6 +70,23 @@ def write_page(out: Path) -> Path:
     page = out / "study.md"
     page.write_text("\n\n".join(b for b in blocks if b) + "\n", encoding="utf-8")
     return page
+
+
+def summary(out: Path) -> list[str]:
+    """The first metric of every task, test, number of shots and method, a line each."""
+    lines = []
+    for (task, test, shots), methods in groups(read_runs(out)).items():
+        metric = next(iter(methods.values()))[0].metrics[0]
+        lines.append(f"{task}, {test}, {shots} shots: {metric}, 95 % over test cases, over draws")
+        for name, runs in methods.items():
+            value, cases, draws, _ = _shown(estimate(sample_of(runs, test, metric)), metric)
+            lines.append(f"  {name:<18} {value:>6}  {cases}  {draws}")
+    return lines
+
+
+def _is_synthetic(tasks: Sequence[str]) -> bool:
+    """Whether a task is the example."""
+    return any(Path(task).parent.name == EXAMPLE for task in tasks)
 
 
 def _values_table(tables: dict[int, dict[str, list[Run]]], test: str, metric: str) -> str:
@@ -155,7 +178,9 @@ def _curves(
             axes.errorbar(
                 x, [p[1] for p in points], [below, above], marker="o", capsize=2, label=name
             )
-    axes.set(xscale="log", xlabel="shots", ylabel=metric, title=test)
+    if len(tables) > 1:
+        axes.set_xscale("log")
+    axes.set(xlabel="shots", ylabel=metric, title=test)
     axes.set_xticks(sorted(tables), [str(n) for n in sorted(tables)], minor=False)
     axes.minorticks_off()
     axes.legend(fontsize=8)
