@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ from scipy.stats import rankdata
 from vcm.fewshot.closed_form import fit_line
 from vcm.fewshot.features import VOXELS_SHAPE, VOXELS_SMOOTHING, VOXELS_SPACING
 from vcm.fewshot.layouts import Case, find_cases
-from vcm.fewshot.preparation import canonical, prepare
+from vcm.fewshot.preparation import canonical, foreground, prepare
 from vcm.fewshot.resampling import Sample, draw_cases, over_cases
 from vcm.fewshot.shots import draw_shots, strata_of
 from vcm.fewshot.tasks import task_from
@@ -30,44 +32,64 @@ from vcm.imaging.geometry import resample
 from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume
 
 SHOTS, DRAWS = 100, 10
-#: Variant -> mask of IXI without extracerebral CSF, ds002748 read at 2 mm, brightness by rank.
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is made alike in both sets.
+
+    Attributes:
+        tight: IXI is masked without extracerebral CSF, as brain extraction does it.
+        coarse: ds002748 is read at 2 mm first.
+        ranks: A voxel's brightness is its rank within the brain, so contrast is fixed.
+        extent: Every brain is scaled to the same spread along each axis.
+    """
+
+    tight: bool = False
+    coarse: bool = False
+    ranks: bool = False
+    extent: bool = False
+
+
 VARIANTS = {
-    "as they come": (False, False, False),
-    "IXI masked without extracerebral CSF": (True, False, False),
-    "ds002748 read at 2 mm": (False, True, False),
-    "both": (True, True, False),
-    "brightness by rank": (False, False, True),
-    "all three": (True, True, True),
+    "as they come": Variant(),
+    "IXI masked without extracerebral CSF": Variant(tight=True),
+    "ds002748 read at 2 mm": Variant(coarse=True),
+    "brightness by rank": Variant(ranks=True),
+    "same extent": Variant(extent=True),
+    "mask and resolution": Variant(tight=True, coarse=True),
+    "mask and brightness": Variant(tight=True, ranks=True),
+    "mask, resolution and brightness": Variant(tight=True, coarse=True, ranks=True),
+    "mask, brightness and extent": Variant(tight=True, ranks=True, extent=True),
 }
+#: Spread of a brain along right, anterior, superior [mm] that `extent` scales to.
+EXTENT = (33.0, 42.0, 30.0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for domain.tsv")
-    out = parser.parse_args().out
+    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), help="default: all")
+    given = parser.parse_args()
     data = Path(os.environ["VCM_DATA"])
     train, same = (_aged(find_cases(data / "ixi2mm", split)) for split in ("train", "test"))
     other = _aged(find_cases(data / "ds002748"))
     table = read_table(data / "ixi2mm" / "desc-dlmuse_dseg.tsv")
     outer = [int(row["index"]) for row in table if row["vcm8"] == "7"]
-    images = {
-        (name, tight): np.stack([_ixi(c, outer if tight else []) for c in cases])
-        for name, cases in (("train", train), ("same", same))
-        for tight in (False, True)
-    }
-    coarse = {c: np.stack([_other(case, c) for case in other]) for c in (False, True)}
-    rows = []
-    for variant, (tight, read_coarse, ranks) in VARIANTS.items():
-        x, x_same, x_other = (
-            _features(stack, ranks)
-            for stack in (images["train", tight], images["same", tight], coarse[read_coarse])
+    given.out.mkdir(parents=True, exist_ok=True)
+    file = given.out / "domain.tsv"
+    rows: list[dict[str, object]] = [*read_table(file)] if file.is_file() else []
+    for name in given.variants:
+        v = VARIANTS[name]
+        x, x_same = (
+            _features([_ixi(c, outer if v.tight else [], v.extent) for c in cases], v.ranks)
+            for cases in (train, same)
         )
+        x_other = _features([_other(c, v.coarse, v.extent) for c in other], v.ranks)
         for test, features, cases in (("IXI", x_same, same), ("ds002748", x_other, other)):
-            row = {"variant": variant, "test": test, **_errors(x, train, features, cases)}
-            rows.append(row)
-            print(row, flush=True)
-    out.mkdir(parents=True, exist_ok=True)
-    write_table(out / "domain.tsv", rows, list(rows[0]))
+            rows.append({"variant": name, "test": test, **_errors(x, train, features, cases)})
+            print(rows[-1], flush=True)
+        write_table(file, rows, list(rows[0]))
 
 
 def _aged(cases: list[Case]) -> list[Case]:
@@ -78,30 +100,35 @@ def _ages(cases: list[Case]) -> NDArray[np.float64]:
     return np.array([float(c.values["age"]) for c in cases])
 
 
-def _ixi(case: Case, outer: list[int]) -> NDArray[np.float32]:
+def _ixi(case: Case, outer: list[int], extent: bool) -> NDArray[np.float32]:
     labels = read_label_map(case.maps["dseg"])
     mask = labels.with_data(((labels.data > 0) & ~np.isin(labels.data, outer)).astype(np.int32))
-    return _prepared(read_volume(case.images["t1"]), mask)
+    return _prepared(read_volume(case.images["t1"]), mask, extent)
 
 
-def _other(case: Case, coarse: bool) -> NDArray[np.float32]:
+def _other(case: Case, coarse: bool, extent: bool) -> NDArray[np.float32]:
     scan = read_volume(case.images["t1"])
     if not coarse:
-        return _prepared(scan, None)
+        return _prepared(scan, None, extent)
     grid = canonical(scan.grid)
     step = 2.0 / np.array(grid.spacing)
     affine = grid.affine.copy()
     affine[:3, :3] = grid.affine[:3, :3] * step
     shape = tuple(int(n) for n in np.array(grid.shape) / step)
     values = resample(scan, Grid((shape[0], shape[1], shape[2]), affine), order=1)
-    return _prepared(Volume(values.astype(np.float32), affine, None, scan.source), None)
+    return _prepared(Volume(values.astype(np.float32), affine, None, scan.source), None, extent)
 
 
-def _prepared(scan: Volume, mask: Volume | None) -> NDArray[np.float32]:
-    return prepare({"t1": scan}, ("t1",), VOXELS_SPACING, VOXELS_SHAPE, mask).image[0]
+def _prepared(scan: Volume, mask: Volume | None, extent: bool) -> NDArray[np.float32]:
+    spacing = np.array(VOXELS_SPACING)
+    if extent:
+        inside = foreground(scan.data) if mask is None else mask.data > 0
+        places = np.argwhere(inside) @ scan.affine[:3, :3].T
+        spacing = spacing * places.std(0) / EXTENT
+    return prepare({"t1": scan}, ("t1",), tuple(spacing), VOXELS_SHAPE, mask).image[0]
 
 
-def _features(stack: NDArray[np.float32], ranks: bool) -> NDArray[np.float64]:
+def _features(stack: Sequence[NDArray[np.float32]], ranks: bool) -> NDArray[np.float64]:
     """Smoothed voxels; with `ranks` each voxel's rank within the brain, so that contrast is fixed."""
     rows = []
     for image in stack:

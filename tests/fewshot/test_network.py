@@ -18,6 +18,21 @@ def test_it_is_the_tissue_segmenter_layer_by_layer():
     assert torch.allclose(ours(image), theirs(image), atol=1e-5)
 
 
+def test_it_folds_blocks_of_voxels_as_the_segmenter_does():
+    torch.manual_seed(0)
+    theirs = TissueSegmenter((4, 8), groups=2, patch=2).eval()
+    ours = FewShotUNet(channels=(4, 8), groups=2, patch=2).eval()
+    ours.load_state_dict(theirs.state_dict())
+    image = torch.rand(1, 1, 8, 12, 16)
+    assert torch.allclose(ours(image), theirs(image), atol=1e-5)
+    several = start_network(ours, 3, 4)
+    assert several(torch.rand(1, 3, 9, 8, 7)).shape == (1, 4, 9, 8, 7)
+    first = "down.0.conv1.conv.weight"
+    assert torch.allclose(
+        several.state_dict()[first].unflatten(1, (3, 8)).sum(1), ours.state_dict()[first]
+    )
+
+
 def test_any_size_is_answered():
     net = FewShotUNet(2, 3, (4, 8, 8), groups=2).eval()
     assert net(torch.rand(1, 2, 5, 1, 9)).shape == (1, 3, 5, 1, 9)

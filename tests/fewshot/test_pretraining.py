@@ -86,7 +86,7 @@ def test_an_encoder_is_a_start_and_gives_features(config):
 
 
 def test_the_loss_counts_every_voxel_and_tells_hidden_ones():
-    net = ScanEncoder((4, 8), 2)
+    net = ScanEncoder((4, 8), 2, patch=1)
     hidden = torch.zeros(1, 1, 8, 8, 8)
     hidden[..., :4] = 1
     targets = torch.rand(1, 1, 8, 8, 8)
@@ -98,7 +98,7 @@ def test_the_loss_counts_every_voxel_and_tells_hidden_ones():
 
 
 def test_views_that_agree_cost_less_than_views_that_do_not():
-    net = ScanEncoder((4, 8), 2, 8)
+    net = ScanEncoder((4, 8), 2, 8, patch=1)
     objective = EncoderObjective(net, 1.0, 0.2)
     scans = torch.rand(3, 1, 8, 8, 8) * torch.tensor([0.1, 0.5, 1.0])[:, None, None, None, None]
     none = torch.zeros(3, 2, 8, 8, 8)
@@ -143,7 +143,7 @@ def test_a_scan_of_one_value_is_left_out_with_a_sentence(brains, tmp_path):
         ({"data": []}, "No data is given"),
         ({"objective": "x"}, "'x' is unknown: choose mae or hybrid"),
         ({"objective": "hybrid", "batch_size": 1}, "set it to 2 or more"),
-        ({"crop": 15}, "crop is 15: choose a multiple of 2"),
+        ({"crop": 15}, "crop is 15: choose a multiple of 4"),
         ({"hidden": 1.0}, "hidden is 1.0"),
         ({"augmentation": 2.0}, "augmentation is 2.0"),
     ],

@@ -142,6 +142,7 @@ class EncoderTraining(TrainingSchedule):
         objective: mae (restore hidden blocks) or hybrid (and tell views of one scan from others).
         channels: Channels per level.
         groups: Groups of the group normalisation.
+        patch: Edge of the blocks of voxels that are folded into channels [voxel].
         crop: Edge of the training crops [voxel of 2 mm]. 0: whole scans.
         hidden: Share of the blocks that are hidden.
         block: Edge of the blocks [voxel].
@@ -161,15 +162,16 @@ class EncoderTraining(TrainingSchedule):
     out: str = "runs/encoder"
     cache: str = ""
     objective: str = "mae"
-    channels: list[int] = field(default_factory=lambda: [8, 32, 64, 128])
+    channels: list[int] = field(default_factory=lambda: [16, 32, 64, 128])
     groups: int = 8
-    crop: int = 64
+    patch: int = 2
+    crop: int = 0
     hidden: float = 0.6
     block: int = 8
     augmentation: float = 1.0
     projection: int = 64
     contrast_weight: float = 0.3
     temperature: float = 0.2
-    batch_size: int = 4
+    batch_size: int = 2
     learning_rate: float = 1e-3
     ema_decay: float = 0.99

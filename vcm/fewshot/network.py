@@ -64,7 +64,8 @@ class FewShotUNet(nn.Module):
     """Images (B, C, X, Y, Z) in 0..1 -> logits (B, outputs, X, Y, Z), background first.
 
     Source: U-Net (Ronneberger et al. 2015) as in nnU-Net (Isensee et al. 2021), with group norm. The
-    input is padded to multiples of the coarsest voxel, and the padding is cut off again.
+    input is padded to multiples of the coarsest voxel, and the padding is cut off again. Blocks of
+    patch^3 voxels are folded into channels before the finest level, and unfolded after it.
     """
 
     def __init__(
@@ -73,19 +74,21 @@ class FewShotUNet(nn.Module):
         outputs: int = 9,
         channels: tuple[int, ...] = (8, 32, 64, 128),
         groups: int = 8,
+        patch: int = 1,
     ) -> None:
         super().__init__()
-        self.channels = channels
+        self.channels, self.patch = channels, patch
         self.settings: dict[str, Any] = {
             "inputs": inputs, "outputs": outputs, "channels": list(channels), "groups": groups,
+            "patch": patch,
         }  # fmt: skip
-        pairs = list(zip((inputs, *channels), channels, strict=False))
+        pairs = list(zip((inputs * patch**3, *channels), channels, strict=False))
         self.down = nn.ModuleList(
             _Block(a, b, 1 if level == 0 else 2, groups) for level, (a, b) in enumerate(pairs)
         )
         self.up = nn.ModuleList(_Up(b, a, groups) for a, b in pairs[:0:-1])
-        self.out = _Out(channels[0], outputs)
-        self.downsampling = 2 ** (len(channels) - 1)
+        self.out = _Out(channels[0], outputs * patch**3)
+        self.downsampling = patch * 2 ** (len(channels) - 1)
         for module in self.modules():
             if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
                 nn.init.kaiming_normal_(module.weight, a=0.01)
@@ -106,13 +109,13 @@ class FewShotUNet(nn.Module):
         *skips, h = self.levels(image)
         for up, skip in zip(self.up, reversed(skips), strict=True):
             h = up(h, skip)
-        out: Tensor = self.out(h)
+        out = _unfolded(self.out(h), self.patch)
         return out[..., : size[0], : size[1], : size[2]]
 
     def levels(self, image: Tensor) -> list[Tensor]:
         """Activations of every level, full resolution first, of the padded image."""
         pad = [n for size in image.shape[:1:-1] for n in (0, -size % self.downsampling)]
-        levels = [functional.pad(image, pad)]
+        levels = [_folded(functional.pad(image, pad), self.patch)]
         for down in self.down:
             levels.append(down(levels[-1]))
         return levels[1:]
@@ -127,3 +130,19 @@ class FewShotUNet(nn.Module):
             flat = level.float().flatten(2)
             pooled += [flat.mean(2), flat.std(2, correction=0)]
         return torch.cat(pooled, 1)
+
+
+def _folded(x: Tensor, factor: int) -> Tensor:
+    """(B, C, X f, Y f, Z f) -> (B, C f^3, X, Y, Z), as vcm.nets.patches has it."""
+    if factor == 1:
+        return x
+    x = x.unflatten(4, (-1, factor)).unflatten(3, (-1, factor)).unflatten(2, (-1, factor))
+    return x.permute(0, 1, 3, 5, 7, 2, 4, 6).flatten(1, 4)
+
+
+def _unfolded(x: Tensor, factor: int) -> Tensor:
+    """(B, C f^3, X, Y, Z) -> (B, C, X f, Y f, Z f)."""
+    if factor == 1:
+        return x
+    x = x.unflatten(1, (-1, factor, factor, factor)).permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return x.flatten(6, 7).flatten(4, 5).flatten(2, 3)

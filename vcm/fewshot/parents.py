@@ -123,9 +123,9 @@ def load_parent(name: str) -> Parent:
     if card["_class_name"] == "ScanEncoder":
         start = "unet."
         weights = {n.removeprefix(start): w for n, w in weights.items() if n.startswith(start)}
-    network = FewShotUNet(
-        1, len(weights["out.conv.conv.bias"]), tuple(card["channels"]), card["groups"]
-    )
+    patch = card.get("patch", 1)
+    outputs = len(weights["out.conv.conv.bias"]) // patch**3
+    network = FewShotUNet(1, outputs, tuple(card["channels"]), card["groups"], patch)
     network.load_state_dict(weights)
     seen = {}
     if (folder / _SEEN).is_file():

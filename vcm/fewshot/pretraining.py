@@ -86,7 +86,8 @@ def pretrain_encoder(config: EncoderTraining) -> dict[str, float]:
     scans, complaints = find_scans(config.data, "train", config.mask, cache)
     hybrid = config.objective == "hybrid"
     set_seed(config.seed)
-    net = ScanEncoder(tuple(config.channels), config.groups, config.projection if hybrid else 0)
+    projection = config.projection if hybrid else 0
+    net = ScanEncoder(tuple(config.channels), config.groups, projection, config.patch)
     weight = config.contrast_weight if hybrid else 0.0
     run = TrainingRun(config, net, EncoderObjective(net, weight, config.temperature))
     sampler = ViewSampler(
@@ -116,7 +117,7 @@ def check_encoder(config: EncoderTraining) -> None:
         raise VCMError(
             f"batch_size is {config.batch_size}, but hybrid tells scans apart: set it to 2 or more."
         )
-    factor = 2 ** (len(config.channels) - 1)
+    factor = config.patch * 2 ** (len(config.channels) - 1)
     if config.crop < 0 or config.crop % factor:
         raise VCMError(
             f"crop is {config.crop}: choose a multiple of {factor}, or 0 for whole scans."

@@ -124,7 +124,7 @@ def start_network(parent: FewShotUNet | None, inputs: int, outputs: int) -> FewS
     """
     if parent is None:
         return FewShotUNet(inputs, outputs)
-    net = FewShotUNet(inputs, outputs, parent.channels, parent.settings["groups"])
+    net = FewShotUNet(inputs, outputs, parent.channels, parent.settings["groups"], parent.patch)
     weights = dict(parent.state_dict())
     first = "down.0.conv1.conv.weight"
     weights[first] = weights[first].repeat(1, inputs, 1, 1, 1) / inputs
@@ -209,4 +209,4 @@ def _start_at_frequencies(net: FewShotUNet, examples: Sequence[Example]) -> None
     bias = net.out.conv.conv.bias
     assert isinstance(bias, Tensor)
     with torch.no_grad():
-        bias.copy_((counts / counts.sum()).log().float())
+        bias.copy_((counts / counts.sum()).log().float().repeat_interleave(net.patch**3))

@@ -21,20 +21,22 @@ class ScanEncoder(ModelMixin, ConfigMixin):
     2024, arXiv 2408.00640); the projection head is that of SimCLR (Chen et al. 2020, arXiv 2002.05709).
 
     Args:
-        channels: Per level, full resolution first.
+        channels: Per level, the finest first.
         groups: Of the group normalisation.
         projection: P, numbers by which views are compared; 0: none are compared.
+        patch: Edge of the blocks of voxels that are folded into channels.
     """
 
     @register_to_config
     def __init__(
         self,
-        channels: tuple[int, ...] = (8, 32, 64, 128),
+        channels: tuple[int, ...] = (16, 32, 64, 128),
         groups: int = 8,
         projection: int = 0,
+        patch: int = 2,
     ) -> None:
         super().__init__()
-        self.unet = TissueSegmenter(channels, groups, 1)
+        self.unet = TissueSegmenter(channels, groups, 1, patch)
         self.project: nn.Module | None = None
         if projection:
             width = 2 * channels[-1]
