@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.utils.backend_registration as registration
-from accelerate.state import PartialState
+from accelerate.state import AcceleratorState, PartialState
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -156,11 +156,14 @@ def plugged_in() -> Iterator[torch.device]:
     swaps.set_swap_module_params_on_conversion(True)
     torch._C._InferenceMode = _WithoutGradients  # type: ignore[misc,assignment]
     Plugged.now = True
+    # Accelerate keeps the device of the first training in a process for all that follow.
+    AcceleratorState._reset_state(reset_partial_state=True)
     try:
         with _Factories():
             yield device
     finally:
         Plugged.now = False
+        AcceleratorState._reset_state(reset_partial_state=True)
         torch._C._InferenceMode = inference  # type: ignore[misc]
         swaps.set_swap_module_params_on_conversion(swapped)
         PartialState.default_device = default  # type: ignore[method-assign]

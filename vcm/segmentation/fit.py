@@ -71,8 +71,10 @@ def fit_segmenter(
     if out.exists():
         raise VCMError(f"{out} exists already: choose another folder for the segmenter.")
     check_output(out.parent)
-    denoisers = load_denoisers(slices)
-    grid = model_grid(float(denoisers[0].config.spacing))
+    # Settings are checked before anything slow.
+    check_voices(voices, unlabelled is None)
+    features = DiffusionFeatures(load_denoisers(slices), time, noisy, blocks).to(device)
+    grid = model_grid(features.spacing)
     table = label_table(labels, names, unlabelled)
     indices, titles = list(table), list(table.values())
     report("reading and aligning")
@@ -81,8 +83,6 @@ def fit_segmenter(
         for scan, own in zip(scans, labels, strict=True)
     ]
     refuse_unlabelled_classes(brains, titles)
-    check_voices(voices, all(brain.whole for brain in brains))
-    features = DiffusionFeatures(denoisers, time, noisy, blocks).to(device)
     segmenter = FewShotSegmenter(features, titles, indices)
     segmenter.fit(brains, voices, settings, copies, voxels, judged, report)
     record = {
