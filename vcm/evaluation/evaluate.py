@@ -25,6 +25,7 @@ from vcm.evaluation.ages import age_requests, age_rows
 from vcm.evaluation.configuration import Evaluation
 from vcm.evaluation.measures import Maps, Row, Volumes
 from vcm.evaluation.page import as_page
+from vcm.evaluation.report import evaluation_page
 from vcm.evaluation.samples import Case, Request, SampleStore, as_case, values_of
 from vcm.evaluation.summary import Summary, summarise
 from vcm.files import (
@@ -41,6 +42,8 @@ from vcm.imaging.prepared_set import Subject, check_grid, load_prepared, with_cl
 from vcm.imaging.volume import Grid
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.pipeline import VCMPipeline, choose_device
+from vcm.report.folder import write_report
+from vcm.report.page import Page
 from vcm.report.picture import mosaic, outlined
 from vcm.weights.load import load_pipeline
 from vcm.weights.segmenter import load_segmenter
@@ -134,7 +137,10 @@ def evaluate_files(config: Evaluation) -> Summary:
         "subjects": len(test),
         "train_scans": len(train),
     }
-    return _write(found, out, about)
+    summary = _write(found, out, about)
+    grid = pipeline.volume_grid
+    write_report(out, lambda: _page(found, summary, grid, out))
+    return summary
 
 
 def evaluate(
@@ -286,6 +292,14 @@ def _write(found: Evaluated, out: Path, about: Mapping[str, Any]) -> Summary:
     for name, rows in found.tables.items():
         writers[out / f"{name}.tsv"] = _table_writer(rows)
     return write_set(out / "summary.json", summary, writers)
+
+
+def _page(found: Evaluated, summary: Summary, grid: Grid, out: Path) -> Page:
+    """What is shown; the first subject stands for all."""
+    scene = found.scene
+    volumes = {arm: np.asarray(volumes[0]) for arm, volumes in scene.arms.items()}
+    subject = scene.cases[0].name
+    return evaluation_page(summary, found.tables, volumes, scene.truth[0], subject, grid, out)
 
 
 def _table_writer(rows: list[Row]) -> Callable[[Path], object]:

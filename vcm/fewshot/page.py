@@ -17,9 +17,11 @@ from matplotlib import pyplot
 
 from vcm.fewshot.example import EXAMPLE
 from vcm.fewshot.metrics import METRICS
+from vcm.fewshot.report import study_page
 from vcm.fewshot.resampling import Interval
 from vcm.fewshot.samples import Estimate, Run, bias, estimate, groups, read_runs, sample_of
 from vcm.files import write_table
+from vcm.report.folder import write_report
 
 _SYNTHETIC = (
     "**The brains of this example are synthetic**, made by brain2mm, which was told their ages: the tables show "
@@ -69,6 +71,7 @@ def write_page(out: Path) -> Path:
     )
     page = out / "study.md"
     page.write_text("\n\n".join(b for b in blocks if b) + "\n", encoding="utf-8")
+    write_report(out, lambda: study_page(out))
     return page
 
 

@@ -31,8 +31,10 @@ from vcm.imaging.prepared_set import COLUMNS, UNFINISHED
 from vcm.imaging.source import Finding, Scan, Source, read_source
 from vcm.imaging.vocabulary import BUILT_IN, load_vocabulary
 from vcm.imaging.volume import Grid, read_volume
+from vcm.preparation.page import preparation_page
 from vcm.preparation.record import PreparedScan
 from vcm.preparation.scan import UnwritableSet, prepare_scan
+from vcm.report.folder import write_report
 from vcm.report.picture import mosaic
 
 if TYPE_CHECKING:
@@ -114,7 +116,11 @@ def prepare(
             f"None of the {len(rejected)} scans in {folder} can be used, the first "
             f"({rejected[0].subject}) because: {rejected[0].what} See rejected.tsv."
         )
-    return Prepared(tuple(done), rejected, source.notes, source.split)
+    made = Prepared(tuple(done), rejected, source.notes, source.split)
+    write_report(
+        out, lambda: preparation_page(made.scans, made.rejected, made.notes, made.split, out)
+    )
+    return made
 
 
 def refuse_place(folder: Path, out: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +24,13 @@ from vcm.imaging.brain import align_brain
 from vcm.imaging.conditions import class_volumes
 from vcm.imaging.extraction import Brain, find_brain
 from vcm.imaging.geometry import from_model_grid, resample
+from vcm.imaging.vocabulary import CLASS_NAMES
 from vcm.imaging.volume import Volume, read_volume, write_volume
 from vcm.nets.segmenter import TissueSegmenter
+from vcm.report.folder import write_report
+from vcm.report.layers import Layer
+from vcm.report.page import Page, Section, Table
+from vcm.report.viewer import Viewer
 from vcm.weights.segmenter import load_segmenter, segmenter_folder, segmenter_grid
 
 
@@ -83,7 +90,28 @@ def segment_file(
     if brain.is_found_here:
         write_volume(brain.as_volume(image), mask_file, "brain mask, vcm segment tissues")
     write_volume(found, out, "eight classes, vcm segment tissues")
-    return class_volumes(found.data, found.grid.voxel_volume)
+    volumes = class_volumes(found.data, found.grid.voxel_volume)
+    write_report(out.parent, lambda: _page(read_volume(scan), found, stem(out), volumes, record))
+    return volumes
+
+
+def _page(
+    scan: Volume, found: Volume, name: str, volumes: Mapping[str, float], record: Mapping[str, Any]
+) -> Page:
+    """What is shown of a label map."""
+    names = dict(enumerate(CLASS_NAMES))
+    table = Table(("class", "volume [mL]"), list(volumes.items()))
+    return Page(
+        f"{name}: tissues",
+        name,
+        "Eight tissue classes of a T1w scan, found by vcm segment tissues on the scan's own voxels.",
+        facts={"scan": str(record["Sources"]), "labelled": f"{sum(volumes.values()):.0f} mL"},
+        viewer=Viewer(
+            [Layer("scan", scan)], [Layer("tissues", found, "labels", names, shown=True)]
+        ),
+        sections=[Section("Numbers", tables=[table])],
+        provenance=record,
+    )
 
 
 def label_prepared(image: Volume, segmenter: TissueSegmenter) -> tuple[Volume, Volume]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,11 @@ from vcm.imaging.brain import align_brain
 from vcm.imaging.extraction import Brain, find_brain
 from vcm.imaging.geometry import from_model_grid, model_grid
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
+from vcm.report.folder import write_index, write_report
+from vcm.report.layers import Layer
+from vcm.report.page import Page, Section, Table, picture_of
 from vcm.report.picture import outlined
+from vcm.report.viewer import Viewer
 from vcm.segmentation.segmenter import FewShotSegmenter
 
 MARK = "vcm segment apply"
@@ -182,10 +187,16 @@ def segment_files(
             continue
         if found.brain.is_found_here:
             write_volume(found.brain.as_volume(found.labels), mask_file, MARK)
-        _write(found, outputs, out / f"{stem}_dseg.png", sidecar, segmenter, made_from)
+        picture = out / f"{stem}_dseg.png"
+        record = _write(found, outputs, picture, sidecar, segmenter, made_from)
+        shown = partial(segmentation_page, path, found, stem, picture, segmenter, record)
+        write_report(out, shown)
         rows.append({"scan": path.name, "status": "done"} | dict(found.volumes))
         report(path.name)
     write_table(out / "volumes.tsv", rows, ["scan", "status", *segmenter.names[1:]])
+    if len(rows) > 1:
+        named = [row | {"scan": _stem(p)} for p, row in zip(scans, rows, strict=True)]
+        write_index(out, "Segmented scans", named, {"Segmenter": checksums})
     return rows
 
 
@@ -196,7 +207,8 @@ def _write(
     sidecar: Path,
     segmenter: FewShotSegmenter,
     made_from: dict[str, object],
-) -> None:
+) -> dict[str, object]:
+    """Write the files of one scan; returns its record."""
     for volume, path in zip(
         (found.labels, found.probability, found.uncertainty), outputs, strict=True
     ):
@@ -204,17 +216,62 @@ def _write(
     image, classes = found.on_grid
     outlined([image], classes, picture)
     # Last, so that a scan without it was not finished.
-    write_json(
-        sidecar,
-        made_from
-        | {
-            "LabelMap": dict(zip(map(str, segmenter.indices), segmenter.names, strict=True)),
-            **found.brain.describe(),
-            "VolumesML": found.volumes,
-            "VolumesStandardDeviationML": found.spread,
-            "Trust": segmenter.trust,
-            "Versions": versions(),
-        },
+    record = made_from | {
+        "LabelMap": dict(zip(map(str, segmenter.indices), segmenter.names, strict=True)),
+        **found.brain.describe(),
+        "VolumesML": found.volumes,
+        "VolumesStandardDeviationML": found.spread,
+        "Trust": segmenter.trust,
+        "Versions": versions(),
+    }
+    write_json(sidecar, record)
+    return record
+
+
+def segmentation_page(
+    scan: Path,
+    found: Segmented,
+    name: str,
+    picture: Path,
+    segmenter: FewShotSegmenter,
+    record: Mapping[str, object],
+) -> Page:
+    """What is shown of one scan's labels.
+
+    Args:
+        scan: Its file.
+        found: Its labels.
+        name: First part of the files' names.
+        picture: The PNG.
+        segmenter: That found them.
+        record: As the sidecar has it.
+    """
+    names = dict(zip(segmenter.indices, segmenter.names, strict=True))
+    rows = [
+        (name, found.volumes[name], found.spread[name],
+         *(of.get(name) for of in segmenter.trust.values()))
+        for name in found.volumes
+    ]  # fmt: skip
+    heads = ("structure", "volume [mL]", "± [mL]", *(f"Dice of {v}" for v in segmenter.trust))
+    text = (
+        "±: standard deviation over the perceptrons. Dice: what each voice reached on deformed copies of "
+        "the labelled scans, which nothing learned from."
+    )
+    overlays = [
+        Layer("labels", found.labels, "labels", names, shown=True),
+        Layer("uncertainty", found.uncertainty, "uncertainty"),
+    ]
+    return Page(
+        f"{name}: segmented",
+        name,
+        "Labels learned from one or a few labelled scans, on the scan's own voxels.",
+        facts={"scan": scan.name, "structures": str(len(found.volumes))},
+        viewer=Viewer([Layer("scan", read_volume(scan))], overlays),
+        sections=[
+            Section("Picture", pictures=picture_of(picture, "Three planes, and with outlines.")),
+            Section("Numbers", tables=[Table(heads, rows, text=text)]),
+        ],
+        provenance=record,
     )
 
 

@@ -9,6 +9,7 @@ No label is read. x is a square crop of a slice, in -1..1.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from vcm.imaging.views import VIEWS, places, slices
 from vcm.learning.batches import moved
 from vcm.learning.run import TrainingRun
 from vcm.nets.slice_denoiser import SliceDenoiser, add_noise, velocity
+from vcm.report.training import write_training_report
 from vcm.segmentation.configuration import SliceTraining
 
 #: Share of a crop that must be brain; slices beyond the brain teach nothing.
@@ -168,12 +170,14 @@ def pretrain_slices(config: SliceTraining) -> dict[str, float]:
     if not run.is_main:
         return {}
     net.save_pretrained(Path(config.out) / "slices")
-    try:
+    measures = {}
+    with suppress(VCMError):
         held_out = load_prepared(*config.data, split="test")
-    except VCMError:
-        return {}
-    pool = SlicePool(read_images(held_out), *sizes)
-    return {f"{config.objective} loss on test": measure_loss(objective.to(net.device), pool)}
+        pool = SlicePool(read_images(held_out), *sizes)
+        loss = measure_loss(objective.to(net.device), pool)
+        measures[f"{config.objective} loss on test"] = loss
+    write_training_report(Path(config.out), "Training of a slice network", measures)
+    return measures
 
 
 def check_crop(subject: Subject, crop: int, levels: int) -> float:

@@ -25,10 +25,12 @@ from vcm.imaging.volume import read_volume, write_volume
 from vcm.inputs import InputRequest, ModelInput, Outside, in_words, network_inputs, resolve_inputs
 from vcm.pipeline import VCMPipeline, choose_device, draw_volume, sampling_record
 from vcm.precision import check_precision
+from vcm.report.folder import write_report
 from vcm.report.picture import outlined
 from vcm.report.synthetic import file_names, stem_of, write_synthetic
 from vcm.synthesis.configuration import Synthesis
 from vcm.synthesis.forecast import forecast
+from vcm.synthesis.page import synthesis_page
 from vcm.weights.load import load_pipeline
 
 #: Called with the denoising steps that are done, and how many there are.
@@ -114,7 +116,7 @@ class Plan:
 def synthesize_files(
     config: Synthesis, command: Sequence[str] = (), on_step: OnStep = lambda done, total: None
 ) -> list[Path]:
-    """Write one volume per seed, each as soon as it is made, and a picture of the first.
+    """Write one volume per seed, each as soon as it is made, a picture of the first, and a page.
 
     Args:
         config: What the user chose.
@@ -170,6 +172,8 @@ def synthesize_files(
         write_volume(mask, out / brain_file, "brain mask, vcm synthesize")
     titles = [f"synthetic, seed {seed}" for seed in config.seeds[:SHOWN]]
     outlined(shown, plan.placed.classes, picture, titles)
+    told = in_words(plan.inputs)
+    write_report(out, lambda: synthesis_page(config, stem, written, picture, record, told))
     return written
 
 

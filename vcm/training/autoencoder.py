@@ -22,6 +22,7 @@ from vcm.learning.run import TrainingRun
 from vcm.metrics import psnr, ssim
 from vcm.nets.autoencoder import LatentAutoencoder
 from vcm.nets.patches import to_patches
+from vcm.report.training import write_training_report
 from vcm.training.configuration import AutoencoderTraining
 from vcm.training.subjects import test_subjects
 
@@ -100,7 +101,9 @@ def pretrain_autoencoder(config: AutoencoderTraining) -> dict[str, float]:
         return {}
     _store_latent_statistics(net, images)
     net.save_pretrained(run.folder / "autoencoder")
-    return write_measures(measure_autoencoder(net, held_out), run.folder / "test.tsv")
+    measures = write_measures(measure_autoencoder(net, held_out), run.folder / "test.tsv")
+    write_training_report(run.folder, "Training of an autoencoder", measures)
+    return measures
 
 
 @torch.inference_mode()

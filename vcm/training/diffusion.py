@@ -29,6 +29,7 @@ from vcm.nets.autoencoder import LatentAutoencoder
 from vcm.nets.denoiser import LatentDenoiser
 from vcm.pipeline import VCMPipeline
 from vcm.report.picture import mosaic
+from vcm.report.training import write_training_report
 from vcm.training.batches import LatentBatch
 from vcm.training.configuration import DiffusionTraining
 from vcm.training.latents import LatentFiles, LatentSet
@@ -118,7 +119,9 @@ def pretrain_diffusion(config: DiffusionTraining) -> dict[str, float]:
     autoencoder.to(run.device)
     shown = latents(held_out or subjects[:8], 1)
     _draw_samples(net, autoencoder, shown, run.folder / "samples.png")
-    return _measure(objective, shown) if held_out else {}
+    measures = _measure(objective, shown) if held_out else {}
+    write_training_report(run.folder, "Training of a latent diffusion model", measures)
+    return measures
 
 
 def _load_autoencoder(data: list[str], folder: str) -> LatentAutoencoder:

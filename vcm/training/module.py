@@ -28,6 +28,7 @@ from vcm.learning.processes import Processes
 from vcm.learning.run import TrainingRun
 from vcm.nets.frozen import FrozenDenoiser
 from vcm.pipeline import VCMPipeline
+from vcm.report.training import write_training_report
 from vcm.training.batches import ModuleBatch
 from vcm.training.configuration import ModuleTraining
 from vcm.training.controls import make_control
@@ -136,11 +137,13 @@ def train(config: ModuleTraining) -> dict[str, float]:
         return {}
     pipeline.record_frozen()
     pipeline.save_pretrained(run.folder / "model")
-    if not subjects["test"]:
-        return {}
-    pipeline.to(run.device)
-    _channels_last(module, pipeline.denoiser)
-    return measure_losses(objective, latents("test"), config.batch_size, config.draws)
+    measures: dict[str, float] = {}
+    if subjects["test"]:
+        pipeline.to(run.device)
+        _channels_last(module, pipeline.denoiser)
+        measures = measure_losses(objective, latents("test"), config.batch_size, config.draws)
+    write_training_report(run.folder, "Training of a conditioning module", measures)
+    return measures
 
 
 def load_frozen(config: ModuleTraining) -> VCMPipeline:

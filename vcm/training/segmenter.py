@@ -27,6 +27,7 @@ from vcm.learning.measures import ScanMeasures, write_measures
 from vcm.learning.run import TrainingRun
 from vcm.metrics import dice
 from vcm.nets.segmenter import TissueSegmenter
+from vcm.report.training import write_training_report
 from vcm.training.configuration import SegmenterTraining
 from vcm.training.subjects import test_subjects
 from vcm.weights.segmenter import record_spacing
@@ -106,7 +107,9 @@ def pretrain_segmenter(config: SegmenterTraining) -> dict[str, float]:
     if not run.is_main:
         return {}
     net.save_pretrained(run.folder / "segmenter")
-    return write_measures(measure_segmenter(net, held_out), run.folder / "test.tsv")
+    measures = write_measures(measure_segmenter(net, held_out), run.folder / "test.tsv")
+    write_training_report(run.folder, "Training of a tissue segmenter", measures)
+    return measures
 
 
 class TrainingScans:

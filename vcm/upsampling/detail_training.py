@@ -28,6 +28,7 @@ from vcm.learning.run import TrainingRun
 from vcm.metrics import psnr
 from vcm.nets.detail import DetailNet
 from vcm.precision import computes_bfloat16, resolve_mixed_precision
+from vcm.report.training import write_training_report
 from vcm.upsampling.configuration import DetailTraining
 from vcm.upsampling.detail_pool import DetailBatch, DetailPool, draw_crops, pooled, split_channels
 from vcm.upsampling.prior import refuse_unfit
@@ -113,7 +114,9 @@ def pretrain_detail(config: DetailTraining) -> dict[str, float]:
     pipeline.save_pretrained(run.folder / "model")
     pipeline.to(run.device)
     rows = _measure(net, pool.files(test_scans, 1) if test_scans else [])
-    return write_measures(rows, run.folder / "test.tsv", first="drawn")
+    measures = write_measures(rows, run.folder / "test.tsv", first="drawn")
+    write_training_report(run.folder, "Training of a detail network", measures)
+    return measures
 
 
 def check_crop(crop: int, fold: int, mixed_precision: str) -> None:

@@ -24,6 +24,7 @@ from vcm.imaging.volume import Volume, read_volume
 from vcm.inputs import InputRequest, network_inputs, resolve_inputs
 from vcm.pipeline import VCMPipeline, choose_device
 from vcm.precision import check_precision, resolve_precision
+from vcm.report.folder import write_report
 from vcm.upsampling.configuration import Upsampling
 from vcm.upsampling.consistency import DataConsistency
 from vcm.upsampling.detail import (
@@ -33,6 +34,7 @@ from vcm.upsampling.detail import (
     is_refined_by_model,
 )
 from vcm.upsampling.example import example_scan
+from vcm.upsampling.page import upsampling_page
 from vcm.upsampling.prior import encode_slices, expected_brain, refuse_unfit, sample_brain
 from vcm.upsampling.result import OF_DETAIL, OF_NOTHING, OF_SAMPLES, Upsampled
 from vcm.upsampling.same_scan import refuse_same_scan
@@ -62,7 +64,7 @@ _NOT_RECORDED = ("scans", "masks", "out", "overwrite")
 def upsample_files(
     config: Upsampling, command: Sequence[str] = (), on_step: OnStep = lambda done, total: None
 ) -> list[Path]:
-    """Upsample scans in files; write the result, its uncertainty, sidecar and picture.
+    """Upsample scans in files; write the result, its uncertainty, sidecar, picture and page.
 
     Args:
         config: What the user chose.
@@ -120,7 +122,10 @@ def upsample_files(
         "Device": str(device),
         "Versions": versions(),
     }
-    return write_result(result, out, names, record)
+    files = write_result(result, out, names, record)
+    name = names["picture"].removesuffix("_desc-upsampled_comparison.png")
+    write_report(out, lambda: upsampling_page(result, name, out / names["picture"], record))
+    return files
 
 
 def upsample(

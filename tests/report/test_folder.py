@@ -1,0 +1,54 @@
+import pytest
+from small_page import small_page
+
+from vcm.errors import VCMWarning
+from vcm.report.folder import page_of, write_index, write_report
+
+
+def test_one_subject_has_the_report_and_two_have_an_index(tmp_path):
+    first, second = small_page(tmp_path, "sub-01"), small_page(tmp_path, "sub-02")
+    report = tmp_path / "report.html"
+    assert write_report(tmp_path, lambda: first) == report
+    alone = report.read_bytes()
+    assert write_report(tmp_path, lambda: second) == tmp_path / "sub-02_report.html"
+    assert (tmp_path / "sub-01_report.html").read_bytes() == alone
+    index = report.read_text(encoding="utf-8")
+    assert 'href="sub-01_report.html"' in index
+    assert 'href="sub-02_report.html"' in index
+    assert write_report(tmp_path, lambda: first) == tmp_path / "sub-01_report.html"
+    assert sorted(p.name for p in tmp_path.glob("*.html")) == [
+        "report.html", "sub-01_report.html", "sub-02_report.html",
+    ]  # fmt: skip
+
+
+def test_a_page_that_is_written_again_replaces_its_own(tmp_path):
+    for title in ("before", "after"):
+        write_report(tmp_path, lambda title=title: small_page(tmp_path, title=title))
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+    assert "<title>after" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_an_index_lists_subjects_without_a_page(tmp_path):
+    write_report(tmp_path, lambda: small_page(tmp_path, "sub-01"))
+    rows = [{"scan": "sub-01", "status": "done"}, {"scan": "sub-02", "status": "is damaged"}]
+    write_index(tmp_path, "All", rows)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "is damaged" in text
+    assert page_of(tmp_path, "sub-01") == "sub-01_report.html"
+    assert page_of(tmp_path, "sub-02") == ""
+
+
+def test_a_page_that_fails_is_said_and_nothing_more(tmp_path):
+    def fail():
+        raise RuntimeError("no memory")
+
+    with pytest.warns(VCMWarning, match="complete, but not their report.*no memory"):
+        assert write_report(tmp_path, fail) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_of_somebody_else_stays(tmp_path):
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.warns(VCMWarning, match="not a report of vcm"):
+        assert write_report(tmp_path, lambda: small_page(tmp_path)) is None
+    assert (tmp_path / "report.html").read_text() == "mine"
