@@ -240,7 +240,7 @@ def test_results_of_another_map_of_the_same_name_are_replaced_only_if_asked(
     for more in ((), ("--seeds", "1")):  # with other seeds the picture would be replaced
         assert run("two", *more) == 2
         assert "was not made from the inputs" in capsys.readouterr().err
-    assert result.read_bytes() == first and len(list(out.iterdir())) == 3
+    assert result.read_bytes() == first and len(list(out.iterdir())) == 4
     assert run("one", "--seeds", "1") == 0
     assert run("two", "--overwrite") == 0
     assert json.loads(result.with_name("aseg_desc-synthetic_seed-0_T1w.json").read_text())[
