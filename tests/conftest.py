@@ -2,6 +2,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+# Before torch is imported: workers beside each other, and what they start, take a core each.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 import torch

@@ -335,11 +335,11 @@ def test_maisi_takes_its_scale_from_the_denoiser(tmp_path):
     verify(tmp_path / "out")
 
 
-@pytest.mark.slow
+@pytest.mark.huge
 def test_brainldm_at_full_size(tmp_path, request):
     """Random weights of the published size (2.4 GB of files, again as folder, 8 GB of memory)."""
-    if "slow" not in (request.config.option.markexpr or ""):
-        pytest.skip("writes 5 GB and takes minutes: run with -m slow")
+    if "huge" not in (request.config.option.markexpr or ""):
+        pytest.skip("writes 5 GB and takes minutes: run with -m huge")
     files = {}
     for part, table in [
         ("autoencoder", "brainldm_autoencoder_generative"),
