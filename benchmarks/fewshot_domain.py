@@ -10,23 +10,33 @@ with 95 % bootstrap intervals over the test cases, the draws held. Needs ixi2mm 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.stats import rankdata
+from torch.nn import functional
 
 from vcm.fewshot.closed_form import fit_line
-from vcm.fewshot.features import VOXELS_SHAPE, VOXELS_SMOOTHING, VOXELS_SPACING
+from vcm.fewshot.features import (
+    SEGMENTER_SHAPE,
+    SEGMENTER_SPACING,
+    VOXELS_SHAPE,
+    VOXELS_SMOOTHING,
+    VOXELS_SPACING,
+)  # fmt: skip
 from vcm.fewshot.layouts import Case, find_cases
 from vcm.fewshot.preparation import canonical, foreground, prepare
 from vcm.fewshot.resampling import Sample, draw_cases, over_cases
 from vcm.fewshot.shots import draw_shots, strata_of
 from vcm.fewshot.tasks import task_from
+from vcm.fewshot.views import seen_otherwise
 from vcm.files import read_table, write_table
 from vcm.imaging.geometry import resample
 from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume
@@ -43,12 +53,17 @@ class Variant:
         coarse: ds002748 is read at 2 mm first.
         ranks: A voxel's brightness is its rank within the brain, so contrast is fixed.
         extent: Every brain is scaled to the same spread along each axis.
+        pooled: Voxels of 4 mm are means of prepared voxels of 2 mm, as pretraining prepares them.
+        views: So many views of each shot, as pretraining draws them, are trained on beside it. It needs
+            pooled.
     """
 
     tight: bool = False
     coarse: bool = False
     ranks: bool = False
     extent: bool = False
+    pooled: bool = False
+    views: int = 0
 
 
 VARIANTS = {
@@ -61,6 +76,8 @@ VARIANTS = {
     "mask and brightness": Variant(tight=True, ranks=True),
     "mask, resolution and brightness": Variant(tight=True, coarse=True, ranks=True),
     "mask, brightness and extent": Variant(tight=True, ranks=True, extent=True),
+    "from 2 mm": Variant(pooled=True),
+    "from 2 mm, views of the shots": Variant(pooled=True, views=4),
 }
 #: Spread of a brain along right, anterior, superior [mm] that `extent` scales to.
 EXTENT = (33.0, 42.0, 30.0)
@@ -81,11 +98,19 @@ def main() -> None:
     rows: list[dict[str, object]] = [*read_table(file)] if file.is_file() else []
     for name in given.variants:
         v = VARIANTS[name]
-        x, x_same = (
-            _features([_ixi(c, outer if v.tight else [], v.extent) for c in cases], v.ranks)
-            for cases in (train, same)
-        )
-        x_other = _features([_other(c, v.coarse, v.extent) for c in other], v.ranks)
+        if v.pooled:
+            x = np.stack([_views(c, "dseg", v.views) for c in train])
+            x_same, x_other = (
+                np.stack([_views(c, mask)[0] for c in cases])
+                for cases, mask in ((same, "dseg"), (other, ""))
+            )
+        else:
+            x, x_same = (
+                _features([_ixi(c, outer if v.tight else [], v.extent) for c in cases], v.ranks)
+                for cases in (train, same)
+            )
+            x = x[:, None]
+            x_other = _features([_other(c, v.coarse, v.extent) for c in other], v.ranks)
         for test, features, cases in (("IXI", x_same, same), ("ds002748", x_other, other)):
             rows.append({"variant": name, "test": test, **_errors(x, train, features, cases)})
             print(rows[-1], flush=True)
@@ -128,6 +153,18 @@ def _prepared(scan: Volume, mask: Volume | None, extent: bool) -> NDArray[np.flo
     return prepare({"t1": scan}, ("t1",), tuple(spacing), VOXELS_SHAPE, mask).image[0]
 
 
+def _views(case: Case, mask: str, count: int = 0) -> NDArray[np.float32]:
+    """Smoothed voxels of 4 mm of a scan and of views of it, (1 + count, F)."""
+    labels = read_label_map(case.maps[mask]) if mask else None
+    scan = {"t1": read_volume(case.images["t1"])}
+    image = prepare(scan, ("t1",), SEGMENTER_SPACING, SEGMENTER_SHAPE, labels).image[0]
+    random = np.random.default_rng(int(hashlib.sha256(case.name.encode()).hexdigest()[:8], 16))
+    seen = [torch.from_numpy(image)]
+    seen += [seen_otherwise(seen[0], random) for _ in range(count)]
+    pooled = [functional.avg_pool3d(view[None], 2)[0].numpy() for view in seen]
+    return np.stack([gaussian_filter(p, VOXELS_SMOOTHING).ravel() for p in pooled])
+
+
 def _features(stack: Sequence[NDArray[np.float32]], ranks: bool) -> NDArray[np.float64]:
     """Smoothed voxels; with `ranks` each voxel's rank within the brain, so that contrast is fixed."""
     rows = []
@@ -141,14 +178,15 @@ def _features(stack: Sequence[NDArray[np.float32]], ranks: bool) -> NDArray[np.f
 
 
 def _errors(
-    x: NDArray[np.float64], train: list[Case], tested: NDArray[np.float64], cases: list[Case]
+    x: NDArray, train: list[Case], tested: NDArray[np.float64], cases: list[Case]
 ) -> dict[str, object]:
     task = task_from({"kind": "regression", "inputs": ["t1"]})
     ages, truth = _ages(train), _ages(cases)
     answers = []
     for seed in range(DRAWS):
         places = draw_shots(list(ages), strata_of("regression", list(ages)), SHOTS, seed)
-        model = fit_line("voxels", task, "voxels", x[places], ages[places])
+        rows = x[places].reshape(-1, x.shape[-1]).astype(np.float64)
+        model = fit_line("voxels", task, "voxels", rows, np.repeat(ages[places], x.shape[1]))
         answers.append([model.answer_features(row).value for row in tested])
     sample = Sample("mae", truth, np.array(answers, dtype=float))
     low, high = over_cases(sample)

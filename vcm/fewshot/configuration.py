@@ -51,18 +51,23 @@ class NetworkTraining:
     Attributes:
         steps: Steps of the optimiser for one network.
         batch_size: Patches per step.
-        learning_rate: Largest learning rate; it falls as a cosine.
+        learning_rate: Largest learning rate of a label map's network; it falls as a cosine.
+        tune: For numbers and classes: head (the network stays frozen) or all (it is fine-tuned, from mae,
+            hybrid or network; scratch always is).
+        tune_learning_rate: Largest learning rate of that.
         patch: Largest edge of a patch [voxel].
         members: Networks whose probabilities are averaged.
         mirror: Left and right may be exchanged; not where a class belongs to one side.
         mixed_precision: auto, no, bf16, or fp16 on a GPU.
     """
 
-    headings: ClassVar[dict[str, str]] = {"steps": "Training of a network (segmentation)"}
+    headings: ClassVar[dict[str, str]] = {"steps": "Training of a network"}
 
     steps: int = 400
     batch_size: int = 2
     learning_rate: float = 2e-3
+    tune: str = "head"
+    tune_learning_rate: float = 3e-4
     patch: int = 64
     members: int = 1
     mirror: bool = True

@@ -15,6 +15,7 @@ from vcm import __version__
 from vcm.errors import VCMError
 from vcm.fewshot.closed_form import LEAST_SPREAD, fit_constant, fit_line, refuse_one_label
 from vcm.fewshot.configuration import Embedding, FewShotStudy, FineTuning, SyntheticShots
+from vcm.fewshot.end_to_end import fit_end_to_end
 from vcm.fewshot.features import FEATURES, FROZEN
 from vcm.fewshot.layouts import Case, Target, find_cases
 from vcm.fewshot.methods import CLOSED_FORM, METHODS, SYNTHETIC, Method, find_method
@@ -75,6 +76,8 @@ def fit(
     refuse_one_label(task, shots.labels)
     if method.name == "mean":
         return fit_constant(task, shots.labels)
+    if is_tuned(method, task.kind, training):
+        return fit_end_to_end(method, shots, training, work, seed)
     if method.feature and task.kind in CLOSED_FORM:
         x, labels, weights = shots.features(method.feature), shots.labels, None
         if method.synthetic and synthetic is not None:
@@ -93,6 +96,19 @@ def fit(
         _add_network(model, shots)
         return model
     return fit_segmentation(method, shots, training, work, seed)
+
+
+def is_tuned(method: Method, kind: str, training: FineTuning | FewShotStudy) -> bool:
+    """Whether the network behind a number or class is fine-tuned.
+
+    Raises:
+        VCMError: `tune` is neither of the two.
+    """
+    if training.tune not in ("head", "all"):
+        raise VCMError(f"tune is '{training.tune}': choose head or all.")
+    if kind not in CLOSED_FORM or not method.start or method.synthetic:
+        return False
+    return method.start == "random" or training.tune == "all"
 
 
 def synthetic_pool(pool: Pool, config: SyntheticShots, folder: Path) -> Pool:

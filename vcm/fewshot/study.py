@@ -25,7 +25,7 @@ from vcm.fewshot.configuration import FewShotStudy, NetworkTraining
 from vcm.fewshot.fitting import fit, synthetic_pool
 from vcm.fewshot.methods import SYNTHETIC, Method, find_method, known_method
 from vcm.fewshot.metrics import segmentation_scores
-from vcm.fewshot.model import FittedModel
+from vcm.fewshot.model import Answer, FittedModel
 from vcm.fewshot.parents import Parent, describe_parents, load_parent, open_parents
 from vcm.fewshot.pool import Pool, refuse_seen, refuse_seen_by_parents
 from vcm.fewshot.shots import draw_shots, folds_of, strata_of
@@ -185,10 +185,8 @@ def answer_cases(model: FittedModel, cases: Pool) -> list[dict[str, Any]]:
     """One row per test case: truth and answer, or Dice and NSD of a segmentation."""
     if model.task.kind == "segmentation":
         return [_segmented(model, cases, place) for place in range(len(cases.cases))]
-    found = cases.features(model.feature) if model.feature else [None] * len(cases.cases)
     rows = []
-    for case, truth, x in zip(cases.cases, cases.labels, found, strict=True):
-        answer = model.prior() if x is None else model.answer_features(x)
+    for case, truth, answer in zip(cases.cases, cases.labels, _answers(model, cases), strict=True):
         row: dict[str, Any] = {"case": case.name, "truth": f"{truth:.10g}"}
         if answer.value is not None:
             row["answer"] = f"{answer.value:.6f}"
@@ -197,6 +195,15 @@ def answer_cases(model: FittedModel, cases: Pool) -> list[dict[str, Any]]:
             row["answer"] = f"{answer.probabilities[1]:.9f}"
         rows.append(row)
     return rows
+
+
+def _answers(model: FittedModel, cases: Pool) -> list[Answer]:
+    """Answers of a model of numbers or classes, through cached features where its network is frozen."""
+    if not model.feature:
+        return [model.prior() for _ in cases.cases]
+    if model.settings.get("tuned") is None:
+        return [model.answer_features(x) for x in cases.features(model.feature)]
+    return [model.answer(*cases.scans(place)) for place in range(len(cases.cases))]
 
 
 def _segmented(model: FittedModel, cases: Pool, place: int) -> dict[str, Any]:
