@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion
 
-from vcm.errors import VCMError
-from vcm.imaging.contrast import LEAST_SEPARATION, refuse_other_contrast, t1w_separation
+from vcm.imaging.contrast import LEAST_SEPARATION, contrast_of_name, find_contrast, t1w_separation
 from vcm.imaging.geometry import model_grid, resample
 from vcm.imaging.registration import common_template
 
@@ -28,8 +27,10 @@ def flair(image, fluid):
     return np.where(image > 0, np.where(shell, 0.1, tissues) + noise, 0).clip(0)
 
 
-def test_a_t1w_brain_passes(brain):
-    assert refuse_other_contrast(brain, GRID, "brain") > LEAST_SEPARATION
+def test_a_t1w_brain_is_found(brain):
+    found = find_contrast(brain, GRID, "scan.nii.gz")
+    assert (found.name, found.method) == ("T1w", "intensities") and found.is_t1w
+    assert found.separation > LEAST_SEPARATION
 
 
 def test_an_inverted_brain_is_as_far_on_the_other_side(brain):
@@ -38,11 +39,42 @@ def test_an_inverted_brain_is_as_far_on_the_other_side(brain):
 
 
 @pytest.mark.parametrize("fluid", [1, 5])
-def test_a_flair_is_refused_however_loose_its_mask(brain, fluid):
-    with pytest.raises(VCMError, match="does not look T1-weighted"):
-        refuse_other_contrast(flair(brain, fluid), GRID, "flair")
+def test_a_flair_is_no_t1w_however_loose_its_mask(brain, fluid):
+    found = find_contrast(flair(brain, fluid), GRID)
+    assert found.name == "FLAIR" and not found.is_t1w
 
 
-def test_an_empty_image_is_refused():
-    with pytest.raises(VCMError, match="does not look T1-weighted"):
-        refuse_other_contrast(np.zeros(GRID.shape, np.float32), GRID, "nothing")
+def test_a_t2w_brain_is_found(brain):
+    tissues = np.select([brain > 0.7, brain > 0.35, brain > 0], [0.25, 0.4, 0.95], 0.0)
+    noise = 0.03 * np.random.default_rng(2).standard_normal(brain.shape)
+    found = find_contrast(np.where(brain > 0, tissues + noise, 0).clip(0, 1), GRID, "scan")
+    assert found.name == "T2w" and not found.is_t1w
+
+
+def test_an_empty_image_has_no_known_contrast():
+    assert find_contrast(np.zeros(GRID.shape, np.float32), GRID, "nothing").name == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("name", "contrast"),
+    [
+        ("sub-1_T1w.nii.gz", "T1w"),
+        ("sub-1_ce-gd_T1w.nii", "T1w+gd"),
+        ("sub-1_acq-3mm_FLAIR.nii.gz", "FLAIR"),
+        ("study1_T2W.nii.gz", "T2w"),
+        ("sub-1_inplaneT2.nii.gz", "T2w"),
+        ("t1ce.nii.gz", "T1w+gd"),
+        ("sub-1_PDw.nii.gz", "PD"),
+        ("sub-1_bold.nii.gz", None),
+        ("scan.nii.gz", None),
+    ],
+)
+def test_the_name_of_a_file_tells_its_contrast(name, contrast):
+    assert contrast_of_name(name) == contrast
+
+
+def test_a_name_that_the_intensities_contradict_is_no_t1w(brain):
+    inverted = np.where(brain > 0, 1.01 - brain, 0)
+    assert find_contrast(inverted, GRID, "sub-1_T1w.nii.gz").name == "T1w"
+    assert not find_contrast(inverted, GRID, "sub-1_T1w.nii.gz").is_t1w
+    assert not find_contrast(brain, GRID, "sub-1_T2w.nii.gz").is_t1w

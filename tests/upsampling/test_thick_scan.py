@@ -28,7 +28,7 @@ def aligned_by_header(monkeypatch):
 
 
 def ready(scan):
-    return to_thick_scan(scan, model_grid(), 2.0, any_contrast=True)
+    return to_thick_scan(scan, model_grid(), 2.0)
 
 
 def test_another_background_changes_nothing_and_comes_back(plain):

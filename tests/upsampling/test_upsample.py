@@ -155,6 +155,28 @@ def test_several_scans_of_one_head_are_combined(upsample, tmp_path, turn):
     assert errors[1] < 0.8 * errors[0]
 
 
+def test_no_model_takes_part_in_other_contrasts_and_this_is_said(upsample, tmp_path, capsys):
+    other, _ = cut(inverted(head()), "axial", 6.0)
+    for name, contrast in (("sub-1_T2w", "T2w"), ("sub-1_T1w", "T1w")):
+        path = write_volume(other, tmp_path / f"{name}.nii.gz")
+        out = tmp_path / name
+        assert upsample(path, "--out", out) == 0
+        said = capsys.readouterr().err
+        how = "is T2w by its file name" if contrast == "T2w" else "does not look T1-weighted"
+        assert how in said and "without detail from the model" in said
+        record = json.loads((out / f"{name[:-4]}_desc-upsampled_{contrast}.json").read_text())
+        assert (record["Contrast"], record["ModelTookPart"]) == (contrast, False)
+        assert record["ResidualRMS"]["after"] < 0.7 * record["ResidualRMS"]["cubic"]
+        assert sorted(p.name for p in out.glob("*.nii.gz")) == [
+            "sub-1_desc-generated_mask.nii.gz", f"sub-1_desc-upsampled_{contrast}.nii.gz"
+        ]  # fmt: skip
+        found = read_volume(out / f"sub-1_desc-upsampled_{contrast}.nii.gz").data
+        assert found.min() >= 0 and found.max() <= other.data.max() * (1 + 1e-6)
+    t1w = write_volume(cut(head(), "axial", 6.0)[0], tmp_path / "sub-2_T1w.nii.gz")
+    assert upsample(t1w, tmp_path / "sub-1_T2w.nii.gz", "--out", tmp_path / "both") == 2
+    assert "give scans of one contrast" in capsys.readouterr().err
+
+
 def inverted(volume: Volume) -> Volume:
     return volume.with_data(np.where(volume.data > 0, 800 - volume.data, 0).astype(np.float32))
 
@@ -163,7 +185,6 @@ def inverted(volume: Volume) -> Volume:
     ("make", "options", "word"),
     [
         (lambda: head(), [], "no axis that stands out"),
-        (lambda: cut(inverted(head()), "axial", 6.0)[0], [], "does not look T1-weighted"),
         (lambda: cut(head(), "axial", 6.0)[0], ["--slice-axis", "oblique"], "unknown"),
         (lambda: cut(head(), "axial", 6.0)[0], ["--noise", "0"], "noise is 0"),
         (lambda: cut(head(), "axial", 6.0)[0], ["--output", "best"], "mean or sample"),

@@ -43,6 +43,7 @@ COMMANDS = (
     Command(("pretrain", "segmenter"), training.segmenter),
     Command(("pretrain", "detail"), training.detail),
     Command(("pretrain", "encoder"), training.encoder),
+    Command(("pretrain", "contrasts"), training.contrasts),
     Command(("pretrain", "slices"), segmentation.slices),
     Command(("fewshot", "index"), fewshot.index),
     Command(("fewshot", "study"), fewshot.study),

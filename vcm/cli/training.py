@@ -12,7 +12,7 @@ from vcm.training.configuration import (
     ModuleTraining,
     SegmenterTraining,
 )
-from vcm.upsampling.configuration import DetailTraining
+from vcm.upsampling.configuration import ContrastTraining, DetailTraining
 
 
 def train(
@@ -65,6 +65,13 @@ def detail(config: DetailTraining) -> None:
     from vcm.upsampling.detail_training import pretrain_detail
 
     _print(pretrain_detail(config), 3)
+
+
+def contrasts(config: ContrastTraining) -> None:
+    """Train a detail network for scans of any contrast; run again to resume."""
+    from vcm.upsampling.contrast_training import pretrain_contrasts
+
+    _print(pretrain_contrasts(config), 3)
 
 
 def _print(measures: Mapping[str, float], digits: int) -> None:

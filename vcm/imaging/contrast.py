@@ -1,17 +1,21 @@
-"""Does a scan look like T1w? Knows where the template has white and grey matter, and no more.
+"""Which contrast a scan has: by its file name where that says so, and by its intensities.
 
-In T1w white matter is brighter than grey matter, in T2w and FLAIR darker. The measure is how far apart
-the medians of the two are, in the spread of both. Cortex does not count: alignment is rigid, so what
-the template calls cortex is half fluid, whose darkness makes a FLAIR look like T1w.
+Knows where the template has white and deep grey matter and fluid, and no more. In T1w white matter is brighter
+than grey, in T2w, PD and FLAIR darker; fluid is brightest in T2w and darkest in FLAIR. Separation is how far the
+medians of white and deep grey matter are apart, in the spread of both. Cortex does not count: alignment is
+rigid, so what the template calls cortex is half fluid, whose darkness makes a FLAIR look like T1w.
 """
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, binary_fill_holes
 
-from vcm.errors import VCMError
 from vcm.imaging.geometry import resample
 from vcm.imaging.registration import common_template
 from vcm.imaging.volume import Grid, Volume
@@ -22,6 +26,85 @@ LEAST_SEPARATION = 0.45
 BRAIN, WHITE, GREY, WITHIN = 0.1, 0.75, (0.4, 0.65), 5
 #: Standard deviations of a normal distribution per distance between its quartiles.
 PER_QUARTILES = 0.7413
+#: Template intensity of fluid, and how far it lies within the brain [2 mm].
+FLUID, FLUID_WITHIN = 0.35, 8
+#: What names of files call each contrast, in small letters; the last part of a name counts.
+SUFFIXES = {
+    "t1w": "T1w", "t1": "T1w", "inplanet1": "T1w", "mprage": "T1w",
+    "t1ce": "T1w+gd", "t1gd": "T1w+gd", "t1c": "T1w+gd",
+    "t2w": "T2w", "t2": "T2w", "inplanet2": "T2w",
+    "pdw": "PD", "pd": "PD", "flair": "FLAIR", "t2starw": "T2*", "t2star": "T2*", "swi": "T2*",
+}  # fmt: skip
+UNKNOWN = "unknown"
+#: Fewest voxels of a tissue that tell anything.
+FEWEST = 100
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The contrast of a scan, and what tells it.
+
+    Attributes:
+        name: T1w, T1w+gd (with gadolinium), T2w, PD, FLAIR, T2* or unknown.
+        method: file name, or intensities.
+        separation: Of white from grey matter, see `t1w_separation`.
+    """
+
+    name: str
+    method: str
+    separation: float
+
+    @property
+    def is_t1w(self) -> bool:
+        """Whether name and intensities are those of T1w, so that a model of T1w scans knows it."""
+        return self.name in ("T1w", "T1w+gd") and self.separation >= LEAST_SEPARATION
+
+    def describe(self) -> dict[str, Any]:
+        """What a sidecar says of it."""
+        return {
+            "Contrast": self.name,
+            "ContrastFrom": self.method,
+            "WhiteGreySeparation": self.separation,
+        }
+
+
+def find_contrast(image: NDArray, grid: Grid, source: str = "") -> Contrast:
+    """Find the contrast of an aligned brain.
+
+    Args:
+        image: (X, Y, Z) an aligned brain in 0..1, 0 outside it.
+        grid: Of the image, in the common space.
+        source: Name of its file.
+    """
+    separation = t1w_separation(image, grid)
+    named = contrast_of_name(source)
+    if named:
+        return Contrast(named, "file name", separation)
+    return Contrast(_by_intensities(image, grid, separation), "intensities", separation)
+
+
+def contrast_of_name(source: str) -> str | None:
+    """Contrast that the name of a file says, None where it says none: sub-1_ce-gd_T1w.nii.gz is T1w+gd."""
+    *entities, suffix = source.removesuffix(".gz").removesuffix(".nii").lower().split("_")
+    found = SUFFIXES.get(suffix)
+    enhanced = any(re.match(r"ce-|.*(gado|gd|postcontrast)", entity) for entity in entities)
+    return "T1w+gd" if found == "T1w" and enhanced else found
+
+
+def _by_intensities(image: NDArray, grid: Grid, separation: float) -> str:
+    """T1w, T2w or FLAIR; unknown where white matter, grey matter and fluid are in no known order."""
+    white, grey = _tissues(grid)
+    seen = [image[mask & (image > 0)] for mask in (white, grey, _fluid(grid))]
+    if min(map(len, seen)) < FEWEST:
+        return UNKNOWN
+    bright, dark, fluid = (float(np.median(values)) for values in seen)
+    if separation >= LEAST_SEPARATION:
+        return "T1w" if fluid < bright else UNKNOWN
+    if fluid > max(bright, dark):
+        return "T2w"
+    # A rigid alignment takes some tissue for fluid, so the darkest quarter of it tells.
+    darkest = float(np.percentile(seen[2], 25))
+    return "FLAIR" if darkest < min(bright, dark) else UNKNOWN
 
 
 def t1w_separation(image: NDArray, grid: Grid) -> float:
@@ -35,7 +118,7 @@ def t1w_separation(image: NDArray, grid: Grid) -> float:
         (median white - median grey) / robust deviation over both; 0 where too little of them is seen.
     """
     bright, dark = (image[mask & (image > 0)] for mask in _tissues(grid))
-    if min(len(bright), len(dark)) < 100:
+    if min(len(bright), len(dark)) < FEWEST:
         return 0.0
     low, high = np.percentile(np.concatenate([bright, dark]), [25, 75])
     apart = float(np.median(bright) - np.median(dark))
@@ -54,25 +137,9 @@ def _tissues(grid: Grid) -> list[NDArray[np.bool_]]:
     ]
 
 
-def refuse_other_contrast(image: NDArray, grid: Grid, source: str) -> float:
-    """Refuse a scan that is not T1-weighted.
-
-    Args:
-        image: (X, Y, Z) an aligned brain, 0 outside it.
-        grid: Of the image, in the common space.
-        source: Name of the scan, for the message.
-
-    Returns:
-        The separation, see `t1w_separation`.
-
-    Raises:
-        VCMError: White matter is not clearly brighter than grey matter.
-    """
-    found = t1w_separation(image, grid)
-    if found < LEAST_SEPARATION:
-        raise VCMError(
-            f"{source} does not look T1-weighted (white matter is {found:.2f} deviations "
-            f"brighter than grey, in T1w scans at least {LEAST_SEPARATION:g}), and this model knows T1w "
-            "only: give the T1w scan, or allow any contrast and take the risk."
-        )
-    return found
+def _fluid(grid: Grid) -> NDArray[np.bool_]:
+    """Where the template has fluid of the ventricles, eroded."""
+    template = common_template()
+    within = binary_erosion(binary_fill_holes(template.data > BRAIN), iterations=FLUID_WITHIN)
+    fluid = binary_erosion(within & (template.data < FLUID))
+    return resample(Volume(fluid.astype(np.uint8), template.affine), grid, order=0) > 0

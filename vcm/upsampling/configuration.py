@@ -25,7 +25,6 @@ class Upsampling:
             header.
         slice_thickness: Thickness of a slice [mm]. Default: the spacing between slices.
         profile: Sensitivity of a slice across its thickness: gaussian or boxcar.
-        any_contrast: Accept scans that do not look T1-weighted.
         out: Folder for the volumes, the sidecar and the picture.
         overwrite: Replace earlier results in that folder that were made from other scans.
         spacing: Voxel size of the result [mm].
@@ -77,7 +76,6 @@ class Upsampling:
     noise: float = 0.1
     detail_noise: float = 0.5
     mirrors: bool = True
-    any_contrast: bool = False
     age: float | None = None
     sex: str | None = None
     device: str = "auto"
@@ -122,6 +120,40 @@ class Simulation:
     uneven: float = 0.0
     seed: int = 0
     overwrite: bool = False
+
+
+@dataclass
+class ContrastTraining(TrainingSchedule):
+    """Configuration of `vcm pretrain contrasts`.
+
+    Attributes:
+        data: Folders of T1w scans in BIDS layout, with the skull or without; the brains of split train
+            are learned from, in random contrasts.
+        labelmaps: Folders of whole-head label maps of 1 mm, FreeSurfer's numbers for the brain and
+            others above 85; every second image is painted from one of them.
+        out: Folder of the training run.
+        noise: Assumed noise of the slices in the projection, as in vcm upsample.
+        crop: Edge of the training crops [voxel].
+        channels: Channels of the levels of the network, and of its last layer.
+        fold: Edge of the blocks of voxels that are folded into channels [voxel].
+        nll_weight: Weight of the likelihood of the stated error in the loss.
+        measured: Random images of test scans that the network is measured with at the end.
+    """
+
+    headings: ClassVar[dict[str, str]] = {"data": "Data and result", "channels": "Network and loss"}
+
+    data: list[str] = field(default_factory=list)
+    labelmaps: list[str] = field(default_factory=list)
+    out: str = "runs/contrasts"
+    noise: float = 0.1
+    crop: int = 64
+    channels: list[int] = field(default_factory=lambda: [32, 48, 64, 96, 96, 32])
+    fold: int = 2
+    nll_weight: float = 0.1
+    measured: int = 32
+    batch_size: int = 1
+    learning_rate: float = 4e-4
+    ema_decay: float = 0.995
 
 
 @dataclass

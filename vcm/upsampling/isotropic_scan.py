@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vcm.imaging.acquisition import isotropic_about
 from vcm.imaging.brain import align_brain, on_black
+from vcm.imaging.contrast import Contrast
 from vcm.imaging.degradation import Degradation
 from vcm.imaging.draws import draw_thick
 from vcm.imaging.extraction import find_brain
@@ -74,7 +75,7 @@ class IsotropicScan:
         values = np.where(brain, thick.data, 0) - self.floor
         return ThickScan(
             thick.with_data(values.astype(np.float32)), brain, acquisition, fine, self.model,
-            self.to_common, (0.0, 1.0), 1.0,
+            self.to_common, (0.0, 1.0), Contrast("T1w", "training", 1.0),
         )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from vcm.upsampling.thick_scan import ThickScan
 OF_DETAIL = "error that the detail network expects, one standard deviation"
 OF_SAMPLES = "standard deviation of the samples: how they differ, not how far off they are"
 OF_NOTHING = "none: it takes a detail network, or 2 samples or more"
+OF_NO_MODEL = "none: the model does not know this contrast, so no model took part"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ class Upsampled:
     residual: dict[str, float]
 
     @property
+    def model_took_part(self) -> bool:
+        """Whether anything in the result was generated."""
+        return bool(self.generated_share.any())
+
+    @property
     def volume(self) -> Volume:
         """The result."""
         return self.in_units(self.mean)
@@ -83,9 +89,13 @@ class Upsampled:
         return self.in_units(self.samples[number])
 
     def in_units(self, image: NDArray) -> Volume:
-        """An image in the scan's intensities, none below its least: interpolation beside bright fat goes there."""
+        """An image in the scan's intensities, none below its least or above its greatest.
+
+        Interpolation beside bright fat would go there.
+        """
         scan = self.scan
-        return self._on_grid(scan.in_units(np.maximum(image, scan.volume.data.min())))
+        low, high = scan.volume.data.min(), scan.volume.data.max()
+        return self._on_grid(scan.in_units(np.clip(image, low, high)))
 
     def _on_grid(self, data: NDArray) -> Volume:
         scan = self.scan

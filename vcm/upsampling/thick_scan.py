@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vcm.errors import VCMWarning
 from vcm.imaging.acquisition import Acquisition, ProfileKind, find_acquisition, isotropic_grid
 from vcm.imaging.brain import align_brain, find_background, on_black
-from vcm.imaging.contrast import refuse_other_contrast
+from vcm.imaging.contrast import Contrast, find_contrast
 from vcm.imaging.degradation import Degradation
 from vcm.imaging.extraction import Brain, find_brain
 from vcm.imaging.geometry import resample, straight_grid, straightened, straightened_mask
@@ -52,7 +52,7 @@ class ThickScan:
         model: Grid of the model in common space.
         to_common: (4, 4) rigid, world of the scan -> common space, RAS+ [mm].
         units: (low, high), source intensities that are 0 and 1 here.
-        separation: Of white from grey matter, see vcm.imaging.contrast.
+        contrast: Of the scan, and what tells it.
         lost: Numbers of the slices, from 0, that hold no measurement.
         background: That the scan had, and the result is to have; None: 0 as it comes.
         found: The brain on the voxels of the file, and what tells it; None for a scan that was made here.
@@ -65,7 +65,7 @@ class ThickScan:
     model: Grid
     to_common: NDArray[np.float64]
     units: tuple[float, float]
-    separation: float
+    contrast: Contrast
     lost: tuple[int, ...] = ()
     background: Background | None = None
     found: Brain | None = None
@@ -126,7 +126,6 @@ def to_thick_scan(
     thickness: float | None = None,
     profile: ProfileKind = "gaussian",
     mask: Volume | None = None,
-    any_contrast: bool = False,
 ) -> ThickScan:
     """Find the slices, align the brain, scale.
 
@@ -134,14 +133,13 @@ def to_thick_scan(
     slice, so that nothing is interpolated across slices.
 
     Args:
-        image: A T1-weighted scan of thick slices, of any intensities.
+        image: A scan of thick slices, of any contrast and intensities; its name may tell the contrast.
         model: Grid of the model's volumes, in common space.
         spacing: Of the result [mm].
         axis: axial, coronal or sagittal; None: the header tells.
         thickness: Of a slice [mm]; None: the spacing between slices.
         profile: Of a slice.
         mask: Brain of the scan, on its voxels; None: it is found.
-        any_contrast: Take a scan that does not look T1-weighted.
 
     Raises:
         VCMError: The scan cannot be upsampled.
@@ -158,14 +156,12 @@ def to_thick_scan(
     fine = isotropic_grid(image.grid, acquisition, spacing)
     image, brain = fill(image, brain, acquisition.axis, lost)
     aligned = align_brain(image, brain, model)
-    separation = 1.0
-    if not any_contrast:
-        separation = refuse_other_contrast(aligned.image, model, image.source)
+    contrast = find_contrast(aligned.image, model, image.source)
     low, high = aligned.intensity_range
     scaled = ((image.data - low) / max(high - low, 1e-6)).astype(np.float32)
     return ThickScan(
         image.with_data(scaled), brain, acquisition, fine, model, aligned.to_common,
-        (low + black, high + black), separation, lost, background, found,
+        (low + black, high + black), contrast, lost, background, found,
     )  # fmt: skip
 
 

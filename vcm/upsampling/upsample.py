@@ -9,6 +9,7 @@ of one head are combined into one volume consistent with all of them.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,9 +18,10 @@ from typing import Any, cast, get_args
 import numpy as np
 
 from vcm.embedded import model_folder
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.files import check_output, fingerprint, refuse_to_replace, sha256, versions
 from vcm.imaging.acquisition import ProfileKind
+from vcm.imaging.contrast import LEAST_SEPARATION
 from vcm.imaging.volume import Volume, read_volume
 from vcm.inputs import InputRequest, network_inputs, resolve_inputs
 from vcm.pipeline import VCMPipeline, choose_device
@@ -36,10 +38,10 @@ from vcm.upsampling.detail import (
 from vcm.upsampling.example import example_scan
 from vcm.upsampling.page import upsampling_page
 from vcm.upsampling.prior import encode_slices, expected_brain, refuse_unfit, sample_brain
-from vcm.upsampling.result import OF_DETAIL, OF_NOTHING, OF_SAMPLES, Upsampled
+from vcm.upsampling.result import OF_DETAIL, OF_NO_MODEL, OF_NOTHING, OF_SAMPLES, Upsampled
 from vcm.upsampling.same_scan import refuse_same_scan
 from vcm.upsampling.space import Image, ResultSpace
-from vcm.upsampling.thick_scan import to_thick_scan
+from vcm.upsampling.thick_scan import ThickScan, to_thick_scan
 from vcm.upsampling.widen import widen_over_lost
 from vcm.upsampling.writing import describe_result, file_names, write_result
 from vcm.weights.load import load_pipeline
@@ -52,7 +54,7 @@ MOST_SEED = 2**63
 EXAMPLE = Path("example")
 #: Keys of the configuration that `upsample` takes too.
 _SETTINGS = (
-    "spacing", "slice_axis", "slice_thickness", "profile", "any_contrast", "allow_extrapolation",
+    "spacing", "slice_axis", "slice_thickness", "profile", "allow_extrapolation",
     "samples", "steps", "seed", "consistency", "noise", "detail_noise", "mirrors", "precision",
 )  # fmt: skip
 #: Those that can be checked without a scan.
@@ -107,6 +109,12 @@ def upsample_files(
     pipeline.to(device)
     result = upsample(images, pipeline, masks=brains, about=about, on_step=on_step, **settings)
 
+    if config.output == "sample" and not len(result.samples):
+        raise VCMError(
+            f"output is sample, but {paths[0].name} is {result.scan.contrast.name} and the model draws "
+            "samples of T1w scans only: choose output mean."
+        )
+
     # Write. Another run may have finished meanwhile.
     refuse_to_replace(written, [*paths, *masks], sidecar, sources, config.overwrite)
     chosen = asdict(config) | settings
@@ -137,7 +145,6 @@ def upsample(
     slice_axis: str | None = None,
     slice_thickness: float | None = None,
     profile: str = "gaussian",
-    any_contrast: bool = False,
     about: InputRequest | None = None,
     allow_extrapolation: bool = False,
     samples: int = 4,
@@ -154,7 +161,8 @@ def upsample(
 
     Args:
         scans: Thick slices of one head and contrast, in any intensities. The result lies in the space
-            of the first and has its intensities.
+            of the first and has its intensities. Where they are not T1w no model takes part: they are
+            interpolated and projected onto the slices, and a VCMWarning says so.
         pipeline: A model whose module reads thick slices, such as `load_pipeline("brain1mm")`.
         masks: Brain masks on the voxels of the scans, one per scan; none: the brains are found, with
             the skull or without.
@@ -162,7 +170,6 @@ def upsample(
         slice_axis: axial, coronal or sagittal; None: the axis of the largest voxel size.
         slice_thickness: [mm]; None: the spacing between slices.
         profile: Sensitivity of a slice across its thickness: gaussian or boxcar.
-        any_contrast: Accept scans that do not look T1-weighted.
         about: What is known of the subject; None: nothing.
         allow_extrapolation: Accept ages and volumes outside the range of the training subjects.
         samples: Number of samples beside the expected brain, from 0.
@@ -194,10 +201,15 @@ def upsample(
     kind = cast(ProfileKind, profile)
     scan, *others = [
         to_thick_scan(
-            image, pipeline.volume_grid, spacing, slice_axis, slice_thickness, kind, mask, any_contrast
+            image, pipeline.volume_grid, spacing, slice_axis, slice_thickness, kind, mask
         )
         for image, mask in zip(images, brains, strict=True)
     ]  # fmt: skip
+
+    refuse_other_contrasts([scan, *others])
+    if not scan.contrast.is_t1w:
+        warnings.warn(_without_model(scan), VCMWarning, stacklevel=2)
+        return _interpolated(scan, others, detail_noise, consistency)
 
     # The model's part, on its own grid.
     rule = pipeline.input_rule
@@ -245,6 +257,48 @@ def upsample(
         scan, asked, mean, std, what, expected, projected, unprojected, space.cubic,
         space.share_of_brain, residual,
     )  # fmt: skip
+
+
+def _interpolated(
+    scan: ThickScan, others: Sequence[ThickScan], noise: float, consistency: bool
+) -> Upsampled:
+    """Cubic interpolation projected onto the slices, for contrasts that no model knows."""
+    space = ResultSpace(scan)
+    measured = DataConsistency(scan, tuple(others), noise)
+    image = measured.project(space.cubic) if consistency else space.cubic
+    none = np.empty((0, *scan.fine.shape), np.float32)
+    before = measured.residual(space.cubic)
+    residual = {"cubic": before, "before": before, "after": measured.residual(image)}
+    return Upsampled(
+        scan, {}, image, None, OF_NO_MODEL, image, none, none, space.cubic,
+        np.zeros(scan.fine.shape, np.float32), residual,
+    )  # fmt: skip
+
+
+def _without_model(scan: ThickScan) -> str:
+    contrast, source = scan.contrast, scan.volume.source
+    if contrast.name in ("T1w", "T1w+gd"):
+        what = f"is named {contrast.name} but does not look T1-weighted"
+    else:
+        what = f"is {contrast.name} by its {contrast.method}"
+    return (
+        f"{source} {what} (white matter {contrast.separation:.2f} deviations brighter than grey, in T1w at "
+        f"least {LEAST_SEPARATION:g}), and the model knows T1w only: the result is interpolated and made "
+        "consistent with the slices, without detail from the model."
+    )
+
+
+def refuse_other_contrasts(scans: Sequence[ThickScan]) -> None:
+    """Raise VCMError for scans of several contrasts: they do not measure one image."""
+    first = scans[0]
+    for other in scans[1:]:
+        same = other.contrast.name == first.contrast.name
+        if not same or other.contrast.is_t1w != first.contrast.is_t1w:
+            raise VCMError(
+                f"{other.volume.source} is {other.contrast.name} by its {other.contrast.method}, and "
+                f"{first.volume.source} {first.contrast.name} by its {first.contrast.method}: give scans of "
+                "one contrast, each contrast in a command of its own."
+            )
 
 
 def check_settings(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vcm.files import write_set
+from vcm.imaging.contrast import contrast_of_name
 from vcm.imaging.volume import Volume, write_volume
 from vcm.report.picture import compared
 from vcm.upsampling.result import Upsampled
@@ -79,10 +80,12 @@ def _writer(volume: Volume) -> Callable[[Path], object]:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """sub-1_T1w.nii.gz -> (sub-1, T1w); a name without a BIDS suffix is taken for T1w."""
+    """sub-1_T1w.nii.gz -> (sub-1, T1w); a name that says no contrast is taken for T1w."""
     name = name.removesuffix(".gz").removesuffix(".nii")
     stem, found, suffix = name.rpartition("_")
-    return (stem, suffix) if found and suffix.isalnum() and "-" in stem else (name, "T1w")
+    by_bids = suffix.isalnum() and "-" in stem
+    known = contrast_of_name(name) is not None
+    return (stem, suffix) if found and (by_bids or known) else (name, "T1w")
 
 
 def _draw(result: Upsampled, path: Path) -> None:
@@ -110,6 +113,8 @@ def describe_result(result: Upsampled) -> dict[str, Any]:
         "Warning": "Detail between the slices is made by a generative model: not for diagnosis.",
         "Acquisition": str(scan.acquisition),
         "LostSlices": list(scan.lost),
+        **scan.contrast.describe(),
+        "ModelTookPart": result.model_took_part,
         **(scan.found.describe() if scan.found else {}),
         "Inputs": {name: asdict(given) for name, given in result.inputs.items()},
         "Spacing": list(scan.fine.spacing),
@@ -117,6 +122,5 @@ def describe_result(result: Upsampled) -> dict[str, Any]:
         "ResidualRMS": result.residual,
         "ResidualUnit": "of the range from the 0.5th to the 99.5th percentile of the brain",
         "IntensityRange": list(scan.units),
-        "WhiteGreySeparation": scan.separation,
         "ToCommonSpace": scan.to_common.tolist(),
     }
