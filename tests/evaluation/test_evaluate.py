@@ -6,11 +6,12 @@ import pytest
 import torch
 from small_brains import GRID, brain2mm_like, brainldm_like, classes_of, image_of, maisi_like
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.evaluation.evaluate import Evaluation, evaluate_files
+from vcm.evaluation.samples import as_trained
 from vcm.evaluation.spectrum import band_names
 from vcm.files import read_table, write_table
-from vcm.imaging.prepared_set import COLUMNS
+from vcm.imaging.prepared_set import COLUMNS, load_prepared
 from vcm.imaging.volume import Volume, write_volume
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.nets.vcm import VolumetricConditioningModule
@@ -38,11 +39,11 @@ COLUMNS_OF = {
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """Four training subjects and two test subjects; the second has no age or sex, and is a
-    mirrored training scan."""
+    """Four training subjects and three test subjects; the second is a mirrored training scan, of the
+    third neither age nor sex is known."""
     out = tmp_path_factory.mktemp("prepared")
     rows = []
-    for n in range(6):
+    for n in range(7):
         name, split = f"sub-{n:02d}", "train" if n < 4 else "test"
         classes = classes_of(0.92 + 0.02 * n)
         image = image_of(classes, n)
@@ -50,7 +51,7 @@ def prepared(tmp_path_factory):
             image = image_of(classes_of(0.94), 1)[::-1].copy()
         write_volume(Volume(image, GRID.affine), out / name / f"{name}_T1w.nii.gz")
         write_volume(Volume(classes, GRID.affine), out / name / f"{name}_dseg.nii.gz")
-        known = n != 5
+        known = n != 6
         values = (30 + 10 * n if known else None, "FM"[n % 2] if known else None, 20 + n, 1200 + n)
         files = (f"{name}_T1w.nii.gz", f"{name}_dseg.nii.gz")
         rows.append(dict(zip(COLUMNS, (name, split, *values, name, *files), strict=True)))
@@ -121,11 +122,20 @@ def test_means_come_from_the_rows(evaluated):
     assert summary["covariates"]["age"]["difference"]["value"] == pytest.approx(expected)
 
 
-def test_what_is_unknown_or_outside_is_resolved_and_noted(evaluated):
+def test_what_is_outside_is_clamped_and_noted(evaluated):
     first, second = read_table(evaluated[2] / "subjects.tsv")
     assert (float(first["age"]), first["note"]) == (80, "age: given, 93 years clamped to 80")
-    assert (float(second["age"]), float(second["sex"])) == (50, 0)
-    assert second["note"] == "sex: not given, taken as F; age: population"
+    assert (float(second["age"]), float(second["sex"]), second["note"]) == (80, 1, "n/a")
+
+
+def test_of_whom_less_is_known_than_training_told_is_named_and_left_out(evaluated, prepared):
+    _, summary, _ = evaluated
+    assert summary["subjects_left_out"] == ["sub-06"] and summary["subjects"] == 2
+    everyone = load_prepared(prepared, split="test")
+    with pytest.warns(VCMWarning, match=r"1 of 3 .* told .* sub-06 \(no sex, age\)"):
+        kept = as_trained(everyone, brain2mm_like().input_rule)
+    assert [s.subject for s in kept] == ["sub-04", "sub-05"]
+    assert as_trained(everyone, maisi_like().input_rule) == everyone
 
 
 def test_held_volumes_do_not_follow_the_age(evaluated):
@@ -205,7 +215,7 @@ def test_other_families_are_told_what_training_told_and_measured_in_millilitres(
     )  # fmt: skip
     summary = evaluate_files(config)
     assert set(summary["covariates"]) == arms
-    first, _ = read_table(out / "subjects.tsv")
+    first, *_ = read_table(out / "subjects.tsv")
     assert set(first) == {"subject", "note", *told}
     if make is maisi_like:
         assert {float(first[f"spacing_{a}"]) for a in "xyz"} == {5.0}

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vcm.evaluation import measures
+from vcm.evaluation.summary import summarise_privacy
 from vcm.imaging.conditions import CLASS_NAMES
 from vcm.imaging.geometry import centred_grid
 from vcm.nets.segmenter import TissueSegmenter
@@ -133,3 +134,28 @@ def test_volumes_of_another_spacing_are_shown_to_the_segmenter_as_in_its_trainin
     np.testing.assert_array_equal(found[1::2, 1::2, 1::2][inner], own[inner])
     features = measures.describe(net, [blocks], fine, "")
     np.testing.assert_allclose(features[0], net.features(seen)[0].numpy(), rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("train", [np.ones((1, 3)), np.tile([0.1, 7.3, 2.0], (5, 1))])
+def test_training_scans_that_do_not_differ_give_no_scale(train):
+    rows = measures.realism(train, {"real": RANDOM.random((5, 3)) + 1e4 * train[0]}, seed=0)
+    assert rows == [{"arm": "real", "scans": 5, "kid": None, "low": None, "high": None}]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_ratio_to_copies_of_one_brain_does_not_exist():
+    scan = volumes(1)[0]
+    arms = {"real": [scan, scan], "controlled": volumes(2)}
+    rows = measures.privacy(CASES, list("ab"), [scan, scan], arms)
+    assert [r["ratio"] for r in rows[:2]] == [None, None] and rows[2]["ratio"] == 1
+    found = summarise_privacy(rows, seed=0)
+    assert found["real"]["ratio"]["min"] is found["real"]["ratio"]["mean"] is None
+    assert found["controlled"]["ratio"]["share_closer_than_every_real"] is None
+    assert found["controlled"]["ratio"]["min"] == 1
+
+
+def test_a_sample_that_is_the_scan_has_no_psnr():
+    truth, scans = [np.ones((16, 16, 16), np.uint8)] * 2, volumes(2, (16, 16, 16))
+    rows = measures.paired(CASES, truth, scans, [scans[0], volumes(1, (16, 16, 16))[0]])
+    assert rows[0]["psnr"] is None and rows[0]["ssim"] == pytest.approx(1) and rows[1]["psnr"] > 0

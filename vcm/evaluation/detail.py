@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from vcm.evaluation.measures import Row, Volumes, none_if_nan
+from vcm.evaluation.measures import Row, Volumes, none_unless_finite
 from vcm.evaluation.samples import Case
 from vcm.evaluation.spectrum import BANDS, band_names, power_ratio
 from vcm.evaluation.two_sample import ClassifierSettings, two_sample_test
@@ -36,7 +36,7 @@ def spectrum(
     for arm, volumes in arms.items():
         for case, volume, scan in zip(cases, volumes, real, strict=True):
             ratios = power_ratio(volume, scan, spacing, bands)
-            named = zip(band_names(bands), map(none_if_nan, ratios), strict=True)
+            named = zip(band_names(bands), map(none_unless_finite, ratios), strict=True)
             rows.append({"arm": arm, "subject": case.name, **dict(named)})
     return rows
 
@@ -65,7 +65,7 @@ def two_sample(
         found = two_sample_test(real, volumes, seed, settings, device)
         rows.append(
             {"compared": name, "real": len(real), "others": len(volumes)}
-            | {key: none_if_nan(value) for key, value in found.items()}
+            | {key: none_unless_finite(value) for key, value in found.items()}
         )
     return rows
 

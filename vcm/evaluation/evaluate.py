@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,12 +22,12 @@ from omegaconf import OmegaConf
 from vcm.embedded import model_folder
 from vcm.errors import VCMError
 from vcm.evaluation import detail, measures
-from vcm.evaluation.ages import age_requests, age_rows
+from vcm.evaluation.ages import age_requests, age_rows, arms_of
 from vcm.evaluation.configuration import Evaluation
 from vcm.evaluation.measures import Maps, Row, Volumes
 from vcm.evaluation.page import as_page
 from vcm.evaluation.report import evaluation_page
-from vcm.evaluation.samples import Case, Request, SampleStore, as_case, values_of
+from vcm.evaluation.samples import Case, Request, SampleStore, as_case, as_trained, values_of
 from vcm.evaluation.summary import Summary, summarise
 from vcm.files import (
     check_output,
@@ -52,6 +53,16 @@ from vcm.weights.segmenter import load_segmenter
 SECOND_SEEDS, AGE_SEEDS = 10_000, 20_000
 #: Subjects that are sampled a second time, and those that are shown.
 SAMPLED_TWICE, SHOWN = 4, 8
+#: What is written, beside the samples and a table for each name.
+FILES = CONFIG, FEATURES, PAIRS, ARMS, PAGE, SUMMARY = (
+    "config.yaml", "features.npz", "mosaic.png", "outlined.png", "summary.md", "summary.json",
+)  # fmt: skip
+TABLES = (
+    "subjects", "adherence", "intensity", "paired", "realism", "spectrum", "two_sample", "privacy",
+    "diversity", "covariates",
+)  # fmt: skip
+#: Bytes per voxel of a sample that is kept.
+SAMPLE_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -110,7 +121,9 @@ def evaluate_files(config: Evaluation) -> Summary:
     pipeline.use_scheduler(config.scheduler)
     segmenter = load_segmenter(config.segmenter)
     train = load_prepared(*config.data, split="train")
-    test = with_classes(load_prepared(*config.data, split=config.split))[: config.limit]
+    everyone = with_classes(load_prepared(*config.data, split=config.split))
+    known = as_trained(everyone, pipeline.input_rule)
+    test = known[: config.limit]
     for subject in (*test, train[0]):
         check_grid(subject, pipeline.volume_grid, config.model)
     inputs = {
@@ -118,6 +131,7 @@ def evaluate_files(config: Evaluation) -> Summary:
         "conditions_sha256": {s.subject: sha256(s.classes_file) for s in test},
     }
     _refuse_replacing(out, inputs, config.overwrite)
+    check_output(out, _room_for_samples(pipeline, out, len(test), config.covariate_samples))
 
     # Compute.
     pipeline.to(device)
@@ -135,6 +149,7 @@ def evaluate_files(config: Evaluation) -> Summary:
         **inputs,
         "versions": versions(),
         "subjects": len(test),
+        "subjects_left_out": [s.subject for s in everyone if s not in known],
         "train_scans": len(train),
     }
     summary = _write(found, out, about)
@@ -157,7 +172,8 @@ def evaluate(
     Args:
         pipeline: Frozen model and module, with the scheduler to sample with.
         segmenter: Measures tissues; sees the voxels that it was trained on.
-        test: Prepared subjects on the model's grid, each with a class map, its condition.
+        test: Prepared subjects on the model's grid, each with a class map, its condition. Those of whom
+            less is known than the model is told are left out, with a VCMWarning.
         train: The prepared subjects that the model was trained on, for realism and privacy.
         store: Keeps the samples, so that a run that was stopped resumes.
         seed: Of the first sample.
@@ -167,11 +183,11 @@ def evaluate(
         VCMError: A subject or the model cannot be used.
     """
     refuse_unsteered(pipeline)
-    grid = pipeline.volume_grid
-    cases = [as_case(subject, pipeline.input_rule) for subject in test]
+    grid, rule = pipeline.volume_grid, pipeline.input_rule
+    cases = [as_case(subject, rule) for subject in as_trained(test, rule)]
     scene = _sample(store, cases, grid, pipeline.config.conditions, seed)
     tables, features = _measure(scene, train, segmenter, grid, seed)
-    requests = age_requests(pipeline.input_rule, covariate_samples, seed + AGE_SEEDS)
+    requests = age_requests(rule, covariate_samples, seed + AGE_SEEDS)
     if requests:
         aged = store.volumes(requests, "Sampling, two ages")
         found = measures.segment(segmenter, aged, grid, "Segmenting, two ages")
@@ -212,9 +228,19 @@ def _refuse_missing(data: Sequence[str], model: str, segmenter: str) -> None:
         )
 
 
+def _room_for_samples(
+    pipeline: VCMPipeline, out: Path, subjects: int, covariate_samples: int
+) -> int:
+    """Bytes of the samples that are not there yet."""
+    arms = len(arms_of(pipeline.input_rule))
+    count = 2 * (subjects + min(subjects, SAMPLED_TWICE)) + 2 * arms * covariate_samples
+    there = sum(path.stat().st_size for path in (out / "samples").rglob("*.npy"))
+    return max(0, SAMPLE_BYTES * math.prod(pipeline.volume_grid.shape) * count - there)
+
+
 def _refuse_replacing(out: Path, inputs: Mapping[str, Any], overwrite: bool) -> None:
-    summary = out / "summary.json"
-    refuse_to_replace([summary], [], summary, inputs, overwrite)
+    written = [out / name for name in (*FILES, *(f"{table}.tsv" for table in TABLES))]
+    refuse_to_replace(written, [], out / SUMMARY, inputs, overwrite)
 
 
 def _sample(
@@ -283,15 +309,16 @@ def _write(found: Evaluated, out: Path, about: Mapping[str, Any]) -> Summary:
     summary = {**about, **found.summary}
     configuration = OmegaConf.to_yaml(OmegaConf.create(about["configuration"]))
     writers: dict[Path, Callable[[Path], object]] = {
-        out / "config.yaml": lambda part: part.write_text(configuration, encoding="utf-8"),
-        out / "features.npz": lambda part: np.savez(part, allow_pickle=False, **found.features),
-        out / "mosaic.png": lambda part: _draw_pairs(found.scene, part),
-        out / "outlined.png": lambda part: _draw_arms(found.scene, part),
-        out / "summary.md": lambda part: part.write_text(as_page(summary), encoding="utf-8"),
+        out / CONFIG: lambda part: part.write_text(configuration, encoding="utf-8"),
+        out / FEATURES: lambda part: np.savez(part, allow_pickle=False, **found.features),
+        out / PAIRS: lambda part: _draw_pairs(found.scene, part),
+        out / ARMS: lambda part: _draw_arms(found.scene, part),
+        out / PAGE: lambda part: part.write_text(as_page(summary), encoding="utf-8"),
     }
-    for name, rows in found.tables.items():
-        writers[out / f"{name}.tsv"] = _table_writer(rows)
-    return write_set(out / "summary.json", summary, writers)
+    for name in TABLES:
+        if name in found.tables:
+            writers[out / f"{name}.tsv"] = _table_writer(found.tables[name])
+    return write_set(out / SUMMARY, summary, writers)
 
 
 def _page(found: Evaluated, summary: Summary, grid: Grid, out: Path) -> Page:

@@ -26,6 +26,8 @@ from vcm.weights.segmenter import seen_by, segment_on
 Volumes = Sequence[NDArray[np.float32]]
 Maps = Sequence[NDArray[np.uint8]]
 Row = dict[str, Any]
+#: Features that spread by less than this share of their mean do not differ but by rounding.
+LEAST_SPREAD = 1e-6
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def adherence(cases: Sequence[Case], truth: Maps, found: Mapping[str, Maps]) -> 
         }
         rows += [
             {"subject": case.name, "class": CLASS_NAMES[c + 1]}
-            | {name: none_if_nan(value[c]) for name, value in values.items()}
+            | {name: none_unless_finite(value[c]) for name, value in values.items()}
             for c in range(NUMBER_OF_CLASSES)
         ]
     return rows
@@ -99,7 +101,10 @@ def intensity(cases: Sequence[Case], truth: Maps, arms: Mapping[str, Volumes]) -
 
 
 def paired(cases: Sequence[Case], truth: Maps, real: Volumes, controlled: Volumes) -> list[Row]:
-    """PSNR [dB] and SSIM of the controlled sample against the real scan, inside the map."""
+    """PSNR [dB] and SSIM of the controlled sample against the real scan, inside the map.
+
+    Neither exists where the map is empty, and no PSNR where both volumes are the same.
+    """
     rows = []
     for case, classes, scan, sample in zip(cases, truth, real, controlled, strict=True):
         images = [torch.from_numpy(v)[None, None] for v in (sample, scan)]
@@ -107,8 +112,8 @@ def paired(cases: Sequence[Case], truth: Maps, real: Volumes, controlled: Volume
         rows.append(
             {
                 "subject": case.name,
-                "psnr": psnr(images[0], images[1], brain),
-                "ssim": ssim(images[0], images[1], brain),
+                "psnr": none_unless_finite(psnr(images[0], images[1], brain)),
+                "ssim": none_unless_finite(ssim(images[0], images[1], brain)),
             }
         )
     return rows
@@ -121,24 +126,19 @@ def realism(
 
     Features are centred on the training scans and divided by one number, their root mean square
     spread over them, which gives the kernel a scale; a spread of each feature's own would let those
-    that hardly vary decide. Real test scans, equally many, show what a KID of 0 looks like.
+    that hardly vary decide. Real test scans, equally many, show what a KID of 0 looks like. There is
+    none where the training scans do not differ, as a single one does not.
     """
     mean, spread = train.mean(0), float(np.sqrt(train.var(0).mean()))
-    reference = (train - mean) / spread
     rows = []
     for arm, features in arms.items():
-        scaled = (features - mean) / spread
-        low, high = half_sample_interval(kid, scaled, reference, repeats=1000, seed=seed)
-        value = none_if_nan(kid(scaled, reference))
-        rows.append(
-            {
-                "arm": arm,
-                "scans": len(scaled),
-                "kid": value,
-                "low": none_if_nan(low),
-                "high": none_if_nan(high),
-            }
-        )
+        row: Row = {"arm": arm, "scans": len(features), "kid": None, "low": None, "high": None}
+        if spread > LEAST_SPREAD * float(np.abs(mean).max()):
+            scaled, reference = ((f - mean) / spread for f in (features, train))
+            low, high = half_sample_interval(kid, scaled, reference, repeats=1000, seed=seed)
+            found = {"kid": kid(scaled, reference), "low": low, "high": high}
+            row |= {name: none_unless_finite(value) for name, value in found.items()}
+        rows.append(row)
     return rows
 
 
@@ -148,7 +148,8 @@ def privacy(
     """RMSE of each volume to its nearest training scan or mirrored training scan, all voxels.
 
     A smooth image is nearer to every scan than a sharp one; `ratio`, nearest to median over the
-    training scans, takes that out. A copy has a ratio near 0, a new brain one somewhat below 1.
+    training scans, takes that out. A copy has a ratio near 0, a new brain one somewhat below 1; there
+    is none where most training scans are that one brain.
 
     Args:
         cases: One per volume of an arm.
@@ -178,7 +179,7 @@ def privacy(
                     "mirrored": "yes" if mirrored else "no",
                     "rmse_nearest": least,
                     "rmse_median": median,
-                    "ratio": least / median,
+                    "ratio": least / median if median else None,
                 }
             )
     return rows
@@ -197,9 +198,9 @@ def diversity(names: Sequence[str], arms: Mapping[str, tuple[Volumes, Volumes]])
     ]
 
 
-def none_if_nan(value: float) -> float | None:
-    """None for NaN: what does not exist is written n/a, and null in JSON."""
-    return None if np.isnan(value) else float(value)
+def none_unless_finite(value: float) -> float | None:
+    """None for NaN and infinity: what does not exist is written n/a, and null in JSON."""
+    return float(value) if np.isfinite(value) else None
 
 
 def _rmse(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:

@@ -43,7 +43,9 @@ def as_page(summary: Summary) -> str:
         f"Inside the map: PSNR {_spread(summary['paired']['psnr'], 2)} dB, SSIM "
         f"{_spread(summary['paired']['ssim'])}.",
         "## Realism",
-        "KID on the segmenter's features against all training scans; real test scans are the floor.",
+        "KID on the segmenter's features against all training scans; real test scans are the floor. n/a "
+        "with a single test or training scan, or where the training scans' features do not differ; no "
+        "interval with fewer than four.",
         _table(("arm", "KID"), ((arm, _estimate(v)) for arm, v in summary["realism"].items())),
         "## Detail",
         "Power by spatial frequency [1/mm] over that of the subject's own scan: below 1 is blur, above "
@@ -90,7 +92,7 @@ def _privacy(arms: Summary) -> str:
             difference = _estimate(v["minus_real"], 4) if "minus_real" in v else "-"
             share = v.get("share_closer_than_every_real")
             shown = "-" if share is None else f"{100 * share:.0f} %"
-            rows.append((arm, name, _spread(v, 4), f"{v['min']:.4f}", difference, shown))
+            rows.append((arm, name, _spread(v, 4), _number(v["min"], 4), difference, shown))
     head = ("arm", "measure", "mean", "least", "minus real", "nearer than every real one")
     return _table(head, rows)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import track
 
+from vcm.errors import VCMWarning
 from vcm.files import write_json, write_whole
 from vcm.imaging.prepared_set import Subject
 from vcm.inputs import (
@@ -23,6 +25,7 @@ from vcm.inputs import (
     assumptions,
     resolve_inputs,
     scan_request,
+    with_complete_covariates,
 )
 from vcm.pipeline import VCMPipeline
 
@@ -41,7 +44,7 @@ class Case:
 
     @property
     def note(self) -> str:
-        """What had to be assumed or clamped; empty: nothing."""
+        """What was clamped, or is the same for all; empty: nothing."""
         return assumptions(self.inputs)
 
 
@@ -64,10 +67,35 @@ class Request:
     conditions: Sequence[NDArray[np.float32]] | None = None
 
 
+def as_trained(subjects: Sequence[Subject], rule: InputRule) -> list[Subject]:
+    """Subjects of whom all is known that the model is told: training takes no others.
+
+    Of an unknown sex or age training told the model nothing, so there is no right thing to tell it now.
+    A VCMWarning names those that are left out.
+
+    Raises:
+        VCMError: None is left.
+    """
+    kept = with_complete_covariates(subjects, rule.needs)
+    left = [subject for subject in subjects if subject not in kept]
+    if left:
+        lacking = "; ".join(
+            f"{s.subject} (no {', '.join(n for n in rule.needs if getattr(s, n) is None)})"
+            for s in left
+        )
+        warnings.warn(
+            f"{len(left)} of {len(subjects)} subjects are not evaluated, as the model is told what is not "
+            f"known of them: {lacking}.",
+            VCMWarning,
+            stacklevel=2,
+        )
+    return kept
+
+
 def as_case(subject: Subject, rule: InputRule) -> Case:
     """A test subject with what the model is told of it: what training told it of such a scan.
 
-    What is unknown is assumed as for a user, and what is out of range is clamped.
+    What is out of range is clamped.
     """
     return Case(subject, resolve_inputs(rule, scan_request(rule, subject), outside="clamp"))
 

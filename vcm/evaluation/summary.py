@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vcm.evaluation.measures import Row, none_if_nan
+from vcm.evaluation.measures import Row, none_unless_finite
 from vcm.imaging.conditions import CLASS_NAMES
 from vcm.metrics import Statistic, bootstrap_interval
 
@@ -27,7 +27,7 @@ def summarise(tables: Mapping[str, Sequence[Row]], seed: int) -> Summary:
             row["compared"]: {"value": row["auc"], "low": row["low"], "high": row["high"]}
             for row in tables["two_sample"]
         },
-        "privacy": _privacy(tables["privacy"], seed),
+        "privacy": summarise_privacy(tables["privacy"], seed),
         "diversity": {
             arm: _spread(_column(rows, "rmse")) for arm, rows in _by(tables["diversity"], "arm")
         },
@@ -75,7 +75,7 @@ def _intensity(rows: Sequence[Row], seed: int) -> Summary:
     return out
 
 
-def _privacy(rows: Sequence[Row], seed: int) -> Summary:
+def summarise_privacy(rows: Sequence[Row], seed: int) -> Summary:
     """Per arm the distance to the nearest training scan and how it differs from real test scans'."""
     arms = dict(_by(rows, "arm"))
     out: Summary = {}
@@ -83,11 +83,14 @@ def _privacy(rows: Sequence[Row], seed: int) -> Summary:
         out[arm] = {}
         for name in ("rmse_nearest", "ratio"):
             values, real = _column(own, name), _column(arms["real"], name)
-            out[arm][name] = _spread(values) | {"min": float(values.min())}
+            least = _existing(values).min(initial=np.inf)
+            out[arm][name] = _spread(values) | {"min": none_unless_finite(least)}
             if arm != "real":
+                closer = _existing(values) < _existing(real).min(initial=np.inf)
+                share = float(closer.mean()) if closer.size and _existing(real).size else None
                 out[arm][name] |= {
                     "minus_real": _estimate(lambda v, r: (v - r).mean(), seed, values, real),
-                    "share_closer_than_every_real": float((values < real.min()).mean()),
+                    "share_closer_than_every_real": share,
                 }
     return out
 
@@ -122,12 +125,16 @@ def _per_class(rows: Sequence[Row], name: str) -> NDArray[np.float64]:
 
 def _spread(values: NDArray[np.float64]) -> Summary:
     """Mean and sample standard deviation of what exists."""
-    values = values[~np.isnan(values)]
+    values = _existing(values)
     return {
         "mean": float(values.mean()) if len(values) else None,
         "sd": float(values.std(ddof=1)) if len(values) > 1 else None,
         "count": len(values),
     }
+
+
+def _existing(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values[~np.isnan(values)]
 
 
 def _estimate(statistic: Statistic, seed: int, *samples: NDArray[np.float64]) -> Summary:
@@ -138,9 +145,9 @@ def _estimate(statistic: Statistic, seed: int, *samples: NDArray[np.float64]) ->
         return {"value": None, "low": None, "high": None}
     low, high = bootstrap_interval(statistic, *kept, seed=seed)
     return {
-        "value": none_if_nan(statistic(*kept)),
-        "low": none_if_nan(low),
-        "high": none_if_nan(high),
+        "value": none_unless_finite(statistic(*kept)),
+        "low": none_unless_finite(low),
+        "high": none_unless_finite(high),
     }
 
 
