@@ -5,6 +5,7 @@ from vcm.errors import VCMError
 from vcm.imaging.conditions import ventricular_and_brain_volume
 from vcm.imaging.vocabulary import (
     BUILT_IN,
+    brain_of,
     in_words,
     label_volumes,
     load_vocabulary,
@@ -42,7 +43,7 @@ WHOLE = {"l2": 500, "l3": 600, "l4": 20, "l10": 40, "l17": 7, "l18": 3, "l24": 1
         ((16, 173, 174, 175, 178), 8),
         ((0, 165, 258, 259, 130, 98), 0),
         # In no table, or no tissue of one class: named in a refusal, never background in silence.
-        ((1, 40, 6, 29, 61, 168, 600, 951, 975, 509, 999, 1036, 3036), None),
+        ((1, 40, 6, 29, 61, 75, 168, 600, 902, 953, 985, 509, 999, 1036, 3036), None),
     ],
 )
 def test_freesurfers_table(labels, number):
@@ -183,3 +184,35 @@ def test_real_label_maps_are_recognised(real_scans):
         classes = load_vocabulary("synthseg").to_classes(labels)
         _, brain = ventricular_and_brain_volume(classes.data, labels.grid.voxel_volume)
         assert 800 < brain < 1800
+
+
+@pytest.mark.parametrize(
+    ("labels", "given", "outside"),
+    [
+        ("auto", {"l1": 700, "l2": 600, "l3": 17}, ()),
+        ("auto", {"l255": 1400}, ()),
+        ("auto", WHOLE | {"l258": 300, "l165": 200}, (258, 165)),
+        ("synthseg", WHOLE | {"l507": 300}, (507,)),
+        ("mask", {"l7": 1400, "l9": 3}, ()),
+    ],
+)
+def test_the_brain_of_a_map_is_without_the_head_around_it(labels, given, outside):
+    label_map = labelled(**given)
+    wanted = (label_map.data > 0) & ~np.isin(label_map.data, outside)
+    np.testing.assert_array_equal(brain_of(label_map, labels), wanted)
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        ({"l165": 900}, "whose brain these vocabularies differ on: 165"),
+        (WHOLE | {"l507": 9}, "whose brain these vocabularies differ on"),
+        (WHOLE | {"l9999": 5}, r"does not name 9999 \(5 mL\)"),
+    ],
+)
+def test_a_doubt_about_where_the_brain_is_is_refused(given, word):
+    with pytest.raises(VCMError, match=word) as found:
+        brain_of(labelled(**given))
+    assert found.value.argument == "labels"
+    with pytest.raises(VCMError, match="does not name"):
+        brain_of(labelled(**given), "vcm8")

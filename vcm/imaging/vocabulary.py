@@ -16,6 +16,7 @@ A vocabulary is a small YAML table:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,7 +29,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
+from vcm.imaging.anatomy import ill_lit, misplaced
 from vcm.imaging.volume import Volume, read_label_map, refuse_other_voxels
 
 #: The eight-class semantic map of the Volumetric Conditioning Module (WACV 2025).
@@ -56,6 +58,8 @@ PLAUSIBLE_CLASSES = {
     7: (15.0, 900.0),
     8: (8.0, 60.0),
 }
+#: Classes that every vocabulary tells; others a map may leave out, in part or as a whole.
+ALWAYS_THERE = (1, 2)
 
 #: Labels below this are counted and translated by a table of that length.
 _SMALL = 2**16
@@ -88,9 +92,35 @@ class Vocabulary:
             return self.classes[label]
         return next((c for low, high, c in self.ranges if low <= label <= high), None)
 
+    def is_brain(self, label: int) -> bool:
+        """Whether a label but 0 lies inside the brain; of a mask all do."""
+        return not self.tells_classes or bool(self.class_of(label))
+
     def names_all(self, labels: Iterable[int]) -> bool:
         """Whether every label has a class."""
         return all(self.class_of(label) is not None for label in labels)
+
+    def refuse_unnamed(self, label_map: Volume, volumes: Mapping[int, float]) -> None:
+        """Raise VCMError where a label is not named; all of them are listed with their volume.
+
+        Args:
+            label_map: For its name.
+            volumes: Of each of its labels [mL].
+        """
+        unnamed = {k: v for k, v in volumes.items() if self.class_of(k) is None}
+        if not unnamed or not self.tells_classes:
+            return
+        others = [v.name for v in fitting_vocabularies(volumes)]
+        remedy = (
+            f"choose {' or '.join(others)}, which names them"
+            if others
+            else "add them to a YAML table that says which class each belongs to"
+        )
+        raise VCMError(
+            f"{label_map.source} holds labels that the vocabulary '{self.name}' does not name: "
+            f"{in_words(unnamed)}; {remedy}.",
+            argument="labels",
+        )
 
     def to_classes(self, label_map: Volume) -> Volume:
         """Translate a label map.
@@ -111,19 +141,7 @@ class Vocabulary:
                 "its tissues: give a label map, or make one of the scan with vcm segment."
             )
         labels = label_volumes(label_map)
-        unnamed = {k: v for k, v in labels.items() if self.class_of(k) is None}
-        if unnamed:
-            others = [v.name for v in fitting_vocabularies(labels)]
-            remedy = (
-                f"choose {' or '.join(others)}, which names them"
-                if others
-                else "add them to a YAML table that says which class each belongs to"
-            )
-            raise VCMError(
-                f"{label_map.source} holds labels that the vocabulary '{self.name}' does not name: "
-                f"{in_words(unnamed)}; {remedy}.",
-                argument="labels",
-            )
+        self.refuse_unnamed(label_map, labels)
         values = np.array([0, *labels])
         classes = np.array([self.class_of(int(v)) for v in values], dtype=np.uint8)
         out = np.empty_like(label_map.data, np.uint8)
@@ -262,7 +280,8 @@ def recognise(label_map: Volume) -> Vocabulary:
 
     The built-in ones that name every label must agree on the class of each, and what they read must have
     the volumes of a head. The numbers 1 to 8 alone could be anything, so they are the eight classes only
-    where all eight are there, each with the volume that it has in a head.
+    where all eight are there, each with the volume that it has in a head
+    and where it lies in one.
 
     Args:
         label_map: Whole numbers of at least 0, (X, Y, Z).
@@ -286,12 +305,21 @@ def recognise(label_map: Volume) -> Vocabulary:
             f"labels that, read as {fitting[0].name}, give volumes that no brain has (or its voxel "
             "size is wrong)"
         )
+    elif max(labels) <= NUMBER_OF_CLASSES and (
+        where := misplaced(fitting[0].to_classes(label_map))
+    ):
+        doubt = f"labels that, read as {fitting[0].name}, put {where}"
     else:
         return fitting[0]
+    raise _doubtful(label_map, doubt, fitting)
+
+
+def _doubtful(label_map: Volume, doubt: str, fitting: Iterable[Vocabulary]) -> VCMError:
+    """The error for labels that may mean several things, with the vocabularies that name them."""
     offered = "; ".join(f"{v.name} ({v.meaning})" for v in fitting)
-    raise VCMError(
-        f"{label_map.source} holds {doubt}: {in_words(labels)}. Name its vocabulary: {offered}; or a "
-        "YAML table of your own.",
+    return VCMError(
+        f"{label_map.source} holds {doubt}: {in_words(label_volumes(label_map))}. Name its vocabulary: "
+        f"{offered}; or a YAML table of your own.",
         argument="labels",
     )
 
@@ -307,7 +335,7 @@ def _plausible(labels: Mapping[int, float], vocabulary: Vocabulary) -> bool:
         number = vocabulary.class_of(label)
         if number:
             volumes[number] += volume
-    needed = PLAUSIBLE_CLASSES if max(labels) <= NUMBER_OF_CLASSES else (1, 2)
+    needed = PLAUSIBLE_CLASSES if max(labels) <= NUMBER_OF_CLASSES else ALWAYS_THERE
     return all(
         volumes[number] <= high and (volumes[number] >= low or number not in needed)
         for number, (low, high) in PLAUSIBLE_CLASSES.items()
@@ -343,7 +371,58 @@ def read_classes(given: Path | Volume, labels: str = "auto") -> tuple[Volume, Vo
     """
     label_map = given if isinstance(given, Volume) else read_label_map(given)
     vocabulary = recognise(label_map) if labels == "auto" else load_vocabulary(labels)
-    return vocabulary.to_classes(label_map), vocabulary
+    classes = vocabulary.to_classes(label_map)
+    if labels != "auto":
+        _warn_of_doubt(classes, vocabulary)
+    return classes, vocabulary
+
+
+def _warn_of_doubt(classes: Volume, vocabulary: Vocabulary) -> None:
+    """Say what is odd about a map whose vocabulary was named: volumes of the classes, and their place."""
+    odd = [
+        f"{CLASS_NAMES[number]} {volume:.3g} mL ({low:g} to {high:g} expected)"
+        for number, volume in label_volumes(classes).items()
+        for low, high in [PLAUSIBLE_CLASSES[number]]
+        if volume > high or (volume < low and number in ALWAYS_THERE)
+    ]
+    where = misplaced(classes)
+    if odd or where:
+        warnings.warn(
+            f"{classes.source}, read as {vocabulary.name}, has "
+            + "; ".join([*odd, *([where] if where else [])])
+            + ": check that this is its vocabulary.",
+            VCMWarning,
+            stacklevel=3,
+        )
+
+
+def brain_of(label_map: Volume, labels: str = "auto") -> NDArray[np.bool_]:
+    """Where the brain is, by a label map or mask whose tissues need not be told apart.
+
+    Args:
+        label_map: Whole numbers of at least 0, (X, Y, Z).
+        labels: Name of its vocabulary, the path of a YAML table, or 'auto': any number of labels
+            serves, if the built-in ones that name them all agree on which are brain.
+
+    Returns:
+        True inside the brain; labels of the head around it are outside.
+
+    Raises:
+        VCMError: A label is not named, or the vocabularies differ on where the brain is.
+    """
+    volumes = label_volumes(label_map)
+    if labels == "auto":
+        fitting = fitting_vocabularies(volumes)
+        if not fitting:
+            raise VCMError(f"{label_map.source} {_nearest(volumes)}", argument="labels")
+    else:
+        fitting = [load_vocabulary(labels)]
+        fitting[0].refuse_unnamed(label_map, volumes)
+    readings = {tuple(label for label in volumes if v.is_brain(label)) for v in fitting}
+    if len(readings) > 1:
+        raise _doubtful(label_map, "labels whose brain these vocabularies differ on", fitting)
+    inside: NDArray[np.bool_] = np.isin(label_map.data, readings.pop())
+    return inside
 
 
 def read_brain(path: Path, labels: str, image: Volume) -> tuple[NDArray[np.bool_], Volume | None]:
@@ -358,7 +437,8 @@ def read_brain(path: Path, labels: str, image: Volume) -> tuple[NDArray[np.bool_
         The brain (X, Y, Z), and the classes 0..8 where the vocabulary tells them, else None.
 
     Raises:
-        VCMError: As `read_classes`, and where it lies on other voxels than the scan.
+        VCMError: As `read_classes`, and where it lies on other voxels than the scan, or where bare
+            numbers contradict the scan's contrast. Of other maps a VCMWarning says so.
     """
     label_map = read_label_map(path)
     refuse_other_voxels(label_map, image, "resample the labels to the scan, nearest neighbour")
@@ -366,4 +446,18 @@ def read_brain(path: Path, labels: str, image: Volume) -> tuple[NDArray[np.bool_
     if not vocabulary.tells_classes:
         return label_map.data > 0, None
     classes = vocabulary.to_classes(label_map)
+    wrong = ill_lit(classes, image)
+    if wrong and labels == "auto" and label_map.data.max() <= NUMBER_OF_CLASSES:
+        raise VCMError(
+            f"{path.name} does not fit its T1-weighted scan: read as {vocabulary.name}, {wrong}. Check what "
+            "its numbers mean, and name its vocabulary or write a YAML table of your own.",
+            argument="labels",
+        )
+    if wrong:
+        warnings.warn(
+            f"{path.name}, read as {vocabulary.name}, is odd on its T1-weighted scan: {wrong}. Check what "
+            "its numbers mean.",
+            VCMWarning,
+            stacklevel=2,
+        )
     return classes.data > 0, classes
