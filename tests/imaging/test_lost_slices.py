@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vcm.imaging.lost_slices import bridged, lost_slices, repeated_slices
+from vcm.imaging.lost_slices import bridged, dimmed_slices, lost_slices, repeated_slices
 
 
 @pytest.fixture
@@ -66,3 +66,29 @@ def test_the_brain_is_bridged_over_lost_slices(stack):
 def test_a_lost_slice_at_the_end_has_no_neighbour(stack):
     found = bridged(stack > 0, 2, [0, 19])
     np.testing.assert_array_equal(found, stack > 0)
+
+
+SHIFTS = {"plain": 0, "-1024": -1024, "z-scored": None}
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("shift", SHIFTS.values(), ids=SHIFTS)
+def test_slices_that_lost_their_signal_in_part_are_found(stack, axis, shift):
+    def intensities(values):
+        inside = values != 0
+        if shift is None:
+            return np.where(inside, (values - values[inside].mean()) / values[inside].std(), 0)
+        return np.where(inside, values, shift)
+
+    assert dimmed_slices(intensities(stack), 2) == []
+    dark = stack.copy()
+    dark[:, :, 6] *= 0.4  # the darker half of a slice's signal
+    dark[:22, :, [11, 12]] = 0  # a part of two slices side by side
+    found = dimmed_slices(np.moveaxis(intensities(dark), 2, axis), axis)
+    assert found == [6, 11, 12]
+
+
+def test_the_ends_of_a_head_are_not_dimmed(stack):
+    """Its slices grow smaller there, down to a speck."""
+    assert dimmed_slices(stack[:, :, :11], 2) == [] and dimmed_slices(stack[:, :, 9:], 2) == []
+    assert dimmed_slices(np.zeros((5, 5, 5)), 1) == []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.imaging.source import find_scans, read_source, split_by_seed
 
 HEADER = "participant_id\tage\tsex\tsplit"
@@ -126,7 +126,10 @@ def test_content_that_was_not_fetched(folder):
     mask = here / "sub-4" / "anat" / names[4]
     mask.unlink()
     mask.symlink_to("nowhere.nii.gz")
-    with pytest.raises(VCMError, match="No subject that can be used"):
+    with (
+        pytest.warns(VCMWarning, match="4 scans or subjects of .* left out: sub-1 has no content"),
+        pytest.raises(VCMError, match="No subject that can be used"),
+    ):
         find_scans(here)
     rejected = told(read_source(here))
     assert list(rejected) == ["sub-1", "sub-2", "sub-3", "sub-4"]

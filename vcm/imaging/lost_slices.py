@@ -1,7 +1,7 @@
-"""Which slices of a stack hold no measurement: lost ones, and copies of others.
+"""Which slices of a stack hold no measurement: lost ones, copies of others, and those that lost their signal.
 
 A scanner, a transfer or a converter that loses a slice leaves a constant one in its place, mostly of zeros,
-or repeats a neighbour. Knows arrays alone; nothing of mm, of files, or of what stands in for a lost slice.
+or a part of it, or repeats a neighbour; motion and metal darken one. Knows arrays alone; nothing of mm, of files, or of what stands in for a lost slice.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ CONSTANT = 1e-5
 LEAST_AREA = 0.05
 #: Two slices with at least this many voxels that are not background do not agree by chance.
 TELLING = 50
+#: A slice with less than this share of the area, or of the mean intensity above the darkest, lost signal.
+DIMMED = 0.6
+#: Percentile of what the stack shows that is its darkest intensity.
+BLACK = 0.1
 #: So near to the middle between its neighbours, a repeated slice may have been either.
 UNCLEAR = 0.05
 
@@ -40,6 +44,37 @@ def lost_slices(data: NDArray, axis: int) -> list[int]:
     if not head.size:
         return []
     return [int(n) for n in np.flatnonzero(constant) if head[0] < n < head[-1]]
+
+
+def dimmed_slices(data: NDArray, axis: int) -> list[int]:
+    """Slices that show much less of the head than those on both sides of them, or show it much darker.
+
+    Compared with the better of the two nearest slices on each side, so that two side by side are found.
+
+    Args:
+        data: (X, Y, Z) intensities of the stack.
+        axis: Across the slices, 0 to 2.
+
+    Returns:
+        Their numbers from 0, ascending; constant ones among them. The outermost are never among them.
+    """
+    slices = np.moveaxis(data, axis, 0)
+    values, counts = np.unique(slices, return_counts=True)
+    shown = slices != values[counts.argmax()]
+    areas = shown.sum((1, 2))
+    if areas.max() < TELLING:
+        return []
+    black = float(np.percentile(slices[shown], BLACK))
+    light = np.array(
+        [float(s[m].mean()) - black if m.any() else 0.0 for s, m in zip(slices, shown, strict=True)]
+    )
+    found = []
+    for n in range(1, len(slices) - 1):
+        sides = (slice(max(n - 2, 0), n), slice(n + 1, n + 3))
+        area, level = (min(v[side].max() for side in sides) for v in (areas, light))
+        if area >= TELLING and (areas[n] < DIMMED * area or light[n] < DIMMED * level):
+            found.append(n)
+    return found
 
 
 def repeated_slices(data: NDArray, axis: int) -> list[int]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.imaging.bids import ENDINGS, BIDSFile, label_map_of, one_per_scan, parse, scan_name, stem
 from vcm.imaging.participants import (
     SPLITS,
@@ -28,6 +29,8 @@ _OTHER_IMAGES = {
     "dseg", "seg", "mask", "probseg", "t2w", "t2", "flair", "pdw", "pd", "t2star", "t1map", "t2map",
     "swi", "bold", "sbref", "dwi", "asl", "cbf", "epi", "angio", "inplanet1", "inplanet2", "unit1",
 }  # fmt: skip
+#: Scans that a warning names one by one.
+MOST_NAMED = 10
 #: Shares of the subjects in a split that is made by seed.
 SHARES = {"test": 0.1, "validation": 0.1}
 
@@ -118,6 +121,12 @@ def read_source(
         for name in table
         if name not in images and all(finding.subject != name for finding in rejected)
     ]
+    named = {*images, *table, *(finding.subject for finding in rejected)}
+    rejected += [
+        Finding(entry.name, "has a folder but no T1w scan")
+        for entry in sorted(folder.glob("sub-*"))
+        if entry.is_dir() and entry.name not in named
+    ]
     scans, of_splits = _one_split_each(_in_order(scans, table))
     scans, of_rows, split = _with_splits(scans, split_seed)
     return Source(tuple(scans), (*rejected, *of_splits), (*notes, *of_rows), split)
@@ -137,11 +146,39 @@ def _with_splits(scans: list[Scan], seed: int) -> tuple[list[Scan], list[Finding
 def find_scans(*folders: str | Path, split: str | None = None) -> list[Scan]:
     """Scans of one or more folders, of one split or all.
 
+    A VCMWarning for each folder names the scans that cannot be used, and why.
+
     Raises:
         VCMError: There are none.
     """
-    found = [scan for folder in folders for scan in read_source(Path(folder)).scans]
-    chosen = [scan for scan in found if split in (None, scan.split)]
+    found: list[Scan] = []
+    for folder in folders:
+        source = read_source(Path(folder))
+        found += source.scans
+        if source.rejected:
+            reasons = "; ".join(f"{r.subject} {r.what}" for r in source.rejected[:MOST_NAMED])
+            more = len(source.rejected) - MOST_NAMED
+            warnings.warn(
+                f"{len(source.rejected)} scans or subjects of {folder} are left out: {reasons}"
+                + (f"; and {more} more." if more > 0 else "."),
+                VCMWarning,
+                stacklevel=2,
+            )
+    return of_split(split, found, folders)
+
+
+def of_split(split: str | None, scans: Iterable[Scan], folders: Iterable[str | Path]) -> list[Scan]:
+    """Those of one split, or all.
+
+    Args:
+        split: train, validation or test; None: all.
+        scans: Of these folders.
+        folders: For the message.
+
+    Raises:
+        VCMError: There are none.
+    """
+    chosen = [scan for scan in scans if split in (None, scan.split)]
     if not chosen:
         raise nobody(split, folders)
     return chosen

@@ -35,7 +35,7 @@ def check_folder(
         VCMError: There is no such folder, or no scan in it.
     """
     source = read_source(folder, image_desc, label_desc)
-    problems = [*source.rejected, *source.notes, *_without_row(folder)]
+    problems = [*source.rejected, *source.notes]
     with_labels = sum(scan.labels is not None for scan in source.scans)
     seen: dict[str, Scan] = {}
     for scan in track(source.scans, "Checking"):
@@ -49,15 +49,6 @@ def check_folder(
             what = f"is the same scan as {first.subject}{across}: keep one"
             problems.append(Finding(scan.subject, what))
     return problems
-
-
-def _without_row(folder: Path) -> list[Finding]:
-    """Folders of subjects in which no scan lies."""
-    return [
-        Finding(path.name, "has a folder but no T1w scan, so it is not used")
-        for path in sorted(folder.glob("sub-*"))
-        if path.is_dir() and not any(path.rglob("*.nii*"))
-    ]
 
 
 def _scan_problems(scan: Scan, labels: str) -> list[Finding]:

@@ -163,6 +163,8 @@ class DetailTraining(TrainingSchedule):
     Attributes:
         data: Folders of brain-extracted scans in BIDS layout, or of scans with label maps of the
             whole brain; not those of vcm prepare, whose scans are smoothed by resampling.
+        labels: Vocabulary of the label maps: auto, freesurfer, synthseg, dlmuse, vcm8, bids, fast,
+            5tt, a YAML table, or mask for brain masks in their place.
         model: Folder of a model whose module reads thick slices.
         out: Folder of the training run.
         pool: Folder where simulated slices and expected brains are kept for the next run.
@@ -180,6 +182,7 @@ class DetailTraining(TrainingSchedule):
     headings: ClassVar[dict[str, str]] = {"data": "Data and result", "channels": "Network and loss"}
 
     data: list[str] = field(default_factory=list)
+    labels: str = "auto"
     model: str = ""
     out: str = "runs/detail"
     pool: str = "runs/detail_pool"

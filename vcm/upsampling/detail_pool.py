@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from vcm.embedded import model_folder
 from vcm.errors import VCMError
-from vcm.files import fingerprint, sha256, whole
+from vcm.files import check_output, fingerprint, sha256, whole
 from vcm.imaging.draws import SETTINGS
 from vcm.imaging.source import Scan
 from vcm.inputs import InputRequest, network_inputs, resolve_inputs
@@ -38,6 +39,8 @@ from vcm.upsampling.space import ResultSpace
 MARGIN, DRAWN = 6, "drawn"
 #: The channel of the brain.
 BRAIN = len(READS) + 1
+#: Bytes per voxel of a model's volume that a file takes, at most.
+BYTES = 2 * (len(READS) + 2)
 
 
 class DetailBatch(NamedTuple):
@@ -58,9 +61,16 @@ class DetailPool:
     """Files in a folder; what is there already, by the same model and drawn alike, is not made again."""
 
     def __init__(
-        self, folder: str | Path, model: str, pipeline: VCMPipeline, noise: float, seed: int
+        self,
+        folder: str | Path,
+        model: str,
+        pipeline: VCMPipeline,
+        noise: float,
+        seed: int,
+        labels: str = "auto",
     ) -> None:
         self.folder, self.pipeline, self.noise, self.seed = Path(folder), pipeline, noise, seed
+        self.labels = labels
         # As `vcm upsample` has them of a scan of which nothing is known.
         rule = pipeline.input_rule
         self.inputs = network_inputs(rule, resolve_inputs(rule, InputRequest()))
@@ -68,26 +78,35 @@ class DetailPool:
 
     def files(self, scans: Sequence[Scan], draws: int) -> list[Path]:
         """One per scan and draw; those that are missing are made. Raises VCMError."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        paths = []
-        for scan in track(scans, "Drawing thick slices"):
-            made_by = json.dumps([*self.made_by, sha256(scan.image)])
-            digest = hashlib.sha256(made_by.encode()).hexdigest()
-            own = [
-                self.folder / f"{digest[:12]}_{scan.subject}_{draw}.safetensors"
-                for draw in range(draws)
-            ]
+        every = [(scan, self._of(scan, draws)) for scan in scans]
+        count = sum(not path.is_file() for _, (own, _) in every for path in own)
+        voxels = math.prod(self.pipeline.volume_grid.shape)
+        check_output(self.folder, BYTES * voxels * count)
+        for scan, (own, number) in track(every, "Drawing thick slices"):
             missing = {draw: path for draw, path in enumerate(own) if not path.is_file()}
             if missing:
-                self._make(missing, scan, int(digest[:8], 16))
-            paths += own
-        return paths
+                self._make(missing, scan, number)
+        return [path for _, (own, _) in every for path in own]
 
-    def _make(self, missing: dict[int, Path], scan: Scan, name: int) -> None:
+    def _of(self, scan: Scan, draws: int) -> tuple[list[Path], int]:
+        """Files of a scan, and the number that its draws are made of: it depends on the image alone."""
+        made_by = [*self.made_by, sha256(scan.image)]
+        of_image = digest = _checksum(made_by)
+        if scan.labels:
+            digest = _checksum([*made_by, sha256(scan.labels), self._vocabulary()])
+        names = (f"{digest[:12]}_{scan.subject}_{draw}.safetensors" for draw in range(draws))
+        return [self.folder / name for name in names], int(of_image[:8], 16)
+
+    def _vocabulary(self) -> str:
+        """Name of the vocabulary; of a table of the user's the content."""
+        given = Path(self.labels)
+        return sha256(given) if given.is_file() else self.labels
+
+    def _make(self, missing: dict[int, Path], scan: Scan, number: int) -> None:
         """Files of draws of one scan, which is read and aligned once."""
-        isotropic = IsotropicScan.read(scan, self.pipeline.volume_grid)
+        isotropic = IsotropicScan.read(scan, self.pipeline.volume_grid, self.labels)
         for draw, path in missing.items():
-            random = np.random.default_rng((self.seed, name, draw))
+            random = np.random.default_rng((self.seed, number, draw))
             drawn = {DRAWN: self._drawn(isotropic, random)}
             with whole(path) as part:
                 save_file(drawn, part)
@@ -104,6 +123,10 @@ class DetailPool:
         kept = (slice(None), *_about(known[1] > 0, MARGIN))
         drawn = np.concatenate([read, known])[kept]
         return torch.from_numpy(np.ascontiguousarray(drawn, dtype=np.float16))
+
+
+def _checksum(content: object) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def draw_crops(

@@ -20,7 +20,8 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from vcm.errors import VCMError
-from vcm.imaging.source import find_scans
+from vcm.imaging.source import find_scans, of_split
+from vcm.imaging.vocabulary import load_vocabulary
 from vcm.learning.batches import Draw
 from vcm.learning.measures import ScanMeasures, write_measures
 from vcm.learning.processes import Processes
@@ -85,8 +86,11 @@ def pretrain_detail(config: DetailTraining) -> dict[str, float]:
             "and model=FOLDER with one that vcm train wrote with conditions=[thick]."
         )
     check_crop(config.crop, config.fold, config.mixed_precision)
-    train_scans = find_scans(*config.data, split="train")
-    test_scans = [scan for scan in find_scans(*config.data) if scan.split == "test"]
+    if config.labels != "auto":
+        load_vocabulary(config.labels)
+    scans = find_scans(*config.data)
+    train_scans = of_split("train", scans, config.data)
+    test_scans = [scan for scan in scans if scan.split == "test"]
     if not test_scans:
         print(
             f"No scan of split 'test' in {', '.join(config.data)}, so nothing is measured at the end: "
@@ -99,7 +103,7 @@ def pretrain_detail(config: DetailTraining) -> dict[str, float]:
     net = DetailNet(tuple(config.channels), config.fold, config.expects)
     net.net.to(memory_format=torch.channels_last_3d)
     run = TrainingRun(config, net, DetailObjective(net, config.nll_weight))
-    pool = DetailPool(config.pool, config.model, pipeline, config.noise, config.seed)
+    pool = DetailPool(config.pool, config.model, pipeline, config.noise, config.seed, config.labels)
 
     def prepare(processes: Processes) -> Draw:
         pipeline.to(processes.device)

@@ -19,6 +19,7 @@ from vcm.imaging.draws import draw_thick
 from vcm.imaging.extraction import find_brain
 from vcm.imaging.geometry import resample, straightened, straightened_mask
 from vcm.imaging.source import Scan
+from vcm.imaging.vocabulary import brain_of
 from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume, refuse_other_voxels
 from vcm.upsampling.thick_scan import ThickScan
 
@@ -42,13 +43,24 @@ class IsotropicScan:
     to_common: NDArray[np.float64]
 
     @classmethod
-    def read(cls, scan: Scan, model: Grid) -> IsotropicScan:
-        """At the model's spacing, by cubic interpolation. Raises VCMError for what `vcm prepare` refuses."""
+    def read(cls, scan: Scan, model: Grid, labels: str = "auto") -> IsotropicScan:
+        """At the model's spacing, by cubic interpolation.
+
+        Args:
+            scan: With its label map or mask, where it has one.
+            model: Grid of the model.
+            labels: Vocabulary of the label map, see `brain_of`.
+
+        Raises:
+            VCMError: For what `vcm prepare` refuses; a label map need not tell tissues apart.
+        """
         image = read_volume(scan.image)
         if scan.labels:
-            labels = read_label_map(scan.labels)
-            refuse_other_voxels(labels, image, "resample the labels to the scan, nearest neighbour")
-            brain = labels.data > 0
+            label_map = read_label_map(scan.labels)
+            refuse_other_voxels(
+                label_map, image, "resample the labels to the scan, nearest neighbour"
+            )
+            brain = brain_of(label_map, labels)
         else:
             brain = find_brain(image).mask
         image, _ = on_black(image, brain)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vcm.errors import VCMError
 from vcm.imaging.degradation import Degradation
-from vcm.imaging.lost_slices import bridged, lost_slices, repeated_slices
+from vcm.imaging.lost_slices import bridged, dimmed_slices, lost_slices, repeated_slices
 from vcm.imaging.turned import TurnedDegradation
 from vcm.imaging.volume import Volume
 
@@ -23,17 +23,18 @@ MOST_LOST = 1 / 3
 
 
 def find_lost(image: Volume, axis: int) -> tuple[int, ...]:
-    """Numbers of the slices across `axis`, from 0, that are empty within the head or copies of another.
+    """Numbers of the slices across `axis`, from 0, that are empty within the head, dimmed, or copies.
 
     Raises:
         VCMError: They are more than a third of the stack.
     """
-    lost = sorted({*lost_slices(image.data, axis), *repeated_slices(image.data, axis)})
+    finders = (lost_slices, dimmed_slices, repeated_slices)
+    lost = sorted({number for find in finders for number in find(image.data, axis)})
     count = image.data.shape[axis]
     if len(lost) > MOST_LOST * count:
         raise VCMError(
-            f"{len(lost)} of the {count} slices of {image.source} are empty within the head or copies of "
-            "another: give the scan as the scanner stored it."
+            f"{len(lost)} of the {count} slices of {image.source} are empty within the head, dimmed, or "
+            "copies of another: give the scan as the scanner stored it."
         )
     return tuple(lost)
 

@@ -176,8 +176,8 @@ def interpolate_to_border(data: NDArray, grid: Grid, fine: Grid, order: int) -> 
 
 def _lost_in_words(image: Volume, lost: Sequence[int]) -> str:
     return (
-        f"{image.source}: slice {', '.join(map(str, lost))} (counted from 0) is empty or a copy of its "
-        "neighbour, so it is not taken for a measurement: what lies there is generated."
+        f"{image.source}: slice {', '.join(map(str, lost))} (counted from 0) is empty, dimmed or a copy of "
+        "another, so it is not taken for a measurement: what lies there is generated."
     )
 
 
