@@ -213,3 +213,16 @@ def test_a_doubt_about_the_place_is_said_once(tmp_path, sform, qform, word):
     with pytest.warns(VCMWarning, match=word) as said:
         read_volume(tmp_path / "a.nii")
     assert len(said) == 1 and "\n" not in str(said[0].message)
+
+
+def test_voxel_sizes_that_the_header_gives_twice_and_differ_are_said(tmp_path):
+    image = nib.Nifti1Image(
+        np.arange(216, dtype=np.float32).reshape(6, 6, 6), np.diag([2.0, 2, 2, 1])
+    )
+    image.header["pixdim"][1:4] = 1
+    content = bytearray(image.to_bytes())
+    content[80:92] = np.ones(3, "<f4").tobytes()
+    (tmp_path / "a.nii").write_bytes(content)
+    with pytest.warns(VCMWarning, match="1 x 1 x 1 mm by its pixdim and of 2 x 2 x 2 mm") as said:
+        assert read_volume(tmp_path / "a.nii").grid.spacing == (2, 2, 2)
+    assert len(said) == 1

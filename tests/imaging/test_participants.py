@@ -5,6 +5,7 @@ import pytest
 from vcm.errors import VCMError
 from vcm.imaging.participants import (
     Participant,
+    ages_of_sessions,
     one_participant,
     parse_age,
     parse_sex,
@@ -129,3 +130,43 @@ def test_one_row_of_several():
         assert found is None and word in problem
     both, problem = one_participant([row(3.0, "ses-1", sex="F"), row(4.0, "ses-2", sex="F")], "")
     assert (both.age, both.sex, problem) == (None, "F", "") and "differ in age" in both.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("unit", "age"),
+    [("years", 30), ("Year", 30), ("yr", 30), ("a", 30), ("", 30), ("months", 2.5), ("[mo]", 2.5),
+     ("weeks", 30 * 7 / 365.25), ("wk", 30 * 7 / 365.25), ("days", 30 / 365.25), ("decades", None)],
+)  # fmt: skip
+def test_ages_are_in_the_unit_that_the_description_gives(tmp_path, unit, age):
+    described = {"Age": {"Description": "at the scan", "Units": unit}, "sex": {"Levels": []}}
+    (tmp_path / "participants.json").write_text(json.dumps(described))
+    (tmp_path / "participants.tsv").write_text("participant_id\tage\nsub-1\t30\nsub-2\t3 years\n")
+    first, second = read_participants(tmp_path)
+    assert first.age == (pytest.approx(age) if age is not None else None) and second.age == 3
+    assert ("'decades', which is not understood" in "".join(first.notes)) == (age is None)
+    (tmp_path / "sub-1").mkdir()
+    (tmp_path / "sub-1" / "sub-1_sessions.json").write_text(json.dumps(described))
+    (tmp_path / "sub-1" / "sub-1_sessions.tsv").write_text("session_id\tage\nses-a\t30\n")
+    ages = ages_of_sessions(tmp_path, "sub-1")
+    assert ages == ({} if age is None else {"ses-a": pytest.approx(age)})
+
+
+def test_levels_of_sex_may_be_described_by_objects(tmp_path):
+    levels = {
+        "1": {"Description": "Female, by report"},
+        "2": {"Description": "male"},
+        "3": "",
+        "4": None,
+    }
+    (tmp_path / "participants.json").write_bytes(
+        json.dumps({"sex": {"Levels": levels}}).encode("utf-16")
+    )
+    rows = "".join(f"sub-{n}\t{n}\n" for n in (1, 2, 3))
+    (tmp_path / "participants.tsv").write_text(f"participant_id\tsex\n{rows}")
+    assert [p.sex for p in read_participants(tmp_path)] == ["F", "M", None]
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path):
+    (tmp_path / "participants.tsv").write_text("participant_id\tage\tAge\nsub-1\t30\t\n")
+    with pytest.raises(VCMError, match="has the column age 2 times"):
+        read_participants(tmp_path)

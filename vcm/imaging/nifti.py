@@ -30,6 +30,8 @@ FEWEST_VOXELS = 4
 LEAST_ANGLE = 30.0
 #: Codes of xyzt_units for lengths; 0 says nothing, and millimetres are meant.
 _UNITS = {0: "unknown", 1: "metre", 2: "millimetre", 3: "micron"}
+#: Voxel sizes that differ by more than this share in two places of a header are two sizes.
+SAME_SIZE = 0.01
 #: Codes of sform and qform that the standard knows.
 _LARGEST_CODE = 5
 
@@ -289,6 +291,14 @@ def _checked_affine(
             f"{LEAST_ANGLE:.0f} are needed: repair the header's sform, or resample to a grid without shear."
         )
     _warn_of_doubt(sform, qform, affine, shape, path)
+    sizes = np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    if qform is None and cosines.max() < 1e-3 and not np.allclose(spacing, sizes, rtol=SAME_SIZE):
+        warnings.warn(
+            f"{path.name} has voxels of {_in_mm(sizes)} by its pixdim and of {_in_mm(spacing)} by its "
+            "sform: the sform was used.",
+            VCMWarning,
+            stacklevel=2,
+        )
     return affine
 
 
@@ -316,6 +326,10 @@ def _warn_of_doubt(
                 VCMWarning,
                 stacklevel=2,
             )
+
+
+def _in_mm(sizes: NDArray[np.float64]) -> str:
+    return " x ".join(f"{size:.4g}" for size in sizes) + " mm"
 
 
 def _in_one_line(error: Exception) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vcm.errors import VCMError
 
@@ -25,12 +26,15 @@ _SPLIT_WORDS = {
 _UNKNOWN = {"", "n/a", "na", "nan", "none", "null", "unknown", "unk", "-", "--", ".", "?"}
 _FEMALE = {"f", "female", "w", "woman", "weiblich", "femme", "femenino", "femminile", "girl"}
 _MALE = {"m", "male", "man", "männlich", "maennlich", "masculin", "masculino", "maschile", "boy"}
-_YEARS = {"": 1.0, "y": 1.0, "m": 1 / 12, "w": 7 / 365.25, "d": 1 / 365.25}
+_WORDS = _FEMALE | _MALE
+_YEARS = {"y": 1.0, "m": 1 / 12, "w": 7 / 365.25, "d": 1 / 365.25}
+_UNITS = r"y(?:rs?|o|ears?)?|m(?:o|onths?)?|w(?:eeks?)?|d(?:ays?)?"
 _AGE = re.compile(
     r"(?P<over>>=?)?\s*(?P<number>\d+(?:[.]\d*|,\d{1,2})?)\s*(?P<top>\+)?\s*"
-    r"(?P<unit>y(?:rs?|o|ears?)?|m(?:o|onths?)?|w(?:eeks?)?|d(?:ays?)?)?\.?",
+    rf"(?P<unit>{_UNITS})?\.?",
     re.IGNORECASE,
 )
+_UNIT = re.compile(rf"(?:in )?\W?(?P<unit>{_UNITS}|a|wk)\W?")
 #: Ages beyond this [years] are codes for unknown, or typing errors.
 OLDEST = 120.0
 
@@ -61,6 +65,9 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
     Reads UTF-8 with or without a byte-order mark, UTF-16 and Latin-1, separated by tabs, or by
     semicolons or commas where the header has no tab.
+
+    Raises:
+        VCMError: Two columns have one name.
     """
     text = _decoded(path.read_bytes())
     header = text.lstrip("\r\n").split("\n", 1)[0]
@@ -71,6 +78,12 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     ]
     lines = [line for line in lines if any(line)]
     names = [name.lower() for name in lines[0]] if lines else []
+    twice = [name for name in names if name and names.count(name) > 1]
+    if twice:
+        raise VCMError(
+            f"{path} has the column {twice[0]} {names.count(twice[0])} times: keep one, as nobody can tell "
+            "which is meant."
+        )
     return [dict(zip(names, line + [""] * len(names), strict=False)) for line in lines[1:]]
 
 
@@ -90,7 +103,7 @@ def read_participants(folder: Path) -> list[Participant]:
     Ages of sub-*/sub-*_sessions.tsv are taken for the sessions that they name.
 
     Raises:
-        VCMError: The table has no column participant_id.
+        VCMError: The table has no column participant_id, or two columns of one name.
     """
     path = folder / "participants.tsv"
     if not path.is_file():
@@ -101,14 +114,15 @@ def read_participants(folder: Path) -> list[Participant]:
             f"{path} has no column participant_id (its columns are {', '.join(rows[0])}): BIDS needs "
             "one row per subject."
         )
-    levels = _levels(folder / "participants.json")
+    described = _described(folder / "participants.json")
+    levels, unit = _levels(described), _unit_of_age(described)
     sexes = {_sex_cell(row, levels) for row in rows}
     found = []
     for row in rows:
         if not row["participant_id"]:
             continue
         name, notes = "sub-" + row["participant_id"].removeprefix("sub-"), []
-        age, note = parse_age(row.get("age", ""))
+        age, note = parse_age(row.get("age", ""), unit)
         notes += [note] if note else []
         sex, note = parse_sex(_sex_cell(row, levels), sexes)
         notes += [note] if note else []
@@ -126,18 +140,26 @@ def ages_of_sessions(folder: Path, participant: str) -> dict[str, float]:
     if not path.is_file():
         return {}
     rows = [row for row in read_rows(path) if row.get("session_id")]
+    for described in (path.with_suffix(".json"), folder / "sessions.json"):
+        if described.is_file():
+            break
+    unit = _unit_of_age(_described(described))
     ages = {
-        "ses-" + row["session_id"].removeprefix("ses-"): parse_age(row.get("age", ""))[0]
+        "ses-" + row["session_id"].removeprefix("ses-"): parse_age(row.get("age", ""), unit)[0]
         for row in rows
     }
     return {session: age for session, age in ages.items() if age is not None}
 
 
-def parse_age(text: str) -> tuple[float | None, str]:
+def parse_age(text: str, unit: str = "y") -> tuple[float | None, str]:
     """An age in years, and a note where it has to be made.
 
     34, 32.5, 32,5, 34 years, DICOM's 045Y, 018M (months), 006W and 003D are understood; 89+ and >89
     are taken for 89 with a note, ranges and codes such as 999 or -1 for unknown with a note.
+
+    Args:
+        text: A cell.
+        unit: Of a cell that names none: y, m, w or d; of any other the age is unknown.
     """
     text = text.strip()
     if text.lower() in _UNKNOWN:
@@ -145,7 +167,10 @@ def parse_age(text: str) -> tuple[float | None, str]:
     found = _AGE.fullmatch(text)
     if not found:
         return None, f"age '{text}' is not understood, so it is unknown"
-    age = float(found["number"].replace(",", ".")) * _YEARS[(found["unit"] or "")[:1].lower()]
+    years = _YEARS.get(found["unit"][:1].lower() if found["unit"] else unit)
+    if years is None:
+        return None, f"age '{text}' is in '{unit}', which is not understood, so it is unknown"
+    age = float(found["number"].replace(",", ".")) * years
     if age > OLDEST:
         return None, f"age '{text}' is over {OLDEST:g} years, so it is unknown"
     if found["top"] or found["over"]:
@@ -179,17 +204,34 @@ def _sex_cell(row: Mapping[str, str], levels: Mapping[str, str]) -> str:
     return levels.get(cell, cell)
 
 
-def _levels(path: Path) -> dict[str, str]:
-    """What participants.json says that the values of the column sex mean."""
-    with suppress(OSError, ValueError, AttributeError, TypeError):
-        columns = json.loads(path.read_text(encoding="utf-8-sig"))
-        described = columns.get("sex", columns.get("gender", {})).get("Levels", {})
-        return {
-            str(value).lower(): str(meaning).split()[0].lower()
-            for value, meaning in described.items()
-            if str(meaning).split()[0].lower() in _FEMALE | _MALE
-        }
+def _described(path: Path) -> dict[str, dict[str, Any]]:
+    """What the description of a table says of its columns, by their names in lower case."""
+    with suppress(OSError, ValueError, AttributeError):
+        columns = json.loads(_decoded(path.read_bytes()))
+        return {str(k).lower(): v for k, v in columns.items() if isinstance(v, dict)}
     return {}
+
+
+def _unit_of_age(described: Mapping[str, Mapping[str, Any]]) -> str:
+    """Unit of the column age: y, m, w or d, else as it stands; y where nothing is said, as BIDS has it."""
+    unit = str(described.get("age", {}).get("Units", "")).strip().lower()
+    if unit in _UNKNOWN:
+        return "y"
+    found = _UNIT.fullmatch(unit)
+    return found["unit"][0].replace("a", "y") if found else unit
+
+
+def _levels(described: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """What the values of the column sex mean."""
+    levels = described.get("sex", described.get("gender", {})).get("Levels", {})
+    if not isinstance(levels, dict):
+        return {}
+    # Plain text, or the object that newer versions of BIDS allow.
+    said = {}
+    for value, meaning in levels.items():
+        text = meaning.get("Description", "") if isinstance(meaning, dict) else meaning
+        said[str(value).lower()] = re.findall(r"\w+", str(text).lower())
+    return {value: words[0] for value, words in said.items() if words and words[0] in _WORDS}
 
 
 def one_participant(rows: Sequence[Participant], session: str) -> tuple[Participant | None, str]:

@@ -230,7 +230,8 @@ def _shape(header: Nifti1Header) -> tuple[int, ...]:
 def _values(file: NiftiFile, path: Path, dtype: DTypeLike) -> NDArray:
     """All values, scaled as the header says."""
     try:
-        return np.asarray(file.image.dataobj, dtype=dtype).reshape(file.shape)
+        with np.errstate(over="ignore"):  # what overflows is infinite then, and named
+            return np.asarray(file.image.dataobj, dtype=dtype).reshape(file.shape)
     except Exception as error:  # the stream was read to its end before, so this is rare
         raise damaged(path, " ".join(str(error).split())) from error
 
