@@ -86,6 +86,12 @@ def whole(path: Path) -> Iterator[Path]:
         _give_name(part, path)
     except OSError as error:
         raise _unwritable(path, error) from error
+    except Exception as error:
+        # Libraries that write by themselves have errors of their own for a full disk.
+        if isinstance(error, VCMError) or not _is_full(path.parent):
+            raise
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise _unwritable(path, full) from error
     finally:
         remove(part)
 
@@ -129,6 +135,8 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+#: A disk with less room [bytes] is full.
+LEAST_FREE = 2**16
 #: Temporary names are .part-PROCESS-NUMBER-MACHINE and the endings of the name to be.
 _PART = re.compile(r"\.part-(\d+)-\d+-([0-9a-f]{8})")
 _MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
@@ -183,6 +191,12 @@ def _give_name(part: Path, path: Path) -> None:
         finally:
             os.close(folder)
     remove(old)
+
+
+def _is_full(folder: Path) -> bool:
+    with suppress(OSError):
+        return shutil.disk_usage(folder).free < LEAST_FREE
+    return False
 
 
 def _unwritable(path: Path, error: OSError) -> VCMError:

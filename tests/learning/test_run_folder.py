@@ -305,3 +305,34 @@ def test_a_tracker_that_is_not_installed_is_noted_and_left_out(tmp_path, monkeyp
     run = train_regression([f"out={tmp_path}", "tracker=wandb"])
     assert run.step == 12 and not run.accelerator.trackers
     assert capsys.readouterr().err.count("pip install wandb") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.yaml", "steps: 3\n"),
+        ("log.csv", "subject,age\nsub-1,30\n"),
+        ("config.yaml", "- 1\n"),
+    ],
+)
+def test_files_that_no_run_wrote_are_not_overwritten(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with (
+        pytest.raises(VCMError, match=f"holds {name}, which no training run wrote"),
+        RunFolder(tmp_path, 1).opened(configure(tmp_path)),
+    ):
+        pass
+    assert (tmp_path / name).read_text() == content
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4 and no more", b"\x80\x02K\x01."])
+def test_a_damaged_checkpoint_is_one_sentence(tmp_path, content):
+    with RunFolder(tmp_path, 1).opened(configure(tmp_path)):
+        pass
+    (tmp_path / CHECKPOINT).write_bytes(content)
+    with (
+        pytest.raises(VCMError, match="it is damaged or of another program") as found,
+        RunFolder(tmp_path, 1).opened(configure(tmp_path)),
+    ):
+        pass
+    assert "\n" not in str(found.value)

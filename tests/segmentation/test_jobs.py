@@ -70,6 +70,29 @@ def test_labels_come_back_on_the_scans_own_voxels(files, model, tmp_path, capsys
     assert float(row["bright"]) == pytest.approx(volume)
 
 
+def test_results_in_one_folder_do_not_replace_each_other(files, model, tmp_path, capsys):
+    """The table keeps the scans of earlier runs; a volume of another run is noticed by its checksum."""
+    other = tmp_path / "sub-2_T1w.nii.gz"
+    other.write_bytes((files / "sub-1_T1w.nii.gz").read_bytes())
+    out = tmp_path / "out"
+    rest = ["--model", str(model), "--out", str(out), "--voices", "atlas"]
+    for scan in (files / "sub-1_T1w.nii.gz", other):
+        assert run_command(["segment", "apply", str(scan), *rest]) == 0
+    assert [row["scan"] for row in read_table(out / "volumes.tsv")] == [
+        "sub-1_T1w.nii.gz", "sub-2_T1w.nii.gz",
+    ]  # fmt: skip
+    whole = (out / "sub-1_dseg.nii.gz").read_bytes()
+    (out / "sub-1_dseg.nii.gz").write_bytes((out / "sub-1_probseg.nii.gz").read_bytes())
+    assert run_command(["segment", "apply", str(files / "sub-1_T1w.nii.gz"), *rest]) == 0
+    assert (out / "sub-1_dseg.nii.gz").read_bytes() == whole
+    assert len(read_table(out / "volumes.tsv")) == 2
+    (out / "sub-3_dseg.json").write_text("{}")
+    other.rename(tmp_path / "sub-3_T1w.nii.gz")
+    capsys.readouterr()
+    assert run_command(["segment", "apply", str(tmp_path / "sub-3_T1w.nii.gz"), *rest]) == 2
+    assert "sub-3_dseg.json exists" in capsys.readouterr().err
+
+
 def test_one_bad_scan_does_not_stop_the_others(files, model, tmp_path, capsys):
     scans = tmp_path / "scans"
     scans.mkdir()

@@ -6,14 +6,17 @@ Voxels of 5 mm, 32 x 48 x 32 in common space; a brain is nested ellipsoids.
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from vcm.diffusion.sampling import flow_shift, make_scheduler
 from vcm.imaging.conditions import ventricular_and_brain_volume
+from vcm.imaging.degradation import simulate_thick
 from vcm.imaging.geometry import centred_grid
 from vcm.imaging.volume import Volume, write_volume
 from vcm.nets.autoencoder import LatentAutoencoder
 from vcm.nets.denoiser import LatentDenoiser
+from vcm.nets.detail import DetailNet
 from vcm.nets.vcm import VolumetricConditioningModule
 from vcm.pipeline import VCMPipeline
 
@@ -62,6 +65,34 @@ def write_prepared(folder: Path, splits=SPLITS) -> Path:
         ventricles, brain = ventricular_and_brain_volume(classes, GRID.voxel_volume)
         rows.append(f"{name}\t{split}\t{30 + 10 * n}\t{'FM'[n % 2]}\t{ventricles}\t{brain}")
     (folder / "participants.tsv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def write_files(folder: Path) -> dict[str, Path]:
+    """One brain as a user has it: its scan, its label map, and thick slices of it (axial, 15 mm)."""
+    classes = classes_of(1.0)
+    scan = Volume(700 * image_of(classes, 0), GRID.affine)
+    thick, _ = simulate_thick(scan, "axial", 15.0)
+    thick = thick.with_data(np.where(thick.data > 80, thick.data, 0).astype(np.float32))
+    volumes = {
+        "scan": (scan, "sub-1_T1w.nii.gz"),
+        "labels": (Volume(classes, GRID.affine), "sub-1_dseg.nii.gz"),
+        "thick": (thick, "sub-1_acq-thick_T1w.nii.gz"),
+    }
+    return {what: write_volume(volume, folder / name) for what, (volume, name) in volumes.items()}
+
+
+def aligned_by_header(patch: pytest.MonkeyPatch) -> None:
+    """These brains lie in common space, so nothing is searched."""
+    patch.setattr("vcm.imaging.brain.align_rigid", lambda image: np.eye(4))
+    patch.setattr("vcm.imaging.placing.align_rigid", lambda image: np.eye(4))
+
+
+def thick_model_with_detail(folder: Path) -> Path:
+    """A model of thick slices on these voxels, saved with a detail network of random weights."""
+    pipeline = brain2mm_like(reads=2)
+    pipeline.register_modules(detail=DetailNet((4, 4, 4, 4, 4, 4), 2, True))
+    pipeline.save_pretrained(folder)
     return folder
 
 

@@ -34,4 +34,4 @@ def bids(folder: Path, moves) -> Path:
 def without_slow_parts(patch: pytest.MonkeyPatch) -> None:
     """vcm prepare without registration, as if scans lay in the common space, and without its picture."""
     patch.setattr("vcm.imaging.brain.align_rigid", lambda image: np.eye(4))
-    patch.setattr("vcm.preparation.prepare.mosaic", lambda volumes, path, titles: path)
+    patch.setattr("vcm.preparation.prepare.mosaic", lambda *arguments: arguments[1])

@@ -124,14 +124,16 @@ def embed(config: Embedding) -> None:
     """Make an embedding whose numbers are standardised over unlabelled scans."""
     from vcm.errors import VCMError
     from vcm.fewshot.fitting import fit_embedding
+    from vcm.files import check_output, write_whole
 
     out = Path(config.out)
     if (out / "model").exists():
         raise VCMError(f"{out} holds a model: choose another folder as out.")
     if not config.data:
         raise VCMError("No scans are given: give folders of unlabelled scans.")
+    check_output(out)
     model = fit_embedding(config)
-    model.save(out / "model")
+    write_whole(out / "model", model.save)
     print(f"An embedding of {len(model.arrays['mean'])} numbers; the model is {out / 'model'}.")
 
 

@@ -5,6 +5,7 @@ Knows no option of any command. --help loads no networks: each command imports i
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -62,6 +63,8 @@ COMMANDS = (
     Command(("weights", "verify"), weights.verify_weights),
     Command(("weights", "pack"), weights.pack_weights),
 )
+#: Errors of the system that are no fault of the program: no room, a quota, a disk that only reads.
+OF_THE_DISK = (errno.ENOSPC, errno.EROFS, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC))
 #: What commands of two words have in common, by the first.
 GROUPS = {
     "segment": "Label maps of scans: eight tissue classes at once, or any labels from one labelled scan.",
@@ -79,8 +82,8 @@ def main() -> None:
 def run_command(arguments: Sequence[str]) -> int:
     """Run a command line without its first word `vcm`; returns the exit code.
 
-    A VCMError becomes one sentence on stderr and exit code 2, a VCMWarning one sentence, Ctrl-C exit
-    code 130.
+    A VCMError becomes one sentence on stderr and exit code 2, and so does a full disk; a VCMWarning one
+    sentence, Ctrl-C exit code 130.
     """
     try:
         command, rest = find_command(list(arguments))
@@ -94,6 +97,16 @@ def run_command(arguments: Sequence[str]) -> int:
             traceback.print_exc()
         option = f" (--{error.argument.replace('_', '-')})" if error.argument else ""
         print(f"vcm: {error}{option}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in OF_THE_DISK or "--verbose" in arguments:
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        print(
+            f"vcm: Writing failed{where} ({error.strerror}): free the disk, or choose a folder that can be "
+            "written to.",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("vcm: interrupted.", file=sys.stderr)

@@ -31,7 +31,7 @@ from vcm.fewshot.predict import read_scans, slots_of, write_answer
 from vcm.fewshot.preparation import grouped
 from vcm.fewshot.resampling import Interval, Sample, over_cases
 from vcm.fewshot.tasks import task_from
-from vcm.files import read_table, sha256, write_json, write_table
+from vcm.files import check_output, read_table, sha256, write_json, write_table
 from vcm.imaging.extraction import find_brain
 from vcm.imaging.volume import Volume, read_label_map
 
@@ -62,6 +62,7 @@ def predict_cases(model_folder: Path, source: str, out: Path, split: str | None 
     model = FittedModel.load(model_folder)
     cases = find_cases(source, split)
     _refuse_shots(model, cases)
+    check_output(out)
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     fallbacks = {}

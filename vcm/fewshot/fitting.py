@@ -27,6 +27,7 @@ from vcm.fewshot.shots import draw_shots, strata_of
 from vcm.fewshot.synthetic import LABELS, Recipe, write_synthetic
 from vcm.fewshot.task_file import read_task
 from vcm.fewshot.tasks import Task
+from vcm.files import check_output, write_whole
 
 
 def finetune(config: FineTuning) -> Path:
@@ -40,6 +41,7 @@ def finetune(config: FineTuning) -> Path:
         raise VCMError(f"{out} holds a fitted model: choose another folder as out.")
     if not config.task:
         raise VCMError("No task is given: give the YAML file of a task (see docs/fewshot.md).")
+    check_output(out)
     given = read_task(config.task)
     method = find_method(config.method, given.task.kind)
     parents = open_parents([method], config)
@@ -50,7 +52,7 @@ def finetune(config: FineTuning) -> Path:
     synthetic = synthetic_pool(pool, config, out / "synthetic") if method.synthetic else None
     model = fit(method, few, config, out / "training", config.seed, synthetic)
     model.record = record_of(few, describe_parents(method, config), config.seed)
-    model.save(out / "model")
+    write_whole(out / "model", model.save)
     return out / "model"
 
 

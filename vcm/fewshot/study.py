@@ -31,7 +31,7 @@ from vcm.fewshot.pool import Pool, refuse_seen, refuse_seen_by_parents
 from vcm.fewshot.shots import draw_shots, folds_of, strata_of
 from vcm.fewshot.task_file import TaskFile, read_task
 from vcm.fewshot.tasks import Task
-from vcm.files import write_json, write_table
+from vcm.files import check_output, write_json, write_table
 
 #: Name of the test set of a cross-validation.
 OUT_OF_FOLD = "out of fold"
@@ -271,6 +271,7 @@ def _claim(out: Path, config: FewShotStudy) -> None:
                 "choose another folder with out=, or remove it."
             )
         joined = old | joined
+    check_output(out)
     out.mkdir(parents=True, exist_ok=True)
     write_json(kept, {"digest": digest, "joined": joined, "study": made})
 

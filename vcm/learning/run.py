@@ -142,8 +142,16 @@ class TrainingRun:
         """The folder held by the main process; what it found there, in every process."""
         with ExitStack() as held:
             yield self.processes.on_main(
-                lambda: held.enter_context(self.files.opened(self.schedule))
+                lambda: held.enter_context(self.files.opened(self.schedule, self._room()))
             )
+
+    def _room(self) -> int:
+        """Bytes that a run writes: two states while one replaces the other, snapshots, best, the result.
+
+        A state holds the network, its average, and two moments of each parameter.
+        """
+        net = sum(t.numel() * t.element_size() for t in self.net.state_dict().values())
+        return net * (2 * 4 + self.schedule.keep_checkpoints + 2)
 
     def _wrap(self) -> None:
         """The objective on its device, with optimiser and averaged weights."""

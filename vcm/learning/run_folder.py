@@ -27,9 +27,11 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from vcm.errors import VCMError
-from vcm.files import remove, write_whole
+from vcm.files import check_output, remove, write_whole
 from vcm.learning.schedule import TrainingSchedule
 
 CHECKPOINT = "checkpoint.pt"
@@ -50,14 +52,22 @@ class RunFolder:
         self.best, self.snapshots = path / "best", path / "checkpoints"
 
     @contextmanager
-    def opened(self, config: TrainingSchedule) -> Iterator[tuple[dict[str, Any] | None, list[str]]]:
+    def opened(
+        self, config: TrainingSchedule, needed: int = 0
+    ) -> Iterator[tuple[dict[str, Any] | None, list[str]]]:
         """The folder, for one process alone: the state to resume from, if any, and what was changed.
 
         Leaves the folder as it was when that state was written, and the configuration in it.
 
+        Args:
+            config: Of the run.
+            needed: Room that its files take [bytes].
+
         Raises:
-            VCMError: Where it holds a run of another configuration, or another process trains there.
+            VCMError: Where it holds a run of another configuration, or another process trains there, or
+                the disk is full.
         """
+        check_output(self.path, needed)
         self.path.mkdir(parents=True, exist_ok=True)
         with self._alone():
             yield self._open(config)
@@ -79,13 +89,42 @@ class RunFolder:
     def _open(self, config: TrainingSchedule) -> tuple[dict[str, Any] | None, list[str]]:
         state: dict[str, Any] | None = None
         changes: list[str] = []
+        self._refuse_other_files(config)
         if (self.path / CHECKPOINT).is_file():
-            state = torch.load(self.path / CHECKPOINT, map_location="cpu", weights_only=True)
+            state = self._read_state()
             changes = self._changes(config)
         step = state["step"] if state else 0
         self._write_config(config, [f"# from step {step}: {change}" for change in changes])
         self._tidy(step)
         return state, changes
+
+    def _read_state(self) -> dict[str, Any]:
+        try:
+            state = torch.load(self.path / CHECKPOINT, map_location="cpu", weights_only=True)
+            return {"step": state["step"], **state}
+        except Exception as error:  # whatever a damaged archive makes of the reader
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise VCMError(
+                f"{self.path / CHECKPOINT} cannot be read ({reason}): it is damaged or of another program; "
+                "copy it again, or begin another run with another out=FOLDER."
+            ) from error
+
+    def _refuse_other_files(self, config: TrainingSchedule) -> None:
+        """Refuse a folder whose files of our names are not of a training run: they would be overwritten."""
+        there = [n for n in (CONFIG, *TABLES, CHECKPOINT) if (self.path / n).exists()]
+        if not there:
+            return
+        try:
+            kept = OmegaConf.to_container(OmegaConf.load(self.path / CONFIG))
+        except (OSError, ValueError, OmegaConfBaseException, YAMLError):
+            kept = None
+        own = {field.name for field in fields(config)}
+        # A run of an older version may lack a key; a file of a user's holds a few.
+        if not isinstance(kept, dict) or len(own & kept.keys()) < len(own) / 2:
+            raise VCMError(
+                f"{self.path} holds {', '.join(there)}, which no training run wrote: choose another "
+                "out=FOLDER, so that nothing of yours is overwritten."
+            )
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Replace checkpoint.pt."""

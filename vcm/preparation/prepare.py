@@ -8,6 +8,7 @@ scans.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -27,10 +28,10 @@ from vcm.files import check_output, sha256, write_json, write_table
 from vcm.imaging.brain import PERCENTILES
 from vcm.imaging.covariates import COVARIATES
 from vcm.imaging.geometry import model_grid
-from vcm.imaging.prepared_set import COLUMNS, UNFINISHED
+from vcm.imaging.prepared_set import COLUMNS, UNFINISHED, Subject
 from vcm.imaging.source import Finding, Scan, Source, read_source
 from vcm.imaging.vocabulary import BUILT_IN, load_vocabulary
-from vcm.imaging.volume import Grid, read_volume
+from vcm.imaging.volume import Grid
 from vcm.preparation.page import preparation_page
 from vcm.preparation.record import PreparedScan
 from vcm.preparation.scan import UnwritableSet, prepare_scan
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 #: Scans in the picture.
 SHOWN = 48
+#: Bytes per voxel of a prepared scan with its label map, compressed, at most.
+BYTES = 5
 #: A tenth of a second each.
 _LOCK_TRIES = 40
 
@@ -100,7 +103,8 @@ def prepare(
         labeller = Labeller(segmenter)
     source = read_source(folder, image_desc, label_desc, split_seed)
     refuse_place(folder, out)
-    check_output(out)
+    new = sum(not (out / scan.subject).is_dir() for scan in source.scans)
+    check_output(out, BYTES * math.prod(grid.shape) * new)
     settings = _settings(labels) | ({"segmenter": labeller.checksum} if labeller else {})
     with _unfinished(out):
         done, failed = _prepare_all(source.scans, out, settings, grid, workers, labeller)
@@ -271,9 +275,16 @@ def _write_set(
     write_table(out / "notes.tsv", notes, ["participant_id", "note"])
     write_table(out / "participants.tsv", (asdict(d) for d in done), COLUMNS)
     write_json(out / "dataset.json", _describe(done, source.split, labels, grid))
-    names = [d.participant_id for d in done[:SHOWN]]
-    images = (read_volume(out / name / f"{name}_T1w.nii.gz").data for name in names)
-    mosaic(images, out / "qc.png", names)
+    shown = [
+        Subject(
+            d.participant_id, d.split, d.age, d.sex, d.ventricular_volume, d.brain_volume,
+            out / d.participant_id, d.participant,
+        )
+        for d in done[:SHOWN]
+    ]  # fmt: skip
+    images = (subject.image() for subject in shown)
+    maps = (subject.classes() if subject.has_classes else None for subject in shown)
+    mosaic(images, out / "qc.png", [s.subject for s in shown], maps)
 
 
 def _describe(

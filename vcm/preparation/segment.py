@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from vcm.files import (
     refuse_to_replace,
     sha256,
     versions,
-    write_json,
+    write_set,
 )
 from vcm.imaging.bids import ENDINGS, stem
 from vcm.imaging.brain import align_brain
@@ -81,15 +81,16 @@ def segment_file(
     sidecar = out.with_name(f"{stem(out)}.json")
     made_from = {"Image": sha256(scan), "Segmenter": fingerprint(segmenter_folder(segmenter))}
     mask_file = out.with_name(f"{stem(out).removesuffix('_dseg')}_desc-brain_mask.nii.gz")
-    refuse_to_replace([out, mask_file], [scan], sidecar, made_from, overwrite)
+    refuse_to_replace([out, mask_file, sidecar], [scan], sidecar, made_from, overwrite)
     image = read_volume(scan)
+    check_output(out.parent, 2 * image.data.size)
     brain = find_brain(image)
     found = segment(image, load_segmenter(segmenter), brain)
     record = {"Sources": scan.name, **made_from, **brain.describe(), "Versions": versions()}
-    write_json(sidecar, record)
+    marks = {out: (found, "eight classes, vcm segment tissues")}
     if brain.is_found_here:
-        write_volume(brain.as_volume(image), mask_file, "brain mask, vcm segment tissues")
-    write_volume(found, out, "eight classes, vcm segment tissues")
+        marks[mask_file] = (brain.as_volume(image), "brain mask, vcm segment tissues")
+    write_set(sidecar, record, {path: _writer(*volume) for path, volume in marks.items()})
     volumes = class_volumes(found.data, found.grid.voxel_volume)
     write_report(out.parent, lambda: _page(read_volume(scan), found, stem(out), volumes, record))
     return volumes
@@ -112,6 +113,10 @@ def _page(
         sections=[Section("Numbers", tables=[table])],
         provenance=record,
     )
+
+
+def _writer(volume: Volume, mark: str) -> Callable[[Path], object]:
+    return lambda part: write_volume(volume, part, mark)
 
 
 def label_prepared(image: Volume, segmenter: TissueSegmenter) -> tuple[Volume, Volume]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,10 +15,11 @@ from vcm.errors import VCMError
 from vcm.files import (
     check_output,
     fingerprint,
+    read_table,
     refuse_to_replace,
     sha256,
     versions,
-    write_json,
+    write_set,
     write_table,
 )
 from vcm.imaging.brain import align_brain
@@ -32,6 +34,8 @@ from vcm.report.viewer import Viewer
 from vcm.segmentation.segmenter import FewShotSegmenter
 
 MARK = "vcm segment apply"
+#: Bytes per voxel of a scan that its results take, at most: labels, probability, uncertainty.
+BYTES = 10
 
 
 @dataclass(frozen=True)
@@ -161,6 +165,8 @@ def segment_files(
         VCMError: The folder cannot be written to, or a result would replace an input or another result.
     """
     check_output(out)
+    table = out / "volumes.tsv"
+    _other_rows(table, ["scan", "status", *segmenter.names[1:]])
     checksums = fingerprint(model)
     rows: list[dict[str, object]] = []
     for path in scans:
@@ -171,51 +177,82 @@ def segment_files(
         stem = _stem(path)
         sidecar = out / f"{stem}_dseg.json"
         outputs = [out / f"{stem}_{end}.nii.gz" for end in ("dseg", "probseg", "desc-uncertainty")]
+        picture = out / f"{stem}_dseg.png"
         mask_file = out / f"{stem}_desc-brain_mask.nii.gz"
-        refuse_to_replace([*outputs, mask_file], [path], sidecar, made_from, overwrite)
-        if sidecar.is_file() and all(p.is_file() for p in outputs) and not overwrite:
+        written = [*outputs, mask_file, picture, sidecar]
+        refuse_to_replace(written, [path], sidecar, made_from, overwrite)
+        if not overwrite and _is_whole(sidecar, outputs):
             rows.append({"scan": path.name, "status": "kept"} | _volumes_of(sidecar))
             report(path.name)
             continue
         try:
-            found = segment_scan(read_volume(path), segmenter, voices)
+            scan = read_volume(path)
+            check_output(out, BYTES * scan.data.size)
+            found = segment_scan(scan, segmenter, voices)
         except VCMError as error:
             if len(scans) == 1:
                 raise
             rows.append({"scan": path.name, "status": str(error)})
             report(path.name)
             continue
+        volumes = dict(
+            zip(outputs, (found.labels, found.probability, found.uncertainty), strict=True)
+        )
         if found.brain.is_found_here:
-            write_volume(found.brain.as_volume(found.labels), mask_file, MARK)
-        picture = out / f"{stem}_dseg.png"
-        record = _write(found, outputs, picture, sidecar, segmenter, made_from)
+            volumes[mask_file] = found.brain.as_volume(found.labels)
+        record = _write(found, volumes, picture, sidecar, segmenter, made_from)
         shown = partial(segmentation_page, path, found, stem, picture, segmenter, record)
         write_report(out, shown)
         rows.append({"scan": path.name, "status": "done"} | dict(found.volumes))
         report(path.name)
-    write_table(out / "volumes.tsv", rows, ["scan", "status", *segmenter.names[1:]])
+    columns = ["scan", "status", *segmenter.names[1:]]
+    write_table(table, [*_other_rows(table, columns, rows), *rows], columns)
     if len(rows) > 1:
         named = [row | {"scan": _stem(p)} for p, row in zip(scans, rows, strict=True)]
         write_index(out, "Segmented scans", named, {"Segmenter": checksums})
     return rows
 
 
+def _other_rows(
+    table: Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]] = ()
+) -> list[dict[str, str]]:
+    """Rows of earlier runs into the same folder, but of the scans in `rows`.
+
+    Raises:
+        VCMError: The table has other columns, so it is not of this segmenter.
+    """
+    if not table.is_file():
+        return []
+    earlier, again = read_table(table), {row["scan"] for row in rows}
+    if any(list(row) != [*columns] for row in earlier):
+        raise VCMError(
+            f"{table} has other columns than {', '.join(columns)}: it is no table of this segmenter, so "
+            "choose another folder for the results."
+        )
+    return [row for row in earlier if row["scan"] not in again]
+
+
+def _is_whole(sidecar: Path, outputs: Sequence[Path]) -> bool:
+    """Whether all results of a scan are what its sidecar says, and not a part of another run's."""
+    try:
+        files = json.loads(sidecar.read_text(encoding="utf-8"))["Files"]
+        return all(sha256(path) == files[path.name] for path in outputs)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _write(
     found: Segmented,
-    outputs: Sequence[Path],
+    volumes: Mapping[Path, Volume],
     picture: Path,
     sidecar: Path,
     segmenter: FewShotSegmenter,
     made_from: dict[str, object],
 ) -> dict[str, object]:
     """Write the files of one scan; returns its record."""
-    for volume, path in zip(
-        (found.labels, found.probability, found.uncertainty), outputs, strict=True
-    ):
-        write_volume(volume, path, MARK)
+    writers = {path: _writer(volume) for path, volume in volumes.items()}
     image, classes = found.on_grid
-    outlined([image], classes, picture)
-    # Last, so that a scan without it was not finished.
+    writers[picture] = lambda part: outlined([image], classes, part)
     record = made_from | {
         "LabelMap": dict(zip(map(str, segmenter.indices), segmenter.names, strict=True)),
         **found.brain.describe(),
@@ -224,8 +261,12 @@ def _write(
         "Trust": segmenter.trust,
         "Versions": versions(),
     }
-    write_json(sidecar, record)
+    write_set(sidecar, record, writers)
     return record
+
+
+def _writer(volume: Volume) -> Callable[[Path], object]:
+    return lambda part: write_volume(volume, part, MARK)
 
 
 def segmentation_page(
@@ -276,8 +317,6 @@ def segmentation_page(
 
 
 def _volumes_of(sidecar: Path) -> dict[str, object]:
-    import json
-
     return dict(json.loads(sidecar.read_text(encoding="utf-8"))["VolumesML"])
 
 

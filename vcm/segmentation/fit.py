@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from vcm.segmentation.segmenter import FewShotSegmenter, check_voices
 
 #: What was learned from, beside the segmenter's own files.
 RECORD = "fit.json"
+#: Bytes per voxel of the model's grid that a labelled scan takes in a segmenter: image and labels.
+BYTES = 6
 
 
 def fit_segmenter(
@@ -75,6 +78,8 @@ def fit_segmenter(
     check_voices(voices, unlabelled is None)
     features = DiffusionFeatures(load_denoisers(slices), time, noisy, blocks).to(device)
     grid = model_grid(features.spacing)
+    nets = sum(path.stat().st_size for path in slices.rglob("*.safetensors"))
+    check_output(out.parent, nets + BYTES * math.prod(grid.shape) * len(scans))
     table = label_table(labels, names, unlabelled)
     indices, titles = list(table), list(table.values())
     report("reading and aligning")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,9 +25,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vcm.errors import VCMError
-from vcm.files import sha256, whole
+from vcm.files import check_output, sha256, whole
 from vcm.imaging.conditions import IMAGE_CONDITIONS
 from vcm.imaging.draws import draw_condition
+from vcm.imaging.nifti import open_nifti
 from vcm.imaging.prepared_set import Subject
 from vcm.imaging.volume import Grid
 from vcm.inputs import InputRule, scan_inputs
@@ -226,6 +228,8 @@ class LatentFiles:
     def encode(self, subjects: Sequence[Subject]) -> None:
         """Write the files that are missing. Raises VCMError for a scan without a map that needs one."""
         missing = [(s, k) for s in subjects for k in self.kinds if not self._path(s, k).is_file()]
+        if missing:
+            check_output(self.folder, self._room([kind for _, kind in missing], missing[0][0]))
         for subject, kind in track(missing, "Encoding") if missing else ():
             with whole(self._path(subject, kind)) as part:
                 save_file(self._made(subject, kind), part)
@@ -241,6 +245,16 @@ class LatentFiles:
             for motion in self._motions(subject):
                 inputs.append(scan_inputs(rule, subject, motion.volume_factor))
         return LatentSet(scans, torch.tensor(inputs), grid, self.conditions)
+
+    def _room(self, kinds: Sequence[str], like: Subject) -> int:
+        """Bytes of files of these kinds, of scans on the voxels of `like`."""
+        voxels = math.prod(open_nifti(like.image_file).shape)
+        each = {
+            "latents": 2 * 4 * math.prod(self.net.latent_shape),
+            "classes": voxels,
+            "images": 2 * voxels,
+        }
+        return self.copies * sum(each[kind] for kind in kinds)
 
     @torch.inference_mode()
     def _made(self, subject: Subject, kind: str) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ of one head are combined into one volume consistent with all of them.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -20,7 +21,7 @@ import numpy as np
 from vcm.embedded import model_folder
 from vcm.errors import VCMError, VCMWarning
 from vcm.files import check_output, fingerprint, refuse_to_replace, sha256, versions
-from vcm.imaging.acquisition import ProfileKind
+from vcm.imaging.acquisition import ProfileKind, isotropic_about
 from vcm.imaging.contrast import LEAST_SEPARATION
 from vcm.imaging.volume import Volume, read_volume
 from vcm.inputs import InputRequest, network_inputs, resolve_inputs
@@ -48,6 +49,8 @@ from vcm.weights.load import load_pipeline
 
 #: Called with the denoising steps that are done, and how many there are.
 OnStep = Callable[[int, int], None]
+#: Bytes per voxel of a compressed volume, at most; for the check that the disk has room.
+BYTES = 4
 #: Seeds are whole numbers below this.
 MOST_SEED = 2**63
 #: Stands for a scan that travels with the package.
@@ -102,6 +105,8 @@ def upsample_files(
     written = [out / name for name in names.values()]
     sidecar = out / names["sidecar"]
     refuse_to_replace(written, [*paths, *masks], sidecar, sources, config.overwrite)
+    fine = isotropic_about(images[0].grid, config.spacing) if config.spacing > 0 else None
+    check_output(out, BYTES * math.prod(fine.shape) * len(names) if fine else 0)
 
     # Compute.
     about = InputRequest(age=config.age, sex=config.sex)

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from vcm.errors import VCMError
+from vcm.files import check_output
 from vcm.weights.cards import Card, CardFile, describe_file, load_card
 
 #: Published sizes are rounded.
@@ -41,6 +42,8 @@ def fetch(
             f"{card.name} is under {' and '.join(sorted(licences))}, which is to be accepted: read it, "
             "then add --accept-license."
         )
+    if out is not None:
+        check_output(out, int(sum(1e6 * (file.megabytes or 0) for file in placed.values())))
     fetched = {part: _checked(_download(file, out), file) for part, file in placed.items()}
     for part in card.files.keys() - placed.keys():
         console.print(f"{part}: get its file yourself, and give its path to vcm weights import.")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vcm.diffusion.sampling import flow_shift, make_scheduler
 from vcm.errors import VCMError
-from vcm.files import versions, whole, write_json
+from vcm.files import check_output, versions, whole, write_json
 from vcm.imaging.geometry import centred_grid, model_grid
 from vcm.imaging.volume import Grid
 from vcm.pipeline import VCMPipeline
@@ -120,6 +120,9 @@ def import_weights(
     card = load_card(card) if isinstance(card, str) else card
     _refuse(card, module, out)
     given = {"autoencoder": autoencoder, "denoiser": unet, "module": module}
+    check_output(
+        out, sum(path.stat().st_size for path in given.values() if path and path.is_file())
+    )
     parts = {name: _read(card, name, path) for name, path in given.items() if path is not None}
     scale = _resolve_scale(card, parts)
     networks = {name: _build(card, name, part, scale) for name, part in parts.items()}
