@@ -18,7 +18,17 @@ GROUND = {
     "config",
     "precision",
 }
-SHELVES = {"imaging", "nets", "diffusion", "learning", "report", "weights", "pipeline", "inputs"}
+SHELVES = {
+    "imaging",
+    "nets",
+    "diffusion",
+    "learning",
+    "report",
+    "weights",
+    "pipeline",
+    "inputs",
+    "derivatives",
+}
 JOBS = {
     "preparation",
     "synthesis",
@@ -45,6 +55,7 @@ ALLOWED: dict[str, set[str]] = {
     "learning": GROUND,
     "report": GROUND | {"imaging"},
     "inputs": GROUND | {"imaging"},
+    "derivatives": GROUND | {"imaging", "report"},
     "pipeline": GROUND | {"imaging", "inputs", "nets", "diffusion", "report"},
     "weights": GROUND | {"imaging", "nets", "diffusion", "pipeline"},
     **{job: GROUND | SHELVES | {job} for job in JOBS},

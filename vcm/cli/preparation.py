@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Annotated
 
+from vcm.cli.derivatives import Bids, Desc, Participants, run_dataset
 from vcm.errors import VCMError
 from vcm.preparation.configuration import Preparation, Segmentation
 
@@ -66,8 +67,20 @@ def _check_folder(config: Preparation) -> None:
     print(f"No problem found in {config.folder}.")
 
 
-def segment(config: Segmentation) -> None:
+def segment(
+    config: Segmentation,
+    *,
+    bids: Bids = False,
+    participant_label: Participants = None,
+    desc: Desc = "",
+) -> None:
     """Make an eight-class label map of a scan, a condition for `vcm synthesize`."""
+    if bids:
+        from vcm.preparation.derivation import tissue_derivation
+
+        given, made = [config.scan] if config.scan else [], tissue_derivation(config.segmenter)
+        run_dataset(made, given, config.out, participant_label, desc, config.overwrite)
+        return
     if config.scan is None or config.out is None:
         raise VCMError("No scan or no result is given: write SCAN --out sub-01_dseg.nii.gz.")
     from vcm.preparation.segment import segment_file

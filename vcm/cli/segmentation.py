@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vcm.cli.derivatives import Bids, Desc, Participants, run_dataset
 from vcm.errors import VCMError
 from vcm.segmentation.configuration import Applying, Fitting, SliceTraining, Suggesting
 
@@ -47,7 +48,13 @@ def fit(config: Fitting) -> None:
     print(f"Dice on deformed copies that were not learned from. The segmenter is in {config.out}.")
 
 
-def apply(config: Applying) -> None:
+def apply(
+    config: Applying,
+    *,
+    bids: Bids = False,
+    participant_label: Participants = None,
+    desc: Desc = "",
+) -> None:
     """Segment scans with what `vcm segment fit` learned, each on its own voxels."""
     from rich.console import Console
     from rich.progress import Progress
@@ -58,8 +65,14 @@ def apply(config: Applying) -> None:
 
     if config.model is None:
         raise VCMError("No segmenter is given: add --model FOLDER, which vcm segment fit wrote.")
-    found = find_scans(config.scans)
     segmenter = FewShotSegmenter.from_pretrained(config.model).to(choose_device(config.device))
+    if bids:
+        from vcm.segmentation.derivation import segmentation_derivation
+
+        made = segmentation_derivation(config.model, segmenter, config.voices or None)
+        run_dataset(made, config.scans, config.out, participant_label, desc, config.overwrite)
+        return
+    found = find_scans(config.scans)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("Segmenting", total=len(found))
         rows = segment_files(

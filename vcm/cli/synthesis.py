@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 from vcm.cli.console import notes, progress
+from vcm.cli.derivatives import Bids, Desc, Participants, run_dataset
 from vcm.synthesis.configuration import Synthesis
 
 
@@ -16,8 +17,18 @@ def synthesize(
     config: Synthesis,
     *,
     dry_run: Annotated[bool, "Print the plan with expected time and memory."] = False,
+    bids: Bids = False,
+    participant_label: Participants = None,
+    desc: Desc = "",
 ) -> None:
     """Make T1-weighted brains that obey a label map, one per seed, on the map's own voxels."""
+    if bids:
+        from vcm.synthesis.derivation import synthesis_derivation
+
+        made = synthesis_derivation(config, ["vcm", *sys.argv[1:]])
+        given = [config.condition] if config.condition else []
+        run_dataset(made, given, config.out, participant_label, desc, config.overwrite)
+        return
     from vcm.cost import peak_memory
     from vcm.embedded import example_condition
     from vcm.pipeline import choose_device

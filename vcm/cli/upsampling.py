@@ -5,11 +5,24 @@ from __future__ import annotations
 import sys
 
 from vcm.cli.console import progress
+from vcm.cli.derivatives import Bids, Desc, Participants, run_dataset
 from vcm.upsampling.configuration import Simulation, Upsampling
 
 
-def upsample(config: Upsampling) -> None:
+def upsample(
+    config: Upsampling,
+    *,
+    bids: Bids = False,
+    participant_label: Participants = None,
+    desc: Desc = "",
+) -> None:
     """Turn thick slices into an isotropic volume with its uncertainty, in the scan's own space."""
+    if bids:
+        from vcm.upsampling.derivation import upsampling_derivation
+
+        made = upsampling_derivation(config, ["vcm", *sys.argv[1:]])
+        run_dataset(made, config.scans, config.out, participant_label, desc, config.overwrite)
+        return
     from vcm.upsampling.upsample import upsample_files
 
     with progress("Upsampling") as on_step:

@@ -1,0 +1,135 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import vcm
+
+from vcm.derivatives import Derivation, derive, find_files
+from vcm.errors import VCMError
+from vcm.imaging.volume import Volume, write_volume
+
+VALIDATOR = shutil.which("bids-validator-deno", path=str(Path(sys.executable).parent))
+
+
+@pytest.fixture
+def dataset(tmp_path) -> Path:
+    """Ten subjects, of whom the third is a damaged file and the last has two sessions."""
+    folder = tmp_path / "raw"
+    values = np.random.default_rng(0).uniform(0, 9, (6, 7, 8)).astype(np.float32)
+    for n in range(1, 11):
+        for session in ("ses-1", "ses-2") if n == 10 else ("",):
+            name = f"sub-{n:02d}" + (f"_{session}" if session else "")
+            path = folder / f"sub-{n:02d}" / session / "anat" / f"{name}_T1w.nii.gz"
+            write_volume(Volume(values + n, np.eye(4)), path)
+            if n == 3:
+                path.write_bytes(b"not an image")
+    described = {"Name": "Raw", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
+    (folder / "dataset_description.json").write_text(json.dumps(described))
+    (folder / "README").write_text("A dataset of random numbers.\n")
+    return folder
+
+
+def doubled(calls: list[str], factor: int = 2) -> Derivation:
+    """Every scan times a factor, with a mask and two seeds, as jobs name their files."""
+    from vcm.files import write_json
+    from vcm.imaging.volume import read_volume
+
+    def run(path: Path, work: Path) -> dict[str, object]:
+        calls.append(path.name)
+        scan = read_volume(path)
+        stem = path.name.removesuffix("_T1w.nii.gz")
+        write_volume(scan.with_data(scan.data * factor), work / f"{stem}_desc-upsampled_T1w.nii.gz")
+        write_json(work / f"{stem}_desc-upsampled_T1w.json", {"Ours": 1, "Files": {}})
+        mask = scan.with_data((scan.data > 5).astype(np.uint8))
+        write_volume(mask, work / f"{stem}_desc-generated_mask.nii.gz")
+        write_volume(scan, work / f"{stem}_desc-upsampled_seed-3_T1w.nii.gz")
+        (work / f"{stem}_desc-upsampled_comparison.png").write_bytes(b"png")
+        return {"mean": float(scan.data.mean())}
+
+    keys = {"T1w": {"SkullStripped": False}, "mask": {"Type": "ROI"}}
+    return Derivation("Doubled", "T1w", run, {"factor": factor}, keys)
+
+
+def test_ten_subjects_one_of_them_broken(dataset, tmp_path):
+    out, calls = tmp_path / "out", []
+    rows = derive(doubled(calls), dataset, out)
+    status = {str(row["scan"]): str(row["status"]) for row in rows}
+    assert len(status) == 11 and list(status.values()).count("done") == 10
+    assert "sub-03_T1w.nii.gz" in status["sub-03"]
+    assert (out / "sub-10" / "ses-2" / "anat" / "sub-10_ses-2_desc-upsampled_T1w.nii.gz").is_file()
+    anat = {p.name for p in (out / "sub-01" / "anat").iterdir()}
+    assert "sub-01_desc-upsampledseed3_T1w.nii.gz" in anat
+    assert not (out / ".work").exists() and not (out / "sub-03").exists()
+    sidecar = json.loads((out / "sub-01/anat/sub-01_desc-upsampled_T1w.json").read_text())
+    assert sidecar["Sources"] == ["bids:source:sub-01/anat/sub-01_T1w.nii.gz"]
+    assert sidecar["Ours"] == 1 and sidecar["SkullStripped"] is False
+    table = (out / "summary.tsv").read_text().splitlines()
+    assert len(table) == 12 and table[0].split("\t") == ["scan", "status", "mean"]
+    assert "sub-03" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_what_is_done_is_kept_and_what_is_lost_is_made_again(dataset, tmp_path):
+    out, calls = tmp_path / "out", []
+    derive(doubled(calls), dataset, out)
+    (out / "sub-02/anat/sub-02_desc-upsampled_T1w.nii.gz").unlink()
+    calls.clear()
+    rows = derive(doubled(calls), dataset, out)
+    assert calls == ["sub-02_T1w.nii.gz", "sub-03_T1w.nii.gz"]
+    assert [r["status"] for r in rows].count("kept") == 9
+    assert all(row.get("mean") for row in rows if row["status"] == "kept")
+
+
+def test_other_settings_replace_nothing_unless_allowed(dataset, tmp_path):
+    out = tmp_path / "out"
+    derive(doubled([]), dataset, out, ["01"])
+    before = (out / "sub-01/anat/sub-01_desc-upsampled_T1w.nii.gz").read_bytes()
+    (row,) = derive(doubled([], 3), dataset, out, ["01"])
+    assert "other settings" in str(row["status"])
+    assert (out / "sub-01/anat/sub-01_desc-upsampled_T1w.nii.gz").read_bytes() == before
+    (row,) = derive(doubled([], 3), dataset, out, ["sub-01"], overwrite=True)
+    assert row["status"] == "done"
+    assert (out / "sub-01/anat/sub-01_desc-upsampled_T1w.nii.gz").read_bytes() != before
+
+
+def test_subjects_and_places_that_are_refused(dataset, tmp_path):
+    with pytest.raises(VCMError, match="sub-77 is not a subject"):
+        find_files(dataset, "T1w", ["77"])
+    with pytest.raises(VCMError, match=r"No \*_dseg"):
+        find_files(dataset, "dseg")
+    for place in (dataset, dataset / "results", tmp_path):
+        with pytest.raises(VCMError, match="lies among the subjects"):
+            derive(doubled([]), dataset, place)
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "thesis.txt").write_text("x")
+    with pytest.raises(VCMError, match="no derivatives of vcm"):
+        derive(doubled([]), dataset, tmp_path / "theirs")
+
+
+@pytest.mark.skipif(VALIDATOR is None, reason="pip install bids-validator-deno for the validator")
+def test_the_bids_validator_accepts_the_result(dataset, tmp_path):
+    derive(doubled([]), dataset, tmp_path / "out", ["01", "10"])
+    done = subprocess.run(
+        [str(VALIDATOR), "--json", "--datasetTypes", "derivative", str(tmp_path / "out")],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    issues = json.loads(done.stdout)["issues"]["issues"]
+    errors = [
+        (i["code"], i.get("subCode"), i["location"]) for i in issues if i["severity"] == "error"
+    ]
+    assert errors == []
+
+
+def test_tissues_of_a_dataset_by_the_command_line(dataset, tmp_path):
+    """Random numbers are no brain: every scan is refused by name, and the exit code says so."""
+    out = tmp_path / "o"
+    found = vcm(
+        "segment", "tissues", dataset, "--bids", "--out", out, "--participant-label", "01,02"
+    )
+    assert found.exit_code == 2
+    lines = found.output.splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["sub-01", "sub-02"]
+    assert "2 of 2 scans were refused" in found.error

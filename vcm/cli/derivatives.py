@@ -1,0 +1,52 @@
+"""What the commands that read a whole BIDS dataset have in common: options, progress, table and exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from vcm.cli.console import notes, progress
+from vcm.errors import VCMError
+
+if TYPE_CHECKING:
+    from vcm.derivatives import Derivation
+
+#: Options; each command that takes them has the three.
+Bids = Annotated[
+    bool, "Read a BIDS dataset, write a BIDS derivatives dataset; run again to resume."
+]
+Participants = Annotated[
+    str | None, "With --bids: labels of the subjects, joined by commas. Default: all."
+]
+Desc = Annotated[
+    str, "With --bids: the desc of the files that are meant, where a scan has several."
+]
+
+
+def run_dataset(
+    derivation: Derivation,
+    given: Sequence[Path],
+    out: Path | None,
+    participant_label: str | None,
+    desc: str,
+    overwrite: bool,
+) -> None:
+    """Derive, and print a line per scan. Raises VCMError where a scan was refused, after all are done."""
+    from vcm.derivatives import derive
+
+    if len(given) != 1 or out is None:
+        raise VCMError("--bids reads one folder and writes another: give BIDS_FOLDER --out FOLDER.")
+    participants = participant_label.split(",") if participant_label else []
+    command = ["vcm", *sys.argv[1:]]
+    with progress(derivation.title) as on_scan:
+        rows = derive(derivation, given[0], out, participants, desc, overwrite, command, on_scan)
+    for row in rows:
+        print(f"{row['scan']}\t{row['status']}")
+    refused = [row for row in rows if row["status"] not in ("done", "kept")]
+    if refused:
+        raise VCMError(
+            f"{len(refused)} of {len(rows)} scans were refused; see {out / 'summary.tsv'}."
+        )
+    notes().print(f"{len(rows)} scans; see {out / 'report.html'}.")

@@ -1,0 +1,33 @@
+"""`vcm segment apply` for every T1w scan of a BIDS dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from vcm.derivatives import Derivation
+from vcm.files import fingerprint
+from vcm.segmentation.apply import segment_files
+from vcm.segmentation.segmenter import FewShotSegmenter
+
+
+def segmentation_derivation(
+    model: Path, segmenter: FewShotSegmenter, voices: Sequence[str] | None = None
+) -> Derivation:
+    """What is made of each scan.
+
+    Args:
+        model: Folder of the segmenter.
+        segmenter: Loaded from it.
+        voices: Some of those that it was fitted with. Default: all.
+    """
+
+    def run(path: Path, work: Path) -> Mapping[str, object]:
+        (row,) = segment_files([path], model, segmenter, work, voices)
+        uncertainty = next(work.glob("*_desc-uncertainty.nii.gz"))  # BIDS wants a suffix
+        uncertainty.rename(uncertainty.with_name(uncertainty.name.replace(".nii", "_probseg.nii")))
+        return {f"{k} [mL]": v for k, v in row.items() if k not in ("scan", "status")}
+
+    settings = {"segmenter": fingerprint(model), "voices": list(voices or segmenter.voices)}
+    labels = list(zip(segmenter.indices, segmenter.names, strict=True))
+    return Derivation("Segmented scans", "T1w", run, settings, {"mask": {"Type": "Brain"}}, labels)
