@@ -95,7 +95,12 @@ def main() -> None:
     outer = [int(row["index"]) for row in table if row["vcm8"] == "7"]
     given.out.mkdir(parents=True, exist_ok=True)
     file = given.out / "domain.tsv"
-    rows: list[dict[str, object]] = [*read_table(file)] if file.is_file() else []
+    rows: list[dict[str, object]] = []
+    if file.is_file():
+        rows += [dict(row) for row in read_table(file)]
+    x: NDArray
+    x_same: NDArray
+    x_other: NDArray
     for name in given.variants:
         v = VARIANTS[name]
         if v.pooled:

@@ -5,16 +5,20 @@ Every feature is a function of the scans alone and is computed once per case, wh
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
+from torch.nn.functional import avg_pool3d
 
 from vcm.errors import VCMError
 from vcm.fewshot.preparation import prepare
+from vcm.fewshot.views import seen_otherwise
 from vcm.imaging.volume import Volume
 
 #: voxels: 4 mm, smoothed by a Gaussian of one voxel, within a box of 192 x 224 x 192 mm.
@@ -25,9 +29,13 @@ SEGMENTER_SPACING, SEGMENTER_SHAPE = (2.0,) * 3, (80, 112, 80)
 BRAIN_CLASSES = (1, 2, 3, 4, 5, 6, 8)
 #: Features that a pretrained network pools from one scan.
 POOLED = ("network", "mae", "hybrid", "latents", "denoiser")
-FEATURES = ("voxels", "volumes", *POOLED)
+FEATURES = ("voxels", "coarse", "volumes", *POOLED)
+#: coarse: means of prepared voxels over so many along each axis, smoothed as voxels are.
+COARSE = 2
+#: Views of each shot that a method with views is fitted to, beside the shot itself.
+VIEWS = 4
 #: Features that are all of one unit, so that their spreads compare.
-ONE_UNIT = ("voxels",)
+ONE_UNIT = ("voxels", "coarse")
 #: Features of the frozen diffusion model, which a container does not hold.
 FROZEN = ("latents", "denoiser")
 #: Features that need a pretrained network.
@@ -46,7 +54,7 @@ def features(
     """The features of a case.
 
     Args:
-        name: one of FEATURES. voxels: intensities of all slots. volumes: fractions of the brain that
+        name: one of FEATURES. voxels, coarse: intensities of all slots. volumes: fractions of the brain that
             seven tissues take, and the brain's volume [L]. The others: activations of a network, pooled.
         scans: slot -> scan.
         slots: of the task, in their order.
@@ -60,6 +68,8 @@ def features(
     if name == "voxels":
         made = prepare(scans, slots, VOXELS_SPACING, VOXELS_SHAPE, mask, VOXELS_SMOOTHING)
         return np.asarray(made.image, dtype=np.float64).ravel()
+    if name == "coarse":
+        return np.concatenate([coarse(_image(scans, slot, mask)) for slot in slots])
     if name not in FEATURES:
         raise VCMError(f"The features '{name}' are unknown: choose one of {', '.join(FEATURES)}.")
     if network is None:
@@ -73,6 +83,34 @@ def features(
         for slot in slots
     ]
     return torch.cat(pooled).double().numpy()
+
+
+def coarse(image: Tensor) -> NDArray[np.float64]:
+    """Smoothed voxels of 4 mm, (F,), of an image (X, Y, Z) at 2 mm."""
+    means = avg_pool3d(image[None, None], COARSE)[0, 0].double().numpy()
+    return np.asarray(gaussian_filter(means, VOXELS_SMOOTHING)).ravel()
+
+
+def views_of_shot(
+    scans: Scans, slots: Sequence[str], mask: Volume | None = None
+) -> NDArray[np.float64]:
+    """Coarse features of a case and of VIEWS views of it, (1 + VIEWS, F).
+
+    The views depend on the scans alone, so a draw of the shots sees the same.
+    """
+    images = [_image(scans, slot, mask) for slot in slots]
+    content = hashlib.sha256(b"".join(image.numpy().tobytes() for image in images)).digest()
+    random = np.random.default_rng(int.from_bytes(content[:8], "big"))
+    rows = [images]
+    rows += [[seen_otherwise(image, random) for image in images] for _ in range(VIEWS)]
+    return np.stack([np.concatenate([coarse(image) for image in row]) for row in rows])
+
+
+def _image(scans: Scans, slot: str, mask: Volume | None) -> Tensor:
+    """One scan at 2 mm, (X, Y, Z); 0 where the case lacks it."""
+    if slot not in scans:
+        return torch.zeros(SEGMENTER_SHAPE)
+    return _single(scans, slot, mask)[0, 0]
 
 
 def _single(scans: Scans, slot: str, mask: Volume | None) -> Tensor:

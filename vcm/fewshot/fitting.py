@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vcm import __version__
 from vcm.errors import VCMError
@@ -81,7 +82,8 @@ def fit(
     if is_tuned(method, task.kind, training):
         return fit_end_to_end(method, shots, training, work, seed)
     if method.feature and task.kind in CLOSED_FORM:
-        x, labels, weights = shots.features(method.feature), shots.labels, None
+        x, labels, weights = _rows(method, shots), shots.labels, None
+        labels = np.repeat(labels, len(x) // len(labels))
         if method.synthetic and synthetic is not None:
             weights = np.concatenate(
                 [
@@ -98,6 +100,14 @@ def fit(
         _add_network(model, shots)
         return model
     return fit_segmentation(method, shots, training, work, seed)
+
+
+def _rows(method: Method, shots: Pool) -> NDArray[np.float64]:
+    """Features of the shots, (N, F), or of the shots and their views, (N (1 + VIEWS), F)."""
+    if not method.views:
+        return shots.features(method.feature)
+    found = shots.views()
+    return found.reshape(-1, found.shape[-1])
 
 
 def is_tuned(method: Method, kind: str, training: FineTuning | FewShotStudy) -> bool:

@@ -20,6 +20,7 @@ class Method:
     feature   of a closed-form method: one of features.FEATURES
     start     of a network: random, or the feature whose parent it starts from
     parents   what was seen, by whom, before any shot: printed in every table
+    views     whether views of each shot join it, as other scanners and pipelines would have made it
     synthetic whether brains of the embedded model, with the ages and sexes it was told, join the shots
     """
 
@@ -29,6 +30,7 @@ class Method:
     start: str = ""
     parents: str = "none"
     synthetic: bool = False
+    views: bool = False
 
 
 _SEGMENTER = "segmenter2mm: T1w scans and label maps of 133 IXI training subjects, no ages"
@@ -42,6 +44,7 @@ METHODS = {
     for m in (
         Method("mean", _ANY),
         Method("voxels", CLOSED_FORM, feature="voxels"),
+        Method("views", CLOSED_FORM, feature="coarse", views=True),
         Method("volumes", CLOSED_FORM, feature="volumes", parents=_SEGMENTER),
         Method("network", CLOSED_FORM, feature="network", start="network", parents=_SEGMENTER),
         Method("scratch", _ANY, start="random"),
@@ -63,7 +66,7 @@ def known_method(name: str) -> Method | None:
     if not name.endswith(SYNTHETIC):
         return METHODS.get(name)
     base = METHODS.get(name.removesuffix(SYNTHETIC))
-    if base is None or not base.feature:
+    if base is None or not base.feature or base.views:
         return None
     parents = _DENOISER if base.parents == "none" else f"{base.parents}; {_DENOISER}"
     return replace(base, name=name, kinds=CLOSED_FORM, parents=parents, synthetic=True)

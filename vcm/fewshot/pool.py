@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from vcm.errors import VCMError
-from vcm.fewshot.features import features
+from vcm.fewshot.features import VIEWS, features, views_of_shot
 from vcm.fewshot.layouts import (
     Case,
     Target,
@@ -34,6 +34,8 @@ from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume, refuse
 
 #: Raised when what `features` returns changes, so that no cache of before is read.
 _FEATURES_VERSION = 2
+#: Under this name the views of a case are cached.
+_VIEWS = "views"
 #: Stands for masks that are found in the scans rather than read.
 FOUND = "found"
 
@@ -129,6 +131,11 @@ class Pool:
         """(N, F) features of all cases, from the cache where they are there."""
         return np.stack([self._features(name, place) for place in range(len(self.cases))])
 
+    def views(self) -> NDArray[np.float64]:
+        """(N, 1 + VIEWS, F) coarse features of all cases and of views of each, from the cache too."""
+        rows = self.features(_VIEWS)
+        return rows.reshape(len(rows), 1 + VIEWS, -1)
+
     def checksums(self) -> dict[str, str]:
         """SHA-256 of the reference scan -> case."""
         scans = zip(self.references(), self.cases, strict=True)
@@ -141,7 +148,10 @@ class Pool:
             parent = self.parents.get(name)
             network = parent.network if parent else None
             with torch.inference_mode():
-                found = features(name, scans, self.task.slots, mask, network)
+                if name == _VIEWS:
+                    found = views_of_shot(scans, self.task.slots, mask).ravel()
+                else:
+                    found = features(name, scans, self.task.slots, mask, network)
             file.parent.mkdir(parents=True, exist_ok=True)
             part = file.with_name(f".part-{file.name}")
             np.save(part, found.astype(np.float32))
