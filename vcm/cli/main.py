@@ -62,6 +62,7 @@ COMMANDS = (
     Command(("weights", "import"), weights.import_model),
     Command(("weights", "verify"), weights.verify_weights),
     Command(("weights", "pack"), weights.pack_weights),
+    Command(("weights", "export"), weights.export_weights),
 )
 #: Errors of the system that are no fault of the program: no room, a quota, a disk that only reads.
 OF_THE_DISK = (errno.ENOSPC, errno.EROFS, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC))

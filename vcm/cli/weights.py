@@ -78,3 +78,15 @@ def pack_weights(
     from vcm.weights.packing import pack
 
     print(f"{pack(model, out) / 1e6:.1f} MB in {out}")
+
+
+def export_weights(
+    model: Annotated[str, "Name of an embedded model, or a folder."],
+    *,
+    out: Annotated[Path, "New folder."],
+    format: Annotated[str, "monai-bundle or diffusers."] = "monai-bundle",
+) -> None:
+    """Write a model as a MONAI bundle, or as the folder that diffusers knows."""
+    from vcm.weights.exporting import export
+
+    print(export(model, out, format))
