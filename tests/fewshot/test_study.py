@@ -201,7 +201,7 @@ def test_a_missing_brain_mask_is_refused(brains, config):
 def test_methods_say_what_they_can_do_and_what_their_parents_saw(config):
     with pytest.raises(VCMError, match="'magic' is unknown: for a regression choose mean, voxels"):
         open_tasks(config(methods=["mean", "magic"]))
-    with pytest.raises(VCMError, match="'scratch' cannot do a regression"):
-        find_method("scratch", "regression")
+    with pytest.raises(VCMError, match="'segmenter' cannot do a regression"):
+        find_method("segmenter", "regression")
     assert "IXI training" in METHODS["volumes"].parents
     assert METHODS["voxels"].parents == "none"
