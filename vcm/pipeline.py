@@ -34,6 +34,7 @@ from vcm.errors import VCMError
 from vcm.files import sha256, synthetic_mark
 from vcm.imaging.conditions import CONDITION_CHANNELS
 from vcm.imaging.covariates import COVARIATES
+from vcm.imaging.placing import PlacedCondition, place_label_map, unconditioned
 from vcm.imaging.volume import Grid, Volume
 from vcm.inputs import (
     InputRequest,
@@ -48,7 +49,7 @@ from vcm.precision import resolve_precision
 from vcm.report.sampled import VCMPipelineOutput, sampling_record
 
 if TYPE_CHECKING:
-    from vcm.imaging.placing import PlacedCondition
+    from jaxtyping import Float, Num
 
 #: Volumes of more voxels than this are decoded in slabs: whole feature maps would fill a laptop.
 LARGE = 2_000_000
@@ -280,16 +281,16 @@ class VCMPipeline(DiffusionPipeline):
     def __call__(
         self,
         conditions: Any = None,
-        covariates: Tensor | None = None,
+        covariates: Float[Tensor, "_ K"] | None = None,
         num_volumes: int | None = None,
         num_inference_steps: int | None = None,
         generator: Generator | list[Generator] | None = None,
-        latents: Tensor | None = None,
+        latents: Float[Tensor, "_ C x y z"] | None = None,
         temperature: float | None = None,
         conditioning_scale: float = 1.0,
         control_guidance_start: float = 0.0,
         control_guidance_end: float = 1.0,
-        features: Tensor | None = None,
+        features: Float[Tensor, "_ F x y z"] | None = None,
         precision: str = "float32",
         callback_on_step_end: StepEnd | None = None,
         output_type: str = "pt",
@@ -392,8 +393,11 @@ class VCMPipeline(DiffusionPipeline):
                 )
 
                 def on_step(
-                    i: int, t: Tensor, z: Tensor, predict: _Prediction = predict
-                ) -> Tensor | None:
+                    i: int,
+                    t: Num[Tensor, ""],
+                    z: Float[Tensor, "1 C x y z"],
+                    predict: _Prediction = predict,
+                ) -> Float[Tensor, "1 C x y z"] | None:
                     # A scheduler of second order asks twice in a step.
                     order = getattr(self.scheduler, "order", 1)
                     predict.step = (i + 1) // order
@@ -414,7 +418,7 @@ class VCMPipeline(DiffusionPipeline):
             return (volumes,)
         if output_type == "latent" or not self.config.grid:
             return VCMPipelineOutput(volumes, seeds)
-        placed = placed or self._unconditioned()
+        placed = placed or unconditioned(self.volume_grid)
         record = {
             **synthetic_mark(),
             "Command": None,
@@ -427,17 +431,10 @@ class VCMPipeline(DiffusionPipeline):
         }  # fmt: skip
         return VCMPipelineOutput(volumes, seeds, placed, record)
 
-    def _unconditioned(self) -> PlacedCondition:
-        from vcm.imaging.placing import unconditioned
-
-        return unconditioned(self.volume_grid)
-
     def _place(self, conditions: Any, labels: str) -> PlacedCondition | None:
         """A label map on the model's grid; None for tensors and for none."""
         if not isinstance(conditions, str | Path | Volume):
             return None
-        from vcm.imaging.placing import place_label_map
-
         reads = list(self.config.conditions)
         if self.module is not None and not {"classes", "ventricles"} & set(reads):
             raise VCMError(
@@ -446,12 +443,12 @@ class VCMPipeline(DiffusionPipeline):
         given = conditions if isinstance(conditions, Volume) else Path(conditions)
         return place_label_map(given, labels, self.volume_grid)
 
-    def _noise(self, generator: Generator | None) -> Tensor:
+    def _noise(self, generator: Generator | None) -> Float[Tensor, "1 C x y z"]:
         """Drawn on the generator's device, so that a seed means the same noise everywhere."""
         device = generator.device if generator is not None else torch.device("cpu")
         return torch.randn((1, *self.latent_shape), generator=generator, device=device)
 
-    def _check_features(self, features: Tensor | None) -> None:
+    def _check_features(self, features: Float[Tensor, "_ F x y z"] | None) -> None:
         if features is not None and tuple(features.shape[2:]) != self.latent_shape[1:]:
             raise VCMError(
                 f"The conditions lead to features of {tuple(features.shape[2:])} positions, but a latent "
@@ -460,7 +457,9 @@ class VCMPipeline(DiffusionPipeline):
             )
 
     @torch.inference_mode()
-    def encode(self, conditions: Tensor | Sequence[Tensor | None] | None) -> Tensor | None:
+    def encode(
+        self, conditions: Tensor | Sequence[Tensor | None] | None
+    ) -> Float[Tensor, "_ F x y z"] | None:
         """Conditions -> features for any number of calls.
 
         They depend on neither step nor seed, so a volume's conditions need encoding only once.
@@ -494,21 +493,25 @@ class _Prediction:
     """predict(z_t, t) for one volume, as the scheduler wants it; knows when the module acts."""
 
     pipeline: VCMPipeline
-    covariates: Tensor
-    features: Tensor | None
+    covariates: Float[Tensor, "1 K"]
+    features: Float[Tensor, "1 F x y z"] | None
     scale: float
     window: tuple[float, float]
     steps: int
     dtype: torch.dtype
     step: int = 0
 
-    def __call__(self, z_t: Tensor, t: Tensor) -> Tensor:
+    def __call__(
+        self, z_t: Float[Tensor, "1 C x y z"], t: Num[Tensor, ""]
+    ) -> Float[Tensor, "1 C x y z"]:
         # Networks that were cast themselves need no autocast.
         half = self.dtype != torch.float32 and self.pipeline.denoiser.dtype == torch.float32
         with torch.autocast(z_t.device.type, self.dtype, enabled=half):
             return self._predict(z_t, t).to(z_t.dtype)
 
-    def _predict(self, z_t: Tensor, t: Tensor) -> Tensor:
+    def _predict(
+        self, z_t: Float[Tensor, "1 C x y z"], t: Num[Tensor, ""]
+    ) -> Float[Tensor, "1 C x y z"]:
         denoiser, module = self.pipeline.denoiser, self.pipeline.module
         t = torch.as_tensor(t, device=z_t.device)[None]
         z, told = z_t.to(denoiser.dtype), self.covariates
@@ -594,8 +597,8 @@ def _cast(parts: Any, dtype: torch.dtype) -> None:
 @torch.inference_mode()
 def draw_volume(
     pipeline: VCMPipeline,
-    features: Tensor | None,
-    inputs: Tensor,
+    features: Float[Tensor, "1 F x y z"] | None,
+    inputs: Float[Tensor, "1 K"],
     seed: int,
     steps: int,
     on_step: Callable[[], None],

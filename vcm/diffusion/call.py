@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor
 
 from vcm.errors import VCMError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Shaped
 
 
 def check_values(
@@ -47,7 +51,7 @@ def check_rows(covariates: Tensor, expected: int) -> None:
 def seeded(
     seed: int | Sequence[int] | None,
     generator: Generator | list[Generator] | None,
-    latents: Tensor | None,
+    latents: Float[Tensor, "B C x y z"] | None,
     count: int,
 ) -> tuple[list[int] | None, Generator | list[Generator] | None]:
     """(seeds, generators); where no noise is given in any way, a seed is drawn by torch."""
@@ -66,10 +70,10 @@ def count_volumes(
     asked: int | None,
     seed: int | Sequence[int] | None,
     generator: Generator | list[Generator] | None,
-    latents: Tensor | None,
-    covariates: Tensor,
-    conditions: Sequence[Tensor | None] | None,
-    features: Tensor | None,
+    latents: Float[Tensor, "B C x y z"] | None,
+    covariates: Float[Tensor, "_ K"],
+    conditions: Sequence[Shaped[Tensor, "_ _ X Y Z"] | None] | None,
+    features: Float[Tensor, "_ F x y z"] | None,
 ) -> int:
     """How many volumes; one row of covariates, conditions or features serves all of them."""
     given = {

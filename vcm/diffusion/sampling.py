@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import (
@@ -19,6 +19,9 @@ from diffusers import (
 from torch import Tensor
 
 from vcm.errors import VCMError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Num
 
 #: Schedule of BrainLDM; leading or trailing spacing is each scheduler's own affair.
 SCHEDULE = {
@@ -117,13 +120,16 @@ def flow_shift(latent_shape: Sequence[int]) -> float:
 
 
 def sample(
-    predict: Callable[[Tensor, Tensor], Tensor],
-    noise: Tensor,
+    predict: Callable[[Float[Tensor, "B C x y z"], Num[Tensor, ""]], Float[Tensor, "B C x y z"]],
+    noise: Float[Tensor, "B C x y z"],
     scheduler: Any,
     steps: int,
     generator: torch.Generator | list[torch.Generator] | None = None,
-    on_step: Callable[[int, Tensor, Tensor], Tensor | None] | None = None,
-) -> Tensor:
+    on_step: Callable[
+        [int, Num[Tensor, ""], Float[Tensor, "B C x y z"]], Float[Tensor, "B C x y z"] | None
+    ]
+    | None = None,
+) -> Float[Tensor, "B C x y z"]:
     """Noise becomes latents.
 
     Args:

@@ -10,6 +10,9 @@ the stored mean latent of aligned brains leaves a diffusion model the deviations
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
@@ -19,6 +22,9 @@ from torch import Tensor, nn
 
 from vcm.nets.patches import from_patches, to_patches
 from vcm.nets.slabs import SlabDecoding
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 class LatentAutoencoder(SlabDecoding, ModelMixin, ConfigMixin):
@@ -32,12 +38,12 @@ class LatentAutoencoder(SlabDecoding, ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
-        channels: tuple[int, ...] = (48, 96, 128),
+        channels: Sequence[int] = (48, 96, 128),
         latent_channels: int = 32,
         res_blocks: int = 1,
         groups: int = 8,
         patch: int = 2,
-        latent_shape: tuple[int, int, int] = (10, 14, 10),
+        latent_shape: Sequence[int] = (10, 14, 10),
     ) -> None:
         super().__init__()
         self.patch = patch
@@ -74,13 +80,15 @@ class LatentAutoencoder(SlabDecoding, ModelMixin, ConfigMixin):
         """(C, x, y, z) of one latent."""
         return tuple(self.latent_mean.shape)
 
-    def posterior(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def posterior(
+        self, image: Float[Tensor, "B 1 X Y Z"]
+    ) -> tuple[Float[Tensor, "B C x y z"], Float[Tensor, "B C x y z"]]:
         """(mu, sigma), each (B, C, x, y, z), before standardisation."""
         mu, sigma = self.net.encode(to_patches(image, self.patch))
         return mu + self.analysis(to_patches(image, self.factor)), sigma
 
     @torch.no_grad()
-    def fit_blocks(self, blocks: Tensor) -> None:
+    def fit_blocks(self, blocks: Float[Tensor, "N voxels"]) -> None:
         """Set A and S to the principal components of blocks (N, f^3), scaled to unit variance."""
         mean = blocks.mean(0)
         centred = blocks - mean
@@ -94,37 +102,43 @@ class LatentAutoencoder(SlabDecoding, ModelMixin, ConfigMixin):
         self.synthesis.weight.copy_((basis * spread)[..., None, None, None])
         self.synthesis.bias.copy_(mean)
 
-    def reconstruct(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def reconstruct(
+        self, image: Float[Tensor, "B 1 X Y Z"]
+    ) -> tuple[Float[Tensor, "B 1 X Y Z"], Float[Tensor, "B C x y z"], Float[Tensor, "B C x y z"]]:
         """(reconstruction, mu, sigma) through one sampled latent; for training."""
         mu, sigma = self.posterior(image)
         return self.decode_raw(self.net.sampling(mu, sigma)), mu, sigma
 
-    def decode_raw(self, z: Tensor) -> Tensor:
+    def decode_raw(self, z: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B 1 X Y Z"]:
         """Raw latent (B, C, x, y, z) of any extent -> image (B, 1, X, Y, Z), not clipped."""
         linear = from_patches(self.synthesis(z), self.factor)
         return linear + from_patches(self.run_decoder(self.net, z), self.patch)
 
-    def standardise(self, mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    def standardise(
+        self, mu: Float[Tensor, "B C x y z"], sigma: Float[Tensor, "B C x y z"]
+    ) -> tuple[Float[Tensor, "B C x y z"], Float[Tensor, "B C x y z"]]:
         """Posterior of the latent that the diffusion model sees."""
         std = self.latent_std[:, None, None, None]
         return (mu - self.latent_mean) / std, sigma / std
 
     @apply_forward_hook
-    def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(
+        self, image: Float[Tensor, "B 1 X Y Z"]
+    ) -> tuple[Float[Tensor, "B C x y z"], Float[Tensor, "B C x y z"]]:
         """Standardised (mu, sigma) of a whole volume."""
         return self.standardise(*self.posterior(image))
 
     @torch.no_grad()
-    def channel_weight(self) -> Tensor:
+    def channel_weight(self) -> Float[Tensor, " C"]:
         """(C,) mean 1: amplitude with which each unit latent channel shows in the image."""
         shown = self.synthesis.weight.flatten(1).norm(dim=0) * self.latent_std
         return shown / shown.mean()
 
-    def unstandardise(self, z: Tensor) -> Tensor:
+    def unstandardise(self, z: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B C x y z"]:
         """Standardised latent -> raw latent."""
         return z * self.latent_std[:, None, None, None] + self.latent_mean
 
     @apply_forward_hook
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B 1 X Y Z"]:
         """Standardised latent of a whole volume -> image (B, 1, X, Y, Z) in 0..1."""
         return self.decode_raw(self.unstandardise(z)).clamp(0, 1)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -26,6 +27,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcm.nets.patches import from_patches, to_patches
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
 
 FOLD = 2
 
@@ -40,7 +44,7 @@ class PlainResidual(nn.Module):
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(torch.as_tensor(self.conv2.bias))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B C x y z"]:
         """(B, C, x, y, z) -> the same shape."""
         changed: Tensor = self.conv2(F.silu(self.conv1(F.silu(x))))
         return x + changed
@@ -71,7 +75,7 @@ class DetailDecoder(nn.Module):
         nn.init.zeros_(self.write.weight)
         nn.init.zeros_(torch.as_tensor(self.write.bias))
 
-    def forward(self, u: Tensor) -> Tensor:
+    def forward(self, u: Float[Tensor, "B 1 X Y Z"]) -> Float[Tensor, "B 1 X Y Z"]:
         """(B, 1, X, Y, Z), multiples of 4 -> what to add, of the same shape."""
         h = self.before(self.read(to_patches(u, FOLD)))
         h = h + from_patches(self.up(self.middle(self.down(h))), FOLD)
@@ -111,13 +115,17 @@ class BandAutoencoder(ModelMixin, ConfigMixin):
         """(C, x, y, z) of one latent."""
         return tuple(self.latent_mean.shape)
 
-    def posterior(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def posterior(
+        self, image: Float[Tensor, "B 1 X Y Z"]
+    ) -> tuple[Float[Tensor, "B C x y z"], Float[Tensor, "B C x y z"]]:
         """(mu, sigma), each (B, C, x, y, z), before standardisation."""
         mu = to_patches(halved(image), FOLD)
         return mu, (self.noise * self.latent_std).to(mu).expand_as(mu)
 
     @torch.no_grad()
-    def store_statistics(self, latents: Tensor, inside: Tensor) -> None:
+    def store_statistics(
+        self, latents: Float[Tensor, "N C x y z"], inside: Bool[Tensor, "N C x y z"]
+    ) -> None:
         """Standardise by the statistics of training latents from now on.
 
         Args:
@@ -129,35 +137,39 @@ class BandAutoencoder(ModelMixin, ConfigMixin):
         self.latent_mean.copy_(mean)
         self.latent_std.fill_((latents - mean)[inside].square().mean().sqrt())
 
-    def smooth(self, z: Tensor) -> Tensor:
+    def smooth(self, z: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B 1 X Y Z"]:
         """Raw latent (B, C, x, y, z) of any extent -> u (B, 1, X, Y, Z), the band-limited image."""
         return doubled(from_patches(z, FOLD))
 
-    def decode_raw(self, z: Tensor) -> Tensor:
+    def decode_raw(self, z: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B 1 X Y Z"]:
         """Raw latent of any extent -> image (B, 1, X, Y, Z), not clipped."""
         u = self.smooth(z)
         detail: Tensor = self.detail(u)
         return u + detail
 
-    def standardise(self, mu: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    def standardise(
+        self, mu: Float[Tensor, "B C x y z"], sigma: Float[Tensor, "B C x y z"]
+    ) -> tuple[Float[Tensor, "B C x y z"], Float[Tensor, "B C x y z"]]:
         """Posterior of the latent that the diffusion model sees."""
         return (mu - self.latent_mean) / self.latent_std, sigma / self.latent_std
 
     @apply_forward_hook
-    def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(
+        self, image: Float[Tensor, "B 1 X Y Z"]
+    ) -> tuple[Float[Tensor, "B C x y z"], Float[Tensor, "B C x y z"]]:
         """Standardised (mu, sigma) of a whole volume."""
         return self.standardise(*self.posterior(image))
 
-    def channel_weight(self) -> Tensor:
+    def channel_weight(self) -> Float[Tensor, " C"]:
         """(C,) of 1: all channels show alike."""
         return torch.ones_like(self.latent_mean[:, 0, 0, 0])
 
-    def unstandardise(self, z: Tensor) -> Tensor:
+    def unstandardise(self, z: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B C x y z"]:
         """Standardised latent -> raw latent."""
         return z * self.latent_std + self.latent_mean
 
     @apply_forward_hook
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B 1 X Y Z"]:
         """Standardised latent of a whole volume -> image (B, 1, X, Y, Z) in 0..1."""
         return self.decode_raw(self.unstandardise(z)).clamp(0, 1)
 
@@ -170,7 +182,7 @@ class BandAutoencoder(ModelMixin, ConfigMixin):
         """Nothing to do."""
 
 
-def halved(image: Tensor) -> Tensor:
+def halved(image: Float[Tensor, "B 1 X Y Z"]) -> Float[Tensor, "B 1 X//2 Y//2 Z//2"]:
     """Low-pass and decimation by two, orthonormal: the sum of squares never grows.
 
     Args:
@@ -190,7 +202,7 @@ def halved(image: Tensor) -> Tensor:
     return image
 
 
-def doubled(low: Tensor) -> Tensor:
+def doubled(low: Float[Tensor, "B 1 x y z"]) -> Float[Tensor, "B 1 2*x 2*y 2*z"]:
     """The transpose of `halved`, and its inverse on band-limited images.
 
     Args:
@@ -206,10 +218,10 @@ def doubled(low: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=32)
-def _matrix(n: int) -> Tensor:
+def _matrix(n: int) -> Float[Tensor, "{n}//2 {n}"]:
     """(n/2, n): cosine transform of n samples, its lower half, and back to n/2 samples."""
 
-    def cosines(size: int) -> Tensor:
+    def cosines(size: int) -> Float[Tensor, "{size} {size}"]:
         k, i = torch.arange(size)[:, None], torch.arange(size)[None]
         basis = torch.cos(math.pi * (i + 0.5) * k / size) * math.sqrt(2 / size)
         basis[0] /= math.sqrt(2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from vcm.nets.patches import to_patches
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Shaped
 
 
 class ResidualBlock(nn.Module):
@@ -43,7 +47,7 @@ class ResidualBlock(nn.Module):
         if in_channels != out_channels:
             self.skip_connection = nn.Conv3d(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B F x y z"]:
         """(B, C, X, Y, Z) -> (B, C', X, Y, Z), or half of each axis."""
         h = F.silu(self.norm1(x))
         if self.down:
@@ -74,7 +78,7 @@ class Level(nn.Module):
         if halve:
             self.downsampler = ResidualBlock(widths[-1], out_channels, groups, eps, down=True)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B F x y z"]:
         """(B, C, X, Y, Z) -> (B, C', X, Y, Z), or half of each axis."""
         return self.downsampler(self.resnets(x))
 
@@ -120,7 +124,9 @@ class ConditionEncoder(nn.Module):
         )
 
     @torch.no_grad()
-    def start_from_linear(self, weight: Tensor, bias: Tensor) -> None:
+    def start_from_linear(
+        self, weight: Float[Tensor, "C folded"], bias: Float[Tensor, " C"]
+    ) -> None:
         """Set the first C features to weight (C, C_in patch^3) times the folded voxels plus bias (C,).
 
         For an encoder that does not halve: training then starts from a linear reading of the
@@ -130,7 +136,7 @@ class ConditionEncoder(nn.Module):
         self.conv_in.weight[:count] = weight[:, :, None, None, None] / self.scale
         torch.as_tensor(self.conv_in.bias)[:count] = bias
 
-    def forward(self, condition: Tensor) -> Tensor:
+    def forward(self, condition: Shaped[Tensor, "B C X Y Z"]) -> Float[Tensor, "B F x y z"]:
         """(B, C, X, Y, Z) -> features (B, C', x, y, z) on the latent grid."""
         weight, bias = self.conv_in.weight, self.conv_in.bias
         x = self.scale * to_patches(condition.to(weight.dtype), self.patch)
@@ -141,7 +147,7 @@ class ConditionEncoder(nn.Module):
         mixed = F.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
         return self._levels(mixed)
 
-    def _levels(self, x: Tensor) -> Tensor:
+    def _levels(self, x: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B F x y z"]:
         if not (self.checkpointing and torch.is_grad_enabled()):
             return self.down_blocks(x)
         for level in self.down_blocks:

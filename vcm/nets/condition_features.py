@@ -6,6 +6,7 @@ Knows how features of the conditions present are put together; nothing of what t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from diffusers.utils.accelerate_utils import apply_forward_hook
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 from vcm.errors import VCMError
 from vcm.nets.control import Steered
 from vcm.nets.frozen import FrozenDenoiser
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Num
 
 
 class ConditionFeatures(nn.Module):
@@ -32,10 +36,10 @@ class ConditionFeatures(nn.Module):
     def forward(
         self,
         frozen: FrozenDenoiser,
-        z_t: Tensor,
-        t: Tensor,
-        inputs: Tensor,
-        features: Tensor,
+        z_t: Float[Tensor, "B C x y z"],
+        t: Num[Tensor, "#B"],
+        inputs: Float[Tensor, "#B K"],
+        features: Float[Tensor, "#B F x y z"],
         conditioning_scale: float = 1.0,
     ) -> Steered:
         """The same as `steer`: calling a control method steers, with the hooks of torch in effect."""
@@ -44,8 +48,8 @@ class ConditionFeatures(nn.Module):
 
     @apply_forward_hook
     def encode(
-        self, conditions: Tensor | Sequence[Tensor | None], keep: Tensor | None = None
-    ) -> Tensor:
+        self, conditions: Tensor | Sequence[Tensor | None], keep: Bool[Tensor, "B K"] | None = None
+    ) -> Float[Tensor, "B F x y z"]:
         """Conditions -> features on the latent grid.
 
         The features are the mean over the conditions present, so their scale is the same for every

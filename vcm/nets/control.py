@@ -10,13 +10,16 @@ A method may modulate the frozen model's output (VCM, MCM) or add to its inner a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from vcm.errors import VCMError
 from vcm.nets.frozen import FrozenDenoiser
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Num
 
 
 class Steered(NamedTuple):
@@ -28,26 +31,27 @@ class Steered(NamedTuple):
         change: () mean |gamma| + mean |beta| for modulation, 0 for the others.
     """
 
-    prediction: Tensor
-    unsteered: Tensor | None
-    change: Tensor
+    prediction: Float[Tensor, "B C x y z"]
+    unsteered: Float[Tensor, "B C x y z"] | None
+    change: Float[Tensor, ""]
 
 
+@runtime_checkable
 class Control(Protocol):
     """A control method."""
 
     def encode(
-        self, conditions: Tensor | Sequence[Tensor | None], keep: Tensor | None = None
-    ) -> Tensor:
+        self, conditions: Tensor | Sequence[Tensor | None], keep: Bool[Tensor, "B K"] | None = None
+    ) -> Float[Tensor, "B F x y z"]:
         """Condition volumes -> features on the latent grid; see ConditionFeatures."""
 
     def steer(
         self,
         frozen: FrozenDenoiser,
-        z_t: Tensor,
-        t: Tensor,
-        inputs: Tensor,
-        features: Tensor,
+        z_t: Float[Tensor, "B C x y z"],
+        t: Num[Tensor, "#B"],
+        inputs: Float[Tensor, "#B K"],
+        features: Float[Tensor, "#B F x y z"],
         conditioning_scale: float = 1.0,
     ) -> Steered:
         """The frozen model's prediction, steered.
@@ -62,7 +66,12 @@ class Control(Protocol):
         """
 
 
-def frozen_prediction(frozen: FrozenDenoiser, z_t: Tensor, t: Tensor, inputs: Tensor) -> Tensor:
+def frozen_prediction(
+    frozen: FrozenDenoiser,
+    z_t: Float[Tensor, "B C x y z"],
+    t: Num[Tensor, "#B"],
+    inputs: Float[Tensor, "#B K"],
+) -> Float[Tensor, "B C x y z"]:
     """What the frozen network says, without a graph: modulation needs no gradient through it."""
     with torch.no_grad():
         return frozen(z_t, t, inputs).to(z_t.dtype)

@@ -9,7 +9,7 @@ condition alone: it sees neither z_t nor t, so all it has to say is said once pe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
@@ -20,6 +20,9 @@ from vcm.nets.condition_features import ConditionFeatures
 from vcm.nets.control import Steered, check_factor, zero_convolution
 from vcm.nets.denoiser import LatentDenoiser
 from vcm.nets.frozen import FrozenDenoiser, Residuals
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Num, Shaped
 
 
 class ConditionEmbedding(nn.Module):
@@ -35,7 +38,7 @@ class ConditionEmbedding(nn.Module):
         if wake:
             self.net.conv_out.conv.reset_parameters()
 
-    def forward(self, condition: Tensor) -> Tensor:
+    def forward(self, condition: Shaped[Tensor, "B C X Y Z"]) -> Float[Tensor, "B F x y z"]:
         """(B, C, X, Y, Z) -> (B, C', x, y, z) on the latent grid."""
         embedded: Tensor = self.net(condition.to(self.net.conv_out.conv.weight.dtype))
         return embedded
@@ -128,10 +131,10 @@ class ControlNetModule(ConditionFeatures, ModelMixin, ConfigMixin):
     def steer(
         self,
         frozen: LatentDenoiser,
-        z_t: Tensor,
-        t: Tensor,
-        inputs: Tensor,
-        features: Tensor,
+        z_t: Float[Tensor, "B C x y z"],
+        t: Num[Tensor, "#B"],
+        inputs: Float[Tensor, "#B K"],
+        features: Float[Tensor, "#B F x y z"],
         conditioning_scale: float = 1.0,
     ) -> Steered:
         """See vcm.nets.control.Control."""
@@ -198,10 +201,10 @@ class ControlNetLite(ConditionFeatures, ModelMixin, ConfigMixin):
     def steer(
         self,
         frozen: FrozenDenoiser,
-        z_t: Tensor,
-        t: Tensor,
-        inputs: Tensor,
-        features: Tensor,
+        z_t: Float[Tensor, "B C x y z"],
+        t: Num[Tensor, "#B"],
+        inputs: Float[Tensor, "#B K"],
+        features: Float[Tensor, "#B F x y z"],
         conditioning_scale: float = 1.0,
     ) -> Steered:
         """See vcm.nets.control.Control."""

@@ -13,6 +13,7 @@ positions that never vary (air) come out clean and the network learns only the r
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from diffusers import ConfigMixin, DDIMScheduler, ModelMixin
@@ -21,6 +22,9 @@ from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
 from torch import Tensor
 
 from vcm.nets.frozen import Residuals, adding_maps, as_unet_options
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Num
 
 
 class LatentDenoiser(ModelMixin, ConfigMixin):
@@ -34,23 +38,23 @@ class LatentDenoiser(ModelMixin, ConfigMixin):
     """
 
     steps_with: str = "epsilon"
-    alphas_cumprod: Tensor
+    alphas_cumprod: Float[Tensor, " timesteps"]
 
     @register_to_config
     def __init__(
         self,
         latent_channels: int = 32,
         covariates: int = 4,
-        channels: tuple[int, ...] = (64, 128),
-        attention: tuple[bool, ...] = (False, True),
-        head_channels: tuple[int, ...] = (0, 64),
+        channels: Sequence[int] = (64, 128),
+        attention: Sequence[bool] = (False, True),
+        head_channels: Sequence[int] = (0, 64),
         res_blocks: int = 2,
         groups: int = 16,
         prediction_type: str = "v_prediction",
         beta_start: float = 0.0015,
         beta_end: float = 0.0205,
         timesteps: int = 1000,
-        latent_shape: tuple[int, int, int] | None = None,
+        latent_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.net = DiffusionModelUNet(
@@ -75,7 +79,7 @@ class LatentDenoiser(ModelMixin, ConfigMixin):
         if latent_shape is not None:
             self.register_buffer("spread", torch.ones(latent_channels, *latent_shape))
 
-    def _schedule(self) -> Tensor:
+    def _schedule(self) -> Float[Tensor, " timesteps"]:
         """Products of alphas (timesteps,), in float32."""
         scheduler = DDIMScheduler(
             num_train_timesteps=self.config.timesteps,
@@ -94,16 +98,23 @@ class LatentDenoiser(ModelMixin, ConfigMixin):
         return self
 
     def unet_inputs(
-        self, z_t: Tensor, t: Tensor, covariates: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self,
+        z_t: Float[Tensor, "B C x y z"],
+        t: Num[Tensor, "#B"],
+        covariates: Float[Tensor, "#B K"],
+    ) -> tuple[Float[Tensor, "B channels x y z"], Num[Tensor, " B"], Float[Tensor, "B 1 K"]]:
         """What the U-Net is given: z_t beside the covariates' channels, t (B,), context (B, 1, 4)."""
         covariates = covariates.to(z_t.dtype).expand(z_t.shape[0], -1)
         spatial = covariates[:, :, None, None, None].expand(-1, -1, *z_t.shape[2:])
         return torch.cat([z_t, spatial], 1), t.expand(z_t.shape[0]), covariates[:, None]
 
     def forward(
-        self, z_t: Tensor, t: Tensor, covariates: Tensor, residuals: Residuals | None = None
-    ) -> Tensor:
+        self,
+        z_t: Float[Tensor, "B C x y z"],
+        t: Num[Tensor, "#B"],
+        covariates: Float[Tensor, "#B K"],
+        residuals: Residuals | None = None,
+    ) -> Float[Tensor, "B C x y z"]:
         """What the network itself predicts (v or epsilon)."""
         x, t, context = self.unet_inputs(z_t, t, covariates)
         out: Tensor = self.net(x, t, context, **as_unet_options(residuals))
@@ -115,36 +126,48 @@ class LatentDenoiser(ModelMixin, ConfigMixin):
         return alpha * sigma * (1 - s2) / q * z_t + (s2 / q).sqrt() * out
 
     def with_encoder_maps(
-        self, z_t: Tensor, t: Tensor, covariates: Tensor, maps: Sequence[Tensor]
-    ) -> Tensor:
+        self,
+        z_t: Float[Tensor, "B C x y z"],
+        t: Num[Tensor, "#B"],
+        covariates: Float[Tensor, "#B K"],
+        maps: Sequence[Float[Tensor, "#B _ _ _ _"]],
+    ) -> Float[Tensor, "B C x y z"]:
         """The raw prediction, with one map per level added inside its encoder; see FrozenDenoiser."""
         with adding_maps(self.net.down_blocks, maps):
             return self(z_t, t, covariates)
 
-    def to_model_output(self, raw: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
+    def to_model_output(
+        self, raw: Float[Tensor, "B C x y z"], z_t: Float[Tensor, "B C x y z"], t: Num[Tensor, "#B"]
+    ) -> Float[Tensor, "B C x y z"]:
         """The raw prediction, steered or not -> epsilon, which the schedulers step with."""
         if not self.v_prediction:
             return raw
         alpha, sigma = self.alpha_sigma(t, z_t)
         return alpha * raw + sigma * z_t
 
-    def target(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    def target(
+        self, z: Float[Tensor, "B C x y z"], noise: Float[Tensor, "B C x y z"], t: Num[Tensor, "#B"]
+    ) -> Float[Tensor, "B C x y z"]:
         """The raw prediction that is right for z_t = alpha z + sigma noise."""
         if not self.v_prediction:
             return noise
         alpha, sigma = self.alpha_sigma(t, z)
         return alpha * noise - sigma * z
 
-    def add_noise(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    def add_noise(
+        self, z: Float[Tensor, "B C x y z"], noise: Float[Tensor, "B C x y z"], t: Num[Tensor, "#B"]
+    ) -> Float[Tensor, "B C x y z"]:
         """z_t = alpha_t z + sigma_t noise."""
         alpha, sigma = self.alpha_sigma(t, z)
         return alpha * z + sigma * noise
 
-    def at(self, time: Tensor) -> Tensor:
+    def at(self, time: Float[Tensor, " B"]) -> Num[Tensor, " B"]:
         """Time in 0..1 (B,) -> whole steps 0..T-1."""
         return (time * self.timesteps).long()
 
-    def alpha_sigma(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    def alpha_sigma(
+        self, t: Num[Tensor, "#B"], like: Float[Tensor, "B C x y z"]
+    ) -> tuple[Float[Tensor, "B 1 1 1 1"], Float[Tensor, "B 1 1 1 1"]]:
         """(alpha_t, sigma_t) as (B, 1, 1, 1, 1), alpha^2 + sigma^2 = 1."""
         a = self.alphas_cumprod[t.long().expand(like.shape[0])][:, None, None, None, None].to(
             like.dtype

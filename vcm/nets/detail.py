@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcm.nets.patches import from_patches, to_patches
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 #: What the channels of the input are; the slices lie across the last axis.
 #: interpolated  the scan, interpolated and projected onto its slices, scaled to 0..1
@@ -38,8 +41,8 @@ MIRRORS = [
 class Detailed(NamedTuple):
     """image: the corrected interpolation; std: of its error. Both (B, 1, X, Y, Z)."""
 
-    image: Tensor
-    std: Tensor
+    image: Float[Tensor, "B 1 X Y Z"]
+    std: Float[Tensor, "B 1 X Y Z"]
 
 
 class DetailNet(ModelMixin, ConfigMixin):
@@ -70,7 +73,7 @@ class DetailNet(ModelMixin, ConfigMixin):
         nn.init.zeros_(torch.as_tensor(self.head.bias))
         self.register_buffer("offset", torch.tensor(FIRST_STD).expm1().log(), persistent=False)
 
-    def forward(self, read: Tensor) -> Detailed:
+    def forward(self, read: Float[Tensor, "B 3 X Y Z"]) -> Detailed:
         """Read (B, 3, X, Y, Z), see READS; extents that `fold` does not divide are padded."""
         extent = read.shape[2:]
         padding = [p for n in reversed(extent) for p in (0, -n % self.fold)]
@@ -85,7 +88,7 @@ class DetailNet(ModelMixin, ConfigMixin):
             read[:, :1].float() + out[:, :1], F.softplus(out[:, 1:] + offset).clamp(min=LEAST_STD)
         )
 
-    def over_mirrors(self, read: Tensor) -> Detailed:
+    def over_mirrors(self, read: Float[Tensor, "B 3 X Y Z"]) -> Detailed:
         """Means of what it says of the input and of its seven mirror images, all seen in training.
 
         Eight times the work; the errors of the eight differ and cancel in part.

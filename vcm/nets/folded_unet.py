@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
@@ -22,6 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcm.nets.patches import from_patches, to_patches
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Num
 
 FOLD = 2
 #: Periods over the field of view of the sines and cosines, per axis.
@@ -42,7 +45,9 @@ class Wing(nn.Module):
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(torch.as_tensor(self.conv2.bias))
 
-    def forward(self, x: Tensor, embedded: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "B C x y z"], embedded: Float[Tensor, "B embedding"]
+    ) -> Float[Tensor, "B C x y z"]:
         """Features (B, C, x, y, z), embedded timestep (B, embedding) -> features of the same shape."""
         h = self.conv1(F.silu(self.norm1(x))) + self.shift(embedded)[..., None, None, None]
         changed: Tensor = self.conv2(F.silu(self.norm2(h)))
@@ -90,13 +95,19 @@ class FoldedUNet(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(torch.as_tensor(self.head.bias))
 
-    def folded(self, x: Tensor) -> Tensor:
+    def folded(self, x: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B channels x//2 y//2 z//2"]:
         """What the U-Net reads of x, with the place."""
         blocks = to_patches(x, FOLD)
         place = places(blocks.shape[2:]).to(blocks)
         return torch.cat([blocks, place.expand(len(x), *place.shape)], 1)
 
-    def forward(self, x: Tensor, t: Tensor, context: Tensor | None = None, **added: Any) -> Tensor:
+    def forward(
+        self,
+        x: Float[Tensor, "B C x y z"],
+        t: Num[Tensor, " B"],
+        context: Float[Tensor, "B n c"] | None = None,
+        **added: Any,
+    ) -> Float[Tensor, "B D x y z"]:
         """The prediction.
 
         Args:
@@ -116,7 +127,7 @@ class FoldedUNet(nn.Module):
         return out
 
 
-def places(extent: Sequence[int]) -> Tensor:
+def places(extent: Sequence[int]) -> Float[Tensor, "places x y z"]:
     """Sines and cosines of each coordinate over the field of view, -1/2..1/2.
 
     Args:
@@ -131,7 +142,7 @@ def places(extent: Sequence[int]) -> Tensor:
     return torch.stack([f(w) for w in waves for f in (torch.sin, torch.cos)])
 
 
-def _waves(t: Tensor, size: int) -> Tensor:
+def _waves(t: Num[Tensor, " B"], size: int) -> Float[Tensor, "B {size}"]:
     """(B, size): the usual embedding of a timestep (Ho et al. 2020)."""
     half = size // 2
     rates = torch.exp(-math.log(10000) * torch.arange(half, device=t.device) / half)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Num, Shaped
 
+
+@runtime_checkable
 class FrozenAutoencoder(Protocol):
     """Volumes (B, 1, X, Y, Z) in 0..1 <-> latents (B, C, x, y, z), in the diffusion model's scale."""
 
@@ -27,16 +31,18 @@ class FrozenAutoencoder(Protocol):
     def latent_shape(self) -> tuple[int, ...]:
         """(C, x, y, z) of one latent."""
 
-    def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(
+        self, image: Float[Tensor, "B 1 X Y Z"]
+    ) -> tuple[Float[Tensor, "B C x y z"], Float[Tensor, "B C x y z"]]:
         """Posterior (mu, sigma) of a volume's latent."""
 
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B 1 X Y Z"]:
         """Latent -> volume in 0..1."""
 
-    def channel_weight(self) -> Tensor:
+    def channel_weight(self) -> Float[Tensor, " C"]:
         """(C,) mean 1: weight of each latent channel in the loss."""
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Shaped[Tensor, " ..."]]:
         """As torch has it: tensors by name."""
 
     def enable_tiling(
@@ -57,8 +63,8 @@ class Residuals(NamedTuple):
         middle: Added to the output of the middle block; None: nothing.
     """
 
-    down: Sequence[Tensor]
-    middle: Tensor | None
+    down: Sequence[Float[Tensor, "B _ _ _ _"]]
+    middle: Float[Tensor, "B _ _ _ _"] | None
 
 
 def as_unet_options(residuals: Residuals | None) -> dict[str, Any]:
@@ -72,7 +78,9 @@ def as_unet_options(residuals: Residuals | None) -> dict[str, Any]:
 
 
 @contextmanager
-def adding_maps(down_blocks: Iterable[Any], maps: Sequence[Tensor]) -> Iterator[None]:
+def adding_maps(
+    down_blocks: Iterable[Any], maps: Sequence[Float[Tensor, "#B _ _ _ _"]]
+) -> Iterator[None]:
     """While it lasts, one map per level is added to the last output of the encoder's block there.
 
     What is added goes on to the deeper levels and, as a skip, to the decoder: it enters before the
@@ -90,10 +98,11 @@ def adding_maps(down_blocks: Iterable[Any], maps: Sequence[Tensor]) -> Iterator[
             hook.remove()
 
 
-def _adding(one: Tensor) -> Callable[[Any, Any, Tensor], Tensor]:
+def _adding(one: Float[Tensor, "#B _ _ _ _"]) -> Callable[[Any, Any, Tensor], Tensor]:
     return lambda layer, given, out: out + one.to(out.dtype)
 
 
+@runtime_checkable
 class FrozenDenoiser(Protocol):
     """z_t (B, C, x, y, z), step t (B,), inputs (B, K) -> a prediction of the network's own kind.
 
@@ -113,29 +122,45 @@ class FrozenDenoiser(Protocol):
         """As torch has it: a frozen model needs no gradient of its own."""
 
     def __call__(
-        self, z_t: Tensor, t: Tensor, inputs: Tensor, residuals: Residuals | None = None
-    ) -> Tensor:
+        self,
+        z_t: Float[Tensor, "B C x y z"],
+        t: Num[Tensor, "#B"],
+        inputs: Float[Tensor, "#B K"],
+        residuals: Residuals | None = None,
+    ) -> Float[Tensor, "B C x y z"]:
         """The raw prediction, with `residuals` added inside where a method gives them.
 
         Everything asks the network this way, so that hooks and compilation of torch take effect.
         """
 
     def with_encoder_maps(
-        self, z_t: Tensor, t: Tensor, inputs: Tensor, maps: Sequence[Tensor]
-    ) -> Tensor:
+        self,
+        z_t: Float[Tensor, "B C x y z"],
+        t: Num[Tensor, "#B"],
+        inputs: Float[Tensor, "#B K"],
+        maps: Sequence[Float[Tensor, "#B _ _ _ _"]],
+    ) -> Float[Tensor, "B C x y z"]:
         """The raw prediction, with one map per level added inside its encoder."""
 
-    def to_model_output(self, raw: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
+    def to_model_output(
+        self, raw: Float[Tensor, "B C x y z"], z_t: Float[Tensor, "B C x y z"], t: Num[Tensor, "#B"]
+    ) -> Float[Tensor, "B C x y z"]:
         """The raw prediction, steered or not -> what the diffusers scheduler steps with."""
 
-    def target(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    def target(
+        self, z: Float[Tensor, "B C x y z"], noise: Float[Tensor, "B C x y z"], t: Num[Tensor, "#B"]
+    ) -> Float[Tensor, "B C x y z"]:
         """The raw prediction that is right for z_t = add_noise(z, noise, t)."""
 
-    def add_noise(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    def add_noise(
+        self, z: Float[Tensor, "B C x y z"], noise: Float[Tensor, "B C x y z"], t: Num[Tensor, "#B"]
+    ) -> Float[Tensor, "B C x y z"]:
         """The noisy latent z_t."""
 
-    def alpha_sigma(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    def alpha_sigma(
+        self, t: Num[Tensor, "#B"], like: Float[Tensor, "B C x y z"]
+    ) -> tuple[Float[Tensor, "B 1 1 1 1"], Float[Tensor, "B 1 1 1 1"]]:
         """(alpha, sigma) of z_t = alpha z + sigma noise, as (B, 1, 1, 1, 1)."""
 
-    def at(self, time: Tensor) -> Tensor:
+    def at(self, time: Float[Tensor, " B"]) -> Num[Tensor, " B"]:
         """Time in 0..1 (B,) -> steps t (B,) of training: whole numbers where the model knows these."""

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from vcm.errors import VCMError
+
+if TYPE_CHECKING:
+    from jaxtyping import Shaped
 
 FROZEN_PARTS = ("autoencoder", "denoiser")
 #: Key in the module's configuration; diffusers keeps keys with an underscore without comment.
@@ -32,7 +35,7 @@ def frozen_checksum(autoencoder: Any, denoiser: Any) -> str:
     return checksum_of(tensors, latent_scale(autoencoder.config))
 
 
-def checksum_of(tensors: Iterable[tuple[str, Tensor]], scale: float) -> str:
+def checksum_of(tensors: Iterable[tuple[str, Shaped[Tensor, " ..."]]], scale: float) -> str:
     """The same from tensors one by one, part by part, each part sorted by name."""
     checksum = hashlib.sha256()
     for name, value in tensors:

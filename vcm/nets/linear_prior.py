@@ -12,10 +12,16 @@ there, and through y it trains its encoder. Not in the paper: it is for few scan
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from vcm.nets.frozen import FrozenDenoiser
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int, Num
 
 #: Equal parts of the time 0..1 in which m is constant.
 BINS = 8
@@ -24,12 +30,18 @@ BINS = 8
 class LinearPrior(nn.Module):
     """spread s (C, x, y, z), fitted and fixed; mix m (BINS, C), fitted and trained on."""
 
-    def __init__(self, latent_channels: int, latent_shape: tuple[int, int, int]) -> None:
+    def __init__(self, latent_channels: int, latent_shape: Sequence[int]) -> None:
         super().__init__()
         self.register_buffer("spread", torch.ones(latent_channels, *latent_shape))
         self.mix = nn.Parameter(torch.zeros(BINS, latent_channels))
 
-    def expected(self, frozen: FrozenDenoiser, z_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    def expected(
+        self,
+        frozen: FrozenDenoiser,
+        z_t: Float[Tensor, "B C x y z"],
+        t: Num[Tensor, " B"],
+        y: Float[Tensor, "B C x y z"],
+    ) -> Float[Tensor, "B C x y z"]:
         """P(z_hat), what the frozen network would predict if z_0 were z_hat.
 
         Args:
@@ -46,13 +58,18 @@ class LinearPrior(nn.Module):
         z = (alpha * square * z_t + sigma.square() * y) / (alpha.square() * square + sigma.square())
         return frozen.target(z, (z_t - alpha * z) / sigma, t)
 
-    def bins(self, frozen: FrozenDenoiser, t: Tensor) -> Tensor:
+    def bins(self, frozen: FrozenDenoiser, t: Num[Tensor, " B"]) -> Int[Tensor, " B"]:
         """Which row of `mix` belongs to each t (B,)."""
         return (t.float() * BINS / frozen.timesteps).long().clamp(0, BINS - 1)
 
     def forward(
-        self, frozen: FrozenDenoiser, z_t: Tensor, t: Tensor, raw: Tensor, y: Tensor
-    ) -> Tensor:
+        self,
+        frozen: FrozenDenoiser,
+        z_t: Float[Tensor, "B C x y z"],
+        t: Num[Tensor, " B"],
+        raw: Float[Tensor, "B C x y z"],
+        y: Float[Tensor, "B C x y z"],
+    ) -> Float[Tensor, "B C x y z"]:
         """The mixed prediction (B, C, x, y, z)."""
         mix = self.mix[self.bins(frozen, t)][..., None, None, None]
         return raw + mix * (self.expected(frozen, z_t, t, y) - raw)

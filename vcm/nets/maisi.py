@@ -11,6 +11,7 @@ MONAI core at the sizes of NVIDIA's NV-Generate, which are the defaults.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -23,6 +24,9 @@ from torch import Tensor
 from vcm.errors import VCMError
 from vcm.nets.frozen import Residuals, adding_maps, as_unet_options
 from vcm.nets.slabs import SlabDecoding
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int, Num
 
 #: Class of "no contrast given": a tenth of the training volumes carried it instead of their own.
 NO_CONTRAST = 0
@@ -50,9 +54,9 @@ class MaisiDenoiser(ModelMixin, ConfigMixin):
     def __init__(
         self,
         latent_channels: int = 4,
-        channels: tuple[int, ...] = (64, 128, 256, 512),
-        attention: tuple[bool, ...] = (False, False, True, True),
-        head_channels: tuple[int, ...] = (0, 0, 32, 32),
+        channels: Sequence[int] = (64, 128, 256, 512),
+        attention: Sequence[bool] = (False, False, True, True),
+        head_channels: Sequence[int] = (0, 0, 32, 32),
         res_blocks: int = 2,
         groups: int = 32,
         classes: int = 128,
@@ -82,8 +86,12 @@ class MaisiDenoiser(ModelMixin, ConfigMixin):
         self.shift = shift
 
     def forward(
-        self, z_t: Tensor, t: Tensor, inputs: Tensor, residuals: Residuals | None = None
-    ) -> Tensor:
+        self,
+        z_t: Float[Tensor, "B C x y z"],
+        t: Num[Tensor, "#B"],
+        inputs: Float[Tensor, "#B K"],
+        residuals: Residuals | None = None,
+    ) -> Float[Tensor, "B C x y z"]:
         """The velocity v = z - noise, guided; what a module steers.
 
         `residuals` are added in both passes of the guidance, as NV-Generate does.
@@ -96,43 +104,55 @@ class MaisiDenoiser(ModelMixin, ConfigMixin):
         none = self._velocity(z_t, t, spacing, nothing, residuals)
         return none + self.guidance_scale * (v - none)
 
-    def to_model_output(self, raw: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
+    def to_model_output(
+        self, raw: Float[Tensor, "B C x y z"], z_t: Float[Tensor, "B C x y z"], t: Num[Tensor, "#B"]
+    ) -> Float[Tensor, "B C x y z"]:
         """Flows of diffusers go from data to noise: dz_t / d(t/1000) = noise - z = -v."""
         return -raw
 
-    def target(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    def target(
+        self, z: Float[Tensor, "B C x y z"], noise: Float[Tensor, "B C x y z"], t: Num[Tensor, "#B"]
+    ) -> Float[Tensor, "B C x y z"]:
         """Velocity: v = z - noise, at every t."""
         return z - noise
 
-    def add_noise(self, z: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    def add_noise(
+        self, z: Float[Tensor, "B C x y z"], noise: Float[Tensor, "B C x y z"], t: Num[Tensor, "#B"]
+    ) -> Float[Tensor, "B C x y z"]:
         """z_t = (1 - t/1000) z + t/1000 noise."""
         alpha, sigma = self.alpha_sigma(t, z)
         return alpha * z + sigma * noise
 
-    def alpha_sigma(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    def alpha_sigma(
+        self, t: Num[Tensor, "#B"], like: Float[Tensor, "B C x y z"]
+    ) -> tuple[Float[Tensor, "B 1 1 1 1"], Float[Tensor, "B 1 1 1 1"]]:
         """(1 - t/1000, t/1000) as (B, 1, 1, 1, 1)."""
         part = (t.to(like.dtype) / self.timesteps).expand(like.shape[0])[:, None, None, None, None]
         return 1 - part, part
 
-    def at(self, time: Tensor) -> Tensor:
+    def at(self, time: Float[Tensor, " B"]) -> Num[Tensor, " B"]:
         """Time in 0..1 (B,) -> shifted steps in 0..1000, not rounded."""
         return self.timesteps * self.shift * time / (1 + (self.shift - 1) * time)
 
     def with_encoder_maps(
-        self, z_t: Tensor, t: Tensor, inputs: Tensor, maps: Sequence[Tensor]
-    ) -> Tensor:
+        self,
+        z_t: Float[Tensor, "B C x y z"],
+        t: Num[Tensor, "#B"],
+        inputs: Float[Tensor, "#B K"],
+        maps: Sequence[Float[Tensor, "#B _ _ _ _"]],
+    ) -> Float[Tensor, "B C x y z"]:
         """The raw prediction, with one map per level added inside its encoder; see FrozenDenoiser."""
         with adding_maps(self.net.down_blocks, maps):
             return self(z_t, t, inputs)
 
     def _velocity(
         self,
-        z_t: Tensor,
-        t: Tensor,
-        spacing: Tensor,
-        contrast: Tensor,
+        z_t: Float[Tensor, "B C x y z"],
+        t: Num[Tensor, "#B"],
+        spacing: Float[Tensor, "#B 3"],
+        contrast: Int[Tensor, "#B"],
         residuals: Residuals | None,
-    ) -> Tensor:
+    ) -> Float[Tensor, "B C x y z"]:
         batch = z_t.shape[0]
         velocity: Tensor = self.net(
             z_t,
@@ -143,7 +163,7 @@ class MaisiDenoiser(ModelMixin, ConfigMixin):
         )
         return velocity
 
-    def class_inputs(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def class_inputs(self, inputs: Tensor) -> tuple[Float[Tensor, "B 3"], Int[Tensor, " B"]]:
         """(1 or B, 4) -> spacing (1 or B, 3) [mm / 100] and class (1 or B,) as the network has them."""
         if inputs.ndim != 2 or inputs.shape[1] != 4:
             raise VCMError(
@@ -177,12 +197,12 @@ class MaisiAutoencoder(SlabDecoding, ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
-        channels: tuple[int, ...] = (64, 128, 256),
+        channels: Sequence[int] = (64, 128, 256),
         latent_channels: int = 4,
-        res_blocks: tuple[int, ...] = (2, 2, 2),
+        res_blocks: Sequence[int] = (2, 2, 2),
         groups: int = 32,
         scale: float = 1.0,
-        latent_shape: tuple[int, int, int] = (64, 64, 64),
+        latent_shape: Sequence[int] = (64, 64, 64),
         num_splits: int = 1,
         dim_split: int = 1,
     ) -> None:
@@ -208,20 +228,22 @@ class MaisiAutoencoder(SlabDecoding, ModelMixin, ConfigMixin):
         )
 
     @apply_forward_hook
-    def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(
+        self, image: Float[Tensor, "B 1 X Y Z"]
+    ) -> tuple[Float[Tensor, "B C x y z"], Float[Tensor, "B C x y z"]]:
         """Posterior (mu, sigma) in the diffusion model's scale."""
         self._check_splits([n // self.factor for n in image.shape[2:]])
         mu, sigma = self.net.encode(image)
         return mu * self.scale, sigma * self.scale
 
     @apply_forward_hook
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B 1 X Y Z"]:
         """Latent in the diffusion model's scale -> image in 0..1."""
         if self.slab is None:
             self._check_splits(z.shape[2:])
         return self.run_decoder(self.net, z / self.scale).clamp(0, 1)
 
-    def channel_weight(self) -> Tensor:
+    def channel_weight(self) -> Float[Tensor, " C"]:
         """(C,) ones: no channel counts more than another, as in the papers."""
         return torch.ones(self.latent_shape[0])
 

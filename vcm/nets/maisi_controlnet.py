@@ -8,7 +8,7 @@ MONAI that have no promise to stay, checked with MONAI 1.5.1 to 1.6.1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -21,6 +21,9 @@ from vcm.nets.control import Steered, zero_convolution
 from vcm.nets.controlnet import ConditionEmbedding, check_embedding
 from vcm.nets.frozen import Residuals
 from vcm.nets.maisi import MaisiDenoiser
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Num
 
 
 class MaisiControlNet(ConditionFeatures, ModelMixin, ConfigMixin):
@@ -101,10 +104,10 @@ class MaisiControlNet(ConditionFeatures, ModelMixin, ConfigMixin):
     def steer(
         self,
         frozen: MaisiDenoiser,
-        z_t: Tensor,
-        t: Tensor,
-        inputs: Tensor,
-        features: Tensor,
+        z_t: Float[Tensor, "B C x y z"],
+        t: Num[Tensor, "#B"],
+        inputs: Float[Tensor, "#B K"],
+        features: Float[Tensor, "#B F x y z"],
         conditioning_scale: float = 1.0,
     ) -> Steered:
         """See vcm.nets.control.Control."""

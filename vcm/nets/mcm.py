@@ -8,7 +8,7 @@ encoder: that is the difference the two are compared for.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcm.nets.modulation import Modulation
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Shaped
 
 
 class AveragedCondition(nn.Module):
@@ -26,7 +29,7 @@ class AveragedCondition(nn.Module):
         self.downsampling = downsampling
         self.mix = nn.Conv3d(in_channels, out_channels, 1)
 
-    def forward(self, condition: Tensor) -> Tensor:
+    def forward(self, condition: Shaped[Tensor, "B C X Y Z"]) -> Float[Tensor, "B F x y z"]:
         """(B, C, X, Y, Z) -> (B, C', x, y, z) on the latent grid."""
         averaged = F.avg_pool3d(condition.to(self.mix.weight.dtype), self.downsampling)
         mixed: Tensor = self.mix(averaged)

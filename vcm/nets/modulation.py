@@ -9,6 +9,7 @@ Nothing here depends on the prediction being noise: a v or a velocity is steered
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from monai.networks.nets import DiffusionModelUNet
@@ -20,6 +21,9 @@ from vcm.nets.condition_features import ConditionFeatures
 from vcm.nets.control import Steered, frozen_prediction
 from vcm.nets.frozen import FrozenDenoiser
 from vcm.nets.linear_prior import LinearPrior
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Num
 
 
 class Modulation(ConditionFeatures):
@@ -39,7 +43,7 @@ class Modulation(ConditionFeatures):
         unet_out_channels: int,
         head_channels: int,
         head_norm: str,
-        prior_shape: tuple[int, int, int] | None = None,
+        prior_shape: Sequence[int] | None = None,
     ) -> None:
         """Make the U-Net and the heads. Raises VCMError for an unknown head_norm."""
         if head_norm not in ("instance", "none"):
@@ -73,8 +77,12 @@ class Modulation(ConditionFeatures):
         self.time_unet.out[-1].conv.reset_parameters()
 
     def modulation(
-        self, z_t: Tensor, prediction: Tensor, t: Tensor | int, features: Tensor
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        z_t: Float[Tensor, "B C x y z"],
+        prediction: Float[Tensor, "B C x y z"],
+        t: Num[Tensor, "#B"] | int,
+        features: Float[Tensor, "#B F x y z"],
+    ) -> tuple[Float[Tensor, "B C x y z"], Float[Tensor, "B C x y z"]]:
         """Scale and shift of a prediction.
 
         Args:
@@ -100,10 +108,10 @@ class Modulation(ConditionFeatures):
     def steer(
         self,
         frozen: FrozenDenoiser,
-        z_t: Tensor,
-        t: Tensor,
-        inputs: Tensor,
-        features: Tensor,
+        z_t: Float[Tensor, "B C x y z"],
+        t: Num[Tensor, "#B"],
+        inputs: Float[Tensor, "#B K"],
+        features: Float[Tensor, "#B F x y z"],
         conditioning_scale: float = 1.0,
     ) -> Steered:
         """See vcm.nets.control.Control."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
@@ -10,6 +13,9 @@ from monai.networks.nets.autoencoderkl import AutoencoderKL
 from torch import Tensor
 
 from vcm.nets.slabs import SlabDecoding
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 class PublishedAutoencoder(SlabDecoding, ModelMixin, ConfigMixin):
@@ -23,12 +29,12 @@ class PublishedAutoencoder(SlabDecoding, ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
-        channels: tuple[int, ...] = (64, 128, 128, 128),
+        channels: Sequence[int] = (64, 128, 128, 128),
         latent_channels: int = 3,
         res_blocks: int = 2,
         groups: int = 32,
         scale: float = 1.0,
-        latent_shape: tuple[int, int, int] = (20, 28, 20),
+        latent_shape: Sequence[int] = (20, 28, 20),
     ) -> None:
         super().__init__()
         self.scale = scale
@@ -48,16 +54,18 @@ class PublishedAutoencoder(SlabDecoding, ModelMixin, ConfigMixin):
         )
 
     @apply_forward_hook
-    def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(
+        self, image: Float[Tensor, "B 1 X Y Z"]
+    ) -> tuple[Float[Tensor, "B C x y z"], Float[Tensor, "B C x y z"]]:
         """Posterior (mu, sigma) in the diffusion model's scale."""
         mu, sigma = self.net.encode(image)
         return mu * self.scale, sigma * self.scale
 
     @apply_forward_hook
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B 1 X Y Z"]:
         """Latent in the diffusion model's scale -> image in 0..1."""
         return self.run_decoder(self.net, z / self.scale).clamp(0, 1)
 
-    def channel_weight(self) -> Tensor:
+    def channel_weight(self) -> Float[Tensor, " C"]:
         """(C,) ones: no channel counts more than another, as in the papers."""
         return torch.ones(self.latent_shape[0])

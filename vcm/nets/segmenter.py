@@ -6,6 +6,9 @@ that is where the time goes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
@@ -14,6 +17,9 @@ from torch import Tensor, nn
 
 from vcm.errors import VCMError
 from vcm.nets.patches import from_patches, to_patches
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, UInt8
 
 
 class TissueSegmenter(ModelMixin, ConfigMixin):
@@ -34,7 +40,7 @@ class TissueSegmenter(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
-        channels: tuple[int, ...] = (8, 32, 64, 128),
+        channels: Sequence[int] = (8, 32, 64, 128),
         groups: int = 8,
         out_classes: int = 9,
         patch: int = 1,
@@ -54,11 +60,13 @@ class TissueSegmenter(ModelMixin, ConfigMixin):
             if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
                 nn.init.kaiming_normal_(module.weight, a=0.01)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Float[Tensor, "B 1 X Y Z"]) -> Float[Tensor, "B classes X Y Z"]:
         """Logits per class."""
         return self.decode(self.levels(image))
 
-    def decode(self, levels: list[Tensor]) -> Tensor:
+    def decode(
+        self, levels: list[Float[Tensor, "B _ _ _ _"]]
+    ) -> Float[Tensor, "B classes X Y Z"]:
         """Activations of each level -> logits per class."""
         *skips, h = levels
         for up, skip in zip(self.up, reversed(skips), strict=True):
@@ -66,12 +74,12 @@ class TissueSegmenter(ModelMixin, ConfigMixin):
         return from_patches(self.out(h), self.patch)
 
     @torch.no_grad()
-    def classes(self, image: Tensor) -> Tensor:
+    def classes(self, image: Float[Tensor, "B 1 X Y Z"]) -> UInt8[Tensor, "B X Y Z"]:
         """(B, 1, X, Y, Z) -> the most probable class per voxel, uint8 (B, X, Y, Z)."""
         return self(image).argmax(1).to(torch.uint8)
 
     @torch.no_grad()
-    def features(self, image: Tensor) -> Tensor:
+    def features(self, image: Float[Tensor, "B 1 X Y Z"]) -> Float[Tensor, "B F"]:
         """(B, 1, X, Y, Z) -> (B, F), for distances between sets of images (MMD, KID).
 
         Mean and standard deviation over space of every channel of the deepest level, F = 2 channels[-1].
@@ -79,7 +87,7 @@ class TissueSegmenter(ModelMixin, ConfigMixin):
         deepest = self.levels(image)[-1].float().flatten(2)
         return torch.cat([deepest.mean(2), deepest.std(2, correction=0)], 1)
 
-    def levels(self, image: Tensor) -> list[Tensor]:
+    def levels(self, image: Float[Tensor, "B 1 X Y Z"]) -> list[Float[Tensor, "B _ _ _ _"]]:
         """Activations of each level, full resolution first."""
         if any(n % self.downsampling for n in image.shape[2:]):
             raise VCMError(

@@ -20,6 +20,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,9 @@ from monai.networks.nets.autoencoderkl import AEKLResBlock, AutoencoderKL
 from torch import Tensor, nn
 
 from vcm.errors import VCMError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 Read = Callable[[int, int], Tensor]  # (start, stop) -> those planes (B, C, stop - start, Y, Z)
 
@@ -63,7 +67,9 @@ class SlabDecoding:
         """Decode whole feature maps at once."""
         self.slab = None
 
-    def run_decoder(self, net: AutoencoderKL, z: Tensor) -> Tensor:
+    def run_decoder(
+        self, net: AutoencoderKL, z: Float[Tensor, "B C x y z"]
+    ) -> Float[Tensor, "B D X Y Z"]:
         """Raw latent -> raw image."""
         if self.slab is None:
             image: Tensor = net.decode(z)
@@ -77,7 +83,7 @@ class SlabDecoding:
 @torch.inference_mode()
 def decode_in_slabs(
     net: AutoencoderKL, z: Tensor, thickness: int = 2, storage_dtype: torch.dtype | None = None
-) -> Tensor:
+) -> Float[Tensor, "B D X Y Z"]:
     """Latent (B, C, x, y, z) -> image (B, C', X, Y, Z), as `net.decode(z)` but with little memory.
 
     thickness [planes of the feature map at hand]: less is smaller; even numbers suit upsampling by
@@ -132,7 +138,7 @@ class _Slabs:
             if self.device.type == "cpu":
                 _trim_heap()
 
-    def new(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    def new(self, *shape: int, dtype: torch.dtype | None = None) -> Float[Tensor, "B C X Y Z"]:
         """An unwritten map (B, C, X, Y, Z). With its channels last, a slab is one piece of memory."""
         return torch.empty(
             shape,
@@ -141,16 +147,22 @@ class _Slabs:
             memory_format=torch.channels_last_3d,
         )
 
-    def stored(self, x: Tensor) -> _Map:
+    def stored(self, x: Float[Tensor, "B C X Y Z"]) -> _Map:
         """X as a map."""
         kept = x.to(self.storage)
 
-        def read(start: int, stop: int) -> Tensor:
+        def read(start: int, stop: int) -> Float[Tensor, "B C planes Y Z"]:
             return kept[:, :, start:stop].to(self.computed, copy=True)
 
         return _Map(tuple(x.shape), read)
 
-    def convolve(self, layer: nn.Module, read: Read, out: Tensor, skip: Read | None = None) -> _Map:
+    def convolve(
+        self,
+        layer: nn.Module,
+        read: Read,
+        out: Float[Tensor, "B C X Y Z"],
+        skip: Read | None = None,
+    ) -> _Map:
         """Out = layer(all that `read` gives) + skip, and return it.
 
         Each plane is read once, and before the first plane that depends on it is written: `read`
@@ -182,7 +194,9 @@ class _Slabs:
             patch[:, :, : 2 * halo] = window[:, :, stop - start :].clone()
         return self.stored(out)
 
-    def affine(self, norm: nn.GroupNorm, x: _Map) -> tuple[Tensor, Tensor]:
+    def affine(
+        self, norm: nn.GroupNorm, x: _Map
+    ) -> tuple[Float[Tensor, "B C 1 1 1"], Float[Tensor, "B C 1 1 1"]]:
         """(scale, shift), each (B, C, 1, 1, 1), with norm(x) = scale x + shift.
 
         Moments of a group from those of its c channels in each slab (law of total variance):
@@ -219,7 +233,7 @@ class _Slabs:
         """Planes of norm(x); the statistics are taken now, over the whole of x."""
         scale, shift = self.affine(norm, x)
 
-        def read(start: int, stop: int) -> Tensor:
+        def read(start: int, stop: int) -> Float[Tensor, "B C planes Y Z"]:
             y = x.read(start, stop).to(scale.dtype)
             return y.mul_(scale).add_(shift).to(self.computed)
 
@@ -310,7 +324,7 @@ def _transposed(
     """
     kernel, step = weight.shape[2], stride[0]
 
-    def read(start: int, stop: int) -> Tensor:
+    def read(start: int, stop: int) -> Float[Tensor, "B C planes Y Z"]:
         low = max(-((kernel - 1 - start - padding) // step), 0)  # the first l that start reads
         high = min((stop - 1 + padding) // step + 1, x.shape[2])
         # Planes that x[low:high] also reaches, in front of start and behind stop.
@@ -336,7 +350,7 @@ def _upsample_linearly(slabs: _Slabs, block: MaisiUpsample, x: _Map) -> _Map:
         raise _unknown(block, "transposed, with overlapping blocks")
     extent = x.shape[2]
 
-    def read(start: int, stop: int) -> Tensor:
+    def read(start: int, stop: int) -> Float[Tensor, "B C planes Y Z"]:
         low, high = max((start - 1) // 2, 0), min(stop // 2 + 1, extent)
         y = F.interpolate(x.read(low, high), scale_factor=2.0, mode="trilinear")
         return y[:, :, start - 2 * low : stop - 2 * low]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -21,6 +22,9 @@ from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet, get_tim
 from torch import Tensor
 
 from vcm.errors import VCMError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 #: Views, by the axis that a slice is taken across; the class that the network is told is the index.
 VIEWS = ("sagittal", "coronal", "axial")
@@ -70,7 +74,13 @@ class SliceDenoiser(ModelMixin, ConfigMixin):
         """Number of decoder blocks, the deepest first."""
         return len(self.net.up_blocks)
 
-    def forward(self, x_t: Tensor, t: Tensor, view: Tensor, place: Tensor) -> Tensor:
+    def forward(
+        self,
+        x_t: Float[Tensor, "B 1 H W"],
+        t: Float[Tensor, " B"],
+        view: Int[Tensor, " B"],
+        place: Float[Tensor, "B 3 H W"],
+    ) -> Float[Tensor, "B 1 H W"]:
         """Predict v.
 
         Args:
@@ -85,8 +95,13 @@ class SliceDenoiser(ModelMixin, ConfigMixin):
         return self.net.out(self._decode(x_t, t, view, place, self.blocks)[-1])
 
     def features(
-        self, x_t: Tensor, t: Tensor, view: Tensor, place: Tensor, blocks: Sequence[int] = ()
-    ) -> list[Tensor]:
+        self,
+        x_t: Float[Tensor, "B 1 H W"],
+        t: Float[Tensor, " B"],
+        view: Int[Tensor, " B"],
+        place: Float[Tensor, "B 3 H W"],
+        blocks: Sequence[int] = (),
+    ) -> list[Float[Tensor, "B _ _ _"]]:
         """Activations of the decoder's blocks, each at its own resolution.
 
         Args:
@@ -110,8 +125,13 @@ class SliceDenoiser(ModelMixin, ConfigMixin):
         return sum(widths[k] for k in (list(blocks) or range(self.blocks)))
 
     def _decode(
-        self, x_t: Tensor, t: Tensor, view: Tensor, place: Tensor, blocks: int
-    ) -> list[Tensor]:
+        self,
+        x_t: Float[Tensor, "B 1 H W"],
+        t: Float[Tensor, " B"],
+        view: Int[Tensor, " B"],
+        place: Float[Tensor, "B 3 H W"],
+        blocks: int,
+    ) -> list[Float[Tensor, "B _ _ _"]]:
         """Outputs of the first decoder blocks; MONAI's own forward gives only the last."""
         if any(n % self.downsampling for n in x_t.shape[2:]):
             raise VCMError(
@@ -138,19 +158,25 @@ class SliceDenoiser(ModelMixin, ConfigMixin):
         return found
 
 
-def noise_levels(t: Tensor) -> tuple[Tensor, Tensor]:
+def noise_levels(
+    t: Float[Tensor, " B"],
+) -> tuple[Float[Tensor, "B 1 1 1"], Float[Tensor, "B 1 1 1"]]:
     """Time (B,) in 0..1 -> alpha and sigma, each (B, 1, 1, 1)."""
     angle = (0.5 * math.pi * t)[:, None, None, None]
     return angle.cos(), angle.sin()
 
 
-def add_noise(x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+def add_noise(
+    x: Float[Tensor, "B 1 H W"], noise: Float[Tensor, "B 1 H W"], t: Float[Tensor, " B"]
+) -> Float[Tensor, "B 1 H W"]:
     """x_t = alpha x + sigma eps, for slices (B, 1, H, W) and times (B,)."""
     alpha, sigma = noise_levels(t)
     return alpha * x + sigma * noise
 
 
-def velocity(x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+def velocity(
+    x: Float[Tensor, "B 1 H W"], noise: Float[Tensor, "B 1 H W"], t: Float[Tensor, " B"]
+) -> Float[Tensor, "B 1 H W"]:
     """V = alpha eps - sigma x, the target of the prediction."""
     alpha, sigma = noise_levels(t)
     return alpha * noise - sigma * x

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
@@ -20,6 +20,9 @@ from vcm.nets.control import Steered, zero_convolution
 from vcm.nets.frozen import FrozenDenoiser
 from vcm.nets.patches import to_patches
 
+if TYPE_CHECKING:
+    from jaxtyping import Float, Num, Shaped
+
 
 class UnfoldedCondition(nn.Module):
     """Condition (B, C, X, Y, Z) -> (B, F, X/n, Y/n, Z/n): n^3 voxels to channels, mixed at each place."""
@@ -29,7 +32,7 @@ class UnfoldedCondition(nn.Module):
         self.patch = patch
         self.conv = nn.Conv3d(in_channels * patch**3, out_channels, 1)
 
-    def forward(self, condition: Tensor) -> Tensor:
+    def forward(self, condition: Shaped[Tensor, "B C X Y Z"]) -> Float[Tensor, "B F x y z"]:
         """(B, C, X, Y, Z) -> (B, C', x, y, z) on the latent grid."""
         unfolded: Tensor = self.conv(to_patches(condition.to(self.conv.weight.dtype), self.patch))
         return unfolded
@@ -44,7 +47,7 @@ class AdapterBlock(nn.Module):
         self.conv2 = nn.Conv3d(out_channels, out_channels, 3, padding=1)
         self.skip = nn.Conv3d(in_channels, out_channels, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B F x y z"]:
         """(B, C, x, y, z) -> (B, C', x, y, z)."""
         summed: Tensor = self.skip(x) + self.conv2(F.relu(self.conv1(x)))
         return summed
@@ -101,10 +104,10 @@ class T2IAdapter(ConditionFeatures, ModelMixin, ConfigMixin):
     def steer(
         self,
         frozen: FrozenDenoiser,
-        z_t: Tensor,
-        t: Tensor,
-        inputs: Tensor,
-        features: Tensor,
+        z_t: Float[Tensor, "B C x y z"],
+        t: Num[Tensor, "#B"],
+        inputs: Float[Tensor, "#B K"],
+        features: Float[Tensor, "#B F x y z"],
         conditioning_scale: float = 1.0,
     ) -> Steered:
         """See vcm.nets.control.Control."""

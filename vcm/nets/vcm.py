@@ -69,7 +69,7 @@ class VolumetricConditioningModule(Modulation, ModelMixin, ConfigMixin):
         head_channels: int = 128,
         head_norm: Literal["instance", "none"] = "instance",
         encoder_halve: bool = True,
-        prior_shape: tuple[int, int, int] | None = None,
+        prior_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.condition_channels = tuple(condition_channels)

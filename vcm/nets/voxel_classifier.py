@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 class VoxelClassifier(ModelMixin, ConfigMixin):
@@ -43,23 +47,23 @@ class VoxelClassifier(ModelMixin, ConfigMixin):
             _perceptron(features, tuple(hidden), classes, dropout) for _ in range(members)
         )
 
-    def standardise_by(self, features: Tensor) -> None:
+    def standardise_by(self, features: Float[Tensor, "N F"]) -> None:
         """Mean and standard deviation per feature from a sample (N, F)."""
         values = features.float()
         self.get_buffer("mean").copy_(values.mean(0))
         self.get_buffer("spread").copy_(values.std(0).clamp_min(1e-4))
 
-    def standardised(self, features: Tensor) -> Tensor:
+    def standardised(self, features: Float[Tensor, "N F"]) -> Float[Tensor, "N F"]:
         """(N, F) with mean 0 and spread 1 per feature."""
         return (features.float() - self.get_buffer("mean")) / self.get_buffer("spread")
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Float[Tensor, "N F"]) -> Float[Tensor, "M N C"]:
         """Probabilities of every member: (M, N, C)."""
         x = self.standardised(features)
         return torch.stack([member(x).softmax(1) for member in self.perceptrons])
 
 
-def jensen_shannon(probabilities: Tensor) -> Tensor:
+def jensen_shannon(probabilities: Float[Tensor, "M N C"]) -> Float[Tensor, " N"]:
     """Disagreement of an ensemble.
 
     Args:
@@ -77,7 +81,7 @@ def jensen_shannon(probabilities: Tensor) -> Tensor:
     return (divergence / largest).clamp(0, 1)
 
 
-def _entropy(probabilities: Tensor) -> Tensor:
+def _entropy(probabilities: Float[Tensor, "*N C"]) -> Float[Tensor, "*N"]:
     return torch.special.entr(probabilities).sum(-1)
 
 

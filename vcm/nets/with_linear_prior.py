@@ -7,7 +7,7 @@ are compared on what they learn beyond a line, from one start. Not in any of the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -23,6 +23,9 @@ from vcm.nets.linear_prior import LinearPrior
 from vcm.nets.maisi_controlnet import MaisiControlNet
 from vcm.nets.mcm import ModulatingConditionModule
 from vcm.nets.t2i_adapter import T2IAdapter
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Num
 
 METHODS: dict[str, Any] = {
     "mcm": ModulatingConditionModule,
@@ -75,8 +78,8 @@ class WithLinearPrior(ConditionFeatures, ModelMixin, ConfigMixin):
         return made
 
     def encode(
-        self, conditions: Tensor | Sequence[Tensor | None], keep: Tensor | None = None
-    ) -> Tensor:
+        self, conditions: Tensor | Sequence[Tensor | None], keep: Bool[Tensor, "B K"] | None = None
+    ) -> Float[Tensor, "B F x y z"]:
         """See ConditionFeatures; (B, C + F, x, y, z)."""
         own: Tensor = self.control.encode(conditions, keep)
         return torch.cat([super().encode(conditions, keep).to(own.dtype), own], 1)
@@ -84,10 +87,10 @@ class WithLinearPrior(ConditionFeatures, ModelMixin, ConfigMixin):
     def steer(
         self,
         frozen: FrozenDenoiser,
-        z_t: Tensor,
-        t: Tensor,
-        inputs: Tensor,
-        features: Tensor,
+        z_t: Float[Tensor, "B C x y z"],
+        t: Num[Tensor, "#B"],
+        inputs: Float[Tensor, "#B K"],
+        features: Float[Tensor, "#B F x y z"],
         conditioning_scale: float = 1.0,
     ) -> Steered:
         """See vcm.nets.control.Control."""
@@ -104,32 +107,46 @@ class _Started:
     """A frozen model that says what it says mixed with what the reading tells; else as it is."""
 
     def __init__(
-        self, frozen: FrozenDenoiser, prior: LinearPrior, reading: Tensor, scale: float
+        self,
+        frozen: FrozenDenoiser,
+        prior: LinearPrior,
+        reading: Float[Tensor, "B C x y z"],
+        scale: float,
     ) -> None:
         self._frozen: Any = frozen
         self._prior, self._reading, self._scale = prior, reading, scale
         # A method that needs no gradient through the frozen model still trains the prior.
         self._trains = torch.is_grad_enabled()
-        self.plain: Tensor | None = None
+        self.plain: Float[Tensor, "B C x y z"] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._frozen, name)
 
     def __call__(
-        self, z_t: Tensor, t: Tensor, inputs: Tensor, residuals: Residuals | None = None
-    ) -> Tensor:
+        self,
+        z_t: Float[Tensor, "B C x y z"],
+        t: Num[Tensor, "#B"],
+        inputs: Float[Tensor, "#B K"],
+        residuals: Residuals | None = None,
+    ) -> Float[Tensor, "B C x y z"]:
         """See FrozenDenoiser."""
         self.plain = self._frozen(z_t, t, inputs, residuals).to(z_t.dtype)
         return self._mixed(self.plain, z_t, t)
 
     def with_encoder_maps(
-        self, z_t: Tensor, t: Tensor, inputs: Tensor, maps: Sequence[Tensor]
-    ) -> Tensor:
+        self,
+        z_t: Float[Tensor, "B C x y z"],
+        t: Num[Tensor, "#B"],
+        inputs: Float[Tensor, "#B K"],
+        maps: Sequence[Float[Tensor, "#B _ _ _ _"]],
+    ) -> Float[Tensor, "B C x y z"]:
         """See LatentDenoiser."""
         raw = self._frozen.with_encoder_maps(z_t, t, inputs, maps).to(z_t.dtype)
         return self._mixed(raw, z_t, t)
 
-    def _mixed(self, raw: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
+    def _mixed(
+        self, raw: Float[Tensor, "B C x y z"], z_t: Float[Tensor, "B C x y z"], t: Num[Tensor, "#B"]
+    ) -> Float[Tensor, "B C x y z"]:
         times = torch.as_tensor(t, device=z_t.device).expand(len(z_t))
         with torch.set_grad_enabled(self._trains):
             mixed = self._prior(self._frozen, z_t, times, raw, self._reading)
