@@ -56,5 +56,5 @@ def test_scans_on_another_grid_are_refused_with_the_remedy(small_prepared, tmp_p
     pipeline.register_to_config(grid={"shape": list(fine.shape), "affine": fine.affine.tolist()})
     pipeline.save_pretrained(tmp_path / "fine")
     given = [f"data=[{small_prepared}]", f"model={tmp_path / 'fine'}", *SMALL]
-    with pytest.raises(VCMError, match="vcm prepare again with --model"):
+    with pytest.raises(VCMError, match="prepare the scans again, for"):
         train(load_config(ModuleTraining, None, given))

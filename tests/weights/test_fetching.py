@@ -1,16 +1,16 @@
 """Licences are shown and asked for before anything is fetched; what comes is checked."""
 
 import hashlib
-import io
+import sys
 from dataclasses import replace
 
 import pytest
-from rich.console import Console
 
+from vcm.cli import main as cli
 from vcm.errors import VCMError
 from vcm.weights import fetching
 from vcm.weights.cards import load_card
-from vcm.weights.fetching import fetch
+from vcm.weights.fetching import LicenceNotAccepted, fetch
 
 
 @pytest.fixture
@@ -38,45 +38,40 @@ def as_on_hub(card):
     return replace(card, files=files)
 
 
-def quiet():
-    return Console(file=io.StringIO(), width=200)
-
-
 def test_files_come_to_the_folder_and_the_missing_one_is_named(hub, tmp_path):
-    console = quiet()
-    found = fetch(as_on_hub(load_card("brainldm-vcm")), tmp_path / "files", False, console)
+    said = []
+    found = fetch(as_on_hub(load_card("brainldm-vcm")), tmp_path / "files", False, said.append)
     assert {part: path.name for part, path in found.items()} == {
         "autoencoder": "autoencoder.pt",
         "denoiser": "model.pt",
     }
     assert all(path.is_relative_to(tmp_path / "files") for path in found.values())
-    said = console.file.getvalue()
-    assert "Next: vcm weights import brainldm-vcm --autoencoder" in said
-    assert said.index("licence Apache-2.0") < said.index("module: get its file yourself")
+    assert "licence Apache-2.0" in said[0]
+    assert said[-1].startswith("module: get its file yourself")
 
 
 @pytest.mark.parametrize("name", ["maisi-mr", "maisi-ct", "maisi-mr-brain"])
 def test_a_licence_is_shown_and_asked_for_first(hub, tmp_path, name):
-    console = quiet()
+    said = []
     card = as_on_hub(load_card(name))
-    with pytest.raises(VCMError, match="which is to be accepted"):
-        fetch(card, tmp_path, False, console)
-    assert hub == [] and "NVIDIA" in console.file.getvalue()
-    assert set(fetch(card, tmp_path, True, console)) == {"autoencoder", "denoiser"}
+    with pytest.raises(LicenceNotAccepted, match="read it, then accept it"):
+        fetch(card, tmp_path, False, said.append)
+    assert hub == [] and "NVIDIA" in "".join(said)
+    assert set(fetch(card, tmp_path, True)) == {"autoencoder", "denoiser"}
 
 
 def test_a_file_of_another_sum_or_size_is_refused(hub, tmp_path):
     card = load_card("brainldm")
     with pytest.raises(VCMError, match=r"55\.1 were published"):
-        fetch(card, tmp_path, False, quiet())
+        fetch(card, tmp_path, False)
     files = {part: replace(file, megabytes=None) for part, file in card.files.items()}
     with pytest.raises(VCMError, match="329e97b3085643ff235f11f049856242 was published"):
-        fetch(replace(card, files=files), tmp_path, False, quiet())
+        fetch(replace(card, files=files), tmp_path, False)
 
 
 def test_an_embedded_model_is_not_fetched(hub):
     with pytest.raises(VCMError, match="travels with the package"):
-        fetch("brain2mm", None, True, quiet())
+        fetch("brain2mm", None, True)
 
 
 def test_a_hub_out_of_reach_is_one_sentence(monkeypatch, tmp_path):
@@ -88,4 +83,22 @@ def test_a_hub_out_of_reach_is_one_sentence(monkeypatch, tmp_path):
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
     with pytest.raises(VCMError, match=r"could not be fetched .* HF_ENDPOINT"):
-        fetch("brainldm", tmp_path, False, quiet())
+        fetch("brainldm", tmp_path, False)
+
+
+@pytest.mark.parametrize("accepts", [False, True])
+def test_the_command_names_its_option_and_the_next_step(
+    hub, tmp_path, monkeypatch, capsys, accepts
+):
+    card = as_on_hub(load_card("maisi-mr"))
+    monkeypatch.setattr(fetching, "load_card", lambda name: card)
+    options = ["--accept-license"] if accepts else []
+    monkeypatch.setattr(
+        sys, "argv", ["vcm", "weights", "fetch", "maisi-mr", "--out", str(tmp_path), *options]
+    )
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == (0 if accepts else 2)
+    said = capsys.readouterr().err
+    assert ("--accept-license" in said) != accepts
+    assert ("Next: vcm weights import maisi-mr --autoencoder" in said) == accepts

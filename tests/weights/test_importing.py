@@ -1,6 +1,5 @@
 """Published files become a folder that computes what the release computed, or nothing at all."""
 
-import io
 import json
 import os
 from dataclasses import replace
@@ -8,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 from published_files import DATA, NETWORKS, SMALL, published, small_card, stored_vectors
-from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from vcm.errors import VCMError
@@ -236,18 +234,12 @@ def test_latent_scales_that_do_not_belong_together_are_refused(files, weights, t
 
 def test_without_a_module_the_frozen_model_alone(files, tmp_path):
     plain = {part: path for part, path in files.items() if part != "module"}
-    console = Console(file=io.StringIO(), width=200)
-    import_weights(
-        small_card("brainldm"),
-        plain["autoencoder"],
-        plain["denoiser"],
-        None,
-        tmp_path / "out",
-        console,
+    report = import_weights(
+        small_card("brainldm"), plain["autoencoder"], plain["denoiser"], None, tmp_path / "out"
     )
     pipeline = load_pipeline(tmp_path / "out")
     assert pipeline.module is None and pipeline.autoencoder.config.scale == 1.0
-    assert "latent scale 1" in console.file.getvalue()
+    assert "latent scale 1" in "".join(report.lines())
     assert [row.what for row in verify(tmp_path / "out")] == [
         "autoencoder",
         "denoiser",

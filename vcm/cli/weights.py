@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from vcm.cli.console import notes
+from vcm.errors import VCMError
 
 
 def list_weights() -> None:
@@ -38,9 +39,16 @@ def fetch_weights(
     accept_license: Annotated[bool, "I have read the licences and accept them."] = False,
 ) -> None:
     """Show the licences of a published model's files, then fetch the files."""
-    from vcm.weights.fetching import fetch
+    from vcm.weights.fetching import LicenceNotAccepted, fetch
 
-    for part, path in fetch(name, out, accept_license, notes()).items():
+    try:
+        fetched = fetch(name, out, accept_license, _note)
+    except LicenceNotAccepted as error:
+        raise VCMError(f"{error} That is said with --accept-license.") from error
+    options = {"autoencoder": "--autoencoder", "denoiser": "--unet", "module": "--module"}
+    given = " ".join(f"{options[part]} {path}" for part, path in fetched.items())
+    _note(f"Next: vcm weights import {name} {given} --out {name}")
+    for part, path in fetched.items():
         print(f"{part}\t{path}")
 
 
@@ -55,7 +63,8 @@ def import_model(
     """Load published files strictly and write them as a folder for --model."""
     from vcm.weights.importing import import_weights
 
-    import_weights(name, autoencoder, unet, module, out, notes())
+    for line in import_weights(name, autoencoder, unet, module, out).lines():
+        _note(line)
     print(out)
 
 
@@ -90,3 +99,7 @@ def export_weights(
     from vcm.weights.exporting import export
 
     print(export(model, out, format))
+
+
+def _note(line: str) -> None:
+    notes().print(line, highlight=False, soft_wrap=True)

@@ -94,7 +94,7 @@ def load_prepared(*folders: str | Path, split: str | None = None) -> list[Subjec
             if "ventricular_volume" not in row:
                 raise VCMError(
                     f"{folder} was not written by vcm prepare (its table has no ventricular_volume): "
-                    f"run vcm prepare {folder} --out PREPARED first."
+                    "prepare it first, and give the folder that vcm prepare wrote."
                 )
             if split in (None, row["split"]):
                 subjects.append(_subject(row, folder))
@@ -148,5 +148,5 @@ def check_grid(subject: Subject, grid: Grid, model: str) -> None:
         sizes, wanted = ("x".join(f"{s:.3g}" for s in g.spacing) for g in (own, grid))
         raise VCMError(
             f"{subject.image_file.name} was prepared on {own.shape} voxels of {sizes} mm, but {model} "
-            f"works on {grid.shape} of {wanted} mm: run vcm prepare again with --model {model}."
+            f"works on {grid.shape} of {wanted} mm: prepare the scans again, for {model}."
         )

@@ -7,9 +7,8 @@ Downloads go through huggingface_hub: they resume, are kept in its cache, work o
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
-
-from rich.console import Console
 
 from vcm.errors import VCMError
 from vcm.files import check_output
@@ -19,14 +18,32 @@ from vcm.weights.cards import Card, CardFile, describe_file, load_card
 _SIZE_TOLERANCE = 0.02
 
 
-def fetch(
-    card: str | Card, out: Path | None, accept_license: bool, console: Console
-) -> dict[str, Path]:
-    """Fetch the files of a card into `out` (None: the hub's own cache); returns path by part.
+class LicenceNotAccepted(VCMError):
+    """A licence that is not permissive has to be read and accepted first."""
 
-    A part that lies on no known hub is named and left out. Raises VCMError for an embedded model, a
-    licence that is not permissive and not accepted, a download that fails, and a file whose size or
-    MD5 is not that of the card.
+
+def fetch(
+    card: str | Card,
+    out: Path | None,
+    accept_license: bool,
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[str, Path]:
+    """Fetch the files of a published model.
+
+    Args:
+        card: The model's card, or its name.
+        out: Folder for the files; None: the hub's own cache.
+        accept_license: The licences of the files were read and are accepted.
+        report: Called with a line for each file, before anything is fetched, and for each part that lies
+            on no known hub and is left out.
+
+    Returns:
+        Path by part.
+
+    Raises:
+        LicenceNotAccepted: Nothing is fetched then.
+        VCMError: The model is embedded, a download fails, or a file has another size or MD5 than its
+            card says.
     """
     card = load_card(card) if isinstance(card, str) else card
     if card.embedded:
@@ -34,26 +51,18 @@ def fetch(
             f"{card.name} travels with the package: use it by name, there is nothing to fetch."
         )
     for part, file in card.files.items():
-        console.print(f"{part}: {describe_file(file)}", highlight=False, soft_wrap=True)
+        report(f"{part}: {describe_file(file)}")
     placed = {part: file for part, file in card.files.items() if file.repo and file.path}
     licences = {f.licence or "unknown" for f in placed.values() if f.needs_acceptance}
     if licences and not accept_license:
-        raise VCMError(
-            f"{card.name} is under {' and '.join(sorted(licences))}, which is to be accepted: read it, "
-            "then add --accept-license."
+        raise LicenceNotAccepted(
+            f"{card.name} is under {' and '.join(sorted(licences))}: read it, then accept it."
         )
     if out is not None:
         check_output(out, int(sum(1e6 * (file.megabytes or 0) for file in placed.values())))
     fetched = {part: _checked(_download(file, out), file) for part, file in placed.items()}
     for part in card.files.keys() - placed.keys():
-        console.print(f"{part}: get its file yourself, and give its path to vcm weights import.")
-    flags = {"autoencoder": "--autoencoder", "denoiser": "--unet", "module": "--module"}
-    given = " ".join(f"{flags[part]} {path}" for part, path in fetched.items())
-    console.print(
-        f"Next: vcm weights import {card.name} {given} --out {card.name}",
-        highlight=False,
-        soft_wrap=True,
-    )
+        report(f"{part}: get its file yourself, and give its path to vcm weights import.")
     return fetched
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from accelerate import init_empty_weights
-from rich.console import Console
 from torch import Tensor, nn
 
 from vcm.diffusion.sampling import flow_shift, make_scheduler
@@ -50,7 +49,7 @@ _RENAME: dict[str, Callable[..., dict[str, Tensor]]] = {
 class PartCoverage:
     """What became of one file.
 
-    source, size, sha256    name, bytes and sum of the file
+    source, size, sha256    name, bytes and checksum of the file
     as_published            its MD5 is the one on the card; None where the card knows none
     wrapper, beside         key that the tensors lay under, and what else lay there, not read
     tensors, numbers        how many were loaded: all of the file and all of the network
@@ -109,7 +108,6 @@ def import_weights(
     unet: Path,
     module: Path | None,
     out: Path,
-    console: Console | None = None,
 ) -> CoverageReport:
     """Write the model of `card` (a name, or a card of one's own) to the folder `out`.
 
@@ -133,9 +131,6 @@ def import_weights(
     with whole(out) as folder:
         pipeline.save_pretrained(folder)
         write_json(folder / RECORD, asdict(report) | {"versions": versions()})
-    if console is not None:
-        for line in report.lines():
-            console.print(line, highlight=False)
     return report
 
 
