@@ -1,5 +1,6 @@
 """From Python as from the command line: what a user of diffusers and of torch expects to work."""
 
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -13,15 +14,22 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     HeunDiscreteScheduler,
 )
+from small_brains import GRID, brain2mm_like, classes_of, image_of
+from source_folders import without_slow_parts
 from torch.utils.data import DataLoader
 
 from vcm import VCMPipeline
 from vcm.cli import main as cli
 from vcm.embedded import embedded_folder
 from vcm.errors import VCMError
+from vcm.imaging.brain import align_brain, brain_mask
+from vcm.imaging.degradation import simulate_thick
 from vcm.imaging.geometry import resample
 from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume, write_volume
+from vcm.nets.segmenter import TissueSegmenter
 from vcm.nets.vcm import VolumetricConditioningModule
+from vcm.preparation.segment import segment
+from vcm.upsampling.upsample import upsample
 
 SMALL = Path(__file__).parent / "data" / "saved_before" / "model"
 MIDDLE = torch.full((1, 4), 0.5)
@@ -352,3 +360,45 @@ def test_calling_a_module_steers_with_its_linear_prior(pipeline, condition):
     module.prior.mix.fill_(0)
     without = module(pipeline.denoiser, z_t, t, MIDDLE, features)
     assert (called.prediction - without.prediction).abs().max() > 1e-2
+
+
+# 5  Prepare, name tissues and upsample what is in memory, without files or a command line.
+
+
+@pytest.fixture(scope="module")
+def thick_slices():
+    """Axial slices of 10 mm through a small brain, in scanner units."""
+    brain = Volume(700 * image_of(classes_of(1.0), 0), GRID.affine)
+    thick, _ = simulate_thick(brain, "axial", 10.0)
+    return thick.with_data(np.where(thick.data > 80, thick.data, 0))
+
+
+def test_a_scan_in_memory_is_upsampled(thick_slices):
+    before = thick_slices.data.copy()
+    result = upsample(
+        thick_slices, brain2mm_like(reads=2), spacing=5.0, samples=2, steps=2, precision="float32"
+    )
+    parts = [result.volume, result.uncertainty, result.sample(1), result.generated]
+    assert all(isinstance(part, Volume) for part in parts)
+    assert len({part.grid.shape for part in parts}) == 1
+    np.testing.assert_allclose(result.volume.grid.spacing, 5.0)
+    inside = result.volume.data[result.volume.data > 80]
+    assert 100 < inside.mean() < 700, "in the units of the scan"
+    assert result.residual["after"] < result.residual["before"]
+    np.testing.assert_array_equal(thick_slices.data, before)
+
+
+def test_a_scan_in_memory_is_prepared_and_its_tissues_are_named(thick_slices, monkeypatch):
+    without_slow_parts(monkeypatch)
+    prepared = align_brain(thick_slices, brain_mask(thick_slices), GRID)
+    assert prepared.image.shape == GRID.shape
+    assert prepared.image.min() == 0 and prepared.image.max() == 1
+    found = segment(thick_slices, TissueSegmenter((2, 2, 2, 2), groups=1))
+    assert isinstance(found, Volume) and found.data.dtype == np.uint8
+    assert found.grid.shape == thick_slices.grid.shape and found.data.max() <= 8
+    np.testing.assert_array_equal(found.affine, thick_slices.affine)
+
+
+@pytest.mark.parametrize("function", [upsample, segment, align_brain, VCMPipeline.__call__])
+def test_no_function_of_the_library_asks_for_a_command_line(function):
+    assert not {"argv", "console", "config"} & set(inspect.signature(function).parameters)
