@@ -134,7 +134,7 @@ def nine_slices(brain: LabelledBrain) -> LabelledBrain:
     labels = np.full_like(brain.labels, UNKNOWN)
     for axis in range(3):
         for place in np.percentile(inside[:, axis], (25, 50, 75)).astype(int):
-            index = [slice(None)] * 3
+            index: list[slice | int] = [slice(None)] * 3
             index[axis] = int(place)
             labels[tuple(index)] = brain.labels[tuple(index)]
     low, high = inside.min(0) - 2, inside.max(0) + 3
@@ -151,8 +151,8 @@ def measure(found: NDArray, truth: NDArray, names: Sequence[str], spacing: float
         a, b = found == k, truth == k
         if not b.any():
             continue
-        pair = [torch.from_numpy(np.stack([~m, m]))[None].float() for m in (a, b)]
-        far = compute_hausdorff_distance(*pair, percentile=95, spacing=spacing) if a.any() else None
+        x, y = (torch.from_numpy(np.stack([~m, m]))[None].float() for m in (a, b))
+        far = compute_hausdorff_distance(x, y, percentile=95, spacing=spacing) if a.any() else None
         rows.append(
             {
                 "structure": structure,

@@ -6,6 +6,7 @@ Images and maps are tensors; samples, one row per subject, are arrays.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ def ssim(found: Tensor, truth: Tensor, mask: Tensor) -> float:
     Gaussian window of 11 voxels, sigma 1.5; the border of 5 voxels that it cannot fill is left out.
     """
     window, sigma = (11, 11, 11), (1.5, 1.5, 1.5)
-    peak = torch.tensor(1.0)
+    peak: Any = torch.tensor(1.0)
     values, _ = compute_ssim_and_cs(found, truth, 3, window, sigma, data_range=peak)
     return float(values[mask[..., 5:-5, 5:-5, 5:-5]].mean())
 
@@ -41,8 +42,8 @@ def dice(found: Tensor, truth: Tensor, classes: int) -> Tensor:
     Returns (classes,) for class 1 to `classes`; background, 0, is left out. NaN where the truth has
     no voxel of the class.
     """
-    maps = (m[None, None].long() for m in (found, truth))
-    values: Tensor = compute_dice(*maps, include_background=False, num_classes=classes + 1)
+    a, b = (m[None, None].long() for m in (found, truth))
+    values = compute_dice(a, b, include_background=False, num_classes=classes + 1)
     return values[0]
 
 

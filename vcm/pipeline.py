@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, ModelMixin
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
@@ -84,17 +84,22 @@ class VCMPipeline(DiffusionPipeline):
 
     # Outside this chain, as diffusers does with its control networks: module and detail, which work in
     # turns with the denoiser at every step.
-    model_cpu_offload_seq = "denoiser->autoencoder"
-    _optional_components: ClassVar = ["module", "detail"]
+    model_cpu_offload_seq = "denoiser->autoencoder"  # type: ignore[assignment]
+    _optional_components: ClassVar = ["module", "detail"]  # type: ignore[misc]
+    autoencoder: Any
+    denoiser: Any
     scheduler: Any
+    module: Any
+    detail: Any
+    config: Any
     _callback_tensor_inputs: ClassVar = ["latents"]
 
     def __init__(
         self,
-        autoencoder: ModelMixin,
-        denoiser: ModelMixin,
+        autoencoder: Any,
+        denoiser: Any,
         scheduler: Any,
-        module: ModelMixin | None = None,
+        module: Any = None,
         conditions: Any = None,
         inputs: Any = COVARIATES,
         covariate_ranges: Any = None,
@@ -102,7 +107,7 @@ class VCMPipeline(DiffusionPipeline):
         temperature: float = 1.0,
         grid: Any = None,
         sampling: Any = None,
-        detail: ModelMixin | None = None,
+        detail: Any = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -304,7 +309,7 @@ class VCMPipeline(DiffusionPipeline):
         contrast: str | None = None,
         labels: str = "auto",
         outside: Outside = "refuse",
-    ) -> VCMPipelineOutput | tuple[Any]:
+    ) -> Any:  # VCMPipelineOutput; a tuple where diffusers gives one
         """Sample volumes that obey the conditions.
 
         Volumes are sampled one after the other: sample k is the same, bit for bit, whichever others
@@ -514,12 +519,12 @@ class _Prediction:
     ) -> Float[Tensor, "1 C x y z"]:
         denoiser, module = self.pipeline.denoiser, self.pipeline.module
         t = torch.as_tensor(t, device=z_t.device)[None]
-        z, told = z_t.to(denoiser.dtype), self.covariates
+        z = z_t.to(denoiser.dtype)
         if self.features is not None and self.window[0] <= self.step / self.steps < self.window[1]:
             features = self.features.to(z.device)
-            raw = module(denoiser, z, t, told, features, self.scale).prediction
+            raw = module(denoiser, z, t, self.covariates, features, self.scale).prediction
         else:
-            raw = denoiser(z, t, told)
+            raw = denoiser(z, t, self.covariates)
         model_output: Tensor = denoiser.to_model_output(raw.to(z_t.dtype), z_t, t)
         return model_output
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from vcm.errors import VCMError
 from vcm.nets.condition_encoder import ConditionEncoder
+from vcm.nets.frozen import FrozenDenoiser
 from vcm.nets.patches import to_patches
 from vcm.nets.vcm import VolumetricConditioningModule
 from vcm.weights.names import (
@@ -35,6 +36,9 @@ def current(config):
     config["channels"] = config.pop("num_channels")
     config.pop("use_flash_attention", None)
     return config
+
+
+INPUTS = torch.zeros(1, 4)
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +73,16 @@ def predict(frozen, z_t, t, covariates):
     return frozen(torch.cat([z_t, spatial], 1), t.expand(z_t.shape[0]), covariates)
 
 
-def predicts(prediction):
+class Predicts(FrozenDenoiser):
     """A frozen model that predicts this, whatever it is asked."""
-    return lambda z_t, t, inputs, residuals=None: prediction[: len(z_t)]
+
+    timesteps, steps_with = 1000, "epsilon"
+
+    def __init__(self, prediction):
+        self.prediction = prediction
+
+    def __call__(self, z_t, t, inputs, residuals=None):
+        return self.prediction[: len(z_t)]
 
 
 @torch.no_grad()
@@ -84,7 +95,7 @@ def test_every_output_of_the_released_module(stored, module, frozen):
     gamma, beta = module.modulation(z_t, prediction, t, features)
     torch.testing.assert_close(gamma, stored["gamma"], **CLOSE)
     torch.testing.assert_close(beta, stored["beta"], **CLOSE)
-    steered = module(predicts(prediction), z_t, t, None, features).prediction
+    steered = module(Predicts(prediction), z_t, t, INPUTS, features).prediction
     torch.testing.assert_close(steered, stored["steered_prediction"], **CLOSE)
     mse = torch.nn.functional.mse_loss(steered, stored["noise"])
     torch.testing.assert_close(mse.view(1), stored["loss_mse"], **CLOSE)
@@ -107,10 +118,12 @@ def test_the_autoencoder_of_the_release(stored):
 def test_features_of_one_volume_serve_a_batch_and_scale_zero_is_frozen(stored, module):
     z_t, prediction = stored["z_t"], stored["frozen_prediction"]
     features = stored["condition_features"][:1]
-    both = module(predicts(prediction), z_t, 37, None, features)
-    alone = module(predicts(prediction[1:]), z_t[1:], torch.tensor([37]), None, features)
+    both = module(Predicts(prediction), z_t, torch.tensor([37]), INPUTS, features)
+    alone = module(Predicts(prediction[1:]), z_t[1:], torch.tensor([37]), INPUTS, features)
     torch.testing.assert_close(both.prediction[1:], alone.prediction, **CLOSE)
-    off = module(predicts(prediction), z_t, 37, None, features, conditioning_scale=0.0)
+    off = module(
+        Predicts(prediction), z_t, torch.tensor([37]), INPUTS, features, conditioning_scale=0.0
+    )
     torch.testing.assert_close(off.prediction, prediction, rtol=0, atol=0)
 
 
@@ -125,7 +138,7 @@ def test_starts_as_the_identity_without_head_norm():
     )
     z_t, prediction = torch.randn(2, 2, 3, 4, 4, 4)
     features = net.encode([torch.rand(2, 8, 16, 16, 16)])
-    out = net(predicts(prediction), z_t, torch.tensor(5), None, features).prediction
+    out = net(Predicts(prediction), z_t, torch.tensor([5]), INPUTS, features).prediction
     torch.testing.assert_close(out, prediction, rtol=0, atol=0)
     (out - 1).square().mean().backward()
     assert net.mlp_gamma.weight.grad.abs().sum() > 0
@@ -262,7 +275,7 @@ def test_ten_ddim_steps(stored, module, frozen, steered):
     for t in scheduler.timesteps:
         prediction = predict(frozen, z, t[None], stored["covariates"][:1])
         if steered:
-            prediction = module(predicts(prediction), z, t, None, features).prediction
+            prediction = module(Predicts(prediction), z, t[None], INPUTS, features).prediction
         z = scheduler.step(prediction, t, z).prev_sample
     expected = stored["ddim10_steered" if steered else "ddim10_frozen"]
     assert (z - expected).norm() / expected.norm() < 1e-3

@@ -159,7 +159,8 @@ class SampleStore:
 
     @torch.inference_mode()
     def _sample(self, request: Request, numbers: list[float]) -> NDArray[np.float32]:
-        conditions = request.conditions and [torch.from_numpy(c)[None] for c in request.conditions]
+        given = request.conditions
+        conditions = None if given is None else [torch.from_numpy(c)[None] for c in given]
         result = self.pipeline(
             conditions,
             torch.tensor([numbers]),

@@ -165,9 +165,9 @@ def normalized_surface_distance(
     )
     # A border of background, so that a mask at the edge of the volume has a surface there too.
     a, b = (np.pad(m[window], 1) for m in (a, b))
-    pair = [torch.from_numpy(m)[None, None] for m in (a, b)]
     value = compute_surface_dice(
-        *pair, class_thresholds=[tolerance], include_background=True,
+        torch.from_numpy(a)[None, None], torch.from_numpy(b)[None, None],
+        class_thresholds=[tolerance], include_background=True,
         spacing=[float(s) for s in spacing], use_subvoxels=True,
     )  # fmt: skip
     return float(value[0, 0])

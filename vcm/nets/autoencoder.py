@@ -11,23 +11,23 @@ the stored mean latent of aligned brains leaves a diffusion model the deviations
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from monai.networks.nets.autoencoderkl import AutoencoderKL
 from torch import Tensor, nn
 
 from vcm.nets.patches import from_patches, to_patches
+from vcm.nets.saved import SavedNetwork
 from vcm.nets.slabs import SlabDecoding
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 
-class LatentAutoencoder(SlabDecoding, ModelMixin, ConfigMixin):
+class LatentAutoencoder(SlabDecoding, SavedNetwork):
     """Volumes (B, 1, X, Y, Z) in 0..1 <-> latents (B, C, X/f, Y/f, Z/f).
 
     Source: AutoencoderKL of latent diffusion (Rombach et al. 2022), as BrainLDM uses it
@@ -64,14 +64,11 @@ class LatentAutoencoder(SlabDecoding, ModelMixin, ConfigMixin):
         self.analysis = nn.Conv3d(self.factor**3, latent_channels, 1)
         self.synthesis = nn.Conv3d(latent_channels, self.factor**3, 1)
         # Zero where the refinement ends; sigma = exp(log_var / 2) begins at 0.05.
-        for last in (
-            self.net.quant_conv_mu,
-            self.net.quant_conv_log_sigma,
-            self.net.decoder.blocks[-1],
-        ):
+        net: Any = self.net
+        for last in (net.quant_conv_mu, net.quant_conv_log_sigma, net.decoder.blocks[-1]):
             nn.init.zeros_(last.conv.weight)
             nn.init.zeros_(last.conv.bias)
-        nn.init.constant_(self.net.quant_conv_log_sigma.conv.bias, -6.0)
+        nn.init.constant_(net.quant_conv_log_sigma.conv.bias, -6.0)
         self.register_buffer("latent_mean", torch.zeros(latent_channels, *latent_shape))
         self.register_buffer("latent_std", torch.ones(latent_channels))
 
@@ -98,9 +95,9 @@ class LatentAutoencoder(SlabDecoding, ModelMixin, ConfigMixin):
         spread = values.flip(0)[:count].sqrt()
         analysis = (basis / spread).T
         self.analysis.weight.copy_(analysis[..., None, None, None])
-        self.analysis.bias.copy_(-analysis @ mean)
+        torch.as_tensor(self.analysis.bias).copy_(-analysis @ mean)
         self.synthesis.weight.copy_((basis * spread)[..., None, None, None])
-        self.synthesis.bias.copy_(mean)
+        torch.as_tensor(self.synthesis.bias).copy_(mean)
 
     def reconstruct(
         self, image: Float[Tensor, "B 1 X Y Z"]

@@ -20,13 +20,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers.configuration_utils import register_to_config
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcm.nets.patches import from_patches, to_patches
+from vcm.nets.saved import SavedNetwork
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -82,7 +82,7 @@ class DetailDecoder(nn.Module):
         return from_patches(self.write(F.silu(self.after(h))), FOLD)
 
 
-class BandAutoencoder(ModelMixin, ConfigMixin):
+class BandAutoencoder(SavedNetwork):
     """Volumes (B, 1, X, Y, Z) in 0..1 <-> latents (B, 8, X/4, Y/4, Z/4)."""
 
     factor = 2 * FOLD

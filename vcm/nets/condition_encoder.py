@@ -42,7 +42,7 @@ class ResidualBlock(nn.Module):
         self.norm2 = nn.GroupNorm(groups, out_channels, eps=eps)
         self.conv2 = nn.Conv3d(out_channels, out_channels, 3, padding=1)
         nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        nn.init.zeros_(torch.as_tensor(self.conv2.bias))
         self.skip_connection: nn.Module = nn.Identity()
         if in_channels != out_channels:
             self.skip_connection = nn.Conv3d(in_channels, out_channels, 1)
@@ -151,6 +151,7 @@ class ConditionEncoder(nn.Module):
         if not (self.checkpointing and torch.is_grad_enabled()):
             return self.down_blocks(x)
         for level in self.down_blocks:
+            assert isinstance(level, Level)
             for block in (*level.resnets, level.downsampler):
                 x = checkpoint(block, x, use_reentrant=False)
         return x

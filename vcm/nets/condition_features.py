@@ -5,7 +5,7 @@ Knows how features of the conditions present are put together; nothing of what t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,14 +21,16 @@ if TYPE_CHECKING:
 
 
 class ConditionFeatures(nn.Module):
-    """Part of every control method. Whoever derives from it sets the three attributes.
+    """Part of every control method. Whoever derives from it sets the attributes.
 
     Attributes:
         encoders: One per condition, each (B, C_k, X, Y, Z) -> (B, F, X/n, Y/n, Z/n).
         condition_channels: C_k of each.
         downsampling: n; every axis of a condition must be a multiple of it.
+        steer: See vcm.nets.control.Control.
     """
 
+    steer: Callable[..., Steered]
     encoders: nn.ModuleList
     condition_channels: tuple[int, ...]
     downsampling: int
@@ -43,8 +45,7 @@ class ConditionFeatures(nn.Module):
         conditioning_scale: float = 1.0,
     ) -> Steered:
         """The same as `steer`: calling a control method steers, with the hooks of torch in effect."""
-        steered: Steered = self.steer(frozen, z_t, t, inputs, features, conditioning_scale)
-        return steered
+        return self.steer(frozen, z_t, t, inputs, features, conditioning_scale)
 
     @apply_forward_hook
     def encode(

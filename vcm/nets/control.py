@@ -59,7 +59,7 @@ class Control(Protocol):
         Args:
             frozen: The denoiser.
             z_t: (B, C, x, y, z) noisy latent.
-            t: (B,) or () step of training.
+            t: (1 or B,) step of training.
             inputs: (1 or B, K) what the denoiser is told, see vcm.inputs.
             features: (1 or B, F, x, y, z) of the conditions, from `encode`.
             conditioning_scale: Strength; 0 leaves the prediction alone.

@@ -9,10 +9,9 @@ condition alone: it sees neither z_t nor t, so all it has to say is said once pe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers.configuration_utils import register_to_config
 from monai.networks.nets.controlnet import ControlNet, ControlNetConditioningEmbedding
 from torch import Tensor, nn
 
@@ -20,6 +19,7 @@ from vcm.nets.condition_features import ConditionFeatures
 from vcm.nets.control import Steered, check_factor, zero_convolution
 from vcm.nets.denoiser import LatentDenoiser
 from vcm.nets.frozen import FrozenDenoiser, Residuals
+from vcm.nets.saved import SavedNetwork
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Num, Shaped
@@ -51,7 +51,20 @@ def check_embedding(embedding_channels: Sequence[int], factor: int) -> None:
     check_factor(downsampling, factor, f"give {needed} numbers in embedding_channels")
 
 
-class ControlNetModule(ConditionFeatures, ModelMixin, ConfigMixin):
+@runtime_checkable
+class UNetDenoiser(FrozenDenoiser, Protocol):
+    """A frozen model whose U-Net reads z_t beside its inputs, such as LatentDenoiser."""
+
+    def unet_inputs(
+        self,
+        z_t: Float[Tensor, "B C x y z"],
+        t: Num[Tensor, "#B"],
+        covariates: Float[Tensor, "#B K"],
+    ) -> tuple[Float[Tensor, "B channels x y z"], Num[Tensor, " B"], Float[Tensor, "B 1 K"]]:
+        """What the U-Net is given: z_t beside its inputs' channels, t, context of cross-attention."""
+
+
+class ControlNetModule(ConditionFeatures, SavedNetwork):
     """MONAI's ControlNet behind the interface of control methods; sizes as the frozen U-Net's.
 
     Defaults fit BrainLDM: 230.7 M parameters. `start_from` copies the frozen encoder.
@@ -91,7 +104,7 @@ class ControlNetModule(ConditionFeatures, ModelMixin, ConfigMixin):
             conditioning_embedding_num_channels=(1,),
         )
         # Embedded once per volume by `encode`, not at every step inside MONAI's forward.
-        self.net.controlnet_cond_embedding = nn.Identity()
+        self.net.controlnet_cond_embedding = nn.Identity()  # type: ignore[assignment]
         self.encoders = nn.ModuleList(
             ConditionEmbedding(n, embedding_channels, channels[0], wake=False)
             for n in condition_channels
@@ -130,7 +143,7 @@ class ControlNetModule(ConditionFeatures, ModelMixin, ConfigMixin):
 
     def steer(
         self,
-        frozen: LatentDenoiser,
+        frozen: UNetDenoiser,
         z_t: Float[Tensor, "B C x y z"],
         t: Num[Tensor, "#B"],
         inputs: Float[Tensor, "#B K"],
@@ -144,7 +157,7 @@ class ControlNetModule(ConditionFeatures, ModelMixin, ConfigMixin):
         return Steered(frozen(z_t, t, inputs, Residuals(down, middle)), None, z_t.new_zeros(()))
 
 
-class ControlNetLite(ConditionFeatures, ModelMixin, ConfigMixin):
+class ControlNetLite(ConditionFeatures, SavedNetwork):
     """Plain convolutions of the condition and zero convolutions into the frozen U-Net's skips.
 
     Defaults fit BrainLDM: 62.3 M parameters, where the one compared in the VCM paper has 63.6 M.
@@ -210,7 +223,7 @@ class ControlNetLite(ConditionFeatures, ModelMixin, ConfigMixin):
         """See vcm.nets.control.Control."""
         maps = [features]
         for level in self.levels:
-            for step in level:
+            for step in level.children():
                 maps.append(step(maps[-1]))
         scaled = [conditioning_scale * zero(m) for zero, m in zip(self.zeros, maps, strict=True)]
         middle = conditioning_scale * self.zero_middle(self.middle(maps[-1]))

@@ -16,18 +16,19 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from diffusers import ConfigMixin, DDIMScheduler, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
 from torch import Tensor
 
 from vcm.nets.frozen import Residuals, adding_maps, as_unet_options
+from vcm.nets.saved import SavedNetwork
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Num
 
 
-class LatentDenoiser(ModelMixin, ConfigMixin):
+class LatentDenoiser(SavedNetwork):
     """z_t (B, C, x, y, z), t (B,), covariates (B, 4) in 0..1 -> epsilon (B, C, x, y, z).
 
     As in BrainLDM (arXiv 2209.07162) the covariates enter twice: as channels beside z_t and as a

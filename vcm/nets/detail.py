@@ -12,13 +12,13 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers.configuration_utils import register_to_config
 from monai.networks.nets.basic_unet import BasicUNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcm.nets.patches import from_patches, to_patches
+from vcm.nets.saved import SavedNetwork
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -45,7 +45,7 @@ class Detailed(NamedTuple):
     std: Float[Tensor, "B 1 X Y Z"]
 
 
-class DetailNet(ModelMixin, ConfigMixin):
+class DetailNet(SavedNetwork):
     """MONAI's BasicUNet on voxels folded f x f x f into channels; starts as the interpolation.
 
     channels     features of its levels, and of its last layer, see BasicUNet

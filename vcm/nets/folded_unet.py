@@ -87,7 +87,8 @@ class FoldedUNet(nn.Module):
             **unet,
         )
         # MONAI's last layer is zero, as ours is: one zero in series is enough.
-        self.unet.out[-1].conv.reset_parameters()
+        last: Any = self.unet.out[-1]
+        last.conv.reset_parameters()
         self.join = nn.Conv3d(2 * wing, wing, 3, padding=1)
         self.after = Wing(wing, wing_groups, 4 * wing)
         self.norm = nn.GroupNorm(wing_groups, wing, eps=1e-6)

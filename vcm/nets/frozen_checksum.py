@@ -42,7 +42,7 @@ def checksum_of(tensors: Iterable[tuple[str, Shaped[Tensor, " ..."]]], scale: fl
         values = value.detach().cpu()
         values = values.float() if values.is_floating_point() else values
         checksum.update(f"{name} {list(values.shape)}\n".encode())
-        checksum.update(values.contiguous().flatten().view(torch.uint8).numpy())
+        checksum.update(values.contiguous().flatten().view(torch.uint8).numpy().data)
     checksum.update(f"latent scale {scale!r}".encode())
     return checksum.hexdigest()
 

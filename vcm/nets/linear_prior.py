@@ -30,6 +30,8 @@ BINS = 8
 class LinearPrior(nn.Module):
     """spread s (C, x, y, z), fitted and fixed; mix m (BINS, C), fitted and trained on."""
 
+    spread: Float[Tensor, "C x y z"]
+
     def __init__(self, latent_channels: int, latent_shape: Sequence[int]) -> None:
         super().__init__()
         self.register_buffer("spread", torch.ones(latent_channels, *latent_shape))
@@ -54,7 +56,7 @@ class LinearPrior(nn.Module):
             (B, C, x, y, z).
         """
         alpha, sigma = frozen.alpha_sigma(t, z_t)
-        square: Tensor = self.get_buffer("spread").to(z_t.dtype).square()
+        square = self.spread.to(z_t.dtype).square()
         z = (alpha * square * z_t + sigma.square() * y) / (alpha.square() * square + sigma.square())
         return frozen.target(z, (z_t - alpha * z) / sigma, t)
 

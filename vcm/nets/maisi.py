@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from vcm.errors import VCMError
 from vcm.nets.frozen import Residuals, adding_maps, as_unet_options
+from vcm.nets.saved import SavedNetwork
 from vcm.nets.slabs import SlabDecoding
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 NO_CONTRAST = 0
 
 
-class MaisiDenoiser(ModelMixin, ConfigMixin):
+class MaisiDenoiser(SavedNetwork):
     """z_t (B, C, x, y, z), t (B,) in 0..1000, inputs (B, 4) -> velocity v (B, C, x, y, z).
 
     inputs            spacing along x, y, z [mm] and the class of the contrast (T1w 9, T2w 10, FLAIR
@@ -171,7 +171,7 @@ class MaisiDenoiser(ModelMixin, ConfigMixin):
                 "spacing along x, y, z [mm] and the class of the contrast"
             )
         contrast = inputs[:, 3].round().long()
-        classes = self.net.num_class_embeds
+        classes = int(self.config.classes)
         if bool(((contrast < 0) | (contrast >= classes)).any()):
             raise VCMError(
                 f"The classes of contrast are {contrast.tolist()}; "
@@ -180,7 +180,7 @@ class MaisiDenoiser(ModelMixin, ConfigMixin):
         return inputs[:, :3] * 100, contrast
 
 
-class MaisiAutoencoder(SlabDecoding, ModelMixin, ConfigMixin):
+class MaisiAutoencoder(SlabDecoding, SavedNetwork):
     """Volumes (B, 1, X, Y, Z) in 0..1 <-> latents (B, C, X/4, Y/4, Z/4), z = (mu + sigma eps) scale.
 
     scale         belongs to the checkpoint of the diffusion model (`scale_factor` there)

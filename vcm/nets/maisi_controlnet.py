@@ -8,25 +8,32 @@ MONAI that have no promise to stay, checked with MONAI 1.5.1 to 1.6.1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers.configuration_utils import register_to_config
 from monai.apps.generation.maisi.networks.diffusion_model_unet_maisi import DiffusionModelUNetMaisi
 from torch import Tensor, nn
 
 from vcm.nets.condition_features import ConditionFeatures
 from vcm.nets.control import Steered, zero_convolution
 from vcm.nets.controlnet import ConditionEmbedding, check_embedding
-from vcm.nets.frozen import Residuals
-from vcm.nets.maisi import MaisiDenoiser
+from vcm.nets.frozen import FrozenDenoiser, Residuals
+from vcm.nets.saved import SavedNetwork
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Num
+    from jaxtyping import Float, Int, Num
 
 
-class MaisiControlNet(ConditionFeatures, ModelMixin, ConfigMixin):
+@runtime_checkable
+class ClassDenoiser(FrozenDenoiser, Protocol):
+    """A frozen model that reads spacing and contrast, such as MaisiDenoiser."""
+
+    def class_inputs(self, inputs: Tensor) -> tuple[Float[Tensor, "B 3"], Int[Tensor, " B"]]:
+        """See MaisiDenoiser."""
+
+
+class MaisiControlNet(ConditionFeatures, SavedNetwork):
     """As ControlNetModule, for MaisiDenoiser; sizes as the frozen U-Net's."""
 
     @register_to_config
@@ -103,7 +110,7 @@ class MaisiControlNet(ConditionFeatures, ModelMixin, ConfigMixin):
 
     def steer(
         self,
-        frozen: MaisiDenoiser,
+        frozen: ClassDenoiser,
         z_t: Float[Tensor, "B C x y z"],
         t: Num[Tensor, "#B"],
         inputs: Float[Tensor, "#B K"],
@@ -114,10 +121,11 @@ class MaisiControlNet(ConditionFeatures, ModelMixin, ConfigMixin):
         batch, net = len(z_t), self.net
         spacing, contrast = frozen.class_inputs(inputs)
         times = torch.as_tensor(t, device=z_t.device).expand(batch)
-        told = net._get_time_and_class_embedding(z_t, times, contrast.expand(batch))
-        told = net._get_input_embeddings(told, None, None, spacing.to(z_t.dtype).expand(batch, -1))
-        h, maps = net._apply_down_blocks(net.conv_in(z_t) + features, told, None, None)
-        middle = conditioning_scale * self.zero_middle(net.middle_block(h, told, None))
+        spacing = spacing.to(z_t.dtype).expand(batch, -1)
+        embedded = net._get_time_and_class_embedding(z_t, times, contrast.expand(batch))
+        embedded = net._get_input_embeddings(embedded, None, None, spacing)
+        h, maps = net._apply_down_blocks(net.conv_in(z_t) + features, embedded, None, None)
+        middle = conditioning_scale * self.zero_middle(net.middle_block(h, embedded, None))
         scaled = [conditioning_scale * zero(m) for zero, m in zip(self.zeros, maps, strict=True)]
         prediction = frozen(z_t, t, inputs, Residuals(scaled, middle))
         return Steered(prediction, None, z_t.new_zeros(()))

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcm.nets.modulation import Modulation
+from vcm.nets.saved import SavedNetwork
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Shaped
@@ -36,7 +36,7 @@ class AveragedCondition(nn.Module):
         return mixed
 
 
-class ModulatingConditionModule(Modulation, ModelMixin, ConfigMixin):
+class ModulatingConditionModule(Modulation, SavedNetwork):
     """gamma and beta from [z_t, prediction, averaged conditions]; 1.4 % of BrainLDM's U-Net (7.5 M).
 
     Args:

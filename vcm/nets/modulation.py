@@ -9,7 +9,7 @@ Nothing here depends on the prediction being noise: a v or a velocity is steered
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from monai.networks.nets import DiffusionModelUNet
@@ -73,14 +73,15 @@ class Modulation(ConditionFeatures):
         """Zero gamma and beta; wake MONAI's zeroed last layer, as one zero in series is enough."""
         for conv in (self.mlp_gamma, self.mlp_beta):
             nn.init.zeros_(conv.weight)
-            nn.init.zeros_(conv.bias)
-        self.time_unet.out[-1].conv.reset_parameters()
+            nn.init.zeros_(torch.as_tensor(conv.bias))
+        last: Any = self.time_unet.out[-1]
+        last.conv.reset_parameters()
 
     def modulation(
         self,
         z_t: Float[Tensor, "B C x y z"],
         prediction: Float[Tensor, "B C x y z"],
-        t: Num[Tensor, "#B"] | int,
+        t: Num[Tensor, "#B"],
         features: Float[Tensor, "#B F x y z"],
     ) -> tuple[Float[Tensor, "B C x y z"], Float[Tensor, "B C x y z"]]:
         """Scale and shift of a prediction.
@@ -88,7 +89,7 @@ class Modulation(ConditionFeatures):
         Args:
             z_t: (B, C, x, y, z) noisy latent.
             prediction: (B, C, x, y, z) of the frozen model.
-            t: () or (B,) step of training.
+            t: (1 or B,) step of training.
             features: (1 or B, F, x, y, z); those of one volume serve a whole batch.
 
         Returns:

@@ -10,19 +10,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetOutBlock, UnetUpBlock
 from torch import Tensor, nn
 
 from vcm.errors import VCMError
 from vcm.nets.patches import from_patches, to_patches
+from vcm.nets.saved import SavedNetwork
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
 
 
-class TissueSegmenter(ModelMixin, ConfigMixin):
+class TissueSegmenter(SavedNetwork):
     """Images (B, 1, X, Y, Z) in 0..1 -> logits (B, 9, X, Y, Z): background and eight classes.
 
     Source: U-Net (Ronneberger et al. 2015) in the form of nnU-Net (Isensee et al. 2021), with group

@@ -20,7 +20,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -74,7 +74,7 @@ class SlabDecoding:
         if self.slab is None:
             image: Tensor = net.decode(z)
             return image
-        if net.post_quant_conv.conv.weight.dtype == torch.float32:
+        if _computed(net) == torch.float32:
             with suppress(MapOverflow):
                 return decode_in_slabs(net, z, self.slab, self.storage_dtype)
         return decode_in_slabs(net, z, self.slab)
@@ -97,21 +97,27 @@ def decode_in_slabs(
         raise VCMError(f"A slab of {thickness} planes is empty; thickness must be at least 1.")
     if storage_dtype is not None and not storage_dtype.is_floating_point:
         raise VCMError(f"Feature maps cannot be stored as {storage_dtype}; give a floating type.")
-    for block in net.decoder.blocks:
+    blocks: Any = net.decoder.blocks
+    for block in blocks:
         if type(block) not in _LAYERS:  # exactly: a subclass may compute something else
             raise _unknown(block)
-    computed = net.post_quant_conv.conv.weight.dtype
+    computed = _computed(net)
     exact = _Slabs(thickness, computed, computed, z.device)
     narrow = replace(exact, storage=storage_dtype or computed)
     # Where to store narrowly: at the resolution of the image, but for the image itself. All else is
     # small beside the maps there, so that it would cost digits and save nothing.
-    kinds = [type(block) for block in net.decoder.blocks]
+    kinds = [type(block) for block in blocks]
     first = max((i for i, kind in enumerate(kinds) if kind in _UPSAMPLING), default=0)
     x = exact.stored(net.post_quant_conv(z))
-    for i, block in enumerate(net.decoder.blocks):
+    for i, block in enumerate(blocks):
         slabs = narrow if first <= i < len(kinds) - 1 else exact
         x = _LAYERS[type(block)](slabs, block, x)
     return x.read(0, x.shape[2]).contiguous()
+
+
+def _computed(net: AutoencoderKL) -> torch.dtype:
+    """The type of numbers of the weights."""
+    return next(net.post_quant_conv.parameters()).dtype
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,7 @@ class _Slabs:
         may therefore read from `out` itself.
         """
         conv = _same_convolution(layer)
-        halo = conv.padding[0]
+        halo = conv.kernel_size[0] // 2
         extent = out.shape[2]
         planes = min(self.thickness, extent) + 2 * halo
         patch = self.new(
@@ -186,7 +192,7 @@ class _Slabs:
             patch[:, :, ahead + offset : stop + halo + offset] = 0
             known = ahead
             window = patch[:, :, : stop + halo + offset]
-            padding = (0, *conv.padding[1:])
+            padding = (0, *(k // 2 for k in conv.kernel_size[1:]))
             value = F.conv3d(window, conv.weight, conv.bias, padding=padding, groups=conv.groups)
             out[:, :, start:stop] = value if skip is None else value.add_(skip(start, stop))
             del value
@@ -245,7 +251,7 @@ class _Slabs:
         return lambda start, stop: F.silu(read(start, stop), inplace=True)
 
 
-def _convolution(slabs: _Slabs, layer: Convolution, x: _Map) -> _Map:
+def _convolution(slabs: _Slabs, layer: Convolution | MaisiConvolution, x: _Map) -> _Map:
     out = slabs.new(x.shape[0], _same_convolution(layer).out_channels, *x.shape[2:])
     return slabs.convolve(layer, x.read, out)
 
@@ -273,7 +279,7 @@ def _group_norm(slabs: _Slabs, norm: nn.GroupNorm, x: _Map) -> _Map:
 
 def _upsample(slabs: _Slabs, block: UpSample, x: _Map) -> _Map:
     """Nearest neighbour, then a convolution; or one transposed convolution whose blocks do not overlap."""
-    layers = dict(block.named_children())
+    layers: dict[str, Any] = dict(block.named_children())
     if list(layers) == ["deconv"]:
         deconv = layers["deconv"]
         factor = deconv.stride
@@ -287,7 +293,9 @@ def _upsample(slabs: _Slabs, block: UpSample, x: _Map) -> _Map:
     if resize.mode != "nearest" or factor != resize.scale_factor:
         raise _unknown(resize, f"mode {resize.mode}, scale_factor {resize.scale_factor}")
     conv = _same_convolution(layers["postconv"])
-    return _transposed(x, _folded(conv, factor), conv.bias, factor, conv.padding[0], conv.groups)
+    return _transposed(
+        x, _folded(conv, factor), conv.bias, factor, conv.kernel_size[0] // 2, conv.groups
+    )
 
 
 def _folded(conv: nn.Conv3d, factor: tuple[int, ...]) -> Tensor:
@@ -365,7 +373,7 @@ def _attention(slabs: _Slabs, block: SpatialAttentionBlock, x: _Map) -> _Map:
     return slabs.stored(block(x.read(0, x.shape[2]).contiguous()))
 
 
-_LAYERS: dict[type[nn.Module], Callable[[_Slabs, nn.Module, _Map], _Map]] = {
+_LAYERS: dict[type[nn.Module], Callable[[_Slabs, Any, _Map], _Map]] = {
     Convolution: _convolution,
     AEKLResBlock: _residual,
     nn.GroupNorm: _group_norm,

@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet, get_timestep_embedding
 from torch import Tensor
 
 from vcm.errors import VCMError
+from vcm.nets.saved import SavedNetwork
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -32,7 +32,7 @@ VIEWS = ("sagittal", "coronal", "axial")
 PLACE_CHANNELS = 3
 
 
-class SliceDenoiser(ModelMixin, ConfigMixin):
+class SliceDenoiser(SavedNetwork):
     """Noisy slices -> v, and the activations of the decoder as features.
 
     Args:
@@ -150,7 +150,7 @@ class SliceDenoiser(ModelMixin, ConfigMixin):
             skips += of_block
         h = net.middle_block(hidden_states=h, temb=embedded)
         found = []
-        for up in list(net.up_blocks)[:blocks]:
+        for up in list[Any](net.up_blocks)[:blocks]:
             count = len(up.resnets)
             skips, taken = skips[:-count], skips[-count:]
             h = up(hidden_states=h, res_hidden_states_list=taken, temb=embedded)

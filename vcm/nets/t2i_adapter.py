@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +18,7 @@ from vcm.nets.condition_features import ConditionFeatures
 from vcm.nets.control import Steered, zero_convolution
 from vcm.nets.frozen import FrozenDenoiser
 from vcm.nets.patches import to_patches
+from vcm.nets.saved import SavedNetwork
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Num, Shaped
@@ -53,7 +53,7 @@ class AdapterBlock(nn.Module):
         return summed
 
 
-class T2IAdapter(ConditionFeatures, ModelMixin, ConfigMixin):
+class T2IAdapter(ConditionFeatures, SavedNetwork):
     """Residual blocks at each level of the frozen U-Net.
 
     Defaults fit BrainLDM: 216 M parameters, where the one compared in the VCM paper has 223 M.

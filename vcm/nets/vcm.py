@@ -15,17 +15,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers.configuration_utils import register_to_config
 from torch import nn
 
 from vcm.errors import VCMError
 from vcm.nets.condition_encoder import ConditionEncoder
 from vcm.nets.control import check_factor
 from vcm.nets.modulation import Modulation
+from vcm.nets.saved import SavedNetwork
 
 
-class VolumetricConditioningModule(Modulation, ModelMixin, ConfigMixin):
+class VolumetricConditioningModule(Modulation, SavedNetwork):
     """Defaults are the published sizes for BrainLDM: 45,220,134 parameters.
 
     Args:

@@ -12,15 +12,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
+
+from vcm.nets.saved import SavedNetwork
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 
-class VoxelClassifier(ModelMixin, ConfigMixin):
+class VoxelClassifier(SavedNetwork):
     """Features (N, F) -> probabilities of the classes (N, C).
 
     Args:

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from vcm.nets.condition_encoder import ConditionEncoder
@@ -22,6 +21,7 @@ from vcm.nets.frozen import FrozenDenoiser, Residuals
 from vcm.nets.linear_prior import LinearPrior
 from vcm.nets.maisi_controlnet import MaisiControlNet
 from vcm.nets.mcm import ModulatingConditionModule
+from vcm.nets.saved import SavedNetwork
 from vcm.nets.t2i_adapter import T2IAdapter
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ METHODS: dict[str, Any] = {
 }
 
 
-class WithLinearPrior(ConditionFeatures, ModelMixin, ConfigMixin):
+class WithLinearPrior(ConditionFeatures, SavedNetwork):
     """A method of METHODS by name, with the configuration it is made of, and its prior.
 
     Its features are the linear reading of the latent, C channels, and behind it the method's own.

@@ -47,13 +47,13 @@ def prepare_scan(scan: Scan, out: Path, settings: dict[str, str], grid: Grid) ->
         made_from.pop("segmenter", None)
     found = read_record(folder, scan.subject, made_from)
     if found is not None:
-        told = replace(
+        updated = replace(
             found, participant=scan.participant, split=scan.split, age=scan.age, sex=scan.sex,
             image=scan.image.name, label_map=scan.labels.name if scan.labels else None,
         )  # fmt: skip
-        if told != found:
-            told.write(folder)
-        return told
+        if updated != found:
+            updated.write(folder)
+        return updated
     image = read_volume(scan.image)
     found_brain: Brain | None = None
     classes = None

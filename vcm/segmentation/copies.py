@@ -5,6 +5,8 @@ Transforms are MONAI's; a copy is a function of its seed alone.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import numpy as np
 import torch
 from monai.transforms import (
@@ -16,6 +18,7 @@ from monai.transforms import (
     RandGaussianSmoothd,
 )
 from numpy.typing import NDArray
+from torch import Tensor
 
 #: Widths [voxel] of the smooth deformations, coarse and fine, and how far they reach: offsets drawn in
 #: -1..1 are smoothed by a Gaussian of that width and multiplied.
@@ -57,7 +60,7 @@ def warped_copy(
     deform.set_random_state(seed)
     contrast.set_random_state(seed)
     # Labels are shifted so that 0, which padding writes, means unknown.
-    given = {
+    given: dict[Hashable, Tensor] = {
         "image": torch.from_numpy(image)[None],
         "labels": torch.from_numpy(labels.astype(np.float32) - unlabelled)[None],
     }

@@ -63,7 +63,7 @@ class Motion:
         # MONAI's affine maps output to input, so a size grows by 1 / its scale.
         inverse = [1 / s for s in self.scale]
         affine = Affine(self.rotation, None, self.shift, inverse, padding_mode="zeros", mode=mode)
-        moved = affine(MetaTensor(values.float()))[0]
+        moved: MetaTensor = affine(MetaTensor(values.float()))[0]
         return moved.as_tensor().to(values.dtype)
 
     @property

@@ -189,7 +189,7 @@ def _channels_last(*nets: nn.Module) -> None:
     """The memory layout in which convolutions are fastest."""
     for part in (part for net in nets for part in net.modules()):
         if isinstance(part, nn.Conv3d):
-            part.to(memory_format=torch.channels_last_3d)
+            part.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
 @torch.inference_mode()
