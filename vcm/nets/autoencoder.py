@@ -20,14 +20,14 @@ from monai.networks.nets.autoencoderkl import AutoencoderKL
 from torch import Tensor, nn
 
 from vcm.nets.patches import from_patches, to_patches
-from vcm.nets.saved import SavedNetwork
+from vcm.nets.saved import ModelMixin
 from vcm.nets.slabs import SlabDecoding
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 
-class LatentAutoencoder(SlabDecoding, SavedNetwork):
+class LatentAutoencoder(SlabDecoding, ModelMixin):
     """Volumes (B, 1, X, Y, Z) in 0..1 <-> latents (B, C, X/f, Y/f, Z/f).
 
     Source: AutoencoderKL of latent diffusion (Rombach et al. 2022), as BrainLDM uses it

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcm.nets.patches import from_patches, to_patches
-from vcm.nets.saved import SavedNetwork
+from vcm.nets.saved import ModelMixin
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -82,7 +82,7 @@ class DetailDecoder(nn.Module):
         return from_patches(self.write(F.silu(self.after(h))), FOLD)
 
 
-class BandAutoencoder(SavedNetwork):
+class BandAutoencoder(ModelMixin):
     """Volumes (B, 1, X, Y, Z) in 0..1 <-> latents (B, 8, X/4, Y/4, Z/4)."""
 
     factor = 2 * FOLD

@@ -19,7 +19,7 @@ from vcm.nets.condition_features import ConditionFeatures
 from vcm.nets.control import Steered, check_factor, zero_convolution
 from vcm.nets.denoiser import LatentDenoiser
 from vcm.nets.frozen import FrozenDenoiser, Residuals
-from vcm.nets.saved import SavedNetwork
+from vcm.nets.saved import ModelMixin
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Num, Shaped
@@ -64,7 +64,7 @@ class UNetDenoiser(FrozenDenoiser, Protocol):
         """What the U-Net is given: z_t beside its inputs' channels, t, context of cross-attention."""
 
 
-class ControlNetModule(ConditionFeatures, SavedNetwork):
+class ControlNetModule(ConditionFeatures, ModelMixin):
     """MONAI's ControlNet behind the interface of control methods; sizes as the frozen U-Net's.
 
     Defaults fit BrainLDM: 230.7 M parameters. `start_from` copies the frozen encoder.
@@ -157,7 +157,7 @@ class ControlNetModule(ConditionFeatures, SavedNetwork):
         return Steered(frozen(z_t, t, inputs, Residuals(down, middle)), None, z_t.new_zeros(()))
 
 
-class ControlNetLite(ConditionFeatures, SavedNetwork):
+class ControlNetLite(ConditionFeatures, ModelMixin):
     """Plain convolutions of the condition and zero convolutions into the frozen U-Net's skips.
 
     Defaults fit BrainLDM: 62.3 M parameters, where the one compared in the VCM paper has 63.6 M.

@@ -22,13 +22,13 @@ from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
 from torch import Tensor
 
 from vcm.nets.frozen import Residuals, adding_maps, as_unet_options
-from vcm.nets.saved import SavedNetwork
+from vcm.nets.saved import ModelMixin
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Num
 
 
-class LatentDenoiser(SavedNetwork):
+class LatentDenoiser(ModelMixin):
     """z_t (B, C, x, y, z), t (B,), covariates (B, 4) in 0..1 -> epsilon (B, C, x, y, z).
 
     As in BrainLDM (arXiv 2209.07162) the covariates enter twice: as channels beside z_t and as a

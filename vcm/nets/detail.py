@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcm.nets.patches import from_patches, to_patches
-from vcm.nets.saved import SavedNetwork
+from vcm.nets.saved import ModelMixin
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -45,7 +45,7 @@ class Detailed(NamedTuple):
     std: Float[Tensor, "B 1 X Y Z"]
 
 
-class DetailNet(SavedNetwork):
+class DetailNet(ModelMixin):
     """MONAI's BasicUNet on voxels folded f x f x f into channels; starts as the interpolation.
 
     channels     features of its levels, and of its last layer, see BasicUNet

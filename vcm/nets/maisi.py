@@ -22,7 +22,7 @@ from torch import Tensor
 
 from vcm.errors import VCMError
 from vcm.nets.frozen import Residuals, adding_maps, as_unet_options
-from vcm.nets.saved import SavedNetwork
+from vcm.nets.saved import ModelMixin
 from vcm.nets.slabs import SlabDecoding
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 NO_CONTRAST = 0
 
 
-class MaisiDenoiser(SavedNetwork):
+class MaisiDenoiser(ModelMixin):
     """z_t (B, C, x, y, z), t (B,) in 0..1000, inputs (B, 4) -> velocity v (B, C, x, y, z).
 
     inputs            spacing along x, y, z [mm] and the class of the contrast (T1w 9, T2w 10, FLAIR
@@ -180,7 +180,7 @@ class MaisiDenoiser(SavedNetwork):
         return inputs[:, :3] * 100, contrast
 
 
-class MaisiAutoencoder(SlabDecoding, SavedNetwork):
+class MaisiAutoencoder(SlabDecoding, ModelMixin):
     """Volumes (B, 1, X, Y, Z) in 0..1 <-> latents (B, C, X/4, Y/4, Z/4), z = (mu + sigma eps) scale.
 
     scale         belongs to the checkpoint of the diffusion model (`scale_factor` there)

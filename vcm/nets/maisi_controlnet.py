@@ -19,7 +19,7 @@ from vcm.nets.condition_features import ConditionFeatures
 from vcm.nets.control import Steered, zero_convolution
 from vcm.nets.controlnet import ConditionEmbedding, check_embedding
 from vcm.nets.frozen import FrozenDenoiser, Residuals
-from vcm.nets.saved import SavedNetwork
+from vcm.nets.saved import ModelMixin
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int, Num
@@ -33,7 +33,7 @@ class ClassDenoiser(FrozenDenoiser, Protocol):
         """See MaisiDenoiser."""
 
 
-class MaisiControlNet(ConditionFeatures, SavedNetwork):
+class MaisiControlNet(ConditionFeatures, ModelMixin):
     """As ControlNetModule, for MaisiDenoiser; sizes as the frozen U-Net's."""
 
     @register_to_config

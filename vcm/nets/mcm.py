@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcm.nets.modulation import Modulation
-from vcm.nets.saved import SavedNetwork
+from vcm.nets.saved import ModelMixin
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Shaped
@@ -36,7 +36,7 @@ class AveragedCondition(nn.Module):
         return mixed
 
 
-class ModulatingConditionModule(Modulation, SavedNetwork):
+class ModulatingConditionModule(Modulation, ModelMixin):
     """gamma and beta from [z_t, prediction, averaged conditions]; 1.4 % of BrainLDM's U-Net (7.5 M).
 
     Args:

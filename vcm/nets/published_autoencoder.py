@@ -11,14 +11,14 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from monai.networks.nets.autoencoderkl import AutoencoderKL
 from torch import Tensor
 
-from vcm.nets.saved import SavedNetwork
+from vcm.nets.saved import ModelMixin
 from vcm.nets.slabs import SlabDecoding
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 
-class PublishedAutoencoder(SlabDecoding, SavedNetwork):
+class PublishedAutoencoder(SlabDecoding, ModelMixin):
     """Volumes (B, 1, X, Y, Z) in 0..1 <-> latents (B, C, X/8, Y/8, Z/8), z = (mu + sigma eps) scale.
 
     Source: Pinaya et al., arXiv 2209.07162; sizes of the released weights are the defaults. The

@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from diffusers.configuration_utils import ConfigMixin
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models import modeling_utils
 
 
-class SavedNetwork(ModelMixin, ConfigMixin):
+# Loading a folder, diffusers looks for this name in the module of each network's class, and takes the
+# class for one that it can load if it derives from what it finds.
+class ModelMixin(modeling_utils.ModelMixin, ConfigMixin):
     """A torch module with save_pretrained and from_pretrained.
 
     Attributes:
@@ -20,4 +22,4 @@ class SavedNetwork(ModelMixin, ConfigMixin):
     """
 
     config: Any
-    config_name: str = ModelMixin.config_name  # type: ignore[assignment]
+    config_name: str = modeling_utils.ModelMixin.config_name  # type: ignore[assignment]

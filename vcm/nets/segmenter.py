@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from vcm.errors import VCMError
 from vcm.nets.patches import from_patches, to_patches
-from vcm.nets.saved import SavedNetwork
+from vcm.nets.saved import ModelMixin
 
 if TYPE_CHECKING:
     from jaxtyping import Float, UInt8
 
 
-class TissueSegmenter(SavedNetwork):
+class TissueSegmenter(ModelMixin):
     """Images (B, 1, X, Y, Z) in 0..1 -> logits (B, 9, X, Y, Z): background and eight classes.
 
     Source: U-Net (Ronneberger et al. 2015) in the form of nnU-Net (Isensee et al. 2021), with group

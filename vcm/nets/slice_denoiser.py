@@ -21,7 +21,7 @@ from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet, get_tim
 from torch import Tensor
 
 from vcm.errors import VCMError
-from vcm.nets.saved import SavedNetwork
+from vcm.nets.saved import ModelMixin
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -32,7 +32,7 @@ VIEWS = ("sagittal", "coronal", "axial")
 PLACE_CHANNELS = 3
 
 
-class SliceDenoiser(SavedNetwork):
+class SliceDenoiser(ModelMixin):
     """Noisy slices -> v, and the activations of the decoder as features.
 
     Args:

@@ -18,7 +18,7 @@ from vcm.nets.condition_features import ConditionFeatures
 from vcm.nets.control import Steered, zero_convolution
 from vcm.nets.frozen import FrozenDenoiser
 from vcm.nets.patches import to_patches
-from vcm.nets.saved import SavedNetwork
+from vcm.nets.saved import ModelMixin
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Num, Shaped
@@ -53,7 +53,7 @@ class AdapterBlock(nn.Module):
         return summed
 
 
-class T2IAdapter(ConditionFeatures, SavedNetwork):
+class T2IAdapter(ConditionFeatures, ModelMixin):
     """Residual blocks at each level of the frozen U-Net.
 
     Defaults fit BrainLDM: 216 M parameters, where the one compared in the VCM paper has 223 M.

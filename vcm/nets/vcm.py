@@ -22,10 +22,10 @@ from vcm.errors import VCMError
 from vcm.nets.condition_encoder import ConditionEncoder
 from vcm.nets.control import check_factor
 from vcm.nets.modulation import Modulation
-from vcm.nets.saved import SavedNetwork
+from vcm.nets.saved import ModelMixin
 
 
-class VolumetricConditioningModule(Modulation, SavedNetwork):
+class VolumetricConditioningModule(Modulation, ModelMixin):
     """Defaults are the published sizes for BrainLDM: 45,220,134 parameters.
 
     Args:

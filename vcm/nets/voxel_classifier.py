@@ -15,13 +15,13 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from vcm.nets.saved import SavedNetwork
+from vcm.nets.saved import ModelMixin
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 
-class VoxelClassifier(SavedNetwork):
+class VoxelClassifier(ModelMixin):
     """Features (N, F) -> probabilities of the classes (N, C).
 
     Args:

@@ -21,7 +21,7 @@ from vcm.nets.frozen import FrozenDenoiser, Residuals
 from vcm.nets.linear_prior import LinearPrior
 from vcm.nets.maisi_controlnet import MaisiControlNet
 from vcm.nets.mcm import ModulatingConditionModule
-from vcm.nets.saved import SavedNetwork
+from vcm.nets.saved import ModelMixin
 from vcm.nets.t2i_adapter import T2IAdapter
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ METHODS: dict[str, Any] = {
 }
 
 
-class WithLinearPrior(ConditionFeatures, SavedNetwork):
+class WithLinearPrior(ConditionFeatures, ModelMixin):
     """A method of METHODS by name, with the configuration it is made of, and its prior.
 
     Its features are the linear reading of the latent, C channels, and behind it the method's own.
