@@ -17,6 +17,7 @@ GROUND = {
     "metrics",
     "config",
     "precision",
+    "device",
 }
 SHELVES = {
     "imaging",
@@ -49,6 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": set(),
     "config": {"embedded", "errors"},
     "precision": {"errors"},
+    "device": {"errors"},
     "imaging": GROUND,
     "nets": GROUND,
     "diffusion": GROUND,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -29,6 +28,7 @@ from vcm.diffusion.sampling import (
     make_scheduler,
     sample,
 )
+from vcm.diffusion.steering import SteeredPrediction
 from vcm.embedded import INDEX, find_model, unknown_model
 from vcm.errors import VCMError
 from vcm.files import sha256, synthetic_mark
@@ -387,8 +387,9 @@ class VCMPipeline(DiffusionPipeline):
             for k in range(count):
                 own = generator[k] if isinstance(generator, list) else generator
                 noise = latents[k : k + 1] if latents is not None else self._noise(own)
-                predict = _Prediction(
-                    self,
+                predict = SteeredPrediction(
+                    self.denoiser,
+                    self.module,
                     covariates[min(k, len(covariates) - 1)][None].to(device),
                     None if features is None else features[min(k, len(features) - 1)][None],
                     conditioning_scale,
@@ -401,7 +402,7 @@ class VCMPipeline(DiffusionPipeline):
                     i: int,
                     t: Num[Tensor, ""],
                     z: Float[Tensor, "1 C x y z"],
-                    predict: _Prediction = predict,
+                    predict: SteeredPrediction = predict,
                 ) -> Float[Tensor, "1 C x y z"] | None:
                     # A scheduler of second order asks twice in a step.
                     order = getattr(self.scheduler, "order", 1)
@@ -491,42 +492,6 @@ class VCMPipeline(DiffusionPipeline):
         _check_dtype(self.module, device)
         features: Tensor = self.module.encode([None if c is None else c.to(device) for c in listed])
         return features
-
-
-@dataclass
-class _Prediction:
-    """predict(z_t, t) for one volume, as the scheduler wants it; knows when the module acts."""
-
-    pipeline: VCMPipeline
-    covariates: Float[Tensor, "1 K"]
-    features: Float[Tensor, "1 F x y z"] | None
-    scale: float
-    window: tuple[float, float]
-    steps: int
-    dtype: torch.dtype
-    step: int = 0
-
-    def __call__(
-        self, z_t: Float[Tensor, "1 C x y z"], t: Num[Tensor, ""]
-    ) -> Float[Tensor, "1 C x y z"]:
-        # Networks that were cast themselves need no autocast.
-        half = self.dtype != torch.float32 and self.pipeline.denoiser.dtype == torch.float32
-        with torch.autocast(z_t.device.type, self.dtype, enabled=half):
-            return self._predict(z_t, t).to(z_t.dtype)
-
-    def _predict(
-        self, z_t: Float[Tensor, "1 C x y z"], t: Num[Tensor, ""]
-    ) -> Float[Tensor, "1 C x y z"]:
-        denoiser, module = self.pipeline.denoiser, self.pipeline.module
-        t = torch.as_tensor(t, device=z_t.device)[None]
-        z = z_t.to(denoiser.dtype)
-        if self.features is not None and self.window[0] <= self.step / self.steps < self.window[1]:
-            features = self.features.to(z.device)
-            raw = module(denoiser, z, t, self.covariates, features, self.scale).prediction
-        else:
-            raw = denoiser(z, t, self.covariates)
-        model_output: Tensor = denoiser.to_model_output(raw.to(z_t.dtype), z_t, t)
-        return model_output
 
 
 _COMPONENTS = ("autoencoder", "denoiser", "scheduler", "module", "detail")
@@ -628,19 +593,3 @@ def draw_volume(
         **options,
     )
     return np.asarray(result.volumes[0, 0], dtype=np.float32)
-
-
-def choose_device(name: str) -> torch.device:
-    """auto: a GPU where there is one. Raises VCMError for a device that is not there."""
-    torch.set_flush_denormal(True)
-    if name == "auto":
-        found = torch.accelerator.current_accelerator(check_available=True)
-        # On Apple GPUs some of what is computed here has no kernel.
-        return found if found is not None and found.type != "mps" else torch.device("cpu")
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise VCMError(
-            f"The device '{name}' cannot be used ({str(error).splitlines()[0]}): choose cpu or auto."
-        ) from error
-    return torch.device(name)

@@ -34,7 +34,7 @@ def prepare(
 
     grid = model_grid(config.spacing)
     if config.model:
-        from vcm.weights.load import grid_of
+        from vcm.weights.grid import grid_of
 
         grid = grid_of(config.model)
     made = run(

@@ -21,8 +21,8 @@ def fit(config: Fitting) -> None:
     """Learn labels from one or a few labelled scans, whole or drawn in some slices."""
     from rich.console import Console
 
+    from vcm.device import choose_device
     from vcm.embedded import embedded_folder
-    from vcm.pipeline import choose_device
     from vcm.segmentation.classifier_fit import FitSettings
     from vcm.segmentation.fit import fit_segmenter
 
@@ -59,7 +59,7 @@ def apply(
     from rich.console import Console
     from rich.progress import Progress
 
-    from vcm.pipeline import choose_device
+    from vcm.device import choose_device
     from vcm.segmentation.apply import find_scans, segment_files
     from vcm.segmentation.segmenter import FewShotSegmenter
 

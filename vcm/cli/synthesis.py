@@ -30,8 +30,8 @@ def synthesize(
         run_dataset(made, given, config.out, participant_label, desc, config.overwrite)
         return
     from vcm.cost import peak_memory
+    from vcm.device import choose_device
     from vcm.embedded import example_condition
-    from vcm.pipeline import choose_device
     from vcm.synthesis.synthesize import describe, synthesize_files
 
     if config.condition == Path("example") and not config.condition.exists():

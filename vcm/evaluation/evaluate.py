@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from vcm.device import choose_device
 from vcm.embedded import model_folder
 from vcm.errors import VCMError
 from vcm.evaluation import detail, measures
@@ -42,7 +43,7 @@ from vcm.imaging.draws import draw_condition
 from vcm.imaging.prepared_set import Subject, check_grid, load_prepared, with_classes
 from vcm.imaging.volume import Grid
 from vcm.nets.segmenter import TissueSegmenter
-from vcm.pipeline import VCMPipeline, choose_device
+from vcm.pipeline import VCMPipeline
 from vcm.report.folder import write_report
 from vcm.report.page import Page
 from vcm.report.picture import mosaic, outlined

@@ -64,9 +64,7 @@ class TissueSegmenter(ModelMixin):
         """Logits per class."""
         return self.decode(self.levels(image))
 
-    def decode(
-        self, levels: list[Float[Tensor, "B _ _ _ _"]]
-    ) -> Float[Tensor, "B classes X Y Z"]:
+    def decode(self, levels: list[Float[Tensor, "B _ _ _ _"]]) -> Float[Tensor, "B classes X Y Z"]:
         """Activations of each level -> logits per class."""
         *skips, h = levels
         for up, skip in zip(self.up, reversed(skips), strict=True):

@@ -18,15 +18,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vcm.device import choose_device
 from vcm.errors import VCMError
 from vcm.files import check_output, refuse_to_replace, sha256, synthetic_mark
 from vcm.imaging.placing import PlacedCondition, place_label_map, place_partial, unconditioned
 from vcm.imaging.volume import read_volume, write_volume
 from vcm.inputs import InputRequest, ModelInput, Outside, in_words, network_inputs, resolve_inputs
-from vcm.pipeline import VCMPipeline, choose_device, draw_volume, sampling_record
+from vcm.pipeline import VCMPipeline, draw_volume
 from vcm.precision import check_precision
 from vcm.report.folder import write_report
 from vcm.report.picture import outlined
+from vcm.report.sampled import sampling_record
 from vcm.report.synthetic import file_names, stem_of, write_synthetic
 from vcm.synthesis.configuration import Synthesis
 from vcm.synthesis.forecast import forecast

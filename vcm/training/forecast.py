@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from vcm.cost import peak_memory
+from vcm.device import choose_device
 from vcm.imaging.prepared_set import Subject
 from vcm.learning.batches import moved
-from vcm.pipeline import VCMPipeline, choose_device
+from vcm.pipeline import VCMPipeline
 from vcm.precision import resolve_mixed_precision
 from vcm.training.configuration import ModuleTraining
 from vcm.training.latents import LatentFiles, LatentSet

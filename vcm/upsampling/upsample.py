@@ -18,6 +18,7 @@ from typing import Any, cast, get_args
 
 import numpy as np
 
+from vcm.device import choose_device
 from vcm.embedded import model_folder
 from vcm.errors import VCMError, VCMWarning
 from vcm.files import check_output, fingerprint, refuse_to_replace, sha256, versions
@@ -25,7 +26,7 @@ from vcm.imaging.acquisition import ProfileKind, isotropic_about
 from vcm.imaging.contrast import LEAST_SEPARATION
 from vcm.imaging.volume import Volume, read_volume
 from vcm.inputs import InputRequest, network_inputs, resolve_inputs
-from vcm.pipeline import VCMPipeline, choose_device
+from vcm.pipeline import VCMPipeline
 from vcm.precision import check_precision, resolve_precision
 from vcm.report.folder import write_report
 from vcm.upsampling.configuration import Upsampling

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import numpy as np
 from diffusers.utils import logging
 
-from vcm.embedded import INDEX, model_folder
-from vcm.imaging.volume import Grid
+from vcm.embedded import model_folder
 from vcm.pipeline import VCMPipeline
 
 
@@ -27,10 +24,3 @@ def load_pipeline(model: str | Path) -> VCMPipeline:
     pipeline.scheduler = pipeline.saved_scheduler
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-def grid_of(model: str | Path) -> Grid:
-    """Voxels of a model's volumes, from its index alone. Raises VCMError if there is none."""
-    index = json.loads((model_folder(model) / INDEX).read_text(encoding="utf-8"))
-    x, y, z = index["grid"]["shape"]
-    return Grid((x, y, z), np.asarray(index["grid"]["affine"], dtype=np.float64))
