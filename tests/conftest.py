@@ -40,86 +40,25 @@ def real_scans() -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
     """A pipeline of random weights and few channels on the real grid, saved as one folder."""
-    from vcm.diffusion.sampling import make_scheduler
-    from vcm.imaging.geometry import model_grid
-    from vcm.nets.autoencoder import LatentAutoencoder
-    from vcm.nets.denoiser import LatentDenoiser
-    from vcm.nets.vcm import VolumetricConditioningModule
-    from vcm.pipeline import VCMPipeline
+    from tiny_networks import tiny_pipeline
 
-    torch.manual_seed(0)
-    autoencoder = LatentAutoencoder((8, 16), 4, groups=2, patch=4)
-    denoiser = LatentDenoiser(
-        4, channels=(8, 8), head_channels=(0, 8), groups=2, res_blocks=1, latent_shape=(10, 14, 10)
-    )
-    module = VolumetricConditioningModule(
-        latent_channels=4,
-        condition_channels=(8,),
-        encoder_channels=(8,),
-        encoder_res_blocks=1,
-        encoder_groups=2,
-        encoder_patch=4,
-        unet_channels=(8, 8),
-        unet_res_blocks=1,
-        unet_attention=(False, True),
-        unet_head_channels=(8, 8),
-        unet_groups=2,
-        unet_out_channels=8,
-        head_channels=8,
-        head_norm="none",
-    )
-    torch.nn.init.normal_(module.mlp_beta.weight, std=0.1)
-    torch.nn.init.normal_(autoencoder.synthesis.weight, std=0.1)
-    torch.nn.init.constant_(autoencoder.synthesis.bias, 0.4)
-    grid = model_grid()
-    pipeline = VCMPipeline(
-        autoencoder, denoiser, make_scheduler("ddim"), module,
-        conditions=["classes"],
-        covariate_ranges={
-            "sex": (0, 1), "age": (20, 80), "ventricular_volume": (5, 110),
-            "brain_volume": (900, 1900),
-        },
-        population={
-            "typical_age": 50.0,
-            "expected_volumes": {
-                "ventricular_volume": [2.5, 0.1, 0.01], "brain_volume": [7.1, 0.1, -0.002],
-            },
-        },
-        grid={"shape": list(grid.shape), "affine": grid.affine.tolist()},
-    )  # fmt: skip
+    from vcm.imaging.geometry import model_grid
+
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    pipeline.save_pretrained(folder)
+    tiny_pipeline(model_grid()).save_pretrained(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def thick_model(tmp_path_factory, tiny_model):
     """The tiny model with a module of random weights that reads thick slices."""
-    from vcm.nets.vcm import VolumetricConditioningModule
+    from tiny_networks import steered_by, tiny_module
+
     from vcm.weights.load import load_pipeline
 
-    torch.manual_seed(1)
-    pipeline = load_pipeline(tiny_model)
-    module = VolumetricConditioningModule(
-        latent_channels=4,
-        condition_channels=(2,),
-        encoder_channels=(8,),
-        encoder_res_blocks=1,
-        encoder_groups=2,
-        encoder_patch=4,
-        unet_channels=(8, 8),
-        unet_res_blocks=1,
-        unet_attention=(False, True),
-        unet_head_channels=(8, 8),
-        unet_groups=2,
-        unet_out_channels=8,
-        head_channels=8,
-        head_norm="none",
-    )
-    pipeline.register_modules(module=module)
-    pipeline.register_to_config(conditions=["thick"])
     folder = tmp_path_factory.mktemp("models") / "thick"
-    pipeline.save_pretrained(folder)
+    made = steered_by(load_pipeline(tiny_model), tiny_module(2, seed=1), ["thick"])
+    made.save_pretrained(folder)
     return folder
 
 

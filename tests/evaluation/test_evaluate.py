@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from small_brains import GRID, brain2mm_like, brainldm_like, classes_of, image_of, maisi_like
+from tiny_networks import tiny_module
 
 from vcm.errors import VCMError, VCMWarning
 from vcm.evaluation.evaluate import Evaluation, evaluate_files
@@ -14,7 +15,6 @@ from vcm.files import read_table, write_table
 from vcm.imaging.prepared_set import COLUMNS, load_prepared
 from vcm.imaging.volume import Volume, write_volume
 from vcm.nets.segmenter import TissueSegmenter
-from vcm.nets.vcm import VolumetricConditioningModule
 from vcm.weights import segmenter
 from vcm.weights.load import load_pipeline
 
@@ -187,12 +187,7 @@ def test_a_bad_configuration_is_refused_in_words(evaluated, change, reason):
 def small_module(latent_channels):
     """A module of random weights that reads the ventricles, on latents of 1/8 or 1/4 of the grid."""
     patch = 4 if latent_channels == 3 else 2
-    return VolumetricConditioningModule(
-        latent_channels=latent_channels, condition_channels=(1,), encoder_channels=(8,),
-        encoder_res_blocks=1, encoder_groups=2, encoder_patch=patch, unet_channels=(8, 8),
-        unet_res_blocks=1, unet_attention=(False, True), unet_head_channels=(8, 8), unet_groups=2,
-        unet_out_channels=8, head_channels=8, head_norm="none",
-    )  # fmt: skip
+    return tiny_module(1, latent_channels=latent_channels, encoder_patch=patch)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from tiny_networks import FEW, tiny_module
 
 from vcm.nets.controlnet import ControlNetLite, ControlNetModule
 from vcm.nets.denoiser import LatentDenoiser
@@ -14,34 +15,13 @@ from vcm.nets.vcm import VolumetricConditioningModule
 from vcm.nets.with_linear_prior import WithLinearPrior
 
 SMALL = {
-    "vcm": lambda: VolumetricConditioningModule(
-        latent_channels=4,
-        condition_channels=(8,),
-        encoder_channels=(8,),
-        encoder_res_blocks=1,
-        encoder_groups=4,
-        encoder_patch=4,
-        unet_channels=(8, 8),
-        unet_res_blocks=1,
-        unet_attention=(False, True),
-        unet_head_channels=(8, 8),
-        unet_groups=4,
-        unet_out_channels=8,
-        head_channels=8,
-        head_norm="none",
-    ),
+    "vcm": lambda: tiny_module(8, encoder_groups=4, unet_groups=4),
     "mcm": lambda: ModulatingConditionModule(
         latent_channels=4,
         condition_channels=(8,),
         downsampling=8,
         features=8,
-        unet_channels=(8, 8),
-        unet_res_blocks=1,
-        unet_attention=(False, True),
-        unet_head_channels=(8, 8),
-        unet_groups=4,
-        unet_out_channels=8,
-        head_channels=8,
+        **{k: v for k, v in FEW.items() if k.startswith(("unet", "head"))} | {"unet_groups": 4},
     ),
     "controlnet": lambda: ControlNetModule(
         latent_channels=4,

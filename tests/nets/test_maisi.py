@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 from monai.networks.schedulers.rectified_flow import RFlowScheduler, timestep_transform
+from tiny_networks import tiny_module
 from torch import nn
 
 from vcm.diffusion.sampling import check_scheduler, flow_shift, make_scheduler, sample
 from vcm.errors import VCMError
 from vcm.nets.maisi import MaisiAutoencoder, MaisiDenoiser
-from vcm.nets.vcm import VolumetricConditioningModule
 from vcm.pipeline import VCMPipeline
 from vcm.weights.load import load_pipeline
 from vcm.weights.names import PublishedNamesError, load_strictly
@@ -179,22 +179,10 @@ def test_splits_encode_alike_and_refuse_what_monai_would_crop():
 @pytest.fixture
 def pipeline() -> VCMPipeline:
     torch.manual_seed(0)
-    module = VolumetricConditioningModule(
-        latent_channels=4,
-        condition_channels=(2,),
-        encoder_channels=(8, 8),
-        encoder_res_blocks=1,
-        encoder_groups=4,
-        encoder_patch=1,
-        unet_channels=(8, 16),
-        unet_res_blocks=1,
-        unet_attention=(False, True),
-        unet_head_channels=(8, 16),
-        unet_groups=4,
-        unet_out_channels=8,
-        head_channels=8,
-        head_norm="none",
-    )
+    module = tiny_module(
+        2, encoder_channels=(8, 8), encoder_groups=4, encoder_patch=1, unet_channels=(8, 16),
+        unet_head_channels=(8, 16), unet_groups=4,
+    )  # fmt: skip
     nn.init.normal_(module.mlp_beta.weight, std=0.1)
     return VCMPipeline(
         autoencoder(),

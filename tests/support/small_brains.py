@@ -8,16 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_networks import tiny_pipeline
 
 from vcm.diffusion.sampling import flow_shift, make_scheduler
 from vcm.imaging.conditions import ventricular_and_brain_volume
 from vcm.imaging.degradation import simulate_thick
 from vcm.imaging.geometry import centred_grid
 from vcm.imaging.volume import Volume, write_volume
-from vcm.nets.autoencoder import LatentAutoencoder
 from vcm.nets.denoiser import LatentDenoiser
 from vcm.nets.detail import DetailNet
-from vcm.nets.vcm import VolumetricConditioningModule
 from vcm.pipeline import VCMPipeline
 
 GRID = centred_grid((32, 48, 32), 5.0, (0.0, -18.0, 6.0), "LAS")
@@ -102,35 +101,7 @@ def _grid() -> dict:
 
 def brain2mm_like(reads: int = 8) -> VCMPipeline:
     """The family of the embedded models, with a module that reads so many channels."""
-    torch.manual_seed(0)
-    autoencoder = LatentAutoencoder((8, 16), 4, groups=2, patch=4, latent_shape=LATENT)
-    denoiser = LatentDenoiser(
-        4, channels=(8, 8), head_channels=(0, 8), groups=2, res_blocks=1, latent_shape=LATENT
-    )
-    module = VolumetricConditioningModule(
-        latent_channels=4, condition_channels=(reads,), encoder_channels=(8,), encoder_res_blocks=1,
-        encoder_groups=2, encoder_patch=4, unet_channels=(8, 8), unet_res_blocks=1,
-        unet_attention=(False, True), unet_head_channels=(8, 8), unet_groups=2,
-        unet_out_channels=8, head_channels=8, head_norm="none",
-    )  # fmt: skip
-    torch.nn.init.normal_(module.mlp_beta.weight, std=0.1)
-    torch.nn.init.normal_(autoencoder.synthesis.weight, std=0.1)
-    torch.nn.init.constant_(autoencoder.synthesis.bias, 0.4)
-    return VCMPipeline(
-        autoencoder, denoiser, make_scheduler("ddim"), module,
-        conditions=[{8: "classes", 2: "thick"}[reads]],
-        covariate_ranges={
-            "sex": (0, 1), "age": (20, 80), "ventricular_volume": (5, 110),
-            "brain_volume": (900, 1900),
-        },
-        population={
-            "typical_age": 50.0,
-            "expected_volumes": {
-                "ventricular_volume": [2.5, 0.1, 0.01], "brain_volume": [7.1, 0.1, -0.002],
-            },
-        },
-        grid=_grid(),
-    )  # fmt: skip
+    return tiny_pipeline(GRID, {8: "classes", 2: "thick"}[reads], reads)
 
 
 def maisi_like() -> VCMPipeline:

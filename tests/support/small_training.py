@@ -98,33 +98,15 @@ def train_regression(overrides):
 
 def train_module(overrides):
     """The Volumetric Conditioning Module on a frozen network, both of few channels."""
-    from vcm.nets.denoiser import LatentDenoiser
-    from vcm.nets.vcm import VolumetricConditioningModule
+    from tiny_networks import tiny_denoiser, tiny_module
+
     from vcm.training.batches import ModuleBatch
     from vcm.training.module import ModuleObjective
 
     config = load_config(SmallTraining, None, [*BRIEF, "steps=3", "batch_size=2", *overrides])
     torch.manual_seed(0)
-    frozen = LatentDenoiser(
-        4, channels=(8, 8), head_channels=(0, 8), groups=2, res_blocks=1, latent_shape=(4, 4, 4)
-    )
-    module = VolumetricConditioningModule(
-        latent_channels=4,
-        condition_channels=(8, 1),
-        encoder_channels=(8,),
-        encoder_res_blocks=1,
-        encoder_groups=2,
-        encoder_patch=8,
-        unet_channels=(8, 8),
-        unet_res_blocks=1,
-        unet_attention=(False, True),
-        unet_head_channels=(8, 8),
-        unet_groups=2,
-        unet_out_channels=8,
-        head_channels=8,
-        head_norm="none",
-        encoder_halve=False,
-    )
+    frozen = tiny_denoiser((4, 4, 4))
+    module = tiny_module(8, 1, encoder_patch=8, encoder_halve=False)
     objective = ModuleObjective(
         module, frozen, torch.ones(4), ["classes", "ventricles"], 0.1
     )  # 8 + 1 channels

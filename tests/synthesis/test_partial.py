@@ -34,30 +34,13 @@ def head(tmp_path_factory, head_map):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, tiny_model):
-    from vcm.nets.vcm import VolumetricConditioningModule
+    from tiny_networks import steered_by, tiny_module
+
     from vcm.weights.load import load_pipeline
 
-    torch.manual_seed(1)
-    pipeline = load_pipeline(tiny_model)
-    module = VolumetricConditioningModule(
-        latent_channels=4,
-        condition_channels=(8, 2),
-        encoder_channels=(8,),
-        encoder_res_blocks=1,
-        encoder_groups=2,
-        encoder_patch=4,
-        unet_channels=(8, 8),
-        unet_res_blocks=1,
-        unet_attention=(False, True),
-        unet_head_channels=(8, 8),
-        unet_groups=2,
-        unet_out_channels=8,
-        head_channels=8,
-        head_norm="none",
-    )
+    pipeline, module = load_pipeline(tiny_model), tiny_module(8, 2, seed=1)
     torch.nn.init.normal_(module.mlp_beta.weight, std=0.1)
-    pipeline.register_modules(module=module)
-    pipeline.register_to_config(conditions=["classes", "partial"])
+    steered_by(pipeline, module, ["classes", "partial"])
     folder = tmp_path_factory.mktemp("models") / "both"
     pipeline.save_pretrained(folder)
     return folder
