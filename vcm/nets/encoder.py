@@ -6,15 +6,21 @@ output, so that its weights start a segmentation in all layers but the last.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import torch
-from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from vcm.nets.saved import ModelMixin
 from vcm.nets.segmenter import TissueSegmenter
 
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
-class ScanEncoder(ModelMixin, ConfigMixin):
+
+class ScanEncoder(ModelMixin):
     """Masked images (B, 1, X, Y, Z) -> restored images (B, 1, X, Y, Z) and projections (B, P).
 
     Source: masked reconstruction with a whole U-Net, skip connections included, is AMAES (Munk et al.
@@ -30,7 +36,7 @@ class ScanEncoder(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self,
-        channels: tuple[int, ...] = (16, 32, 64, 128),
+        channels: Sequence[int] = (16, 32, 64, 128),
         groups: int = 8,
         projection: int = 0,
         patch: int = 2,
@@ -44,7 +50,9 @@ class ScanEncoder(ModelMixin, ConfigMixin):
                 nn.Linear(width, width), nn.ReLU(), nn.Linear(width, projection)
             )
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, image: Float[Tensor, "B 1 X Y Z"]
+    ) -> tuple[Float[Tensor, "B 1 X Y Z"], Float[Tensor, "B P"] | None]:
         """The restored image, and its projection if there is a head for it."""
         levels = self.unet.levels(image)
         restored = self.unet.decode(levels)
