@@ -75,8 +75,8 @@ def blurred(image: Tensor, random: np.random.Generator) -> Tensor:
         factors[int(random.integers(3))] = random.uniform(1, COARSEST)
     else:
         factors[:] = random.uniform(1, 1 + (COARSEST - 1) / 2)
-    sizes = [max(1, round(n / f)) for n, f in zip(image.shape, factors, strict=True)]
-    coarse = functional.adaptive_avg_pool3d(image[None, None], sizes)
+    x, y, z = (max(1, round(n / f)) for n, f in zip(image.shape, factors, strict=True))
+    coarse = functional.adaptive_avg_pool3d(image[None, None], (x, y, z))
     fine = functional.interpolate(coarse, tuple(image.shape), mode="trilinear", align_corners=False)
     return fine[0, 0]
 

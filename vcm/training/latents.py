@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,8 +64,9 @@ class Motion:
         # MONAI's affine maps output to input, so a size grows by 1 / its scale.
         inverse = [1 / s for s in self.scale]
         affine = Affine(self.rotation, None, self.shift, inverse, padding_mode="zeros", mode=mode)
-        moved: MetaTensor = affine(MetaTensor(values.float()))[0]
-        return moved.as_tensor().to(values.dtype)
+        moved: Any = affine(MetaTensor(values.float()))[0]
+        found: Tensor = moved.as_tensor().to(values.dtype)
+        return found
 
     @property
     def volume_factor(self) -> float:
