@@ -23,7 +23,7 @@ from vcm import VCMPipeline
 from vcm.cli import main as cli
 from vcm.embedded import embedded_folder
 from vcm.errors import VCMError
-from vcm.imaging.brain import align_brain, brain_mask
+from vcm.imaging.brain import align_brain
 from vcm.imaging.degradation import simulate_thick
 from vcm.imaging.geometry import resample
 from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume, write_volume
@@ -391,7 +391,7 @@ def test_a_scan_in_memory_is_upsampled(thick_slices, monkeypatch):
 
 def test_a_scan_in_memory_is_prepared_and_its_tissues_are_named(thick_slices, monkeypatch):
     without_slow_parts(monkeypatch)
-    prepared = align_brain(thick_slices, brain_mask(thick_slices), GRID)
+    prepared = align_brain(thick_slices, thick_slices.data > 0, GRID)
     assert prepared.image.shape == GRID.shape
     assert prepared.image.min() == 0 and prepared.image.max() == 1
     found = segment(thick_slices, TissueSegmenter((2, 2, 2, 2), groups=1))
