@@ -169,7 +169,7 @@ class Table:
 
     def __init__(self, path: Path, columns: list[str]) -> None:
         self.path, self.columns = path, columns
-        self.rows: list[Row] = [*read_table(path)] if path.is_file() else []
+        self.rows: list[Row] = list(map(dict, read_table(path))) if path.is_file() else []
 
     def add(self, rows: Sequence[Row]) -> None:
         """Append and write."""

@@ -6,7 +6,8 @@ neither may be renamed.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models import modeling_utils
@@ -22,4 +23,6 @@ class ModelMixin(modeling_utils.ModelMixin, ConfigMixin):
     """
 
     config: Any
+    if TYPE_CHECKING:
+        to: Callable[..., Any]  # as torch has it; diffusers wraps it without types
     config_name: str = modeling_utils.ModelMixin.config_name  # type: ignore[assignment]
