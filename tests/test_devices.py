@@ -7,15 +7,24 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from other_device import plugged_in
 from safetensors.torch import load_file
-from small_brains import GRID, brain2mm_like, write_prepared
+from small_brains import (
+    GRID,
+    aligned_by_header,
+    brain2mm_like,
+    thick_model_with_detail,
+    write_files,
+    write_prepared,
+)
 
 from vcm.config import load_config
+from vcm.imaging.volume import read_volume
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 BRIEF = [
@@ -59,6 +68,29 @@ def segmenter(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("segmenter")
     TissueSegmenter((8, 8), 2).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """One brain: its scan, its label map, and thick slices of it."""
+    return write_files(tmp_path_factory.mktemp("files"))
+
+
+@pytest.fixture(scope="module")
+def thick_model(tmp_path_factory):
+    """Reads thick slices, and has a detail network."""
+    return thick_model_with_detail(tmp_path_factory.mktemp("thick"))
+
+
+@pytest.fixture(scope="module")
+def slice_model(tmp_path_factory):
+    """A slice diffusion model of random weights on the voxels of the small brains."""
+    from vcm.nets.slice_denoiser import SliceDenoiser
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("slices")
+    SliceDenoiser((8, 8), groups=4, head_channels=8).save_pretrained(folder)
     return folder
 
 
@@ -212,3 +244,97 @@ def test_a_segmenter_labels_a_volume(device, segmenter):
     net = load_segmenter(str(segmenter)).to(device)
     classes = segment_on(net, np.full(GRID.shape, 0.5, np.float32), GRID)
     assert classes.shape == GRID.shape and classes.dtype == np.uint8
+
+
+def test_synthesize(device, small_model, files, tmp_path, monkeypatch):
+    from vcm.synthesis.configuration import Synthesis
+    from vcm.synthesis.synthesize import synthesize_files
+
+    aligned_by_header(monkeypatch)
+    made = {}
+    for where in ("cpu", str(device)):
+        config = Synthesis(
+            condition=files["labels"], labels="vcm8", out=tmp_path / where, model=str(small_model),
+            seeds=[3], steps=2, device=where, model_grid=True,
+        )  # fmt: skip
+        (volume,) = synthesize_files(config)
+        made[where] = read_volume(volume).data
+    close = 0 if device.type == "other" else 0.05
+    np.testing.assert_allclose(made[str(device)], made["cpu"], atol=close)
+
+
+@pytest.mark.parametrize("samples", [0, 2])
+def test_upsample(device, thick_model, files, tmp_path, monkeypatch, samples):
+    from vcm.upsampling.configuration import Upsampling
+    from vcm.upsampling.upsample import upsample_files
+
+    aligned_by_header(monkeypatch)
+    made = {}
+    for where in ("cpu", str(device)):
+        config = Upsampling(
+            scans=[files["thick"]], out=tmp_path / where, model=str(thick_model), spacing=5,
+            samples=samples, steps=2, device=where, precision="float32",
+        )  # fmt: skip
+        made[where] = [read_volume(p).data for p in upsample_files(config) if p.suffix == ".gz"]
+    assert len(made["cpu"]) == 3 + samples
+    close = 1e-3 if device.type == "other" else 20
+    for one, other in zip(made[str(device)], made["cpu"], strict=True):
+        np.testing.assert_allclose(one, other, atol=close)
+
+
+def test_pretrain_detail(device, thick_model, tmp_path, monkeypatch):
+    from vcm.upsampling.configuration import DetailTraining
+    from vcm.upsampling.detail_training import pretrain_detail
+
+    aligned_by_header(monkeypatch)
+    scans = write_prepared(tmp_path / "scans", ("train", "test"))
+    given = [
+        f"data=[{scans}]", f"model={thick_model}", f"out={tmp_path / 'run'}", "labels=vcm8",
+        f"pool={tmp_path / 'pool'}", "draws=1", "crop=16", "fold=1", "channels=[4,4,4,4,4,4]",
+        "batch_size=1", *BRIEF,
+    ]  # fmt: skip
+    assert finite(pretrain_detail(load_config(DetailTraining, None, given)))
+
+
+def test_pretrain_slices(device, two_scans, tmp_path):
+    from vcm.segmentation.configuration import SliceTraining
+    from vcm.segmentation.pretrain import pretrain_slices
+
+    given = [
+        f"data=[{two_scans}]", f"out={tmp_path / 'run'}", "channels=[8,8]", "groups=4",
+        "head_channels=8", "crop=16", "batch_size=4", *BRIEF,
+    ]  # fmt: skip
+    assert finite(pretrain_slices(load_config(SliceTraining, None, given)))
+
+
+def test_segment_tissues(device, segmenter, files, monkeypatch):
+    from vcm.preparation.segment import segment
+    from vcm.weights.segmenter import load_segmenter
+
+    aligned_by_header(monkeypatch)
+    scan = read_volume(files["scan"])
+    here = segment(scan, load_segmenter(str(segmenter)))
+    there = segment(scan, load_segmenter(str(segmenter)).to(device))
+    assert there.data.shape == scan.data.shape and (there.data == here.data).mean() > 0.99
+
+
+@pytest.mark.parametrize("voices", [["features", "atlas"], ["unet"]])
+def test_segment_fit_and_apply(device, slice_model, files, tmp_path, monkeypatch, voices):
+    from vcm.segmentation.apply import segment_files
+    from vcm.segmentation.classifier_fit import FitSettings
+    from vcm.segmentation.fit import fit_segmenter
+    from vcm.segmentation.segmenter import FewShotSegmenter
+    from vcm.segmentation.unet_fit import fit_unet
+
+    aligned_by_header(monkeypatch)
+    for module in ("fit", "apply"):
+        monkeypatch.setattr(f"vcm.segmentation.{module}.model_grid", lambda spacing: GRID)
+    brief = partial(fit_unet, steps=2)
+    monkeypatch.setattr("vcm.segmentation.segmenter.fit_unet", brief)
+    fit_segmenter(
+        [files["scan"]], [files["labels"]], tmp_path / "model", slice_model, voices=voices,
+        copies=1, voxels=2000, judged=1, settings=FitSettings(2, 5), device=device,
+    )  # fmt: skip
+    segmenter = FewShotSegmenter.from_pretrained(tmp_path / "model").to(device)
+    (row,) = segment_files([files["scan"]], tmp_path / "model", segmenter, tmp_path / "out")
+    assert row["status"] == "done"

@@ -39,7 +39,7 @@ BRIEF = ["steps=1", "tracker=none", "mixed_precision=no", "warmup_steps=1", "che
 ANAT = "{0}/bids/sub-1/anat/sub-1_"
 COMMANDS = {
     "synthesize": [ANAT + "dseg.nii.gz", "--labels", "vcm8", "--model", "{0}/model", "--steps", "1"],
-    "upsample": ["{0}/sub-1_T1w.nii.gz", "--any-contrast", "--model", "{0}/thick", "--spacing", "5"],
+    "upsample": ["{0}/sub-1_T1w.nii.gz", "--model", "{0}/thick", "--spacing", "5"],
     "prepare": ["{0}/bids", "--labels", "vcm8", "--workers", "1"],
     "evaluate": [
         "--data", "{0}/prepared", "--model", "{0}/model", "--segmenter", "{0}/segmenter", "--steps", "1",
