@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
+from vcm.errors import VCMError
 from vcm.imaging import brain
-from vcm.imaging.brain import align_brain, find_background, on_black
+from vcm.imaging.brain import align_brain, find_background, is_label_map, on_black
 from vcm.imaging.extraction import find_brain
 from vcm.imaging.geometry import model_grid
 from vcm.imaging.registration import common_template
-from vcm.imaging.volume import Volume
+from vcm.imaging.volume import Volume, read_volume
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +100,6 @@ def test_a_skull_outside_the_mask_is_not_touched(plain, aligned_by_header):
 
 
 def test_the_scans_of_real_users_agree(real_scans):
-    from vcm.imaging.volume import read_volume
-
     names = ("t1_plain", "t1_bg-1024", "t1_zscore_bg0")
     files = [real_scans.parent / "cases" / f"{name}.nii.gz" for name in names]
     if not all(file.is_file() for file in files):
@@ -110,3 +109,23 @@ def test_the_scans_of_real_users_agree(real_scans):
     )
     for other in others:
         assert np.abs(other.image - first.image)[first.image > 0].mean() < 0.01
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+def test_a_scan_with_lost_slices_is_not_prepared_or_segmented(plain, aligned_by_header, axis):
+    data = plain.data.copy()
+    np.moveaxis(data, axis, 0)[[40, 41]] = 0
+    other = plain.with_data(data)
+    with pytest.raises(VCMError, match=f"empty in the slices 40, 41 .* axis {axis}"):
+        align_brain(other, other.data > 0, model_grid())
+
+
+def test_a_label_map_is_told_from_a_scan(plain, real_scans):
+    inside = plain.data > 0
+    assert not is_label_map(plain, inside)
+    assert is_label_map(plain.with_data(np.digitize(plain.data, [1, 300, 600])), inside)
+    for name, wanted in (("t1_plain", False), ("thick6", False), ("aseg_plain", True)):
+        path = real_scans.parent / "cases" / f"{name}.nii.gz"
+        if path.is_file():
+            scan = read_volume(path)
+            assert is_label_map(scan, scan.data > 0) == wanted

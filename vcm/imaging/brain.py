@@ -16,6 +16,7 @@ from scipy import ndimage
 from vcm.errors import VCMError
 from vcm.imaging.conditions import PLAUSIBLE_BRAIN
 from vcm.imaging.geometry import to_model_grid
+from vcm.imaging.lost_slices import lost_slices
 from vcm.imaging.registration import align_rigid
 from vcm.imaging.volume import Grid, Volume
 
@@ -28,6 +29,8 @@ ROUNDING = 1e-5
 #: Where less than this share of the voxels lies on one side of the background, it is ringing of an
 #: interpolation and no brain.
 RINGING = 0.01
+#: Share of voxels that equal their neighbour: 0.8 and more in label maps, some hundredths in scans.
+MOST_ALIKE = 0.6
 #: Percentiles inside the brain that become 0 and 1.
 PERCENTILES = (0.5, 99.5)
 #: Percentile of the brain that stands for its least intensity.
@@ -122,6 +125,7 @@ def align_brain(image: Volume, mask: NDArray[np.bool_], grid: Grid) -> AlignedBr
     Raises:
         VCMError: What the mask selects is too small or too large for a brain.
     """
+    _refuse_lost(image)
     image, black = on_black(image, mask)
     to_common = align_rigid(image.with_data(np.where(mask, image.data, 0).astype(np.float32)))
     moved = to_model_grid(image, grid, to_common, order=1)
@@ -139,6 +143,23 @@ def align_brain(image: Volume, mask: NDArray[np.bool_], grid: Grid) -> AlignedBr
         )
     scaled, (least, greatest) = to_unit_range(moved, inside)
     return AlignedBrain(scaled, to_common, (least + black, greatest + black))
+
+
+def _refuse_lost(image: Volume) -> None:
+    """Refuse a scan with empty slices in the head: what is made of it would be wrong there."""
+    for axis in range(3):
+        lost = lost_slices(image.data, axis)
+        if lost:
+            raise VCMError(
+                f"{image.source} is empty in the slices {', '.join(map(str, lost))} (from 0, along axis {axis}), "
+                "inside the head: take a scan without lost slices, or fill them with vcm upsample."
+            )
+
+
+def is_label_map(image: Volume, mask: NDArray[np.bool_]) -> bool:
+    """Whether most voxels of a brain hold just what their neighbour holds, as no scan's do."""
+    alike = (image.data[1:] == image.data[:-1]) & mask[1:] & mask[:-1]
+    return bool(alike.sum() > MOST_ALIKE * mask.sum())
 
 
 def to_unit_range(
