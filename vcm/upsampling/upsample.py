@@ -23,28 +23,31 @@ from vcm.embedded import model_folder
 from vcm.errors import VCMError, VCMWarning
 from vcm.files import check_output, fingerprint, refuse_to_replace, sha256, versions
 from vcm.imaging.acquisition import ProfileKind, isotropic_about
-from vcm.imaging.contrast import LEAST_SEPARATION
 from vcm.imaging.volume import Volume, read_volume
 from vcm.inputs import InputRequest, network_inputs, resolve_inputs
+from vcm.nets.detail import DetailNet
 from vcm.pipeline import VCMPipeline
 from vcm.precision import check_precision, resolve_precision
 from vcm.report.folder import write_report
 from vcm.upsampling.configuration import Upsampling
 from vcm.upsampling.consistency import DataConsistency
 from vcm.upsampling.detail import (
+    RIM,
     add_detail,
     add_detail_on_other_grid,
     has_spacing_of_model,
     is_refined_by_model,
 )
 from vcm.upsampling.example import example_scan
+from vcm.upsampling.head_detail import add_head_detail, load_detail
 from vcm.upsampling.page import upsampling_page
 from vcm.upsampling.prior import encode_slices, expected_brain, refuse_unfit, sample_brain
-from vcm.upsampling.result import OF_DETAIL, OF_NO_MODEL, OF_NOTHING, OF_SAMPLES, Upsampled
+from vcm.upsampling.result import OF_DETAIL, OF_NOTHING, OF_SAMPLES, Upsampled
 from vcm.upsampling.same_scan import refuse_same_scan
 from vcm.upsampling.space import Image, ResultSpace
-from vcm.upsampling.thick_scan import ThickScan, to_thick_scan
+from vcm.upsampling.thick_scan import to_thick_scan
 from vcm.upsampling.widen import widen_over_lost
+from vcm.upsampling.without_model import in_words, refuse_other_contrasts, upsample_without_model
 from vcm.upsampling.writing import describe_result, file_names, write_result
 from vcm.weights.load import load_pipeline
 
@@ -93,6 +96,7 @@ def upsample_files(
     pipeline = load_pipeline(config.model)
     refuse_unfit(pipeline, config.model)
     device = choose_device(config.device)
+    detail = load_detail(Path(config.detail)).to(device) if config.detail else None
 
     # Load.
     if paths == [EXAMPLE] and not EXAMPLE.exists():
@@ -113,7 +117,9 @@ def upsample_files(
     about = InputRequest(age=config.age, sex=config.sex)
     settings["precision"] = resolve_precision(config.precision, device)
     pipeline.to(device)
-    result = upsample(images, pipeline, masks=brains, about=about, on_step=on_step, **settings)
+    result = upsample(
+        images, pipeline, masks=brains, about=about, detail=detail, on_step=on_step, **settings
+    )
 
     if config.output == "sample" and not len(result.samples):
         raise VCMError(
@@ -133,6 +139,7 @@ def upsample_files(
         "Settings": {k: v for k, v in chosen.items() if k not in _NOT_RECORDED},
         "Model": config.model,
         "ModelSHA256": fingerprint(model_folder(config.model)),
+        "DetailSHA256": fingerprint(Path(config.detail)) if config.detail else None,
         "Device": str(device),
         "Versions": versions(),
     }
@@ -160,6 +167,7 @@ def upsample(
     noise: float = 0.1,
     detail_noise: float = 0.5,
     mirrors: bool = True,
+    detail: DetailNet | None = None,
     precision: str = "auto",
     on_step: OnStep = lambda done, total: None,
 ) -> Upsampled:
@@ -185,6 +193,8 @@ def upsample(
         noise: Assumed noise of a slice relative to the error of the model, above 0.
         detail_noise: The same relative to the error of the result after the detail network.
         mirrors: Average the detail network over the eight mirror images of the brain.
+        detail: A network for any contrast, which `vcm pretrain contrasts` trained: it adds the detail of
+            scans that are not T1w, and of what lies outside the brain; None: both are interpolated.
         precision: Of the denoising: float32, bfloat16, or auto, bfloat16 where the hardware computes it.
         on_step: Called with the denoising steps that are done, and how many there are.
 
@@ -214,8 +224,10 @@ def upsample(
 
     refuse_other_contrasts([scan, *others])
     if not scan.contrast.is_t1w:
-        warnings.warn(_without_model(scan), VCMWarning, stacklevel=2)
-        return _interpolated(scan, others, detail_noise, consistency)
+        warnings.warn(in_words(scan, detail is not None), VCMWarning, stacklevel=2)
+        return upsample_without_model(
+            scan, others, detail, noise, detail_noise, consistency, mirrors
+        )
 
     # The model's part, on its own grid.
     rule = pipeline.input_rule
@@ -253,6 +265,13 @@ def upsample(
                 space, measured, brain, expected, pipeline.detail, detail_noise, mirrors
             )
             what = OF_DETAIL
+    generated = space.share_of_brain
+    if detail is not None and consistency and not others:
+        head, head_std, head_share = add_head_detail(scan, detail, noise, detail_noise, mirrors)
+        share = space.share_of_brain
+        mean = (share * mean + (1 - share) * head).astype(np.float32)
+        std = head_std if std is None else np.where(share > RIM, std, head_std)
+        generated = np.maximum(share, head_share)
     std = None if std is None else widen_over_lost(std, scan)
     residual = {
         "cubic": measured.residual(space.cubic),
@@ -261,50 +280,8 @@ def upsample(
     }
     return Upsampled(
         scan, asked, mean, std, what, expected, projected, unprojected, space.cubic,
-        space.share_of_brain, residual,
+        generated, residual,
     )  # fmt: skip
-
-
-def _interpolated(
-    scan: ThickScan, others: Sequence[ThickScan], noise: float, consistency: bool
-) -> Upsampled:
-    """Cubic interpolation projected onto the slices, for contrasts that no model knows."""
-    space = ResultSpace(scan)
-    measured = DataConsistency(scan, tuple(others), noise)
-    image = measured.project(space.cubic) if consistency else space.cubic
-    none = np.empty((0, *scan.fine.shape), np.float32)
-    before = measured.residual(space.cubic)
-    residual = {"cubic": before, "before": before, "after": measured.residual(image)}
-    return Upsampled(
-        scan, {}, image, None, OF_NO_MODEL, image, none, none, space.cubic,
-        np.zeros(scan.fine.shape, np.float32), residual,
-    )  # fmt: skip
-
-
-def _without_model(scan: ThickScan) -> str:
-    contrast, source = scan.contrast, scan.volume.source
-    if contrast.name in ("T1w", "T1w+gd"):
-        what = f"is named {contrast.name} but does not look T1-weighted"
-    else:
-        what = f"is {contrast.name} by its {contrast.method}"
-    return (
-        f"{source} {what} (white matter {contrast.separation:.2f} deviations brighter than grey, in T1w at "
-        f"least {LEAST_SEPARATION:g}), and the model knows T1w only: the result is interpolated and made "
-        "consistent with the slices, without detail from the model."
-    )
-
-
-def refuse_other_contrasts(scans: Sequence[ThickScan]) -> None:
-    """Raise VCMError for scans of several contrasts: they do not measure one image."""
-    first = scans[0]
-    for other in scans[1:]:
-        same = other.contrast.name == first.contrast.name
-        if not same or other.contrast.is_t1w != first.contrast.is_t1w:
-            raise VCMError(
-                f"{other.volume.source} is {other.contrast.name} by its {other.contrast.method}, and "
-                f"{first.volume.source} {first.contrast.name} by its {first.contrast.method}: give scans of "
-                "one contrast, each contrast in a command of its own."
-            )
 
 
 def check_settings(

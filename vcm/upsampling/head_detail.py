@@ -1,0 +1,106 @@
+"""Detail between the slices of a whole head of any contrast, by a network that sees no model.
+
+Knows what vcm.upsampling.contrast_training trained: air is 0 and the brain's brightest percentile 1, at 1 mm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation, gaussian_filter
+
+from vcm.errors import VCMError
+from vcm.nets.detail import DetailNet
+from vcm.precision import computes_bfloat16
+from vcm.upsampling.consistency import DataConsistency
+from vcm.upsampling.space import Image, ResultSpace
+from vcm.upsampling.thick_scan import ThickScan, interpolate_to_border
+
+#: Spacing that the network was trained at [mm], and by which share a grid may differ from it.
+TRAINED, ALIKE = 1.0, 0.1
+#: Percentile of a scan that stands for air; what is brighter than this share shows something ...
+AIR, SHOWS = 0.5, 0.06
+#: ... and so far around it the network was trained [voxel].
+NEAR = 3
+
+
+def load_detail(folder: Path) -> DetailNet:
+    """Load a network for any contrast.
+
+    Args:
+        folder: What `vcm pretrain contrasts` wrote, out/model.
+
+    Raises:
+        VCMError: No such network lies there.
+    """
+    name = f"{folder} holds no detail network for any contrast"
+    remedy = "give the folder `model` of a run of vcm pretrain contrasts."
+    if not (folder / "config.json").is_file():
+        raise VCMError(f"{name}: {remedy}", argument="detail")
+    try:
+        net = DetailNet.from_pretrained(folder, use_safetensors=True).float().eval()
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise VCMError(f"{name} that can be read: {remedy}", argument="detail") from error
+    if net.expects:
+        raise VCMError(
+            f"{name}, but one that reads what a model expects: {remedy}", argument="detail"
+        )
+    return net
+
+
+def add_head_detail(
+    scan: ThickScan, net: DetailNet, noise: float, detail_noise: float, mirrors: bool
+) -> tuple[Image, Image, Image]:
+    """The whole field of view with the network's detail, projected onto the slices.
+
+    Args:
+        scan: Of any contrast, with its skull or without.
+        net: Trained on any contrast, wherever it lies.
+        noise: Of the projection that the network reads.
+        detail_noise: Of the projection of its image.
+        mirrors: Average over the eight mirrored heads.
+
+    Returns:
+        (X, Y, Z) on the scan's fine grid: the image; the standard deviation of its error, 0 in air; the share
+        of it that the network made.
+    """
+    own = bool(np.allclose(scan.fine.spacing, TRAINED, rtol=ALIKE))
+    there = scan if own or scan.acquisition.spacing <= TRAINED else scan.at_spacing(TRAINED)
+    change, std, share = _change(there, net, noise, mirrors)
+    if there is not scan:
+        change, std, share = (
+            interpolate_to_border(v, there.fine, scan.fine, order=1) for v in (change, std, share)
+        )
+    measured = DataConsistency(scan, noise=noise)
+    image = replace(measured, noise=detail_noise).project(measured.interpolated + change)
+    return image, std, share
+
+
+@torch.inference_mode()
+def _change(
+    scan: ThickScan, net: DetailNet, noise: float, mirrors: bool
+) -> tuple[Image, Image, Image]:
+    """What the network adds to the interpolation, the error that it states, and where it was asked."""
+    interpolated = DataConsistency(scan, noise=noise).interpolated
+    air = min(0.0, float(np.percentile(scan.volume.data, AIR)))
+    width = 1 - air
+    scaled = ((interpolated - air) / width).astype(np.float32)
+    across = ResultSpace(scan).across
+    read = np.moveaxis(np.stack([scaled, scan.nearness(), np.zeros_like(scaled)]), 1 + across, -1)
+    batch = torch.from_numpy(np.ascontiguousarray(read))[None].to(net.device)
+    half = computes_bfloat16(net.device)
+    with torch.autocast(net.device.type, torch.bfloat16, enabled=half):
+        found = (net.over_mirrors if mirrors else net)(batch)
+    image, std = (np.moveaxis(v[0, 0].float().cpu().numpy(), -1, across) for v in found)
+    share = _shown(scaled)
+    return share * width * (image - scaled), share * width * std, share
+
+
+def _shown(scaled: NDArray[np.float32]) -> Image:
+    """1 on the head, 0 in air, smooth between."""
+    near = binary_dilation(scaled > SHOWS, iterations=NEAR)
+    return np.asarray(gaussian_filter(near.astype(np.float32), 1.0), dtype=np.float32)

@@ -1,0 +1,86 @@
+"""Scans whose contrast the frozen model does not know: their slices alone, and a network that knows no contrast.
+
+Knows the slices, their degradation and the network of vcm.upsampling.contrast_training; nothing of models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vcm.errors import VCMError
+from vcm.imaging.contrast import LEAST_SEPARATION
+from vcm.nets.detail import DetailNet
+from vcm.upsampling.consistency import DataConsistency
+from vcm.upsampling.head_detail import add_head_detail
+from vcm.upsampling.result import OF_DETAIL, OF_NO_MODEL, Upsampled
+from vcm.upsampling.space import ResultSpace
+from vcm.upsampling.thick_scan import ThickScan
+from vcm.upsampling.widen import widen_over_lost
+
+
+def upsample_without_model(
+    scan: ThickScan,
+    others: Sequence[ThickScan],
+    net: DetailNet | None,
+    noise: float,
+    detail_noise: float,
+    consistency: bool,
+    mirrors: bool,
+) -> Upsampled:
+    """Cubic interpolation projected onto the slices; of one scan, with the detail of a network if one is given.
+
+    Args:
+        scan: Of any contrast.
+        others: Further scans of the same head and contrast.
+        net: Trained on any contrast; None: none.
+        noise: Of the projection before the network.
+        detail_noise: Of the last projection.
+        consistency: Project at all.
+        mirrors: Ask the network of the eight mirrored heads.
+    """
+    space = ResultSpace(scan)
+    measured = DataConsistency(scan, tuple(others), detail_noise)
+    image = expected = measured.project(space.cubic) if consistency else space.cubic
+    std, generated, what = None, np.zeros(scan.fine.shape, np.float32), OF_NO_MODEL
+    if net is not None and consistency and not others:
+        image, std, generated = add_head_detail(scan, net, noise, detail_noise, mirrors)
+        std, what = widen_over_lost(std, scan), OF_DETAIL
+    none = np.empty((0, *scan.fine.shape), np.float32)
+    before = measured.residual(space.cubic)
+    residual = {"cubic": before, "before": before, "after": measured.residual(image)}
+    return Upsampled(
+        scan, {}, image, std, what, expected, none, none, space.cubic, generated, residual
+    )
+
+
+def in_words(scan: ThickScan, with_network: bool) -> str:
+    """What is done with a scan that the model does not know, and why."""
+    contrast, source = scan.contrast, scan.volume.source
+    if contrast.name in ("T1w", "T1w+gd"):
+        what = f"is named {contrast.name} but does not look T1-weighted"
+    else:
+        what = f"is {contrast.name} by its {contrast.method}"
+    done = (
+        "its detail comes from a network that knows no contrast"
+        if with_network
+        else "the result is interpolated and made consistent with the slices, without detail from the model"
+    )
+    return (
+        f"{source} {what} (white matter {contrast.separation:.2f} deviations brighter than grey, in T1w at "
+        f"least {LEAST_SEPARATION:g}), and the model knows T1w only: {done}."
+    )
+
+
+def refuse_other_contrasts(scans: Sequence[ThickScan]) -> None:
+    """Raise VCMError for scans of several contrasts: they do not measure one image."""
+    first = scans[0]
+    for other in scans[1:]:
+        same = other.contrast.name == first.contrast.name
+        if not same or other.contrast.is_t1w != first.contrast.is_t1w:
+            raise VCMError(
+                f"{other.volume.source} is {other.contrast.name} by its {other.contrast.method}, and "
+                f"{first.volume.source} {first.contrast.name} by its {first.contrast.method}: give scans of "
+                "one contrast, each contrast in a command of its own."
+            )
