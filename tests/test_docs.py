@@ -65,7 +65,7 @@ def test_the_readme_is_short_and_says_how_to_test():
     assert len(text.splitlines()) <= 130
     section = text.split("## Install and test\n")[1].split("\n## ")[0]
     assert [x.strip() for x in section.splitlines() if x.startswith("    ")] == [
-        'pip install ".[test]" && python -m pytest'
+        'pip install ".[test]" && python -m pytest -n auto --dist loadfile'
     ]
 
 

@@ -135,7 +135,7 @@ def test_a_classification(brains, tmp_path):
     shown = vcm("fewshot", "evaluate", answers, "--truth", brains, "--split", "test")
     assert "f1 " in shown.output
     wrong = vcm(
-        "fewshot", "finetune", "--task", task, "--method", "scratch", "--out", tmp_path / "x"
+        "fewshot", "finetune", "--task", task, "--method", "segmenter", "--out", tmp_path / "x"
     )
     assert refused(wrong, 2, "cannot do a classification")
 

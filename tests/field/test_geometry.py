@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 from vcm import files
 from vcm.errors import VCMError, VCMWarning
 from vcm.imaging.geometry import from_model_grid, resample, straightened, to_model_grid
+from vcm.imaging.nifti import SAME_SIZE
 from vcm.imaging.registration import align_rigid, common_template, to_itk
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
 
@@ -80,6 +81,10 @@ def random_header(random):
     apart = corners @ (header.get_sform() - header.get_qform()).T
     half = np.linalg.norm(affine[:3, :3], axis=0).min() / 2
     doubt = both and np.linalg.norm(apart, axis=1).max() > half
+    # A lone sform that was not made of these voxel sizes, and has no shear that changed them.
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    alone = header["sform_code"] and not header["qform_code"] and sform is other
+    doubt = doubt or (alone and not np.allclose(sizes, header["pixdim"][1:4], rtol=SAME_SIZE))
     return header, affine, bool(doubt) or not (header["sform_code"] or header["qform_code"])
 
 

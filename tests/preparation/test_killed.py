@@ -49,7 +49,9 @@ def _start(source: Path, out: Path) -> multiprocessing.process.BaseProcess:
 
 
 def _content(out: Path) -> dict[str, str]:
-    return {str(p.relative_to(out)): sha256(p) for p in out.rglob("*") if p.is_file()}
+    """Of the set; its page, written after it, names the folder."""
+    files = (p for p in out.rglob("*") if p.is_file() and p.name != "report.html")
+    return {str(p.relative_to(out)): sha256(p) for p in files}
 
 
 def _is_whole(folder: Path) -> bool:

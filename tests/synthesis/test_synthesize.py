@@ -88,7 +88,7 @@ def test_the_result_lies_on_the_condition_and_can_be_repeated(
     names = sorted(p.name for p in out.iterdir())
     stem = "oblique_and_flipped_dseg"
     assert names == sorted(
-        [f"{stem}_desc-synthetic_mosaic.png"]
+        ["report.html", f"{stem}_desc-synthetic_mosaic.png"]
         + [f"{stem}_desc-synthetic_seed-{s}_T1w.{e}" for s in (0, 1) for e in ("nii.gz", "json")]
         + [f"{stem}_space-model_desc-synthetic_seed-{s}_T1w.nii.gz" for s in (0, 1)]
     )
