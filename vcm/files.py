@@ -167,8 +167,12 @@ def _is_running(process: int) -> bool:
     except ProcessLookupError:
         return False
     except OSError:  # it runs, but is another user's
-        pass
-    return True
+        return True
+    # A process that was killed answers until whoever started it asks for its end.
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    except OSError:  # no Linux, or it ended meanwhile
+        return True
 
 
 def _flush(part: Path) -> None:

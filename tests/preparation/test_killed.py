@@ -70,6 +70,7 @@ def test_killed(tmp_path, sets, moment):
     if process.is_alive():
         os.killpg(process.pid, signal.SIGKILL)
     process.join()
+    time.sleep(0.2)  # its workers die a moment later
 
     assert all(_is_whole(scan) for scan in out.glob("sub-*"))
     if (out / UNFINISHED).exists():

@@ -39,7 +39,7 @@ def lost_slices(data: NDArray, axis: int) -> list[int]:
     slices = np.moveaxis(data, axis, 0)
     width = float(data.max()) - float(data.min())
     constant = np.array([float(s.max()) - float(s.min()) <= CONSTANT * width for s in slices])
-    areas = np.array([_area(one) for one in slices])
+    areas = np.array([_area(one, CONSTANT * width) for one in slices])
     head = np.flatnonzero(areas >= max(LEAST_AREA * areas.max(), 1))
     if not head.size:
         return []
@@ -103,10 +103,10 @@ def repeated_slices(data: NDArray, axis: int) -> list[int]:
     return sorted(repeated)
 
 
-def _area(one: NDArray) -> int:
-    """Voxels of a slice that differ from its most frequent value."""
-    _, counts = np.unique(one, return_counts=True)
-    return int(one.size - counts.max())
+def _area(one: NDArray, least: float = 0.0) -> int:
+    """Voxels of a slice that differ from its most frequent value, by more than what interpolation leaves."""
+    values, counts = np.unique(one, return_counts=True)
+    return int((np.abs(one - values[counts.argmax()]) > least).sum())
 
 
 def _measured(slices: NDArray, start: int, end: int) -> set[int]:

@@ -165,6 +165,7 @@ def _draw_samples(
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(net.device)
 
     def predict(z_t: Tensor, t: Tensor) -> Tensor:
+        t = t.reshape(1)
         return net.to_model_output(net(z_t, t, inputs), z_t, t)
 
     z = sample(predict, noise, make_scheduler("ddim"), 50)
