@@ -53,18 +53,39 @@ def fetch_weights(
 
 
 def import_model(
-    name: Annotated[str, "Name of a published model."],
+    name: Annotated[str, "Name of a published model, or the folder of a MONAI bundle of vcm."],
     *,
-    autoencoder: Annotated[Path, "Its autoencoder: .pt, .pth or .safetensors."],
-    unet: Annotated[Path, "Its diffusion U-Net."],
     out: Annotated[Path, "Folder for the model; must not exist yet."],
+    autoencoder: Annotated[
+        Path | None, "Autoencoder of a published model: .pt, .pth or .safetensors."
+    ] = None,
+    unet: Annotated[Path | None, "Its diffusion U-Net."] = None,
     module: Annotated[Path | None, "Its conditioning module, if any."] = None,
 ) -> None:
-    """Load published files strictly and write them as a folder for --model."""
-    from vcm.weights.importing import import_weights
+    """Load published files or a MONAI bundle strictly and write them as a folder for --model."""
+    files = {"autoencoder": autoencoder, "unet": unet, "module": module}
+    if Path(name).is_dir():
+        from vcm.weights.bundle import import_bundle
 
-    for line in import_weights(name, autoencoder, unet, module, out).lines():
-        _note(line)
+        given = [f"--{option}" for option, path in files.items() if path]
+        if given:
+            raise VCMError(
+                f"{name} is a folder, and {given[0]} is given: a bundle holds all its networks, so leave "
+                "the option out; or give the name of a published model."
+            )
+        for row in import_bundle(Path(name), out):
+            _note(f"{row.what}: {row.found}")
+    else:
+        from vcm.weights.importing import import_weights
+
+        if autoencoder is None or unet is None:
+            missing = "autoencoder" if autoencoder is None else "unet"
+            raise VCMError(
+                f"--{missing} is not given: a published model needs --autoencoder and --unet, and "
+                f"'{name}' is no folder that could be a MONAI bundle."
+            )
+        for line in import_weights(name, autoencoder, unet, module, out).lines():
+            _note(line)
     print(out)
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from vcm import __version__
-from vcm.checksums import record_checksums
+from vcm.checksums import CHECKSUMS, record_checksums
 from vcm.errors import VCMError
-from vcm.files import write_whole
+from vcm.files import sha256, write_whole
 from vcm.pipeline import VCMPipeline
+from vcm.weights.bundle import CHECKSUM_KEY, METADATA, MODELS
 from vcm.weights.load import load_pipeline
 
 #: What `export` writes, by name.
@@ -55,15 +56,16 @@ def _write_diffusers(pipeline: VCMPipeline, name: str, folder: Path) -> None:
 
 
 def _write_bundle(pipeline: VCMPipeline, name: str, folder: Path) -> None:
-    _save(pipeline, folder / "models")
-    configs = folder / "configs"
-    configs.mkdir()
-    for file, content in (
-        ("metadata.json", _metadata(pipeline, name)),
-        ("inference.json", _inference(pipeline)),
+    _save(pipeline, folder / MODELS)
+    checksum = {CHECKSUM_KEY: sha256(folder / MODELS / CHECKSUMS)}
+    (folder / METADATA).parent.mkdir()
+    for path, content in (
+        (folder / METADATA, _metadata(pipeline, name) | checksum),
+        (folder / METADATA.with_name("inference.json"), _inference(pipeline)),
     ):
-        (configs / file).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     command = (
+        "pip install fire  # what monai.bundle reads its command line with\n    "
         "python -m monai.bundle run --config_file configs/inference.json --bundle_root . "
         "--condition LABEL_MAP --output_dir FOLDER"
     )
@@ -85,7 +87,7 @@ def _save(pipeline: VCMPipeline, folder: Path) -> None:
 def _inference(pipeline: VCMPipeline) -> dict[str, Any]:
     """What `monai.bundle run` reads; every key may be given on its command line."""
     return {
-        "imports": ["$import vcm"],
+        "imports": ["$import vcm", "$from vcm.device import choose_device"],
         "bundle_root": ".",
         "condition": "sub-01_dseg.nii.gz",
         "output_dir": "$@bundle_root + '/eval'",
@@ -94,8 +96,8 @@ def _inference(pipeline: VCMPipeline) -> dict[str, Any]:
         "steps": pipeline.recommended_steps,
         "age": None,
         "sex": None,
-        "device": "$vcm.pipeline.choose_device('auto')",
-        "pipeline": "$vcm.VCMPipeline.from_pretrained(@bundle_root + '/models').to(@device)",
+        "device": "$choose_device('auto')",
+        "pipeline": f"$vcm.VCMPipeline.from_pretrained(@bundle_root + '/{MODELS}').to(@device)",
         "sample": (
             "$@pipeline(@condition, labels=@labels, seed=@seed, num_inference_steps=@steps, "
             "age=@age, sex=@sex)"
@@ -125,7 +127,7 @@ def _metadata(pipeline: VCMPipeline, name: str) -> dict[str, Any]:
         "numpy_version": version("numpy"),
         "required_packages_version": {
             "vcm": __version__, "diffusers": version("diffusers"), "nibabel": version("nibabel"),
-            "fire": "0.4.0",
+            "fire": "0.7.1",
         },
         "name": name,
         "task": "Generation of T1-weighted brains that obey a condition",
