@@ -10,6 +10,7 @@ from command_line import vcm
 
 from vcm.derivatives import Derivation, derive, find_files
 from vcm.errors import VCMError
+from vcm.imaging.participants import Participant
 from vcm.imaging.volume import Volume, write_volume
 
 VALIDATOR = shutil.which("bids-validator-deno", path=str(Path(sys.executable).parent))
@@ -33,12 +34,12 @@ def dataset(tmp_path) -> Path:
     return folder
 
 
-def doubled(calls: list[str], factor: int = 2) -> Derivation:
+def doubled(calls: list[str], factor: int = 2, reads=()) -> Derivation:
     """Every scan times a factor, with a mask and two seeds, as jobs name their files."""
     from vcm.files import write_json
     from vcm.imaging.volume import read_volume
 
-    def run(path: Path, work: Path) -> dict[str, object]:
+    def run(path: Path, work: Path, person: Participant) -> dict[str, object]:
         calls.append(path.name)
         scan = read_volume(path)
         stem = path.name.removesuffix("_T1w.nii.gz")
@@ -51,7 +52,7 @@ def doubled(calls: list[str], factor: int = 2) -> Derivation:
         return {"mean": float(scan.data.mean())}
 
     keys = {"T1w": {"SkullStripped": False}, "mask": {"Type": "ROI"}}
-    return Derivation("Doubled", "T1w", run, {"factor": factor}, keys)
+    return Derivation("Doubled", "T1w", run, {"factor": factor}, keys, reads=reads)
 
 
 def test_ten_subjects_one_of_them_broken(dataset, tmp_path):
@@ -93,6 +94,40 @@ def test_other_settings_replace_nothing_unless_allowed(dataset, tmp_path):
     (row,) = derive(doubled([], 3), dataset, out, ["sub-01"], overwrite=True)
     assert row["status"] == "done"
     assert (out / "sub-01/anat/sub-01_desc-upsampled_T1w.nii.gz").read_bytes() != before
+
+
+def test_age_and_sex_are_those_of_the_participants_table(dataset, tmp_path):
+    lines = [f"sub-{n:02d}\t{20 + n}\t{'FM'[n % 2]}\tses-1" for n in (1, 2, 10)]
+    lines += ["sub-10\t31\tF\tses-2", "sub-04\tn/a\tF\tn/a"]
+    table = dataset / "participants.tsv"
+    table.write_text("participant_id\tage\tsex\tsession_id\n" + "\n".join(lines) + "\n")
+    out, people = tmp_path / "out", ["01", "02", "04", "05", "10"]
+    rows = derive(doubled([], reads=["age", "sex"]), dataset, out, people)
+    found = {str(r["scan"]): (r["status"], r.get("age"), r.get("sex")) for r in rows}
+    assert found["sub-01"] == ("done", 21, "M") and found["sub-10_ses-2"] == ("done", 31, "F")
+    assert found["sub-10_ses-1"] == ("done", 30, "F") and found["sub-04"] == ("done", None, "F")
+    assert "no row in participants.tsv" in str(found["sub-05"][0])
+    sidecar = json.loads((out / "sub-01/anat/sub-01_desc-upsampled_T1w.json").read_text())
+    assert sidecar["ParticipantsTable"] == {"age": 21, "sex": "M"}
+
+
+def test_another_age_in_the_table_is_another_setting(dataset, tmp_path):
+    table, out = dataset / "participants.tsv", tmp_path / "out"
+    for age, status in (("40", "done"), ("40", "kept"), ("41", "was done before")):
+        table.write_text(f"participant_id\tage\nsub-01\t{age}\n")
+        (row,) = derive(doubled([], reads=["age"]), dataset, out, ["01"])
+        assert str(row["status"]).startswith(status)
+    (row,) = derive(doubled([]), dataset, tmp_path / "other", ["01"])
+    assert "age" not in row
+
+
+def test_derivatives_are_told_what_their_source_says_of_participants(dataset, tmp_path):
+    (dataset / "participants.tsv").write_text("participant_id\tage\nsub-01\t40\n")
+    between = dataset / "derivatives" / "one"
+    derive(doubled([]), dataset, between, ["01"])
+    once_more = doubled([], reads=["age"])
+    rows = derive(once_more, between, dataset / "derivatives" / "two", ["01"], desc="upsampled")
+    assert [row["age"] for row in rows] == [40]
 
 
 def test_subjects_and_places_that_are_refused(dataset, tmp_path):

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,15 @@ from vcm import __version__
 from vcm.errors import VCMError
 from vcm.files import check_output, remove, sha256, versions, write_json, write_table, write_whole
 from vcm.imaging.bids import ENDINGS, BIDSFile, one_per_scan, parse, scan_name
+from vcm.imaging.participants import (
+    Participant,
+    ages_of_sessions,
+    one_participant,
+    read_participants,
+)
 from vcm.report.folder import REPORT, write_index
 
-DESCRIPTION = "dataset_description.json"
+DESCRIPTION, PARTICIPANTS = "dataset_description.json", "participants.tsv"
 BIDS_VERSION = "1.10.0"
 #: In `dataset_description.json`, what BIDS URIs of sources refer to.
 _LINK = "source"
@@ -36,9 +42,9 @@ _MADE_FROM = "MadeFrom"
 #: How jobs name one of several samples.
 _SEED = re.compile(r"_desc-([a-zA-Z0-9]+)_seed-(\d+)")
 
-#: Writes the results of a file into a folder, under names that begin with the file's own; returns more
-#: columns of the table.
-RunOne = Callable[[Path, Path], Mapping[str, object]]
+#: Writes the results of a file into a folder, under names that begin with the file's own, told what the
+#: dataset says of its participant; returns more columns of the table.
+RunOne = Callable[[Path, Path, Participant], Mapping[str, object]]
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class Derivation:
         settings: Whatever changes them, for the record and to know what is done already.
         keys: Further entries of the images' sidecars, such as SkullStripped, by suffix.
         label_table: (index, name) of the labels in a dseg; none: there is no dseg.
+        reads: What the results depend on of participants.tsv: age, sex.
     """
 
     title: str
@@ -60,6 +67,7 @@ class Derivation:
     settings: Mapping[str, Any]
     keys: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     label_table: Sequence[tuple[int, str]] = ()
+    reads: Sequence[str] = ()
 
 
 def derive(
@@ -91,16 +99,61 @@ def derive(
         VCMError: There is nothing to read, a participant is not there, or `out` is no place for it.
     """
     found, refused = find_files(folder, derivation.suffix, participants, desc)
+    people = People(folder) if derivation.reads else None
     _refuse_place(folder, out)
     check_output(out)
     _describe_dataset(out, folder, derivation, command)
     rows: list[dict[str, object]] = [{"scan": n, "status": what} for n, what in refused.items()]
     for k, file in enumerate(found):
-        rows.append({"scan": _name(file)} | _derive_one(derivation, file, folder, out, overwrite))
+        row = _derive_one(derivation, file, folder, out, overwrite, people)
+        rows.append({"scan": _name(file)} | row)
         on_scan(k + 1, len(found))
         _write_summary(out, derivation, rows, command)
     remove(out / _WORK)
     return sorted(rows, key=lambda row: str(row["scan"]))
+
+
+class People:
+    """What participants.tsv says of the subjects of a dataset, or of the dataset that it was made from.
+
+    Args:
+        folder: A BIDS dataset. Derivatives without a participants.tsv have that of the folder which
+            their `SourceDatasets` name.
+
+    Raises:
+        VCMError: The table has no column participant_id, or two columns of one name.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = _with_participants(folder)
+        self._rows: dict[str, list[Participant]] = {}
+        for row in read_participants(self.folder):
+            self._rows.setdefault(row.name, []).append(row)
+
+    def of(self, file: BIDSFile) -> Participant:
+        """The row of a file's participant; one that knows nothing where there is no table.
+
+        Raises:
+            VCMError: The table has no row for it, or several that differ.
+        """
+        name = f"sub-{file.get('sub')}"
+        session = f"ses-{file.get('ses')}" if file.get("ses") else ""
+        row: Participant | None = Participant(name)
+        if self._rows:
+            row, problem = one_participant(self._rows.get(name, []), session)
+            if row is None:
+                raise VCMError(problem)
+        assert row is not None
+        return replace(row, age=ages_of_sessions(self.folder, name).get(session, row.age))
+
+
+def _with_participants(folder: Path) -> Path:
+    if (folder / PARTICIPANTS).is_file():
+        return folder
+    described = (_read(folder / DESCRIPTION) or {}).get("SourceDatasets") or []
+    links = [entry.get("URL", "") for entry in described if isinstance(entry, dict)]
+    sources = [folder / link for link in links if link and "://" not in link]
+    return next((s for s in sources if (s / PARTICIPANTS).is_file()), folder)
 
 
 def find_files(
@@ -154,13 +207,20 @@ def _name(file: BIDSFile) -> str:
 
 
 def _derive_one(
-    derivation: Derivation, file: BIDSFile, folder: Path, out: Path, overwrite: bool
+    derivation: Derivation,
+    file: BIDSFile,
+    folder: Path,
+    out: Path,
+    overwrite: bool,
+    people: People | None,
 ) -> dict[str, object]:
     """Status of one scan; its results are placed together, and its record last."""
     name = _name(file)
     record_file = out / _RECORDS / f"{name}.json"
     try:
-        made_from = _made_from(derivation, file.path)
+        person = people.of(file) if people else Participant(f"sub-{file.get('sub')}")
+        told = {name: getattr(person, name) for name in derivation.reads}
+        made_from = _made_from(derivation, file.path, told)
         record = _read(record_file)
         if record and record.get(_MADE_FROM) == made_from and _are_there(record, out):
             return {"status": "kept", **record.get("Summary", {})}
@@ -172,8 +232,9 @@ def _derive_one(
         work = out / _WORK / name
         remove(work)
         work.mkdir(parents=True)
-        summary = dict(derivation.run(file.path, work))
-        placed = _place(derivation, file, work, folder, out)
+        notes = {"notes": "; ".join(person.notes)} if told and person.notes else {}
+        summary = {**told, **derivation.run(file.path, work, person), **notes}
+        placed = _place(derivation, file, work, folder, out, told)
         write_json(record_file, {
             "Sources": [_uri(file.path, folder)], _MADE_FROM: made_from, "Summary": summary,
             "Files": placed, "Versions": versions(),
@@ -187,12 +248,18 @@ def _derive_one(
 
 
 def _place(
-    derivation: Derivation, file: BIDSFile, work: Path, folder: Path, out: Path
+    derivation: Derivation,
+    file: BIDSFile,
+    work: Path,
+    folder: Path,
+    out: Path,
+    told: Mapping[str, object],
 ) -> list[str]:
     """Move results under BIDS names; every image has a sidecar with the standard keys beside ours."""
     anat, name = _folder_of(file, out), _name(file)
     sidecars = {p.name.removesuffix(".json"): _read(p) or {} for p in work.glob("*.json")}
-    sources = {"Sources": [_uri(file.path, folder)]}
+    sources: dict[str, object] = {"Sources": [_uri(file.path, folder)]}
+    sources |= {"ParticipantsTable": dict(told)} if told else {}
     placed = []
     for path in sorted(work.iterdir()):
         if path.name == REPORT:
@@ -238,9 +305,10 @@ def _uri(path: Path, folder: Path) -> str:
     return f"bids:{_LINK}:{path.relative_to(folder).as_posix()}"
 
 
-def _made_from(derivation: Derivation, path: Path) -> str:
-    """One checksum of the file, the settings and the version."""
+def _made_from(derivation: Derivation, path: Path, told: Mapping[str, object]) -> str:
+    """One checksum of the file, the settings, what is known of the participant, and the version."""
     given = {"file": sha256(path), "settings": dict(derivation.settings), "version": __version__}
+    given |= {"participant": dict(told)} if told else {}
     return hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from vcm.derivatives import Derivation
 from vcm.files import fingerprint
 from vcm.imaging.bids import stem
+from vcm.imaging.participants import Participant
 from vcm.imaging.vocabulary import CLASS_NAMES
 from vcm.preparation.segment import segment_file
 from vcm.weights.segmenter import segmenter_folder
@@ -20,7 +21,7 @@ def tissue_derivation(segmenter: str) -> Derivation:
         segmenter: Name of an embedded segmenter, or its folder.
     """
 
-    def run(path: Path, work: Path) -> Mapping[str, object]:
+    def run(path: Path, work: Path, person: Participant) -> Mapping[str, object]:
         volumes = segment_file(
             path, work / f"{stem(path).removesuffix('_T1w')}_dseg.nii.gz", segmenter
         )

@@ -17,11 +17,20 @@ from diffusers.utils.outputs import BaseOutput
 from vcm.embedded import find_model
 from vcm.errors import VCMError
 from vcm.files import fingerprint, versions
-
-if TYPE_CHECKING:
-    from vcm.imaging.placing import PlacedCondition
+from vcm.imaging.vocabulary import CLASS_NAMES
+from vcm.imaging.volume import Volume
 from vcm.precision import resolve_precision
 from vcm.report.synthetic import stem_of, write_synthetic
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vcm.imaging.placing import PlacedCondition
+    from vcm.report.frame import Frame
+    from vcm.report.page import Page
+
+#: Volumes in the viewer of a page; of more the first.
+MOST_SHOWN = 4
 
 
 @dataclass
@@ -41,7 +50,9 @@ class VCMPipelineOutput(BaseOutput):
     record: dict[str, Any] | None = None
 
     def save(self, folder: str | Path, model_grid: bool = False) -> list[Path]:
-        """Write what `vcm synthesize` writes: each volume on its condition's voxels, sidecars, a picture.
+        """Write each volume on its condition's voxels, sidecars, a picture and `report.html`.
+
+        The files have the names that `vcm synthesize` gives them.
 
         Args:
             folder: Where the files are to lie.
@@ -53,31 +64,106 @@ class VCMPipelineOutput(BaseOutput):
         Raises:
             VCMError: These are latents, or the folder cannot be written to.
         """
+        from vcm.report.folder import write_report
         from vcm.report.picture import outlined
 
-        if self.placed is None or self.record is None:
-            raise VCMError("These are latents, not volumes: sample with output_type 'pt' or 'np'.")
-        images = [np.asarray(torch.as_tensor(v).cpu(), dtype=np.float32)[0] for v in self.volumes]
+        placed, record = self._found()
+        images, marks = self._images(), self._marks()
+        folder, stem = Path(folder), self._stem()
         seeds: Sequence[int | None] = self.seeds or [None] * len(images)
-        marks = [f"sample-{k}" if s is None else f"seed-{s}" for k, s in enumerate(seeds)]
-        folder, condition = Path(folder), self.record["Condition"]
-        stem = stem_of(Path(condition) if condition else None)
         paths = [
             write_synthetic(
                 image,
-                self.placed.placement,
+                placed.placement,
                 folder,
                 stem,
                 mark,
-                self.record | {"Seed": seed},
+                record | {"Seed": seed},
                 model_grid,
             )
             for image, mark, seed in zip(images, marks, seeds, strict=True)
         ]
         titles = [f"synthetic, {mark.replace('-', ' ')}" for mark in marks]
         picture = folder / f"{stem}_desc-synthetic_mosaic.png"
-        outlined(images, self.placed.classes, picture, titles)
+        outlined(images, placed.classes, picture, titles)
+        write_report(folder, lambda: self.page(picture))
         return paths
+
+    def page(self, picture: Path | None = None) -> Page:
+        """What `report.html` says: the volumes, the label map over them, inputs and record.
+
+        Args:
+            picture: A PNG to show beside them.
+
+        Raises:
+            VCMError: These are latents.
+        """
+        from vcm.report.layers import Layer
+        from vcm.report.page import Page, Section, Table, picture_of
+        from vcm.report.viewer import Viewer
+
+        placed, record = self._found()
+        place = placed.placement
+        # On the model's own voxels, which lie somewhat askew in the world of the condition.
+        affine = np.linalg.inv(place.to_common) @ place.model.affine
+        words = [mark.replace("-", " ") for mark in self._marks()]
+        shown = list(zip(words, self._images(), strict=True))[:MOST_SHOWN]
+        images = [Layer(name, Volume(image, affine)) for name, image in shown]
+        overlays = []
+        if placed.classes is not None:
+            names = dict(enumerate(CLASS_NAMES))
+            labels = Volume(placed.classes, affine)
+            overlays.append(Layer("label map", labels, "labels", names, shown=True))
+        told = [(n, v["value"], v["source"]) for n, v in record["Inputs"].items()]
+        sections = (
+            [Section("Picture", pictures=picture_of(picture, "Three planes of each volume."))]
+            if picture
+            else []
+        )
+        if told:
+            table = Table(("input", "value", "source"), told)
+            sections.append(Section("What the model was told", tables=[table]))
+        return Page(
+            f"{self._stem()}: synthetic T1-weighted brain" + ("s" if len(words) > 1 else ""),
+            self._stem(),
+            f"{len(words)} volume(s) sampled from Python; the first {len(shown)} are shown.",
+            record["Warning"],
+            {
+                "samples": ", ".join(words[:8]) + (" ..." if len(words) > 8 else ""),
+                "model": str(record["Model"] or "made in memory"),
+                "sampling": f"{record['Scheduler']['class']}, {record['Steps']} steps",
+            },
+            Viewer(images, overlays),
+            sections,
+            {**record, "Seeds": self.seeds},
+        )
+
+    def show(self, height: int = 780) -> Frame:
+        """The page in a frame, as the last value of a notebook's cell.
+
+        Args:
+            height: Of the frame [pixels].
+        """
+        from vcm.report.frame import Frame
+        from vcm.report.page import render
+
+        return Frame(render(self.page()), height)
+
+    def _found(self) -> tuple[PlacedCondition, dict[str, Any]]:
+        if self.placed is None or self.record is None:
+            raise VCMError("These are latents, not volumes: sample with output_type 'pt' or 'np'.")
+        return self.placed, self.record
+
+    def _images(self) -> list[NDArray[np.float32]]:
+        return [np.asarray(torch.as_tensor(v).cpu(), dtype=np.float32)[0] for v in self.volumes]
+
+    def _marks(self) -> list[str]:
+        seeds: Sequence[int | None] = self.seeds or [None] * len(self.volumes)
+        return [f"sample-{k}" if s is None else f"seed-{s}" for k, s in enumerate(seeds)]
+
+    def _stem(self) -> str:
+        condition = self._found()[1]["Condition"]
+        return stem_of(Path(condition) if condition else None)
 
 
 def sampling_record(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vcm.derivatives import Derivation
 from vcm.files import fingerprint
+from vcm.imaging.participants import Participant
 from vcm.segmentation.apply import segment_files
 from vcm.segmentation.segmenter import FewShotSegmenter
 
@@ -22,7 +23,7 @@ def segmentation_derivation(
         voices: Some of those that it was fitted with. Default: all.
     """
 
-    def run(path: Path, work: Path) -> Mapping[str, object]:
+    def run(path: Path, work: Path, person: Participant) -> Mapping[str, object]:
         (row,) = segment_files([path], model, segmenter, work, voices)
         uncertainty = next(work.glob("*_desc-uncertainty.nii.gz"))  # BIDS wants a suffix
         uncertainty.rename(uncertainty.with_name(uncertainty.name.replace(".nii", "_probseg.nii")))

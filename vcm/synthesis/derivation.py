@@ -7,8 +7,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from vcm.derivatives import Derivation
+from vcm.imaging.participants import Participant
 from vcm.synthesis.configuration import Synthesis
 from vcm.synthesis.synthesize import check_settings, synthesize_files
+from vcm.weights.grid import inputs_of
 
 #: Keys that change no result, or are another for each file.
 _NOT_SETTINGS = ("condition", "partial", "known", "out", "device", "overwrite")
@@ -18,17 +20,22 @@ def synthesis_derivation(config: Synthesis, command: Sequence[str] = ()) -> Deri
     """What is made of each label map.
 
     Args:
-        config: What the user chose; `condition` is the folder.
+        config: What the user chose; `condition` is the folder. An age or a sex in it holds for all.
         command: What the sidecars give as the command.
 
     Raises:
         VCMError: A setting makes no sense for any label map.
     """
     check_settings(config)
+    reads = [
+        n for n in ("age", "sex") if n in inputs_of(config.model) and getattr(config, n) is None
+    ]
 
-    def run(path: Path, work: Path) -> Mapping[str, object]:
-        made = synthesize_files(replace(config, condition=path, out=work), command)
+    def run(path: Path, work: Path, person: Participant) -> Mapping[str, object]:
+        told = {name: getattr(person, name) for name in reads}
+        made = synthesize_files(replace(config, condition=path, out=work, **told), command)
         return {"volumes": len(made)}
 
     settings = {k: v for k, v in asdict(config).items() if k not in _NOT_SETTINGS}
-    return Derivation("Synthetic brains", "dseg", run, settings, {"T1w": {"SkullStripped": True}})
+    keys = {"T1w": {"SkullStripped": True}}
+    return Derivation("Synthetic brains", "dseg", run, settings, keys, reads=reads)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from vcm.derivatives import Derivation
 from vcm.errors import VCMError
+from vcm.imaging.participants import Participant
 from vcm.upsampling.configuration import Upsampling
 from vcm.upsampling.upsample import upsample_files
+from vcm.weights.grid import inputs_of
 
 #: Keys that change no result, or are another for each file.
 _NOT_SETTINGS = ("scans", "masks", "out", "device", "overwrite")
@@ -19,7 +21,7 @@ def upsampling_derivation(config: Upsampling, command: Sequence[str] = ()) -> De
     """What is made of each scan.
 
     Args:
-        config: What the user chose; `scans` is the folder.
+        config: What the user chose; `scans` is the folder. An age or a sex in it holds for all.
         command: What the sidecars give as the command.
 
     Raises:
@@ -28,10 +30,15 @@ def upsampling_derivation(config: Upsampling, command: Sequence[str] = ()) -> De
     if config.masks:
         raise VCMError("Masks belong to single scans, but a dataset is given: leave them out.")
 
-    def run(path: Path, work: Path) -> Mapping[str, object]:
-        files = upsample_files(replace(config, scans=[path], out=work), command)
+    reads = [
+        n for n in ("age", "sex") if n in inputs_of(config.model) and getattr(config, n) is None
+    ]
+
+    def run(path: Path, work: Path, person: Participant) -> Mapping[str, object]:
+        told = {name: getattr(person, name) for name in reads}
+        files = upsample_files(replace(config, scans=[path], out=work, **told), command)
         return {"files": len(files)}
 
     settings = {k: v for k, v in asdict(config).items() if k not in _NOT_SETTINGS}
     keys = {"T1w": {"SkullStripped": False}, "mask": {"Type": "ROI"}}
-    return Derivation("Upsampled scans", "T1w", run, settings, keys)
+    return Derivation("Upsampled scans", "T1w", run, settings, keys, reads=reads)
