@@ -90,7 +90,7 @@ def slice_model(tmp_path_factory):
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("slices")
-    SliceDenoiser((8, 8), groups=4, head_channels=8).save_pretrained(folder)
+    SliceDenoiser((8, 8, 8, 8), groups=4, head_channels=8).save_pretrained(folder)
     return folder
 
 

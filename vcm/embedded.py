@@ -12,8 +12,8 @@ from vcm.errors import VCMError
 
 _PACKAGE = Path(__file__).parent
 EXAMPLE = Path("brain2mm", "example_dseg.nii.gz")
-#: The file that makes a folder a model.
-INDEX = "model_index.json"
+#: The file that makes a folder a model, and the one that makes it a single network.
+INDEX, NETWORK = "model_index.json", "config.json"
 
 
 def search_paths(kind: str) -> tuple[Path, Path]:
@@ -30,6 +30,18 @@ def embedded_models() -> list[str]:
 def embedded_folder(name: str) -> Path | None:
     """Folder of embedded weights of that name, if there is one."""
     return next((p / name for p in search_paths("weights") if (p / name).is_dir()), None)
+
+
+def network_folder(name: str | Path) -> Path:
+    """Folder of one network's weights: the folder of that name itself, or else the embedded one.
+
+    Returns:
+        A folder with a config.json; where there is none, the name as it was given.
+    """
+    for folder in (Path(name), embedded_folder(str(name))):
+        if folder is not None and (folder / NETWORK).is_file():
+            return folder
+    return Path(name)
 
 
 def find_model(model: str | Path) -> Path | None:

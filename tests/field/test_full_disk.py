@@ -28,7 +28,7 @@ def given(tmp_path_factory):
     brain2mm_like().save_pretrained(folder / "model")
     thick_model_with_detail(folder / "thick")
     TissueSegmenter((8, 8), 2).save_pretrained(folder / "segmenter")
-    SliceDenoiser((8, 8), groups=4, head_channels=8).save_pretrained(folder / "slices")
+    SliceDenoiser((8, 8, 8, 8), groups=4, head_channels=8).save_pretrained(folder / "slices")
     write_prepared(folder / "prepared")
     paths = write_files(folder / "bids" / "sub-1" / "anat")
     paths["thick"].rename(folder / "sub-1_T1w.nii.gz")

@@ -1,6 +1,7 @@
 """The commands `vcm segment fit`, `apply` and `suggest` from files to files, on a small network."""
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -29,7 +30,7 @@ def files(tmp_path_factory, head_map):
     nib.save(nib.Nifti1Image(labels, affine), folder / "sub-1_dseg.nii.gz")
     (folder / "labels.tsv").write_text("index\tname\n0\tnothing\n10\tother\n20\tbright\n")
     torch.manual_seed(0)
-    SliceDenoiser((8, 8), groups=4, head_channels=8).save_pretrained(folder / "slices")
+    SliceDenoiser((8, 8, 8, 8), groups=4, head_channels=8).save_pretrained(folder / "slices")
     return folder
 
 
@@ -44,12 +45,23 @@ def model(files):
     return files / "model"
 
 
-def test_labels_come_back_on_the_scans_own_voxels(files, model, tmp_path, capsys):
-    scan = str(files / "sub-1_T1w.nii.gz")
-    arguments = ["segment", "apply", scan, "--model", str(model), "--out", str(tmp_path)]
-    assert run_command(arguments) == 0
+@pytest.fixture(scope="module")
+def applied(files, model, tmp_path_factory):
+    """A folder of scans, one of them broken, and what `vcm segment apply` wrote of it; its exit code."""
+    folder = tmp_path_factory.mktemp("applied")
+    scans, out = folder / "scans", folder / "out"
+    scans.mkdir()
+    (scans / "sub-1_T1w.nii.gz").write_bytes((files / "sub-1_T1w.nii.gz").read_bytes())
+    (scans / "sub-0_T1w.nii.gz").write_bytes(b"no scan")
+    (scans / "._sub-1_T1w.nii.gz").write_bytes(b"hidden")
+    code = run_command(["segment", "apply", str(scans), f"--model={model}", "--out", str(out)])
+    return scans, out, code
+
+
+def test_labels_come_back_on_the_scans_own_voxels(files, applied):
+    _, out, _ = applied
     given = nib.load(files / "sub-1_dseg.nii.gz")
-    found = nib.load(tmp_path / "sub-1_dseg.nii.gz")
+    found = nib.load(out / "sub-1_dseg.nii.gz")
     assert np.array_equal(found.affine, given.affine)
     labels, truth = np.asarray(found.dataobj), np.asarray(given.dataobj)
     assert set(np.unique(labels)) == {0, 10, 20}
@@ -57,54 +69,49 @@ def test_labels_come_back_on_the_scans_own_voxels(files, model, tmp_path, capsys
     right = np.mean(labels[inside] == truth[inside])
     assert right > max(0.8, np.mean(truth[inside] == 10), np.mean(truth[inside] == 20))
     for name in ("probseg", "desc-uncertainty"):
-        values = nib.load(tmp_path / f"sub-1_{name}.nii.gz").get_fdata()
+        values = nib.load(out / f"sub-1_{name}.nii.gz").get_fdata()
         assert values.min() >= 0
         assert 0 < values.max() <= 1
-    sidecar = json.loads((tmp_path / "sub-1_dseg.json").read_text())
+    sidecar = json.loads((out / "sub-1_dseg.json").read_text())
     volume = np.sum(labels == 20) * abs(np.linalg.det(given.affine[:3, :3])) / 1000
     assert sidecar["VolumesML"]["bright"] == pytest.approx(volume)
-    capsys.readouterr()
-    assert run_command(arguments) == 0  # a second time nothing is left to do
-    assert "kept" in capsys.readouterr().out
-    (row,) = read_table(tmp_path / "volumes.tsv")
+    (row,) = [row for row in read_table(out / "volumes.tsv") if row["status"] == "done"]
     assert float(row["bright"]) == pytest.approx(volume)
 
 
-def test_results_in_one_folder_do_not_replace_each_other(files, model, tmp_path, capsys):
+def test_one_bad_scan_does_not_stop_the_others(applied, model, capsys):
+    scans, out, code = applied
+    assert code == 2
+    rows = {row["scan"]: row["status"] for row in read_table(out / "volumes.tsv")}
+    assert rows["sub-1_T1w.nii.gz"] == "done"
+    assert "sub-0_T1w.nii.gz" in rows["sub-0_T1w.nii.gz"]
+    # A second time nothing is left to do but the bad one.
+    capsys.readouterr()
+    again = ["segment", "apply", str(scans), f"--model={model}", "--out", str(out)]
+    assert run_command(again) == 2
+    said = capsys.readouterr()
+    assert "kept" in said.out and "1 of 2 scans were refused" in said.err
+
+
+def test_results_in_one_folder_do_not_replace_each_other(files, model, applied, tmp_path, capsys):
     """The table keeps the scans of earlier runs; a volume of another run is noticed by its checksum."""
-    other = tmp_path / "sub-2_T1w.nii.gz"
-    other.write_bytes((files / "sub-1_T1w.nii.gz").read_bytes())
     out = tmp_path / "out"
-    rest = ["--model", str(model), "--out", str(out), "--voices", "atlas"]
-    for scan in (files / "sub-1_T1w.nii.gz", other):
-        assert run_command(["segment", "apply", str(scan), *rest]) == 0
-    assert [row["scan"] for row in read_table(out / "volumes.tsv")] == [
-        "sub-1_T1w.nii.gz", "sub-2_T1w.nii.gz",
-    ]  # fmt: skip
+    shutil.copytree(applied[1], out)
+    rest = ["--model", str(model), "--out", str(out)]
     whole = (out / "sub-1_dseg.nii.gz").read_bytes()
     (out / "sub-1_dseg.nii.gz").write_bytes((out / "sub-1_probseg.nii.gz").read_bytes())
-    assert run_command(["segment", "apply", str(files / "sub-1_T1w.nii.gz"), *rest]) == 0
+    assert run_command(["segment", "apply", str(applied[0] / "sub-1_T1w.nii.gz"), *rest]) == 0
     assert (out / "sub-1_dseg.nii.gz").read_bytes() == whole
-    assert len(read_table(out / "volumes.tsv")) == 2
+    other = tmp_path / "sub-2_T1w.nii.gz"
+    other.write_bytes((files / "sub-1_T1w.nii.gz").read_bytes())
+    assert run_command(["segment", "apply", str(other), *rest, "--voices", "atlas"]) == 0
+    done = [row["scan"] for row in read_table(out / "volumes.tsv") if row["status"] == "done"]
+    assert done == ["sub-1_T1w.nii.gz", "sub-2_T1w.nii.gz"]
     (out / "sub-3_dseg.json").write_text("{}")
     other.rename(tmp_path / "sub-3_T1w.nii.gz")
     capsys.readouterr()
     assert run_command(["segment", "apply", str(tmp_path / "sub-3_T1w.nii.gz"), *rest]) == 2
     assert "sub-3_dseg.json exists" in capsys.readouterr().err
-
-
-def test_one_bad_scan_does_not_stop_the_others(files, model, tmp_path, capsys):
-    scans = tmp_path / "scans"
-    scans.mkdir()
-    (scans / "sub-1_T1w.nii.gz").write_bytes((files / "sub-1_T1w.nii.gz").read_bytes())
-    (scans / "sub-0_T1w.nii.gz").write_bytes(b"no scan")
-    (scans / "._sub-1_T1w.nii.gz").write_bytes(b"hidden")
-    out = tmp_path / "out"
-    assert run_command(["segment", "apply", str(scans), f"--model={model}", "--out", str(out)]) == 2
-    rows = {row["scan"]: row["status"] for row in read_table(out / "volumes.tsv")}
-    assert rows["sub-1_T1w.nii.gz"] == "done"
-    assert "sub-0_T1w.nii.gz" in rows["sub-0_T1w.nii.gz"]
-    assert "1 of 2 scans were refused" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

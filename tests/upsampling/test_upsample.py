@@ -1,5 +1,5 @@
 import json
-import sys
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import center_of_mass
 from scipy.spatial.transform import Rotation
 
-from vcm.cli import main as cli
+from vcm.cli.main import run_command
 from vcm.imaging.degradation import simulate_thick
 from vcm.imaging.geometry import resample
 from vcm.imaging.registration import common_template
@@ -46,20 +46,28 @@ PLACES = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def upsample(monkeypatch, thick_model):
+@pytest.fixture(scope="module")
+def upsample(thick_model):
     def run(*arguments):
         options = ["--model", thick_model, "--spacing", "2", "--samples", "2", "--steps", "2"]
-        monkeypatch.setattr(sys, "argv", ["vcm", "upsample", *map(str, [*options, *arguments])])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code
+        return run_command(["upsample", *map(str, [*options, *arguments])])
 
     return run
 
 
+@pytest.fixture(scope="module")
+def straight(upsample, tmp_path_factory):
+    """Axial slices of a head that stands straight, and the folder of what comes of them."""
+    folder = tmp_path_factory.mktemp("straight")
+    path = write_volume(cut(head(), "axial", 6.0)[0], folder / "sub-1_T1w.nii.gz")
+    assert upsample(path, "--out", folder / "out") == 0
+    return path, folder / "out"
+
+
 @pytest.mark.parametrize("place", PLACES)
-def test_the_result_lies_where_the_head_lies_and_explains_the_slices(upsample, tmp_path, place):
+def test_the_result_lies_where_the_head_lies_and_explains_the_slices(
+    upsample, straight, tmp_path, place
+):
     """A bright landmark is found within half a millimetre of where it was put, in the world."""
     whole = head(**PLACES[place])
     mark = np.array(whole.data.shape) // 2 + [6, -4, 5]
@@ -68,10 +76,14 @@ def test_the_result_lies_where_the_head_lies_and_explains_the_slices(upsample, t
     bump = 1500 * np.exp(-0.5 * (index**2).sum(1) / 2.0**2).reshape(whole.data.shape)
     marked = whole.with_data((whole.data + bump).astype(np.float32))
     plain, out = tmp_path / "plain", tmp_path / "out"
-    for volume, folder in ((whole, plain), (marked, out)):
-        thick, _ = cut(volume, "axial", 6.0)
-        path = write_volume(thick, folder.with_suffix(".in") / "sub-1_T1w.nii.gz")
-        assert upsample(path, "--out", folder) == 0
+    if place == "straight":
+        plain = straight[1]
+    else:
+        path = write_volume(cut(whole, "axial", 6.0)[0], tmp_path / "sub-1_T1w.nii.gz")
+        assert upsample(path, "--out", plain, "--samples", "0") == 0
+    thick, _ = cut(marked, "axial", 6.0)
+    path = write_volume(thick, tmp_path / "marked" / "sub-1_T1w.nii.gz")
+    assert upsample(path, "--out", out) == 0
     found = read_volume(out / "sub-1_desc-upsampled_T1w.nii.gz")
     assert found.grid.spacing == pytest.approx((2, 2, 2), abs=1e-4)
     np.testing.assert_allclose(found.grid.centre, thick.grid.centre, atol=1e-3)
@@ -100,30 +112,24 @@ def test_the_result_lies_where_the_head_lies_and_explains_the_slices(upsample, t
     assert found.data.min() == pytest.approx(thick.data.min(), abs=1e-3)
 
 
-def test_the_same_command_gives_the_same_files(upsample, tmp_path):
-    thick, _ = cut(head(), "coronal", 6.0)
-    path = write_volume(thick, tmp_path / "sub-1_T1w.nii.gz")
-    for out in ("one", "two"):
-        assert upsample(path, "--out", tmp_path / out) == 0
-    files = [
-        {p.name: p.read_bytes() for p in (tmp_path / out).glob("*.nii.gz")}
-        for out in ("one", "two")
-    ]
-    assert files[0] == files[1]
+def test_the_same_command_gives_the_same_files(upsample, straight, tmp_path):
+    path, out = straight
+    assert upsample(path, "--out", tmp_path) == 0
+    one, two = ({p.name: p.read_bytes() for p in f.glob("*.nii.gz")} for f in (out, tmp_path))
+    assert one == two
 
 
-def test_samples_change_nothing_of_the_result(upsample, tmp_path):
+def test_samples_change_nothing_of_the_result(upsample, straight, tmp_path):
     """Without them, and without a detail network, nothing tells the uncertainty, and none is written."""
-    thick, _ = cut(head(), "axial", 6.0)
-    path = write_volume(thick, tmp_path / "sub-1_T1w.nii.gz")
-    for samples in ("0", "1", "2"):
-        assert upsample(path, "--out", tmp_path / samples, "--samples", samples) == 0
+    path, two = straight
+    folders = {0: tmp_path / "0", 1: tmp_path / "1", 2: two}
+    for samples in (0, 1):
+        assert upsample(path, "--out", folders[samples], "--samples", samples) == 0
     name = "sub-1_desc-upsampled_T1w.nii.gz"
-    results = {(tmp_path / samples / name).read_bytes() for samples in ("0", "1", "2")}
-    assert len(results) == 1
-    written = [len(list((tmp_path / samples).glob("*.nii.gz"))) for samples in ("0", "1", "2")]
+    assert len({(folder / name).read_bytes() for folder in folders.values()}) == 1
+    written = [len(list(folder.glob("*.nii.gz"))) for folder in folders.values()]
     assert written == [2, 3, 5]
-    record = json.loads((tmp_path / "0" / "sub-1_desc-upsampled_T1w.json").read_text())
+    record = json.loads((folders[0] / "sub-1_desc-upsampled_T1w.json").read_text())
     assert record["Uncertainty"].startswith("none")
 
 
@@ -139,17 +145,14 @@ def regridded(whole: Volume, turn) -> Volume:
 
 
 @pytest.mark.parametrize("turn", [(0, 0, 0), (4, -6, 5)])
-def test_several_scans_of_one_head_are_combined(upsample, tmp_path, turn):
-    whole = head()
-    paths = []
-    for name, scanned in (("axial", whole), ("sagittal", regridded(whole, turn))):
-        thick, _ = cut(scanned, name, 6.0)
-        paths.append(write_volume(thick, tmp_path / f"sub-1_acq-{name}_T1w.nii.gz"))
+def test_several_scans_of_one_head_are_combined(upsample, straight, tmp_path, turn):
+    whole, (axial, one) = head(), straight
+    thick, _ = cut(regridded(whole, turn), "sagittal", 6.0)
+    sagittal = write_volume(thick, tmp_path / "sub-1_acq-sagittal_T1w.nii.gz")
+    assert upsample(axial, sagittal, "--out", tmp_path / "both") == 0
     errors = []
-    for scans in (paths[:1], paths):
-        out = tmp_path / str(len(scans))
-        assert upsample(*scans, "--out", out) == 0
-        found = read_volume(out / "sub-1_acq-axial_desc-upsampled_T1w.nii.gz")
+    for out in (one, tmp_path / "both"):
+        found = read_volume(out / "sub-1_desc-upsampled_T1w.nii.gz")
         truth = resample(whole, found.grid, order=1)
         errors.append(np.sqrt(np.square(found.data - truth)[truth > 0].mean()))
     assert errors[1] < 0.8 * errors[0]
@@ -201,13 +204,9 @@ def test_what_cannot_be_upsampled_is_refused(upsample, tmp_path, capsys, make, o
     assert not (tmp_path / "out").exists()
 
 
-def test_a_module_that_reads_something_else_is_refused(monkeypatch, tmp_path, tiny_model, capsys):
-    thick, _ = cut(head(), "axial", 6.0)
-    path = write_volume(thick, tmp_path / "sub-1_T1w.nii.gz")
-    monkeypatch.setattr(sys, "argv", ["vcm", "upsample", str(path), "--model", str(tiny_model)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2 and "expects classes, not thick" in capsys.readouterr().err
+def test_a_module_that_reads_something_else_is_refused(straight, tiny_model, capsys):
+    assert run_command(["upsample", str(straight[0]), "--model", str(tiny_model)]) == 2
+    assert "expects classes, not thick" in capsys.readouterr().err
 
 
 def test_units_codes_and_header_come_from_the_scan(upsample, tmp_path):
@@ -217,7 +216,8 @@ def test_units_codes_and_header_come_from_the_scan(upsample, tmp_path):
     image.set_qform(thick.affine, 1)
     image.header.set_xyzt_units("mm", "sec")
     nib.save(image, tmp_path / "sub-1_T1w.nii.gz")
-    assert upsample(tmp_path / "sub-1_T1w.nii.gz", "--out", tmp_path / "out") == 0
+    options = ("--samples", "0", "--out", tmp_path / "out")
+    assert upsample(tmp_path / "sub-1_T1w.nii.gz", *options) == 0
     found = nib.load(tmp_path / "out" / "sub-1_desc-upsampled_T1w.nii.gz")
     assert int(found.header["sform_code"]) == 2 and int(found.header["qform_code"]) == 1
     values, given = found.get_fdata(), thick.data
@@ -241,11 +241,9 @@ def test_a_refusal_leaves_no_example_behind(upsample, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_from_python_it_is_what_the_command_writes(upsample, tmp_path, thick_model):
+def test_from_python_it_is_what_the_command_writes(straight, thick_model):
     """On volumes in memory, and the pipeline is left as it was."""
-    thick, _ = cut(head(), "axial", 6.0)
-    path = write_volume(thick, tmp_path / "sub-1_T1w.nii.gz")
-    assert upsample(path, "--out", tmp_path / "out") == 0
+    path, out = straight
     pipeline = load_pipeline(thick_model)
     scheduler, steps = pipeline.scheduler, []
     result = upsample_volumes(
@@ -256,7 +254,7 @@ def test_from_python_it_is_what_the_command_writes(upsample, tmp_path, thick_mod
     made = (result.volume, result.sample(1), result.uncertainty)
     for name, volume in zip(names, made, strict=True):
         joined = f"sub-1_desc-upsampled{'' if name.startswith('std') else '_'}{name}.nii.gz"
-        written = read_volume(tmp_path / "out" / joined)
+        written = read_volume(out / joined)
         np.testing.assert_array_equal(volume.data, written.data)
         np.testing.assert_allclose(volume.affine, written.affine, atol=1e-6)
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
@@ -285,23 +283,22 @@ def test_lost_slices_are_generated_marked_and_named(upsample, tmp_path, capsys):
     assert record["LostSlices"] == [13, 14]
 
 
-def test_the_same_scan_twice_is_refused(upsample, tmp_path, capsys):
-    thick, _ = cut(head(), "axial", 6.0)
-    one = write_volume(thick, tmp_path / "sub-1_T1w.nii.gz")
-    two = write_volume(thick, tmp_path / "copy.nii")
+def test_the_same_scan_twice_is_refused(upsample, straight, tmp_path, capsys):
+    one = straight[0]
+    two = write_volume(read_volume(one), tmp_path / "copy.nii")
     assert upsample(one, two, "--out", tmp_path / "out") == 2
     assert "hold the same scan" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_a_result_of_another_scan_is_replaced_only_if_asked(upsample, tmp_path, capsys):
+def test_a_result_of_another_scan_is_replaced_only_if_asked(upsample, straight, tmp_path, capsys):
     """Two subjects whose files have one name; and the scan itself is never replaced."""
+    one, made = straight
     out, options = tmp_path / "out", ("--samples", "0", "--out", tmp_path / "out")
-    thick, _ = cut(head(), "axial", 6.0)
-    one = write_volume(thick, tmp_path / "one" / "T1w.nii.gz")
-    two = write_volume(thick.with_data(2 * thick.data), tmp_path / "two" / "T1w.nii.gz")
-    assert upsample(one, *options) == 0
-    result = out / "T1w_desc-upsampled_T1w.nii.gz"
+    shutil.copytree(made, out)
+    thick = read_volume(one)
+    two = write_volume(thick.with_data(2 * thick.data), tmp_path / "two" / one.name)
+    result = out / "sub-1_desc-upsampled_T1w.nii.gz"
     first = result.read_bytes()
     assert upsample(two, *options) == 2
     assert "was not made from the inputs" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from vcm.imaging.volume import read_label_map
 from vcm.metrics import dice
 from vcm.weights.segmenter import load_segmenter
 
-STEPS = 20
+STEPS = 8
 
 
 @pytest.fixture(scope="module")

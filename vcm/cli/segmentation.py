@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from vcm.cli.derivatives import Bids, Desc, Participants, run_dataset
 from vcm.errors import VCMError
 from vcm.segmentation.configuration import Applying, Fitting, SliceTraining, Suggesting
@@ -22,12 +20,12 @@ def fit(config: Fitting) -> None:
     from rich.console import Console
 
     from vcm.device import choose_device
-    from vcm.embedded import embedded_folder
+    from vcm.embedded import network_folder
     from vcm.segmentation.classifier_fit import FitSettings
     from vcm.segmentation.fit import fit_segmenter
 
     console = Console(stderr=True)
-    folder = embedded_folder(config.slices) or Path(config.slices)
+    folder = network_folder(config.slices)
     settings = FitSettings(config.members, config.steps, patience=config.patience, seed=config.seed)
     with console.status("reading") as status:
         segmenter = fit_segmenter(

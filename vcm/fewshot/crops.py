@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 
@@ -58,11 +59,6 @@ def crop_grid(
 
 def turned(angles: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rotation about x, then y, then z."""
-    matrix = np.eye(3)
-    for axis, angle in enumerate(angles):
-        a, b = [i for i in range(3) if i != axis]
-        step = np.eye(3)
-        step[a, a] = step[b, b] = np.cos(angle)
-        step[a, b], step[b, a] = -np.sin(angle), np.sin(angle)
-        matrix = step @ matrix
+    x, y, z = angles
+    matrix: NDArray[np.float64] = Rotation.from_euler("xyz", (x, -y, z)).as_matrix()
     return matrix

@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -18,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vcm.checksums import verify_checksums
-from vcm.embedded import embedded_folder
+from vcm.embedded import network_folder
 from vcm.errors import VCMError
 from vcm.fewshot.configuration import Encoders
 from vcm.fewshot.methods import Method
@@ -104,9 +103,7 @@ def load_parent(name: str) -> Parent:
     Raises:
         VCMError: There is none, or its files are not those that were saved.
     """
-    folder = Path(name)
-    if not (folder / "config.json").is_file():
-        folder = embedded_folder(name) or folder
+    folder = network_folder(name)
     if not (folder / "config.json").is_file() or not (folder / _WEIGHTS).is_file():
         raise VCMError(
             f"{name} holds no pretrained network (config.json and weights): give the folder 'encoder' "

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -68,7 +69,9 @@ def draw_deformations(
     scales = np.exp(random.normal(0, sizes.scale, (count, 3)))
     affine = np.zeros((count, 3, 4))
     for k in range(count):
-        affine[k, :, :3] = _rotation(angles[k]) * scales[k]
+        affine[k, :, :3] = (
+            Rotation.from_euler("XYZ", angles[k] * (1, -1, 1)).as_matrix() * scales[k]
+        )
     affine[:, :, 3] = random.normal(0, sizes.shift, (count, 3))
     coarse = random.normal(0, sizes.coarse, (count, 3, *COARSE))
     fine = random.normal(0, sizes.fine, (count, 3, *FINE))
@@ -216,14 +219,3 @@ def _smoothed(points: Tensor) -> Tensor:
 
 def _single(values: np.ndarray) -> Tensor:
     return torch.from_numpy(values.astype(np.float32))
-
-
-def _rotation(angles: np.ndarray) -> np.ndarray:
-    turned = np.eye(3)
-    for axis, angle in enumerate(angles):
-        i, j = [a for a in range(3) if a != axis]
-        one = np.eye(3)
-        one[i, i] = one[j, j] = np.cos(angle)
-        one[i, j], one[j, i] = -np.sin(angle), np.sin(angle)
-        turned = turned @ one
-    return turned

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from vcm.checksums import verify_checksums
-from vcm.embedded import embedded_folder
+from vcm.embedded import network_folder
 from vcm.errors import VCMError
 from vcm.imaging.geometry import model_grid, resample
 from vcm.imaging.volume import Grid, Volume
@@ -25,9 +25,7 @@ def segmenter_folder(name: str) -> Path:
     Raises:
         VCMError: There is none.
     """
-    folder = Path(name)
-    if not (folder / "config.json").is_file():
-        folder = embedded_folder(name) or folder
+    folder = network_folder(name)
     if not (folder / "config.json").is_file():
         raise VCMError(
             f"{name} holds no segmenter (config.json): give the folder 'segmenter' that vcm pretrain "
