@@ -51,6 +51,7 @@ def test_two_processes_give_what_one_gives(tmp_path, case, overrides):
             assert values[0] == pytest.approx(values[1], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_two_machines_give_what_one_process_gives(tmp_path):
     """Both are this one, joined by the flags that would join two; see benchmarks/two_hosts.sh."""
     assert start(tmp_path / "one", "regression")[0] == [0]

@@ -59,6 +59,7 @@ def synthesize(monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_any_subset_is_obeyed_on_the_voxels_that_it_came_on(synthesize, head, model, tmp_path):
     label = head / "sub-1_dseg.nii.gz"
     part = ["--partial", head / "sub-1_T1w.nii.gz", "--known", head / "sub-1_mask.nii.gz"]

@@ -2,16 +2,15 @@
 
 import csv
 import json
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from small_brains import aligned_by_header, brain2mm_like, write_files
 
-from vcm.cli import main as cli
+from vcm.cli.main import run_command
 from vcm.errors import VCMError
-from vcm.imaging.degradation import simulate_thick
-from vcm.imaging.volume import read_volume, write_volume
+from vcm.imaging.volume import read_volume
 from vcm.upsampling.detail_training import DetailTraining, pretrain_detail
 
 SMALL = {
@@ -21,11 +20,19 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, thick_model, prepared):
+def thick_model(tmp_path_factory):
+    """Random weights on 5 mm voxels, with a module of thick slices; no detail network yet."""
+    folder = tmp_path_factory.mktemp("models") / "thick"
+    brain2mm_like(reads=2).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, thick_model, small_prepared):
     """Folder with out, pool; the means that the training returned."""
     folder = tmp_path_factory.mktemp("detail")
     config = DetailTraining(
-        data=[str(prepared)], model=str(thick_model), out=str(folder / "out"),
+        data=[str(small_prepared)], model=str(thick_model), out=str(folder / "out"),
         pool=str(folder / "pool"), **SMALL,
     )  # fmt: skip
     return folder, config, pretrain_detail(config)
@@ -52,7 +59,7 @@ def test_the_model_keeps_its_own_scheduler(trained, thick_model):
     assert kept == own
 
 
-def test_pooled_draws_are_used_again_and_another_model_draws_anew(trained, prepared, thick_model):
+def test_pooled_draws_are_used_again_and_another_model_draws_anew(trained):
     folder, config, means = trained
     before = {p.name: p.stat().st_mtime_ns for p in (folder / "pool").iterdir()}
     config.out = str(folder / "again")
@@ -64,41 +71,35 @@ def test_pooled_draws_are_used_again_and_another_model_draws_anew(trained, prepa
     assert len(list((folder / "pool").iterdir())) == 2 * len(before)
 
 
-def test_upsample_takes_its_uncertainty_from_it(trained, tmp_path, prepared, monkeypatch):
+def test_upsample_takes_its_uncertainty_from_it(trained, tmp_path, monkeypatch):
+    aligned_by_header(monkeypatch)
     folder, _, _ = trained
-    scan = read_volume(prepared / "sub-3" / "sub-3_T1w.nii.gz")
-    thick, _ = simulate_thick(scan.with_data(700 * scan.data), "coronal", 6.0)
-    path = write_volume(
-        thick.with_data(np.where(thick.data > 50, thick.data, 0)), tmp_path / "sub-3_T1w.nii.gz"
-    )
-    command = ["vcm", "upsample", path, "--out", tmp_path / "out", "--spacing", "2"]
+    path = write_files(tmp_path)["thick"]
+    command = ["upsample", path, "--out", tmp_path / "out", "--spacing", "5"]
     command += ["--samples", "1", "--steps", "2", "--model", folder / "out" / "model"]
 
     def ran(*options):
-        monkeypatch.setattr(sys, "argv", [str(part) for part in (*command, *options)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code == 0
+        return run_command([str(part) for part in (*command, *options)]) == 0
 
     assert ran()
     # On a finer grid than the model's the network still takes part.
-    assert ran("--spacing", "1.7", "--samples", "0", "--out", tmp_path / "finer")
-    finer = json.loads((tmp_path / "finer" / "sub-3_desc-upsampled_T1w.json").read_text())
+    assert ran("--spacing", "4", "--samples", "0", "--out", tmp_path / "finer")
+    name = "sub-1_acq-thick_desc"
+    finer = json.loads((tmp_path / "finer" / f"{name}-upsampled_T1w.json").read_text())
     assert finer["Uncertainty"].startswith("error that the detail network expects")
     out = tmp_path / "out"
-    generated = read_volume(out / "sub-3_desc-generated_mask.nii.gz").data > 0
-    spread = read_volume(out / "sub-3_desc-upsampledstd_T1w.nii.gz").data
+    generated = read_volume(out / f"{name}-generated_mask.nii.gz").data > 0
+    spread = read_volume(out / f"{name}-upsampledstd_T1w.nii.gz").data
     # One sample has no spread: this uncertainty is the network's.
     assert (spread[generated] > 0).all() and np.median(spread[generated]) > 1
-    record = json.loads((out / "sub-3_desc-upsampled_T1w.json").read_text())
+    record = json.loads((out / f"{name}-upsampled_T1w.json").read_text())
     assert record["Uncertainty"] == "error that the detail network expects, one standard deviation"
     assert record["Settings"]["mirrors"] is True
-    results = [
-        out / "sub-3_desc-upsampled_T1w.nii.gz",
-        tmp_path / "once" / "sub-3_desc-upsampled_T1w.nii.gz",
-    ]
     assert ran("--no-mirrors", "--out", tmp_path / "once")
-    eight, once = (read_volume(path).data for path in results)
+    eight, once = (
+        read_volume(folder / f"{name}-upsampled_T1w.nii.gz").data
+        for folder in (out, tmp_path / "once")
+    )
     assert 0 < np.abs(eight - once).max() < 70
 
 

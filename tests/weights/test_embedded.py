@@ -43,6 +43,7 @@ def test_all_weights_together_stay_small():
     assert sum(p.stat().st_size for p in shelf.rglob("*.safetensors")) < 135e6
 
 
+@pytest.mark.slow
 def test_a_sample_obeys_the_map_and_a_free_one_does_not(pipeline, example):
     segmenter = load_segmenter("segmenter2mm")
     condition = torch.from_numpy(as_condition("classes", example))[None]
@@ -56,6 +57,7 @@ def test_a_sample_obeys_the_map_and_a_free_one_does_not(pipeline, example):
         assert found["steered"][tissue] > 0.6
 
 
+@pytest.mark.slow
 def test_old_brains_have_larger_ventricles(pipeline):
     segmenter = load_segmenter("segmenter2mm")
     young, old = (

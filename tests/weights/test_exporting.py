@@ -28,6 +28,7 @@ def test_the_metadata_has_what_monai_demands(small_model, tmp_path):
     assert "_name_or_path" not in (bundle / "models" / "model_index.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_diffusers_folder_is_run_by_its_plain_script(small_model, label_map, tmp_path):
     folder = export(small_model, tmp_path / "folder", "diffusers")
     subprocess.run(
