@@ -1,5 +1,6 @@
 import json
 import shutil
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -224,7 +225,8 @@ def test_units_codes_and_header_come_from_the_scan(upsample, tmp_path):
     assert np.median(values[values > 50]) == pytest.approx(np.median(given[given > 50]), rel=0.1)
 
 
-def test_the_example_is_upsampled_where_the_template_lies(upsample, tmp_path):
+def test_the_example_is_upsampled_where_the_template_lies(upsample, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["vcm", "upsample", "example"])
     assert upsample("example", "--out", tmp_path) == 0
     thick = nib.load(tmp_path / "tpl-MNI152_acq-6mm_T1w.nii.gz")
     assert np.allclose(thick.header.get_zooms(), (1, 1, 6))
