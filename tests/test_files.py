@@ -15,6 +15,7 @@ from vcm import files
 from vcm.errors import VCMError
 from vcm.files import (
     check_output,
+    is_occupied,
     refuse_to_replace,
     sha256,
     whole,
@@ -234,3 +235,25 @@ def test_a_set_that_is_killed_has_no_file_without_its_sidecar(tmp_path, moment):
     after = write_two(tmp_path, "second")
     assert {p.name for p in tmp_path.iterdir()} == {*after["Files"], "volume.json"}
     assert all(sha256(tmp_path / n) == c for n, c in after["Files"].items())
+
+
+@pytest.mark.parametrize("there", [(), ("results",)], ids=["new", "empty"])
+def test_a_look_at_a_folder_that_is_killed_leaves_it_as_it_was(tmp_path, monkeypatch, there):
+    """Else the next run would refuse a folder of the name, or take it for occupied."""
+    for name in there:
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(files, "remove", lambda path: None)  # as where the process is gone
+    check_output(tmp_path / "results" / "mine")
+    assert [p.name for p in tmp_path.iterdir() if p.name[0] != "."] == list(there)
+    monkeypatch.undo()
+    monkeypatch.setattr(files, "_is_running", lambda process: False)
+    files._remove_abandoned.cache_clear()
+    assert not is_occupied(tmp_path / "results")
+    assert is_occupied(tmp_path) == bool(there)
+
+
+def test_a_link_to_nothing_is_no_folder(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(VCMError, match="is no folder"):
+        check_output(tmp_path / "link" / "mine")
+    assert is_occupied(tmp_path / "link")

@@ -1,5 +1,9 @@
 """What a user is meant to read: a sentence with the value, the rule and the remedy."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class VCMError(ValueError):
     """Input that cannot be used. The command line prints it as one sentence and exits with 2.
@@ -16,3 +20,23 @@ class VCMError(ValueError):
 
 class VCMWarning(UserWarning):
     """Input that can be used, but that a user should look at. The command line prints it as one sentence."""
+
+
+@contextmanager
+def noted() -> Iterator[list[str]]:
+    """Keep the sentences of the VCMWarnings that are raised inside, in place of printing them.
+
+    Yields:
+        A list that holds each sentence once when the block ends, also where it ends with an error.
+    """
+    sentences: list[str] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", VCMWarning)
+            yield sentences
+    finally:
+        for found in caught:
+            if not issubclass(found.category, VCMWarning):
+                warnings.warn_explicit(found.message, found.category, found.filename, found.lineno)
+            elif str(found.message) not in sentences:
+                sentences.append(str(found.message))

@@ -217,7 +217,7 @@ def _to_disk(descriptor: int) -> None:
 def check_output(folder: Path, needed: int = 0) -> None:
     """Find out before the first step of work whether results can be written to a folder.
 
-    Writes a byte there and removes it, and the folders made for it, again.
+    Writes a byte to a folder of a temporary name in it, or in the nearest one above it that is there.
 
     Args:
         folder: Where results are to lie; need not exist yet.
@@ -227,35 +227,41 @@ def check_output(folder: Path, needed: int = 0) -> None:
         VCMError: The folder is a file or lies below one, cannot be made or written to, or its disk has
             less room than needed.
     """
-    made: list[Path] = []
+    # Under a temporary name: a run that is killed here leaves no folder of that name.
+    there = next(level for level in (folder, *folder.parents) if os.path.lexists(level))
+    probe = _temporary(there / "probe")
     try:
-        for level in (*reversed(folder.parents), folder):
-            if not level.exists():
-                level.mkdir()
-                made.append(level)
-        if not folder.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, "is a file")
-        probe = _temporary(folder / "probe")
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "is no folder")
+        _remove_abandoned(there)
         try:
-            probe.write_bytes(b"0")
+            made = probe / folder.relative_to(there)
+            made.mkdir(parents=True)
+            (made / "probe").write_bytes(b"0")
+            free = shutil.disk_usage(made).free
         finally:
-            probe.unlink(missing_ok=True)
-        free = shutil.disk_usage(folder).free
+            remove(probe)
     except OSError as error:
-        reason = "it is a file, or lies in one" if isinstance(error, NotADirectoryError) else None
+        reason = (
+            "it is no folder, or lies in none" if isinstance(error, NotADirectoryError) else None
+        )
         raise VCMError(
             f"Results cannot be written to {folder} ({reason or error.strerror or error}): choose a "
             "folder that can be written to and has room."
         ) from error
-    finally:
-        for level in reversed(made):
-            with suppress(OSError):
-                level.rmdir()
     if free < needed:
         raise VCMError(
             f"The results take about {needed / 1e6:.0f} MB, but the disk of {folder} has {free / 1e6:.0f} "
             "MB left: free some room, or choose another folder."
         )
+
+
+def is_occupied(folder: Path) -> bool:
+    """Whether something lies in a folder, or is in its place; what killed runs left there is removed."""
+    if not folder.is_dir():
+        return os.path.lexists(folder)
+    _remove_abandoned(folder)
+    return any(folder.iterdir())
 
 
 def refuse_to_replace(

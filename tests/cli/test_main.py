@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import textwrap
+import warnings
 
 import pytest
 from command_line import vcm
@@ -9,7 +10,7 @@ from vcm.cli import main
 from vcm.cli.console import notes
 from vcm.cli.main import COMMANDS, GROUPS
 from vcm.cli.options import Command
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning, noted
 
 
 def test_help_names_every_command():
@@ -108,3 +109,21 @@ def test_progress_is_for_terminals_and_never_on_stdout(monkeypatch):
 
     monkeypatch.setattr(main, "COMMANDS", (Command(("work",), work),))
     assert vcm("work") == (0, "3\n", "")
+
+
+def test_a_warning_is_said_once_in_a_command(monkeypatch):
+    """Also where a file is read again, and something in between has touched the filters."""
+
+    def read():
+        for _ in range(2):
+            warnings.warn("a.nii is odd.", VCMWarning, stacklevel=1)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+        with noted() as kept:
+            warnings.warn("b.nii is odd.", VCMWarning, stacklevel=1)
+            warnings.warn("b.nii is odd.", VCMWarning, stacklevel=1)
+        print(*kept)
+
+    monkeypatch.setattr(main, "COMMANDS", (Command(("read",), read),))
+    for _ in range(2):
+        assert vcm("read") == (0, "b.nii is odd.\n", "vcm: warning: a.nii is odd.\n")

@@ -3,6 +3,8 @@ rejected.tsv, and what was understood with a reservation is one of notes.tsv."""
 
 import shutil
 
+import nibabel
+import numpy as np
 import pytest
 from command_line import vcm
 from source_folders import FREESURFER, GRID, bids, without_slow_parts
@@ -35,10 +37,11 @@ def scan(folder, n):
     return folder / f"sub-0{n}" / "anat" / f"sub-0{n}_T1w.nii.gz"
 
 
-def prepare(folder, *options):
+def prepare(folder, *options, again=False):
     """Rows, reasons and notes by subject."""
     out = folder.parent / "out"
-    shutil.rmtree(out, ignore_errors=True)
+    if not again:
+        shutil.rmtree(out, ignore_errors=True)
     result = vcm("prepare", folder, "--out", out, "--workers", 1, *options)
     assert result.exit_code == 0, result.error
     tables = [read_table(out / f"{n}.tsv") for n in ("participants", "rejected", "notes")]
@@ -162,3 +165,30 @@ def test_a_folder_without_a_table(source):
     rows, rejected, notes = prepare(source)
     assert sorted(r["split"] for r in rows.values()) == ["test", "train", "validation"]
     assert not rejected and not notes
+
+
+def test_a_label_map_in_the_place_of_a_scan_is_rejected(source, head_map):
+    """As a converter or a copy under the wrong name leaves it."""
+    write_volume(Volume(FREESURFER[head_map[0]], head_map[1]), scan(source, 1))
+    rows, rejected, _ = prepare(source)
+    assert list(rows) == ["sub-00", "sub-02"] and "is a label map" in rejected["sub-01"]
+    checked = vcm("prepare", source, "--check")
+    assert checked.exit_code == 2 and "sub-01\tsub-01_T1w.nii.gz is a label map" in checked.output
+
+
+def test_a_doubt_about_one_scan_is_a_note(source):
+    """What a single command would warn of is no line among those of hundreds of scans."""
+    image = nibabel.load(scan(source, 0))
+    image.set_qform(image.affine @ np.diag([1, -1, 1, 1]), code=1)
+    nibabel.save(
+        nibabel.Nifti1Image(np.asarray(image.dataobj), None, image.header), scan(source, 0)
+    )
+    folded = read_volume(scan(source, 1))
+    write_volume(folded.with_data(np.roll(folded.data, 30, axis=1)), scan(source, 1))
+    for again in (False, True):  # the second run keeps what was prepared
+        rows, _, notes = prepare(source, again=again)
+        assert list(rows) == ["sub-00", "sub-01", "sub-02"] and list(notes) == ["sub-00", "sub-01"]
+        assert "sform and a qform that disagree" in notes["sub-00"] and "folded" in notes["sub-01"]
+    checked = vcm("prepare", source, "--check")
+    assert checked.exit_code == 2
+    assert all(f"{name}\t{note}" in checked.output for name, note in notes.items())

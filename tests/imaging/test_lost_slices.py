@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from vcm.imaging.lost_slices import bridged, dimmed_slices, lost_slices, repeated_slices
+from vcm.imaging.lost_slices import (
+    bridged,
+    dimmed_slices,
+    is_folded_over,
+    lost_slices,
+    repeated_slices,
+)
 
 
 @pytest.fixture
@@ -18,6 +24,31 @@ def test_constant_slices_inside_the_head_are_lost_and_those_beyond_it_are_not(st
     assert lost_slices(stack, 2) == []
     stack[:, :, [7, 12, 13]] = value
     assert lost_slices(np.moveaxis(stack, 2, axis), axis) == [7, 12, 13]
+
+
+@pytest.mark.parametrize("places", [8, 36, -10])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_head_that_is_folded_over_has_lost_nothing(axis, places):
+    """Its slices shrink to nothing before the empty ones: the rest is on the other side."""
+    index = np.indices((32, 32, 72)) - np.array([16, 16, 36])[:, None, None, None]
+    ball = index[0] ** 2 + index[1] ** 2 + (index[2] / 2) ** 2 < 15.9**2
+    head = np.where(ball, 100 + np.random.default_rng(0).normal(0, 5, ball.shape), 0)
+    assert not is_folded_over(np.moveaxis(head, 2, axis), axis)
+    head = np.roll(head, places, 2)
+    folded = np.moveaxis(head, 2, axis)
+    assert is_folded_over(folded, axis) and lost_slices(folded, axis) == []
+    middle = (36 + places + 9) % 72
+    head[:, :, middle] = 0
+    assert lost_slices(folded, axis) == [middle]
+
+
+@pytest.mark.parametrize("lost", range(3, 18))
+def test_a_slice_near_the_end_of_the_head_is_lost(stack, lost):
+    """The last but one that shows a good part of it, too."""
+    areas = (stack != 0).sum((0, 1))
+    large = np.flatnonzero(areas >= 0.05 * areas.max())
+    stack[:, :, lost] = 0
+    assert lost_slices(stack, 2) == ([lost] if large[0] < lost < large[-1] else [])
 
 
 def test_copies_are_found_wherever_they_lie(stack):

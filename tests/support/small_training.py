@@ -4,7 +4,6 @@ As a script: small_training.py CASE key=value ..., where CASE is regression or m
 """
 
 import faulthandler
-import multiprocessing
 import os
 import signal
 import socket
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from fork_server import fork_server
 from torch import nn
 
 from vcm.config import load_config
@@ -219,12 +219,8 @@ def _in_child(environment, prepare, case, overrides, errors):
 
 
 def start(folder, case, *overrides, processes=1, prepare=()):
-    """Run `main` in processes of their own; (exit codes, what each wrote to stderr).
-
-    They fork from a server that has imported everything, which saves seconds each.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["vcm.training.module", "accelerate.utils", "diffusers"])
+    """Run `main` in processes of their own; (exit codes, what each wrote to stderr)."""
+    context = fork_server()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

@@ -11,6 +11,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import TextIO
 
 from vcm.cli import (
@@ -91,7 +92,7 @@ def run_command(arguments: Sequence[str]) -> int:
         if command is not None:
             with warnings.catch_warnings():
                 warnings.simplefilter("default", VCMWarning)
-                warnings.showwarning = _show_warning
+                warnings.showwarning = partial(_show_warning, set())
                 command(rest)
     except VCMError as error:
         if "--verbose" in arguments:
@@ -124,6 +125,7 @@ def run_command(arguments: Sequence[str]) -> int:
 
 
 def _show_warning(
+    shown: set[str],
     message: Warning | str,
     category: type[Warning],
     filename: str,
@@ -131,9 +133,11 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """One of vcm's is a sentence for people; others look as Python makes them."""
+    """One of vcm's is a sentence for people, said once in a command; others look as Python makes them."""
     if issubclass(category, VCMWarning):
-        print(f"vcm: warning: {message}", file=sys.stderr)
+        if str(message) not in shown:
+            print(f"vcm: warning: {message}", file=sys.stderr)
+            shown.add(str(message))
     else:
         print(warnings.formatwarning(message, category, filename, lineno, line), file=sys.stderr)
 

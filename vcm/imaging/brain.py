@@ -7,16 +7,17 @@ negative or middle value that z-scoring makes of it.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.imaging.conditions import PLAUSIBLE_BRAIN
 from vcm.imaging.geometry import to_model_grid
-from vcm.imaging.lost_slices import lost_slices
+from vcm.imaging.lost_slices import is_folded_over, lost_slices
 from vcm.imaging.registration import align_rigid
 from vcm.imaging.volume import Grid, Volume
 
@@ -123,9 +124,9 @@ def align_brain(image: Volume, mask: NDArray[np.bool_], grid: Grid) -> AlignedBr
         grid: Of the model.
 
     Raises:
-        VCMError: What the mask selects is too small or too large for a brain.
+        VCMError: What the mask selects is too small or too large for a brain, or see `refuse_unfit`.
     """
-    _refuse_lost(image)
+    refuse_unfit(image, mask)
     image, black = on_black(image, mask)
     to_common = align_rigid(image.with_data(np.where(mask, image.data, 0).astype(np.float32)))
     moved = to_model_grid(image, grid, to_common, order=1)
@@ -145,8 +146,19 @@ def align_brain(image: Volume, mask: NDArray[np.bool_], grid: Grid) -> AlignedBr
     return AlignedBrain(scaled, to_common, (least + black, greatest + black))
 
 
-def _refuse_lost(image: Volume) -> None:
-    """Refuse a scan with empty slices in the head: what is made of it would be wrong there."""
+def refuse_unfit(image: Volume, mask: NDArray[np.bool_]) -> None:
+    """Refuse what is no whole scan of a head: what is made of it would be wrong.
+
+    A VCMWarning says where a head seems to be folded over.
+
+    Args:
+        image: As it was read, or resampled.
+        mask: (X, Y, Z) where its brain is.
+
+    Raises:
+        VCMError: It is a label map, or has empty slices in the head.
+    """
+    refuse_label_map(image, mask)
     for axis in range(3):
         lost = lost_slices(image.data, axis)
         if lost:
@@ -154,6 +166,22 @@ def _refuse_lost(image: Volume) -> None:
                 f"{image.source} is empty in the slices {', '.join(map(str, lost))} (from 0, along axis {axis}), "
                 "inside the head: take a scan without lost slices, or fill them with vcm upsample."
             )
+        if is_folded_over(image.data, axis):
+            warnings.warn(
+                f"{image.source} shows its head in two parts with nothing between them, along axis {axis}: "
+                "it seems to be folded over, so look whether it is aligned.",
+                VCMWarning,
+                stacklevel=2,
+            )
+
+
+def refuse_label_map(image: Volume, mask: NDArray[np.bool_]) -> None:
+    """Raise VCMError for a label map in the place of a scan; arguments as `refuse_unfit` has them."""
+    if is_label_map(image, mask):
+        raise VCMError(
+            f"{image.source} is a label map, not a scan: nearly every voxel holds what its neighbour holds. "
+            "Give the scan itself."
+        )
 
 
 def is_label_map(image: Volume, mask: NDArray[np.bool_]) -> bool:

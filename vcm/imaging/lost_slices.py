@@ -16,6 +16,8 @@ from scipy.ndimage import distance_transform_edt
 CONSTANT = 1e-5
 #: The head begins where a slice shows this share of what the fullest shows: a speck above it is no head.
 LEAST_AREA = 0.05
+#: Where the head ends, slices shrink to less than this share of the fullest before they are empty.
+EDGE_AREA = 0.1
 #: Two slices with at least this many voxels that are not background do not agree by chance.
 TELLING = 50
 #: A slice with less than this share of the area, or of the mean intensity above the darkest, lost signal.
@@ -34,8 +36,26 @@ def lost_slices(data: NDArray, axis: int) -> list[int]:
         axis: Across the slices, 0 to 2.
 
     Returns:
-        Their numbers from 0, ascending. Constant slices beyond the head are background, not lost.
+        Their numbers from 0, ascending. Constant slices beyond the head are background, not lost, and so
+        are those between the two parts of a head that is folded over, see `is_folded_over`.
     """
+    return [n for gap, lost in _gaps(data, axis) if lost for n in gap]
+
+
+def is_folded_over(data: NDArray, axis: int) -> bool:
+    """Whether a head leaves its field of view at one side and goes on at the other.
+
+    Its slices shrink to nothing on both sides of the empty ones between, as they do not where slices were lost.
+
+    Args:
+        data: (X, Y, Z) intensities.
+        axis: Across the slices, 0 to 2.
+    """
+    return any(not lost for _, lost in _gaps(data, axis))
+
+
+def _gaps(data: NDArray, axis: int) -> list[tuple[list[int], bool]]:
+    """Constant slices side by side inside the head, and whether they were lost."""
     slices = np.moveaxis(data, axis, 0)
     width = float(data.max()) - float(data.min())
     constant = np.array([float(s.max()) - float(s.min()) <= CONSTANT * width for s in slices])
@@ -43,7 +63,19 @@ def lost_slices(data: NDArray, axis: int) -> list[int]:
     head = np.flatnonzero(areas >= max(LEAST_AREA * areas.max(), 1))
     if not head.size:
         return []
-    return [int(n) for n in np.flatnonzero(constant) if head[0] < n < head[-1]]
+    empty = np.array([n for n in np.flatnonzero(constant) if head[0] < n < head[-1]], int)
+    gaps = np.split(empty, np.flatnonzero(np.diff(empty) > 1) + 1) if empty.size else []
+    return [(gap.tolist(), not _is_between_parts(areas, gap[0], gap[-1])) for gap in gaps]
+
+
+def _is_between_parts(areas: NDArray, first: int, last: int) -> bool:
+    """Whether the slices shrink to nothing towards those gaps, from both sides."""
+    edge = EDGE_AREA * areas.max()
+    sides = ((first - 1, first - 2), (last + 1, last + 2))
+    return all(
+        areas[near] < edge and 0 <= far < len(areas) and areas[near] < areas[far]
+        for near, far in sides
+    )
 
 
 def dimmed_slices(data: NDArray, axis: int) -> list[int]:

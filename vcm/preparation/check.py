@@ -9,8 +9,9 @@ from pathlib import Path
 
 from rich.progress import track
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, noted
 from vcm.files import sha256
+from vcm.imaging.brain import find_background, refuse_unfit
 from vcm.imaging.conditions import class_volumes
 from vcm.imaging.source import Finding, Scan, read_source
 from vcm.imaging.vocabulary import read_brain
@@ -23,7 +24,8 @@ def check_folder(
     """All problems of a folder; an empty list for none.
 
     What `read_source` rejects or notes, missing label maps where others have one, differing grids,
-    unknown labels, unreadable and constant images, and the same scan twice.
+    unknown labels, unreadable and constant images, label maps in the place of scans, lost slices, what is
+    understood with a reservation, and the same scan twice.
 
     Args:
         folder: A BIDS folder, or one of T1w files.
@@ -53,14 +55,21 @@ def check_folder(
 
 def _scan_problems(scan: Scan, labels: str) -> list[Finding]:
     try:
-        image = read_volume(scan.image)
-        classes = read_brain(scan.labels, labels, image)[1] if scan.labels else None
+        with noted() as notes:
+            image = read_volume(scan.image)
+            mask, classes = ~find_background(image.data), None
+            if scan.labels:
+                mask, classes = read_brain(scan.labels, labels, image)
+            refuse_unfit(image, mask)
     except VCMError as error:
         return [Finding(scan.subject, str(error))]
     except Exception as error:  # as vcm prepare would reject it
         return [Finding(scan.subject, f"cannot be read ({type(error).__name__}: {error})")]
+    found = [Finding(scan.subject, note) for note in notes]
     if classes is None:
-        return []
+        return found
     volumes = class_volumes(classes.data, classes.grid.voxel_volume)
     empty = [name for name, volume in volumes.items() if volume == 0]
-    return [Finding(scan.subject, f"has no voxel of {', '.join(empty)}")] if empty else []
+    if empty:
+        found.append(Finding(scan.subject, f"has no voxel of {', '.join(empty)}"))
+    return found

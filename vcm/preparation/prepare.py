@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from rich.progress import track
 
 from vcm import __version__
 from vcm.errors import VCMError
-from vcm.files import check_output, sha256, write_json, write_table
+from vcm.files import check_output, is_occupied, sha256, write_json, write_table
 from vcm.imaging.brain import PERCENTILES
 from vcm.imaging.covariates import COVARIATES
 from vcm.imaging.geometry import model_grid
@@ -110,6 +110,8 @@ def prepare(
         done, failed = _prepare_all(source.scans, out, settings, grid, workers, labeller)
         done, repeated = _without_repeats(done)
         rejected = (*source.rejected, *failed, *repeated)
+        of_scans = (Finding(scan.participant_id, note) for scan in done for note in scan.notes)
+        source = replace(source, notes=(*source.notes, *of_scans))
         columns = ["participant_id", "reason"]
         rows = ({"participant_id": f.subject, "reason": f.what} for f in rejected)
         write_table(out / "rejected.tsv", rows, columns)
@@ -144,7 +146,7 @@ def refuse_place(folder: Path, out: Path) -> None:
             argument="out",
         )
     ours = any((out / name).exists() for name in ("dataset.json", "rejected.tsv", UNFINISHED))
-    if out.is_dir() and not ours and any(out.iterdir()):
+    if out.is_dir() and not ours and is_occupied(out):
         raise VCMError(
             f"{out} holds files that vcm prepare did not write: choose a new folder for the training "
             "set.",

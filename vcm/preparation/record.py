@@ -35,6 +35,7 @@ class PreparedScan:
         files: Checksum of each file, by its name.
         labelled_by: The segmenter that made the label map.
         brain_mask_from: What tells where the brain is: background, label map, or the network that found it.
+        notes: What was understood with a reservation, in sentences.
         vcm_version: Of the program that wrote it.
     """
 
@@ -53,6 +54,7 @@ class PreparedScan:
     files: dict[str, str] = field(default_factory=dict)
     labelled_by: str = ""
     brain_mask_from: str = ""
+    notes: list[str] = field(default_factory=list)
     vcm_version: str = __version__
 
     def write(self, folder: Path) -> None:

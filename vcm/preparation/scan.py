@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, noted
 from vcm.files import sha256, whole
 from vcm.imaging.brain import align_brain
 from vcm.imaging.conditions import ventricular_and_brain_volume
@@ -54,15 +54,16 @@ def prepare_scan(scan: Scan, out: Path, settings: dict[str, str], grid: Grid) ->
         if updated != found:
             updated.write(folder)
         return updated
-    image = read_volume(scan.image)
     found_brain: Brain | None = None
     classes = None
-    if scan.labels:
-        mask, classes = read_brain(scan.labels, settings["labels"], image)
-    else:
-        found_brain = find_brain(image)
-        mask = found_brain.mask
-    aligned = align_brain(image, mask, grid)
+    with noted() as notes:
+        image = read_volume(scan.image)
+        if scan.labels:
+            mask, classes = read_brain(scan.labels, settings["labels"], image)
+        else:
+            found_brain = find_brain(image)
+            mask = found_brain.mask
+        aligned = align_brain(image, mask, grid)
     ventricles = brain = None
     moved = None
     if classes:
@@ -72,7 +73,7 @@ def prepare_scan(scan: Scan, out: Path, settings: dict[str, str], grid: Grid) ->
         scan.subject, scan.participant, scan.split, scan.age, scan.sex, ventricles or None, brain,
         aligned.to_common.tolist(), list(aligned.intensity_range), made_from,
         scan.image.name, scan.labels.name if scan.labels else None,
-        brain_mask_from=found_brain.method if found_brain else "label map",
+        brain_mask_from=found_brain.method if found_brain else "label map", notes=notes,
     )  # fmt: skip
     skull = found_brain.as_volume(image) if found_brain and found_brain.is_found_here else None
     try:

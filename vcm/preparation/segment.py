@@ -20,7 +20,7 @@ from vcm.files import (
     write_set,
 )
 from vcm.imaging.bids import ENDINGS, stem
-from vcm.imaging.brain import align_brain, is_label_map
+from vcm.imaging.brain import align_brain
 from vcm.imaging.conditions import class_volumes
 from vcm.imaging.extraction import Brain, find_brain
 from vcm.imaging.geometry import from_model_grid, resample
@@ -50,13 +50,7 @@ def segment(scan: Volume, segmenter: TissueSegmenter, brain: Brain | None = None
         VCMError: No whole brain is found in the scan, or it is a label map.
     """
     grid = segmenter_grid(segmenter)
-    mask = (brain or find_brain(scan)).mask
-    if is_label_map(scan, mask):
-        raise VCMError(
-            f"{scan.source} is a label map, not a scan: nearly every voxel holds what its neighbour holds. "
-            "Give the T1-weighted scan itself."
-        )
-    aligned = align_brain(scan, mask, grid)
+    aligned = align_brain(scan, (brain or find_brain(scan)).mask, grid)
     found = _classes(aligned.image, segmenter)
     back = from_model_grid(found, grid, scan.grid, aligned.to_common, order=0)
     return scan.with_data(back.astype(np.uint8))

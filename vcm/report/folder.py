@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from vcm.errors import VCMError, VCMWarning
+from vcm.errors import VCMError, VCMWarning, noted
 from vcm.files import write_whole
 from vcm.report.page import Cell, Page, Section, Table, Thumbnail, render
 
@@ -40,7 +40,8 @@ def write_report(folder: Path, make: Callable[[], Page]) -> Path | None:
         Path of the page. None: it could not be written, and a VCMWarning says why.
     """
     try:
-        with _alone(folder):
+        # What is to be said of the inputs was said when they were read.
+        with _alone(folder), noted():
             return _place(folder, make())
     except Exception as error:  # the results are there; only what shows them is not
         _warn(folder, error)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vcm.errors import VCMWarning
 from vcm.imaging.acquisition import Acquisition, ProfileKind, find_acquisition, isotropic_grid
-from vcm.imaging.brain import align_brain, find_background, on_black
+from vcm.imaging.brain import align_brain, find_background, on_black, refuse_label_map
 from vcm.imaging.contrast import Contrast, find_contrast
 from vcm.imaging.degradation import Degradation
 from vcm.imaging.extraction import Brain, find_brain
@@ -152,6 +152,7 @@ def to_thick_scan(
     if lost:
         warnings.warn(_lost_in_words(image, lost), VCMWarning, stacklevel=2)
     found = find_brain(image, mask)
+    refuse_label_map(image, found.mask)
     image, brain, black, background = _straight_on_black(image, found.mask)
     fine = isotropic_grid(image.grid, acquisition, spacing)
     image, brain = fill(image, brain, acquisition.axis, lost)

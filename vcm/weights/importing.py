@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vcm.diffusion.sampling import flow_shift, make_scheduler
 from vcm.errors import VCMError
-from vcm.files import check_output, versions, whole, write_json
+from vcm.files import check_output, is_occupied, versions, whole, write_json
 from vcm.imaging.geometry import centred_grid, model_grid
 from vcm.imaging.volume import Grid
 from vcm.pipeline import VCMPipeline
@@ -139,7 +139,7 @@ def _refuse(card: Card, module: Path | None, out: Path) -> None:
         raise VCMError(
             f"{card.name} travels with the package: use it by name, there is nothing to import."
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if is_occupied(out):
         raise VCMError(f"{out} exists and is not empty: give a folder that does not exist yet.")
     if module is not None and "module" not in card.networks:
         scale = (
