@@ -254,6 +254,6 @@ def test_a_look_at_a_folder_that_is_killed_leaves_it_as_it_was(tmp_path, monkeyp
 
 def test_a_link_to_nothing_is_no_folder(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(VCMError, match="is no folder"):
+    with pytest.raises(VCMError, match="is a link to nothing"):
         check_output(tmp_path / "link" / "mine")
     assert is_occupied(tmp_path / "link")

@@ -232,7 +232,8 @@ def check_output(folder: Path, needed: int = 0) -> None:
     probe = _temporary(there / "probe")
     try:
         if not there.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, "is no folder")
+            what = "it is a file, or lies in one" if there.exists() else "it is a link to nothing"
+            raise NotADirectoryError(errno.ENOTDIR, what)
         _remove_abandoned(there)
         try:
             made = probe / folder.relative_to(there)
@@ -242,11 +243,8 @@ def check_output(folder: Path, needed: int = 0) -> None:
         finally:
             remove(probe)
     except OSError as error:
-        reason = (
-            "it is no folder, or lies in none" if isinstance(error, NotADirectoryError) else None
-        )
         raise VCMError(
-            f"Results cannot be written to {folder} ({reason or error.strerror or error}): choose a "
+            f"Results cannot be written to {folder} ({error.strerror or error}): choose a "
             "folder that can be written to and has room."
         ) from error
     if free < needed:
