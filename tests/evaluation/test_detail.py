@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from vcm.evaluation.detail import spectrum, spread_over, two_sample
-from vcm.evaluation.spectrum import band_names
 from vcm.evaluation.summary import summarise_detail
 from vcm.evaluation.two_sample import ClassifierSettings
+from vcm.imaging.spectrum import band_names
 
 FEW_STEPS = ClassifierSettings(steps=3, batch=2, crop=16, channels=(8, 8), scored=2)
 

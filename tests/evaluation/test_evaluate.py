@@ -10,9 +10,9 @@ from tiny_networks import tiny_module
 from vcm.errors import VCMError, VCMWarning
 from vcm.evaluation.evaluate import Evaluation, evaluate_files
 from vcm.evaluation.samples import as_trained
-from vcm.evaluation.spectrum import band_names
 from vcm.files import read_table, write_table
 from vcm.imaging.prepared_set import COLUMNS, load_prepared
+from vcm.imaging.spectrum import band_names
 from vcm.imaging.volume import Volume, write_volume
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.weights import segmenter

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from vcm.evaluation.spectrum import power_ratio
 from vcm.imaging.deformation import (
     DeformationSizes,
     deform,
@@ -13,6 +12,7 @@ from vcm.imaging.deformation import (
     refine_image,
     sampling_grid,
 )
+from vcm.imaging.spectrum import power_ratio
 
 SHAPE, SPACING = (24, 32, 24), 2.0
 STILL = DeformationSizes(0, 0, 0, 0, 0, 0, 0, 0)

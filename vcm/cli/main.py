@@ -42,6 +42,9 @@ COMMANDS = (
     Command(("evaluate",), evaluation.evaluate),
     Command(("pretrain", "autoencoder"), training.autoencoder),
     Command(("pretrain", "diffusion"), training.diffusion),
+    Command(("pretrain", "band-decoder"), training.band_decoder),
+    Command(("pretrain", "fine-diffusion"), training.fine_diffusion),
+    Command(("pretrain", "fine-module"), training.fine_module),
     Command(("pretrain", "segmenter"), training.segmenter),
     Command(("pretrain", "detail"), training.detail),
     Command(("pretrain", "encoder"), training.encoder),
@@ -70,7 +73,7 @@ OF_THE_DISK = (errno.ENOSPC, errno.EROFS, errno.EIO, getattr(errno, "EDQUOT", er
 #: What commands of two words have in common, by the first.
 GROUPS = {
     "segment": "Label maps of scans: eight tissue classes at once, or any labels from one labelled scan.",
-    "pretrain": "Train the networks that later stay frozen.",
+    "pretrain": "Train the networks of a model.",
     "fewshot": "Learn a task from a few labelled scans, compare methods, package the result.",
     "weights": "Models that travel with the package, published ones, and copies of yours.",
 }

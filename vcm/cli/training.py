@@ -12,6 +12,11 @@ from vcm.training.configuration import (
     ModuleTraining,
     SegmenterTraining,
 )
+from vcm.training.fine_configuration import (
+    BandDecoderTraining,
+    FineDiffusionTraining,
+    FineModuleTraining,
+)
 from vcm.upsampling.configuration import ContrastTraining, DetailTraining
 
 
@@ -44,6 +49,27 @@ def diffusion(config: DiffusionTraining) -> None:
     from vcm.training.diffusion import pretrain_diffusion
 
     _print(pretrain_diffusion(config), 4)
+
+
+def band_decoder(config: BandDecoderTraining) -> None:
+    """Train the decoder of a band-limited latent; run again to resume."""
+    from vcm.training.band_decoder import pretrain_band_decoder
+
+    _print(pretrain_band_decoder(config), 4)
+
+
+def fine_diffusion(config: FineDiffusionTraining) -> None:
+    """Train the diffusion model of a band-limited latent on deformed brains; run again to resume."""
+    from vcm.training.fine_diffusion import pretrain_fine_diffusion
+
+    _print(pretrain_fine_diffusion(config), 4)
+
+
+def fine_module(config: FineModuleTraining) -> None:
+    """Train the label-map module of such a model on deformed brains; run again to resume."""
+    from vcm.training.fine_module import train_fine_module
+
+    _print(train_fine_module(config), 4)
 
 
 def segmenter(config: SegmenterTraining) -> None:

@@ -12,8 +12,8 @@ import torch
 
 from vcm.evaluation.measures import Row, Volumes, none_unless_finite
 from vcm.evaluation.samples import Case
-from vcm.evaluation.spectrum import BANDS, band_names, power_ratio
 from vcm.evaluation.two_sample import ClassifierSettings, two_sample_test
+from vcm.imaging.spectrum import BANDS, band_names, power_ratio
 
 
 def spectrum(

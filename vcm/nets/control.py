@@ -51,7 +51,7 @@ class Control(Protocol):
         z_t: Float[Tensor, "B C x y z"],
         t: Num[Tensor, "#B"],
         inputs: Float[Tensor, "#B K"],
-        features: Float[Tensor, "#B F x y z"],
+        features: Float[Tensor, "#B F u v w"],
         conditioning_scale: float = 1.0,
     ) -> Steered:
         """The frozen model's prediction, steered.
@@ -61,7 +61,8 @@ class Control(Protocol):
             z_t: (B, C, x, y, z) noisy latent.
             t: (1 or B,) step of training.
             inputs: (1 or B, K) what the denoiser is told, see vcm.inputs.
-            features: (1 or B, F, x, y, z) of the conditions, from `encode`.
+            features: (1 or B, F, u, v, w) of the conditions, from `encode`, on the latent grid or on
+                that of the frozen U-Net.
             conditioning_scale: Strength; 0 leaves the prediction alone.
         """
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vcm.nets.condition_features import ConditionFeatures
 from vcm.nets.control import Steered, check_factor, zero_convolution
-from vcm.nets.denoiser import LatentDenoiser
+from vcm.nets.denoiser import GaussianDenoiser
 from vcm.nets.frozen import FrozenDenoiser, Residuals
 from vcm.nets.saved import ModelMixin
 
@@ -60,7 +60,7 @@ class UNetDenoiser(FrozenDenoiser, Protocol):
         z_t: Float[Tensor, "B C x y z"],
         t: Num[Tensor, "#B"],
         covariates: Float[Tensor, "#B K"],
-    ) -> tuple[Float[Tensor, "B channels x y z"], Num[Tensor, " B"], Float[Tensor, "B 1 K"]]:
+    ) -> tuple[Float[Tensor, "B channels u v w"], Num[Tensor, " B"], Float[Tensor, "B 1 K"]]:
         """What the U-Net is given: z_t beside its inputs' channels, t, context of cross-attention."""
 
 
@@ -122,7 +122,7 @@ class ControlNetModule(ConditionFeatures, ModelMixin):
         check_embedding(embedding_channels, factor)
         config = frozen.config
         made = cls(
-            latent_channels=config.latent_channels,
+            latent_channels=frozen.unet_in_channels - config.covariates,
             condition_channels=tuple(condition_channels),
             inputs=config.covariates,
             channels=tuple(config.channels),
@@ -135,7 +135,7 @@ class ControlNetModule(ConditionFeatures, ModelMixin):
         made.start_from(frozen)
         return made
 
-    def start_from(self, frozen: LatentDenoiser) -> None:
+    def start_from(self, frozen: GaussianDenoiser) -> None:
         """Copy conv_in, time embedding, encoder and middle block of the frozen U-Net."""
         own = self.net.state_dict()
         theirs = frozen.net.state_dict()
@@ -147,7 +147,7 @@ class ControlNetModule(ConditionFeatures, ModelMixin):
         z_t: Float[Tensor, "B C x y z"],
         t: Num[Tensor, "#B"],
         inputs: Float[Tensor, "#B K"],
-        features: Float[Tensor, "#B F x y z"],
+        features: Float[Tensor, "#B F u v w"],
         conditioning_scale: float = 1.0,
     ) -> Steered:
         """See vcm.nets.control.Control."""
@@ -217,7 +217,7 @@ class ControlNetLite(ConditionFeatures, ModelMixin):
         z_t: Float[Tensor, "B C x y z"],
         t: Num[Tensor, "#B"],
         inputs: Float[Tensor, "#B K"],
-        features: Float[Tensor, "#B F x y z"],
+        features: Float[Tensor, "#B F u v w"],
         conditioning_scale: float = 1.0,
     ) -> Steered:
         """See vcm.nets.control.Control."""

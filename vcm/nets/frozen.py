@@ -113,10 +113,12 @@ class FrozenDenoiser(Protocol):
         timesteps: Steps of training.
         steps_with: What `to_model_output` gives, and so which schedulers fit: "epsilon", the noise, or
             "flow", the velocity noise - z.
+        fold: Latents per axis that one position of its U-Net's grid covers.
     """
 
     timesteps: int
     steps_with: str
+    fold: int
 
     def requires_grad_(self, requires_grad: bool = True) -> Any:
         """As torch has it: a frozen model needs no gradient of its own."""

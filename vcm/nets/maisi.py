@@ -49,6 +49,7 @@ class MaisiDenoiser(ModelMixin):
     """
 
     steps_with: str = "flow"
+    fold: int = 1
 
     @register_to_config
     def __init__(

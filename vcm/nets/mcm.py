@@ -62,11 +62,13 @@ class ModulatingConditionModule(Modulation, ModelMixin):
         unet_out_channels: int = 32,
         head_channels: int = 64,
         head_norm: Literal["instance", "none"] = "none",
+        unet_wing: int = 0,
     ) -> None:
         super().__init__()
         self.build_modulation(
             latent_channels, features, unet_channels, unet_res_blocks, unet_attention,
             unet_head_channels, unet_groups, unet_out_channels, head_channels, head_norm,
+            None, unet_wing,
         )  # fmt: skip
         self.condition_channels = tuple(condition_channels)
         self.downsampling = downsampling

@@ -19,11 +19,15 @@ from torch.nn import functional as F
 from vcm.errors import VCMError
 from vcm.nets.condition_features import ConditionFeatures
 from vcm.nets.control import Steered, frozen_prediction
+from vcm.nets.folded_unet import FoldedUNet
 from vcm.nets.frozen import FrozenDenoiser
 from vcm.nets.linear_prior import LinearPrior
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Num
+
+#: Groups of the norms in the wings of a FoldedUNet.
+WING_GROUPS = 8
 
 
 class Modulation(ConditionFeatures):
@@ -44,25 +48,47 @@ class Modulation(ConditionFeatures):
         head_channels: int,
         head_norm: str,
         prior_shape: Sequence[int] | None = None,
+        unet_wing: int = 0,
     ) -> None:
-        """Make the U-Net and the heads. Raises VCMError for an unknown head_norm."""
+        """Make the U-Net and the heads.
+
+        Args are those of VolumetricConditioningModule; `features` are the channels of the conditions'
+        features.
+
+        Raises:
+            VCMError: head_norm is unknown, or unet_wing is no multiple of WING_GROUPS.
+        """
         if head_norm not in ("instance", "none"):
             raise VCMError(f"head_norm is {head_norm!r}; it must be 'instance' or 'none'")
         self.head_norm = head_norm
         self.prior = None if prior_shape is None else LinearPrior(latent_channels, prior_shape)
-        self.time_unet = DiffusionModelUNet(
-            spatial_dims=3,
-            in_channels=2 * latent_channels + features,
-            out_channels=unet_out_channels,
-            num_res_blocks=unet_res_blocks,
-            channels=tuple(unet_channels),
-            attention_levels=tuple(unet_attention),
-            norm_num_groups=unet_groups,
-            norm_eps=1e-6,
-            resblock_updown=True,
-            num_head_channels=tuple(unet_head_channels or unet_channels),
-            upcast_attention=True,
-        )
+        if unet_wing % WING_GROUPS:
+            raise VCMError(
+                f"unet_wing is {unet_wing}: it must be a multiple of {WING_GROUPS}, or 0."
+            )
+        sizes: dict[str, Any] = {
+            "num_res_blocks": unet_res_blocks,
+            "channels": tuple(unet_channels),
+            "attention_levels": tuple(unet_attention),
+            "norm_num_groups": unet_groups,
+            "num_head_channels": tuple(unet_head_channels or unet_channels),
+        }
+        in_channels = 2 * latent_channels + features
+        self.time_unet: nn.Module
+        if unet_wing:
+            self.time_unet = FoldedUNet(
+                in_channels, unet_out_channels, unet_wing, WING_GROUPS, **sizes
+            )
+        else:
+            self.time_unet = DiffusionModelUNet(
+                spatial_dims=3,
+                in_channels=in_channels,
+                out_channels=unet_out_channels,
+                norm_eps=1e-6,
+                resblock_updown=True,
+                upcast_attention=True,
+                **sizes,
+            )
         self.mlp_shared = nn.Conv3d(unet_out_channels, head_channels, 3, padding=1)
         self.mlp_gamma = nn.Conv3d(head_channels, latent_channels, 3, padding=1)
         self.mlp_beta = nn.Conv3d(head_channels, latent_channels, 3, padding=1)
@@ -70,12 +96,13 @@ class Modulation(ConditionFeatures):
             self._start_as_identity()
 
     def _start_as_identity(self) -> None:
-        """Zero gamma and beta; wake MONAI's zeroed last layer, as one zero in series is enough."""
+        """Zero gamma and beta; wake the U-Net's zeroed last layer, as one zero in series is enough."""
         for conv in (self.mlp_gamma, self.mlp_beta):
             nn.init.zeros_(conv.weight)
             nn.init.zeros_(torch.as_tensor(conv.bias))
-        last: Any = self.time_unet.out[-1]
-        last.conv.reset_parameters()
+        unet: Any = self.time_unet
+        last = unet.head if isinstance(unet, FoldedUNet) else unet.out[-1].conv
+        last.reset_parameters()
 
     def modulation(
         self,

@@ -107,7 +107,7 @@ class T2IAdapter(ConditionFeatures, ModelMixin):
         z_t: Float[Tensor, "B C x y z"],
         t: Num[Tensor, "#B"],
         inputs: Float[Tensor, "#B K"],
-        features: Float[Tensor, "#B F x y z"],
+        features: Float[Tensor, "#B F u v w"],
         conditioning_scale: float = 1.0,
     ) -> Steered:
         """See vcm.nets.control.Control."""

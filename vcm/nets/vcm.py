@@ -48,6 +48,8 @@ class VolumetricConditioningModule(Modulation, ModelMixin):
         encoder_halve: False: fold all voxels of a latent position, see ConditionEncoder.
         prior_shape: (x, y, z) of a latent: the first features are a linear reading of the latent, and
             what it tells is computed, see LinearPrior; None, as published: it is not.
+        unet_wing: Channels at full latent resolution of a FoldedUNet, which then is the U-Net; 0, as
+            published: a plain U-Net.
     """
 
     @register_to_config
@@ -70,6 +72,7 @@ class VolumetricConditioningModule(Modulation, ModelMixin):
         head_norm: Literal["instance", "none"] = "instance",
         encoder_halve: bool = True,
         prior_shape: Sequence[int] | None = None,
+        unet_wing: int = 0,
     ) -> None:
         super().__init__()
         self.condition_channels = tuple(condition_channels)
@@ -88,7 +91,7 @@ class VolumetricConditioningModule(Modulation, ModelMixin):
         self.build_modulation(
             latent_channels, encoder_channels[-1], unet_channels, unet_res_blocks, unet_attention,
             unet_head_channels, unet_groups, unet_out_channels, head_channels, head_norm,
-            prior_shape,
+            prior_shape, unet_wing,
         )  # fmt: skip
 
     @classmethod

@@ -21,6 +21,7 @@ from vcm.nets.frozen import FrozenDenoiser, Residuals
 from vcm.nets.linear_prior import LinearPrior
 from vcm.nets.maisi_controlnet import MaisiControlNet
 from vcm.nets.mcm import ModulatingConditionModule
+from vcm.nets.patches import from_patches
 from vcm.nets.saved import ModelMixin
 from vcm.nets.t2i_adapter import T2IAdapter
 
@@ -39,7 +40,8 @@ METHODS: dict[str, Any] = {
 class WithLinearPrior(ConditionFeatures, ModelMixin):
     """A method of METHODS by name, with the configuration it is made of, and its prior.
 
-    Its features are the linear reading of the latent, C channels, and behind it the method's own.
+    Its features are the linear reading of the latent, C channels, and behind it the method's own. With
+    fold f > 1 they lie on a grid f times as coarse as the latent's, and the reading is C f^3 channels.
     """
 
     @register_to_config
@@ -50,21 +52,23 @@ class WithLinearPrior(ConditionFeatures, ModelMixin):
         configuration: dict[str, Any],
         latent_channels: int,
         prior_shape: Sequence[int],
+        fold: int = 1,
     ) -> None:
         super().__init__()
+        self.fold = fold
         self.control = METHODS[method](**configuration)
         self.condition_channels = self.control.condition_channels
         self.downsampling = self.control.downsampling
         x, y, z = prior_shape
         self.prior = LinearPrior(latent_channels, (x, y, z))
         self.encoders = nn.ModuleList(
-            ConditionEncoder(n, (latent_channels,), 0, 1, self.downsampling, halve=False)
+            ConditionEncoder(n, (latent_channels * fold**3,), 0, 1, self.downsampling, halve=False)
             for n in self.condition_channels
         )
 
     @classmethod
     def around(
-        cls, control: Any, latent_channels: int, prior_shape: Sequence[int]
+        cls, control: Any, latent_channels: int, prior_shape: Sequence[int], fold: int = 1
     ) -> WithLinearPrior:
         """Around a control that is made already, with its weights."""
         own = {k: v for k, v in control.config.items() if not k.startswith("_")}
@@ -73,14 +77,15 @@ class WithLinearPrior(ConditionFeatures, ModelMixin):
             configuration=own,
             latent_channels=latent_channels,
             prior_shape=tuple(prior_shape),
+            fold=fold,
         )
         made.control = control
         return made
 
     def encode(
         self, conditions: Tensor | Sequence[Tensor | None], keep: Bool[Tensor, "B K"] | None = None
-    ) -> Float[Tensor, "B F x y z"]:
-        """See ConditionFeatures; (B, C + F, x, y, z)."""
+    ) -> Float[Tensor, "B F u v w"]:
+        """See ConditionFeatures; (B, C f^3 + F, x / f, y / f, z / f)."""
         own: Tensor = self.control.encode(conditions, keep)
         return torch.cat([super().encode(conditions, keep).to(own.dtype), own], 1)
 
@@ -90,12 +95,12 @@ class WithLinearPrior(ConditionFeatures, ModelMixin):
         z_t: Float[Tensor, "B C x y z"],
         t: Num[Tensor, "#B"],
         inputs: Float[Tensor, "#B K"],
-        features: Float[Tensor, "#B F x y z"],
+        features: Float[Tensor, "#B F u v w"],
         conditioning_scale: float = 1.0,
     ) -> Steered:
         """See vcm.nets.control.Control."""
-        count = z_t.shape[1]
-        reading = features[:, :count].expand_as(z_t).to(z_t.dtype)
+        count = z_t.shape[1] * self.fold**3
+        reading = from_patches(features[:, :count], self.fold).expand_as(z_t).to(z_t.dtype)
         started = _Started(frozen, self.prior, reading, conditioning_scale)
         found: Steered = self.control.steer(
             started, z_t, t, inputs, features[:, count:], conditioning_scale

@@ -36,6 +36,8 @@ class ControlSizes:
         unet_res_blocks: Residual blocks per level of the U-Net (vcm, mcm).
         unet_groups: Groups of the U-Net's group normalisation (vcm, mcm).
         unet_out_channels: Channels between the U-Net and its two heads (vcm, mcm).
+        unet_wing: Channels of the U-Net's wings at full latent resolution, for a fine latent grid; 0:
+            a plain U-Net (vcm, mcm).
         head_channels: Channels inside the heads that give scale and shift (vcm, mcm).
         head_norm: Normalisation of scale and shift: none (starts as the identity) or instance (as
             published) (vcm, mcm).
@@ -64,6 +66,7 @@ class ControlSizes:
     unet_res_blocks: int = 1
     unet_groups: int = 16
     unet_out_channels: int = 96
+    unet_wing: int = 0
     head_channels: int = 96
     head_norm: str = "none"
     embedding_channels: list[int] = field(default_factory=lambda: [8, 16, 32, 64])

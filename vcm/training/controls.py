@@ -25,6 +25,7 @@ _UNET = (
     "unet_out_channels",
     "head_channels",
     "head_norm",
+    "unet_wing",
 )
 _ENCODER = (
     "encoder_channels",
@@ -68,10 +69,12 @@ def make_control(
     if sizes.control == "vcm":
         options["latent_shape"] = latent_shape
     channels = tuple(CONDITION_CHANNELS[name] for name in sizes.conditions)
-    control = kind.from_frozen(frozen, channels, factor=factor, **options)
+    # VCM and MCM work on the latent grid, the others on the grid of the frozen U-Net.
+    fold = 1 if sizes.control in ("vcm", "mcm") else frozen.fold
+    control = kind.from_frozen(frozen, channels, factor=factor * fold, **options)
     if not sizes.linear_prior or sizes.control == "vcm":  # VCM's encoder reads linearly itself
         return control
-    return WithLinearPrior.around(control, latent_shape[0], latent_shape[1:])
+    return WithLinearPrior.around(control, latent_shape[0], latent_shape[1:], fold)
 
 
 def _plain(value: Any) -> Any:

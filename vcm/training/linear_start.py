@@ -16,7 +16,7 @@ from torch import Tensor
 from vcm.nets.condition_encoder import ConditionEncoder
 from vcm.nets.frozen import FrozenDenoiser
 from vcm.nets.linear_prior import BINS, LinearPrior
-from vcm.nets.patches import to_patches
+from vcm.nets.patches import from_patches, to_patches
 from vcm.nets.vcm import VolumetricConditioningModule
 from vcm.nets.with_linear_prior import WithLinearPrior
 from vcm.training.latents import LatentSet
@@ -40,25 +40,26 @@ def start_linear(module: Started, frozen: FrozenDenoiser, latents: LatentSet, se
     chosen = random.permutation(len(latents))[:MOST]
     for number, encoder in enumerate(module.encoders):
         assert isinstance(encoder, ConditionEncoder)
-        _fit_encoder(encoder, number, latents, chosen)
+        _fit_encoder(encoder, number, latents, chosen, _fold(module))
     assert module.prior is not None
     module.prior.spread.copy_(_spread(module, latents, chosen))
     module.prior.mix.copy_(_mixture(module, module.prior, frozen, latents, random))
 
 
 def _fit_encoder(
-    encoder: ConditionEncoder, number: int, latents: LatentSet, chosen: np.ndarray
+    encoder: ConditionEncoder, number: int, latents: LatentSet, chosen: np.ndarray, fold: int
 ) -> None:
     device = encoder.conv_in.weight.device
     rows = encoder.conv_in.in_channels + 1
     squares = torch.zeros(rows, rows, device=device)
-    products = torch.zeros(rows, latents.latent_shape[0], device=device)
+    products = torch.zeros(rows, latents.latent_shape[0] * fold**3, device=device)
     for index in track(chosen, f"Fitting {latents.conditions[number]}"):
         volume = _condition(number, latents, index).to(device)
         folded = _flat(to_patches(volume, encoder.patch))
         read = torch.cat([folded, torch.ones(len(folded), 1, device=device)], 1)
         squares += read.T @ read
-        products += read.T @ _flat(latents.posterior(index)[0][None].to(device))
+        mu = latents.posterior(index)[0][None].to(device)
+        products += read.T @ _flat(to_patches(mu, fold))
     solved = torch.linalg.solve(squares + RIDGE * torch.eye(rows, device=device), products)
     encoder.start_from_linear(solved[:-1].T, solved[-1])
 
@@ -102,7 +103,13 @@ def _read(module: Started, latents: LatentSet, index: int) -> Tensor:
     """The reading (1, C, x, y, z): the first features of all conditions together."""
     device, numbers = _device(module), range(len(latents.conditions))
     features = module.encode([_condition(k, latents, index).to(device) for k in numbers])
-    return features[:, : latents.latent_shape[0]]
+    fold = _fold(module)
+    return from_patches(features[:, : latents.latent_shape[0] * fold**3], fold)
+
+
+def _fold(module: Started) -> int:
+    """Latents per axis that one position of the module's features covers."""
+    return module.fold if isinstance(module, WithLinearPrior) else 1
 
 
 def _condition(number: int, latents: LatentSet, index: int) -> Tensor:

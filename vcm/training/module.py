@@ -27,6 +27,7 @@ from vcm.learning.batches import Draw, moved
 from vcm.learning.processes import Processes
 from vcm.learning.run import TrainingRun
 from vcm.nets.frozen import FrozenDenoiser
+from vcm.nets.memory_format import channels_last
 from vcm.pipeline import VCMPipeline
 from vcm.report.training import write_training_report
 from vcm.training.batches import ModuleBatch
@@ -121,7 +122,7 @@ def train(config: ModuleTraining) -> dict[str, float]:
         train_set = latents("train")
         if getattr(module, "prior", None) is not None and not run.resumes:
             start_linear(module, pipeline.denoiser, train_set, config.seed)
-        _channels_last(module, pipeline.denoiser)
+        channels_last(module, pipeline.denoiser)
         count, draws, drop = config.batch_size, config.draws, config.drop
         return lambda random: train_set.draw_conditioned(count, draws, drop, random)
 
@@ -140,7 +141,7 @@ def train(config: ModuleTraining) -> dict[str, float]:
     measures: dict[str, float] = {}
     if subjects["test"]:
         pipeline.to(run.device)
-        _channels_last(module, pipeline.denoiser)
+        channels_last(module, pipeline.denoiser)
         measures = measure_losses(objective, latents("test"), config.batch_size, config.draws)
     write_training_report(run.folder, "Training of a conditioning module", measures)
     return measures
@@ -183,13 +184,6 @@ def latent_files(config: ModuleTraining, pipeline: VCMPipeline, split: str) -> L
         config.seed,
         config.conditions,
     )
-
-
-def _channels_last(*nets: nn.Module) -> None:
-    """The memory layout in which convolutions are fastest."""
-    for part in (part for net in nets for part in net.modules()):
-        if isinstance(part, nn.Conv3d):
-            part.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
 @torch.inference_mode()

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from vcm.evaluation.spectrum import BANDS, band_names, band_power, power_ratio
+from vcm.imaging.spectrum import BANDS, band_names, band_power, power_ratio
 
 
 def wave(cycles_per_mm: float, axis: int, shape=(40, 48, 32), spacing=2.0) -> np.ndarray:

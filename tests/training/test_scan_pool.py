@@ -1,0 +1,97 @@
+"""Scans drawn anew: covariates are measured in what came out; a pack holds no test scans."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_pool import small_pool
+
+from vcm.errors import VCMError
+from vcm.files import write_table
+from vcm.imaging.conditions import ventricular_and_brain_volume
+from vcm.imaging.deformation import DeformationSizes
+from vcm.imaging.prepared_set import COLUMNS
+from vcm.imaging.volume import Volume, write_volume
+from vcm.training.scan_pool import load_pool, pack_scans
+
+
+def test_covariates_are_those_of_the_map() -> None:
+    pool = small_pool()
+    found = pool.covariates(torch.tensor([1]), pool.classes[1:2])
+    ventricles, brain = ventricular_and_brain_volume(pool.classes[1].numpy(), 0.008)
+    expected = [1.0, 0.5, ventricles / 5, (brain - 1) / 29]
+    assert found[0].tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_covariates_are_measured_after_the_deformation() -> None:
+    pool = small_pool()
+    brains = pool.make(pool.draw(2, DeformationSizes(), np.random.default_rng(1)))
+    ventricles, brain = ventricular_and_brain_volume(brains.classes[0, 0].numpy(), 0.008)
+    found = brains.covariates[0, 2:].tolist()
+    assert found == pytest.approx([ventricles / 5, (brain - 1) / 29], rel=1e-5)
+
+
+def test_a_batch_is_the_same_from_the_same_generator() -> None:
+    first, second = (
+        small_pool().make(small_pool().draw(2, DeformationSizes(), np.random.default_rng(1)))
+        for _ in range(2)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert first.images.shape == first.classes.shape == (2, 1, 16, 16, 16)
+    assert first.images.min() >= 0
+    assert first.images.max() <= 1
+    assert first.covariates.shape == (2, 4)
+
+
+def test_an_unchanged_scan_keeps_its_map() -> None:
+    pool = small_pool(smooth=True)
+    brains = pool.make(pool.unchanged(1))
+    same = (brains.classes[0, 0] == pool.classes[1]).float().mean()
+    assert same > 0.95
+    assert (brains.images[0, 0] - pool.images[1].float() / 255).abs().mean() < 0.02
+
+
+def prepared(folder: Path) -> Path:
+    random = np.random.default_rng(0)
+    rows = []
+    for n, split in enumerate(("train", "train", "validation", "test", "train")):
+        name = f"sub-{n}"
+        (folder / name).mkdir(parents=True)
+        for suffix, high in (("T1w", 255), ("dseg", 9)):
+            data = random.integers(0, high, (8, 8, 8))
+            values = data.astype(np.uint8) if suffix == "dseg" else (data / 255).astype(np.float32)
+            path = folder / name / f"{name}_{suffix}.nii.gz"
+            write_volume(Volume(values, np.diag([2.0, 2.0, 2.0, 1.0])), path)
+        row = dict.fromkeys(COLUMNS, "") | {
+            "participant_id": name, "split": split, "age": "" if n == 4 else 30.0 + n,
+            "sex": "FM"[n % 2], "ventricular_volume": 1.0 + n, "brain_volume": 2.0 + n,
+        }  # fmt: skip
+        rows.append(row)
+    write_table(folder / "participants.tsv", rows, COLUMNS)
+    return folder
+
+
+def test_a_pack_has_what_the_folder_has_and_no_test_scan(tmp_path: Path) -> None:
+    folder, pack = str(prepared(tmp_path / "prepared")), tmp_path / "scans.npz"
+    assert 0 < pack_scans([folder], pack) < 100_000
+    for split, names in (("train", ["sub-0", "sub-1"]), ("validation", ["sub-2"])):
+        one, other = load_pool([str(pack)], split), load_pool([folder], split)
+        assert one.names == other.names == names
+        assert one.ranges == other.ranges == load_pool([folder], "train").ranges
+        assert one.grid.shape == other.grid.shape
+        assert np.array_equal(one.grid.affine, other.grid.affine)
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.classes, other.classes)
+    with np.load(pack) as held:
+        assert set(held["names"]) == {"sub-0", "sub-1", "sub-2"}
+    with pytest.raises(VCMError, match="No subject of split 'test'"):
+        load_pool([str(pack)], "test")
+
+
+def test_what_is_no_pack_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "other.npz", images=np.zeros(3))
+    with pytest.raises(VCMError, match=r"other.npz is no pack of prepared scans"):
+        load_pool([str(tmp_path / "other.npz")], "train")
+    with pytest.raises(VCMError, match=r"missing.npz is no pack of prepared scans"):
+        load_pool([str(tmp_path / "missing.npz")], "train")
