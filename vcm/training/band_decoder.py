@@ -283,8 +283,8 @@ def fresh_autoencoder(
     both = [x for scan in scans for x in (scan[None], scan[None].flip(2))]
     latents = torch.cat([net.posterior(x)[0] for x in both])
     # A voxel of the low image lies in the brain where half of what it covers does.
-    inside = [F.avg_pool3d((x > 0).float(), 2) >= 0.5 for x in both]
-    net.store_statistics(latents, torch.cat([to_patches(i, FOLD) for i in inside]))
+    inside = [(F.avg_pool3d((x > 0).float(), 2) >= 0.5).float() for x in both]
+    net.store_statistics(latents, torch.cat([to_patches(i, FOLD) for i in inside]) > 0)
     return net
 
 

@@ -88,7 +88,7 @@ class FineDiffusionTraining(BrainDraws):
 
     Attributes:
         data: Folders that vcm prepare wrote, or one pack of scans (.npz).
-        autoencoder: Folder 'autoencoder' that vcm pretrain band-decoder wrote.
+        autoencoder: Folder 'autoencoder' of a band decoder's training run.
         start: Folder of a denoiser of the same sizes to start from. Default: random weights.
         out: Folder of the training run; the frozen model is in its folder 'model'.
         channels: Channels of the U-Net on the folded grid, per level.
@@ -124,7 +124,7 @@ class FineModuleTraining(BrainDraws):
 
     Attributes:
         data: Folders that vcm prepare wrote, or one pack of scans (.npz).
-        model: Folder 'model' that vcm pretrain fine-diffusion wrote.
+        model: Folder 'model' of a training run of fine diffusion.
         stage: What is learned: reading (the mean latent of a label map, by the encoder alone; the
             denoiser need not be trained yet) or steering (the whole module).
         start: Folder of a module of the same sizes to start from, for stage=steering that of
