@@ -24,5 +24,6 @@ class ModelMixin(modeling_utils.ModelMixin, ConfigMixin):
 
     config: Any
     if TYPE_CHECKING:
-        to: Callable[..., Any]  # as torch has it; diffusers wraps it without types
+        # As torch has it; diffusers wraps it without types.
+        to: Callable[..., Any]  # type: ignore[assignment]
     config_name: str = modeling_utils.ModelMixin.config_name  # type: ignore[assignment]

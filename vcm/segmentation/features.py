@@ -17,6 +17,7 @@ from scipy.ndimage import uniform_filter
 from torch import Tensor
 from torch.nn import functional
 
+from vcm.checksums import verify_checksums
 from vcm.errors import VCMError
 from vcm.imaging.views import VIEWS, place_slices, places, slices
 from vcm.imaging.volume import Grid
@@ -187,7 +188,7 @@ def surroundings(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray
 
 
 def load_denoisers(folder: str | Path) -> list[SliceDenoiser]:
-    """Networks of a folder: itself, or one folder for each view. Raises VCMError."""
+    """Networks of a folder: itself, or one folder for each view, their checksums compared. Raises VCMError."""
     folder = Path(folder)
     parts = [folder] if (folder / "config.json").is_file() else [folder / view for view in VIEWS]
     if not all((part / "config.json").is_file() for part in parts):
@@ -195,6 +196,8 @@ def load_denoisers(folder: str | Path) -> list[SliceDenoiser]:
             f"{folder} holds no slice diffusion model (config.json, or a folder for each of "
             f"{', '.join(VIEWS)}): give the folder 'slices' that vcm pretrain slices wrote."
         )
+    for part in dict.fromkeys([folder, *parts]):
+        verify_checksums(part)
     try:
         return [SliceDenoiser.from_pretrained(part).float().eval() for part in parts]
     except (OSError, ValueError, RuntimeError, TypeError) as error:

@@ -8,15 +8,22 @@ from pathlib import Path
 import torch
 
 from vcm.checksums import record_checksums
-from vcm.embedded import model_folder
+from vcm.embedded import NETWORK, model_folder
 from vcm.errors import VCMError
 from vcm.files import check_output, write_whole
+from vcm.nets.saved import ModelMixin
 from vcm.nets.segmenter import TissueSegmenter
+from vcm.nets.slice_denoiser import SliceDenoiser
 from vcm.weights.load import load_pipeline
+
+#: Networks that are copied alone, by the class that their configuration names.
+NETWORKS: dict[str, type[ModelMixin]] = {
+    "TissueSegmenter": TissueSegmenter, "SliceDenoiser": SliceDenoiser,
+}  # fmt: skip
 
 
 def pack(model: str | Path, out: Path) -> int:
-    """Copy a model, or a segmenter's folder, in half precision.
+    """Copy a model, or the folder of one of NETWORKS, in half precision.
 
     Args:
         model: Name of an embedded model, or a folder.
@@ -38,10 +45,10 @@ def pack(model: str | Path, out: Path) -> int:
 
 def _write(model: str | Path, out: Path) -> None:
     folder = Path(model)
-    if (folder / "config.json").is_file():
-        segmenter = TissueSegmenter.from_pretrained(folder)
-        torch.nn.Module.to(segmenter, torch.float16)
-        segmenter.save_pretrained(out)
+    if (folder / NETWORK).is_file():
+        network = _network_class(folder).from_pretrained(folder)
+        torch.nn.Module.to(network, torch.float16)
+        network.save_pretrained(out)
     else:
         pipeline = load_pipeline(model)
         for part in pipeline.components.values():
@@ -55,3 +62,13 @@ def _write(model: str | Path, out: Path) -> None:
         if table.pop("_name_or_path", None) is not None:
             path.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
     record_checksums(out)
+
+
+def _network_class(folder: Path) -> type[ModelMixin]:
+    name = json.loads((folder / NETWORK).read_text(encoding="utf-8")).get("_class_name")
+    if name not in NETWORKS:
+        raise VCMError(
+            f"{folder} holds a {name}, which cannot be packed alone: give a whole model, or one of "
+            f"{', '.join(NETWORKS)}."
+        )
+    return NETWORKS[name]
