@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from vcm.derivatives import Derivation
 from vcm.errors import VCMError
@@ -40,5 +41,5 @@ def upsampling_derivation(config: Upsampling, command: Sequence[str] = ()) -> De
         return {"files": len(files)}
 
     settings = {k: v for k, v in asdict(config).items() if k not in _NOT_SETTINGS}
-    keys = {"T1w": {"SkullStripped": False}, "mask": {"Type": "ROI"}}
+    keys: dict[str, dict[str, Any]] = {"T1w": {"SkullStripped": False}, "mask": {"Type": "ROI"}}
     return Derivation("Upsampled scans", "T1w", run, settings, keys, reads=reads)
