@@ -46,7 +46,9 @@ def sample(pipeline, condition, age=45.0, seed=0):
 def test_all_weights_together_stay_small():
     assert embedded_models() == ["brain1mm", "brain2mm"]
     shelf = model_folder("brain2mm").parent
-    assert sum(p.stat().st_size for p in shelf.rglob("*.safetensors")) < 138e6  # 6.4 of them slices2mm
+    assert (
+        sum(p.stat().st_size for p in shelf.rglob("*.safetensors")) < 138e6
+    )  # 6.4 of them slices2mm
 
 
 @pytest.mark.slow
