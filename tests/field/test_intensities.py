@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning, noted
 from vcm.imaging import brain
 from vcm.imaging.brain import align_brain, find_background, is_label_map, on_black
+from vcm.imaging.contrast import warn_unless_t1w
 from vcm.imaging.extraction import find_brain
 from vcm.imaging.geometry import model_grid
 from vcm.imaging.registration import common_template
@@ -129,3 +130,26 @@ def test_a_label_map_is_told_from_a_scan(plain, real_scans):
         if path.is_file():
             scan = read_volume(path)
             assert is_label_map(scan, scan.data > 0) == wanted
+
+
+def test_a_scan_of_another_contrast_or_cut_through_the_brain_is_said(plain, aligned_by_header):
+    """Segmented as T1w, or short of half its brain, it gives numbers that look like any others."""
+    inside = plain.data > 0
+
+    def said(data):
+        with noted() as sentences:
+            aligned = align_brain(plain.with_data(data), data != 0, model_grid())
+            warn_unless_t1w(aligned.image, model_grid(), "a.nii.gz")
+        return sentences
+
+    assert said(plain.data) == []
+    inverted = np.where(inside, plain.data.max() + 1 - plain.data, 0).astype(np.float32)
+    (sentence,) = said(inverted)
+    assert "does not look like a T1w scan" in sentence
+
+
+def test_a_brain_that_the_border_cuts_is_said(plain, monkeypatch):
+    half = Volume(plain.data[: plain.data.shape[0] // 2], plain.affine)
+    monkeypatch.setattr("vcm.imaging.extraction._deepbet", lambda image: image.data > 0)
+    with pytest.warns(VCMWarning, match=r"cuts 1\d\d cm2 of its brain"):
+        assert find_brain(half).method == "background"

@@ -9,6 +9,7 @@ rigid, so what the template calls cortex is half fluid, whose darkness makes a F
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, binary_fill_holes
 
+from vcm.errors import VCMWarning
 from vcm.imaging.geometry import resample
 from vcm.imaging.registration import common_template
 from vcm.imaging.volume import Grid, Volume
@@ -81,6 +83,25 @@ def find_contrast(image: NDArray, grid: Grid, source: str = "") -> Contrast:
     if named:
         return Contrast(named, "file name", separation)
     return Contrast(_by_intensities(image, grid, separation), "intensities", separation)
+
+
+def warn_unless_t1w(image: NDArray, grid: Grid, source: str) -> None:
+    """Say with a VCMWarning that a scan does not look like T1w to what was made for T1w scans alone.
+
+    Args:
+        image: (X, Y, Z) an aligned brain in 0..1, 0 outside it.
+        grid: Of the image, in the common space.
+        source: Name of its file.
+    """
+    separation = t1w_separation(image, grid)
+    if separation < LEAST_SEPARATION:
+        warnings.warn(
+            f"{source} does not look like a T1w scan (white matter {separation:.2f} deviations brighter than "
+            f"grey, in T1w at least {LEAST_SEPARATION}): look whether its contrast is the right one and whether "
+            "it is aligned.",
+            VCMWarning,
+            stacklevel=3,
+        )
 
 
 def contrast_of_name(source: str) -> str | None:

