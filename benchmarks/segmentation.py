@@ -235,11 +235,18 @@ def main() -> None:
     parser.add_argument(
         "--sides", action="store_true", help="left and right are classes of their own"
     )
+    parser.add_argument(
+        "--no-unet", action="store_true", help="without the U-Net, whose fit costs most"
+    )
     parser.add_argument("--split", default="test")
     parser.add_argument("--subjects", type=int, default=0, help="the first few alone; 0: all")
     parser.add_argument("--steps", type=int, default=FitSettings.steps)
     parser.add_argument("--out", type=Path, default=Path("runs/segmentation"))
     given = parser.parse_args()
+    if given.no_unet:
+        for name, source in SOURCES.items():
+            heard = tuple(p for p in source.products if "unet" not in p)
+            SOURCES[name] = replace(source, products=heard)
     table = read_table(given.names or next(given.source.glob("*_dseg.tsv")))
     names = ["background", *STRUCTURES]
     if given.sides:
