@@ -74,7 +74,7 @@ def evaluation_page(
     if tables.get("subjects"):
         sections.append(Section("Subjects", tables=[table_of(tables["subjects"])]))
     return Page(
-        f"Evaluation of {made['model']}",
+        f"Evaluation of {Path(made['model']).name}",
         lead=f"{summary['subjects']} test subjects, {summary['train_scans']} training scans. Numbers are mean and standard deviation over subjects, or a value with its 95 % interval.",
         facts={
             "sampling": f"{made['scheduler']}, {made['steps']} steps",

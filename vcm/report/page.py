@@ -52,6 +52,12 @@ class Table:
     title: str = ""
     text: str = ""
 
+    def heads(self) -> Iterator[tuple[str, bool]]:
+        """Each head, and whether words stand below it, which are aligned to the left."""
+        rows = list(self.cells())
+        for number, column in enumerate(self.columns):
+            yield column, any(row[number].is_words for row in rows)
+
     def cells(self) -> Iterator[list[Cell]]:
         """Row by row, as the page shows them."""
         for row in self.rows:

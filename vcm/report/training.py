@@ -32,10 +32,9 @@ def write_training_report(
 def _page(folder: Path, title: str, measures: Mapping[str, float]) -> Page:
     log, validation = _rows(folder / "log.csv"), _rows(folder / "validation.csv")
     sections = []
-    if log or validation:
-        sections.append(
-            Section("Curves", plots=[*_curves(log, "training"), *_curves(validation, "validation")])
-        )
+    plots = [*_curves(log, "training"), *_curves(validation, "validation")]
+    if plots:
+        sections.append(Section("Curves", plots=plots))
     if measures:
         rows = list(measures.items())
         sections.append(
