@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import count
+
+from vcm.cli.console import notes, progress
 from vcm.cli.derivatives import Bids, Desc, Participants, run_dataset
 from vcm.errors import VCMError
 from vcm.segmentation.configuration import Applying, Fitting, SliceTraining, Suggesting
@@ -17,14 +20,12 @@ def slices(config: SliceTraining) -> None:
 
 def fit(config: Fitting) -> None:
     """Learn labels from one or a few labelled scans, whole or drawn in some slices."""
-    from rich.console import Console
-
     from vcm.device import choose_device
     from vcm.embedded import network_folder
     from vcm.segmentation.classifier_fit import FitSettings
     from vcm.segmentation.fit import fit_segmenter
 
-    console = Console(stderr=True)
+    console = notes()
     folder = network_folder(config.slices)
     settings = FitSettings(config.members, config.steps, patience=config.patience, seed=config.seed)
     with console.status("reading") as status:
@@ -54,9 +55,6 @@ def apply(
     desc: Desc = "",
 ) -> None:
     """Segment scans with what `vcm segment fit` learned, each on its own voxels."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from vcm.device import choose_device
     from vcm.segmentation.apply import find_scans, segment_files
     from vcm.segmentation.segmenter import FewShotSegmenter
@@ -71,11 +69,11 @@ def apply(
         run_dataset(made, config.scans, config.out, participant_label, desc, config.overwrite)
         return
     found = find_scans(config.scans)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("Segmenting", total=len(found))
+    done = count(1)
+    with progress("Segmenting") as tell:
         rows = segment_files(
             found, config.model, segmenter, config.out, config.voices or None, config.overwrite,
-            lambda name: bar.advance(task),
+            lambda name: tell(next(done), len(found)),
         )  # fmt: skip
     for row in rows:
         print(f"{row['scan']}\t{row['status']}")
@@ -86,18 +84,17 @@ def apply(
 
 def suggest(config: Suggesting) -> None:
     """Rank prepared scans by how well each would stand for the others if it were labelled."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from vcm.imaging.prepared_set import load_prepared
     from vcm.segmentation.suggest import rank_candidates
 
     if not config.data:
         raise VCMError("No data is given: add --data FOLDER, which vcm prepare wrote.")
     subjects = load_prepared(*config.data, split=config.split)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("Comparing", total=len(subjects))
-        found = rank_candidates(subjects, config.others, config.seed, lambda: bar.advance(task))
+    done = count(1)
+    with progress("Comparing") as tell:
+        found = rank_candidates(
+            subjects, config.others, config.seed, lambda: tell(next(done), len(subjects))
+        )
     print("subject\tresidual\tage\tsex")
     for candidate in found[: config.show]:
         own = candidate.subject

@@ -37,10 +37,13 @@ def _section(block: str, out: Path) -> Section:
             head, _, *rows = [_cells(line) for line in part.splitlines()]
             tables.append(Table(head, rows, heading))
             heading = ""
+        elif part.startswith("* "):
+            rows = [line.removeprefix("* ").split(": ", 1) for line in part.splitlines()]
+            tables.append(Table(("method", "saw"), rows))
         elif part.endswith(":"):
             heading = part.removesuffix(":")
         else:
-            words.append(part.replace("* ", ""))
+            words.append(part)
     return Section(title.strip(), " ".join(words), pictures, tables=tables)
 
 

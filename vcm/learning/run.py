@@ -163,7 +163,7 @@ class TrainingRun:
         self.ema = EMAModel(self.parameters, decay=c.ema_decay, use_ema_warmup=True, power=0.75)
 
     def _train(self, batches: Batches) -> None:
-        before, started = self.minutes, time.monotonic()
+        before, started, first = self.minutes, time.monotonic(), self.step
         bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"),
             TimeRemainingColumn(), disable=not self.is_main,
@@ -176,7 +176,9 @@ class TrainingRun:
                 self._update(batches.take(self.step), place)
                 self.step += 1
                 self.minutes = self.processes.agree(before + (time.monotonic() - started) / 60)
-                bar.update(task, completed=self.progress, state=f"step {self.step}")
+                pace = (time.monotonic() - started) / (self.step - first)
+                state = f"step {self.step}, {pace:.2g} s each"
+                bar.update(task, completed=self.progress, state=state)
             self._refuse_bad_weights()
             self._keep(self._place(batches))
 
