@@ -120,6 +120,8 @@ def test_what_is_not_said_is_typical_and_stands_in_the_record(pipeline, conditio
         "uncontrolled_desc-synthetic_seed-5_T1w.nii.gz",
         "uncontrolled_desc-synthetic_seed-6_T1w.nii.gz",
     ]
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "seed 6" in page and "not given, taken as F" in page
     drawn = pipeline(condition, num_inference_steps=2)
     again = pipeline(condition, num_inference_steps=2, seed=drawn.seeds)
     assert torch.equal(again.volumes, drawn.volumes)

@@ -177,7 +177,13 @@
     }
     explain();
     refresh();
-    views[0].niivue.createOnLocationChange();
+    // Volumes of two extents have two centres: both panels begin at the place of the first.
+    const first = views[0].niivue, place = [...first.frac2mm(first.scene.crosshairPos)].slice(0, 3);
+    for (const view of views.slice(1)) {
+      view.niivue.scene.crosshairPos = view.niivue.mm2frac(place);
+      view.niivue.drawScene();
+    }
+    first.createOnLocationChange();
     root.querySelector(".loading").remove();
     root.dataset.ready = "true";
     window.vcmViewer = { views, layers };
