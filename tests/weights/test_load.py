@@ -4,6 +4,8 @@ import torch
 from vcm.errors import VCMError
 from vcm.files import fingerprint
 from vcm.nets.segmenter import TissueSegmenter
+from vcm.nets.slice_denoiser import SliceDenoiser
+from vcm.segmentation.features import load_denoisers
 from vcm.weights.load import load_pipeline
 from vcm.weights.packing import pack
 from vcm.weights.segmenter import load_segmenter
@@ -33,6 +35,22 @@ def test_a_packed_segmenter_names_the_same_tissues(tmp_path):
     image = torch.rand(1, 1, 16, 16, 16)
     whole, half = (load_segmenter(str(tmp_path / n)).classes(image) for n in ("whole", "half"))
     assert (whole == half).float().mean() > 0.98
+
+
+def test_a_slice_model_is_packed_alone_and_what_is_no_network_of_its_own_is_refused(tmp_path):
+    SliceDenoiser((8, 8), groups=4, head_channels=8).save_pretrained(tmp_path / "whole")
+    pack(tmp_path / "whole", tmp_path / "half")
+    (net,) = load_denoisers(tmp_path / "half")
+    assert next(net.parameters()).dtype == torch.float32
+    weights = tmp_path / "half" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(VCMError, match="is not what it was when the model was saved"):
+        load_denoisers(tmp_path / "half")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"_class_name": "DetailNet"}')
+    with pytest.raises(VCMError, match="holds a DetailNet, which cannot be packed alone"):
+        pack(tmp_path / "other", tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
 
 
 def test_damaged_tensors_are_named(tiny_model, tmp_path):
