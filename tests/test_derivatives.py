@@ -158,6 +158,7 @@ def test_the_bids_validator_accepts_the_result(dataset, tmp_path):
     assert errors == []
 
 
+@pytest.mark.slow
 def test_tissues_of_a_dataset_by_the_command_line(dataset, tmp_path):
     """Random numbers are no brain: every scan is refused by name, and the exit code says so."""
     out = tmp_path / "o"

@@ -139,6 +139,7 @@ def test_pretrain_autoencoder(device, two_scans, tmp_path):
     assert float(kept["latent_mean"].abs().sum()) > 0
 
 
+@pytest.mark.slow
 def test_pretrain_diffusion(device, three_scans, tmp_path):
     from vcm.training.configuration import DiffusionTraining
     from vcm.training.diffusion import pretrain_diffusion
@@ -162,6 +163,7 @@ def test_pretrain_segmenter(device, two_scans, tmp_path):
     assert (tmp_path / "run" / "test.tsv").is_file()
 
 
+@pytest.mark.slow
 def test_train_with_a_validation(
     device, three_scans, small_model, segmenter, tmp_path, monkeypatch
 ):
@@ -209,6 +211,7 @@ def test_sampling_obeys_a_condition(device):
     assert not torch.equal(made["steered"], made["free"])
 
 
+@pytest.mark.slow
 def test_evaluate(device, two_scans, small_model, segmenter, tmp_path):
     from vcm.evaluation.configuration import Evaluation
     from vcm.evaluation.evaluate import evaluate_files

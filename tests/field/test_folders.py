@@ -176,6 +176,7 @@ def test_a_label_map_in_the_place_of_a_scan_is_rejected(source, head_map):
     assert checked.exit_code == 2 and "sub-01\tsub-01_T1w.nii.gz is a label map" in checked.output
 
 
+@pytest.mark.slow
 def test_a_doubt_about_one_scan_is_a_note(source):
     """What a single command would warn of is no line among those of hundreds of scans."""
     image = nibabel.load(scan(source, 0))

@@ -37,6 +37,7 @@ def test_a_moved_brain_is_moved_back_and_a_rerun_is_the_same(tmp_path):
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.nii.gz")} == stamps
 
 
+@pytest.mark.slow
 def test_scans_without_labels_can_be_labelled(tmp_path):
     """On the fine grid too: ventricles and brain as large as a head's are, covariates then known."""
     source = bids(tmp_path / "bids", [(0, 0, 0)])

@@ -220,6 +220,7 @@ def test_seeds_that_cannot_be_used(monkeypatch, coarse_model, tmp_path, capsys, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_results_of_another_map_of_the_same_name_are_replaced_only_if_asked(
     monkeypatch, coarse_model, head_map, tmp_path, capsys
 ):

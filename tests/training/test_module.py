@@ -51,7 +51,16 @@ def test_a_module_learns_from_images_and_samples(given, tmp_path, names):
     assert torch.isfinite(sampled).all()
 
 
-@pytest.mark.parametrize("control", ["mcm", "controlnet", "controlnet-lite", "t2i-adapter"])
+@pytest.mark.parametrize(
+    "control",
+    [
+        "mcm",
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("controlnet", "controlnet-lite", "t2i-adapter")
+        ),
+    ],
+)
 def test_every_method_starts_from_a_linear_reading_and_samples(given, tmp_path, control):
     extra = [f"control={control}", "embedding_channels=[4,4,8,8]", "learning_rate=0"]
     config = load_config(ModuleTraining, None, [*given, *extra, "final_learning_rate=0"])

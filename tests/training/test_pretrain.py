@@ -67,6 +67,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence(small_prepared, tmp_pat
         autoencoder(small_prepared, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_the_chain_gives_a_pipeline_that_takes_any_subset(small_prepared, tmp_path):
     data, cache = f"data=[{small_prepared}]", f"cache={tmp_path / 'latents'}"
     measured = autoencoder(small_prepared, tmp_path / "a")

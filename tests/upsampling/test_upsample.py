@@ -145,7 +145,7 @@ def regridded(whole: Volume, turn) -> Volume:
     return Volume(resample(whole, grid, order=1).astype(np.float32), affine, source="turned")
 
 
-@pytest.mark.parametrize("turn", [(0, 0, 0), (4, -6, 5)])
+@pytest.mark.parametrize("turn", [(4, -6, 5), pytest.param((0, 0, 0), marks=pytest.mark.slow)])
 def test_several_scans_of_one_head_are_combined(upsample, straight, tmp_path, turn):
     whole, (axial, one) = head(), straight
     thick, _ = cut(regridded(whole, turn), "sagittal", 6.0)

@@ -123,6 +123,7 @@ def test_a_bundle_and_files_are_not_given_at_once(copied, tmp_path):
     assert result.exit_code == 2 and "is not empty" in result.error
 
 
+@pytest.mark.slow
 def test_the_documented_command_line_runs(bundle, tmp_path):
     pytest.importorskip("fire", reason="monai.bundle reads its command line with fire")
     from vcm.imaging.volume import Volume, read_volume, write_volume

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from vcm.nets.patches import to_patches
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 FOLD = 2
 
@@ -34,7 +38,7 @@ class PatchDiscriminator(nn.Module):
             layers += [nn.Conv3d(b, b, 3, padding=1), nn.LeakyReLU(0.2)]
         self.net = nn.Sequential(*layers, nn.Conv3d(channels[-1], 1, 1))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B 1 X Y Z"]) -> Float[Tensor, "B 1 _ _ _"]:
         """See the class."""
         scores: Tensor = self.net(to_patches(x, FOLD))
         return scores

@@ -16,6 +16,7 @@ from vcm.imaging.contrast import warn_unless_t1w
 from vcm.imaging.extraction import Brain, find_brain
 from vcm.imaging.geometry import model_grid, to_model_grid
 from vcm.imaging.source import Scan
+from vcm.imaging.upright import warn_unless_upright
 from vcm.imaging.vocabulary import read_brain
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
 from vcm.preparation.record import PreparedScan, read_record
@@ -66,6 +67,7 @@ def prepare_scan(scan: Scan, out: Path, settings: dict[str, str], grid: Grid) ->
             mask = found_brain.mask
         aligned = align_brain(image, mask, grid)
         warn_unless_t1w(aligned.image, grid, image.source)
+        warn_unless_upright(aligned.image, grid, image.source)
     ventricles = brain = None
     moved = None
     if classes:
