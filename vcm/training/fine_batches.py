@@ -23,7 +23,7 @@ class BrainBatch(NamedTuple):
     """B brains, each with R times; the first five as in ScanDraw.
 
     Attributes:
-        index: (B,).
+        numbers: (B,).
         affine: (B, 3, 4) [mm].
         coarse: (B, 3, ...) [mm].
         fine: (B, 3, ...) [mm].
@@ -32,7 +32,7 @@ class BrainBatch(NamedTuple):
         seeds: Of each brain's noises (B,).
     """
 
-    index: Tensor
+    numbers: Tensor
     affine: Tensor
     coarse: Tensor
     fine: Tensor
@@ -43,7 +43,7 @@ class BrainBatch(NamedTuple):
     @property
     def scans(self) -> ScanDraw:
         """Which scans, and how they are changed."""
-        return ScanDraw(self.index, self.affine, self.coarse, self.fine, self.appearance)
+        return ScanDraw(self.numbers, self.affine, self.coarse, self.fine, self.appearance)
 
 
 class BrainObjective(Protocol):

@@ -47,14 +47,14 @@ class ScanDraw(NamedTuple):
     """Which scans, and how they are changed; see vcm.imaging.deformation.
 
     Attributes:
-        index: Of the scans in the pool (B,).
+        numbers: Of the scans in the pool (B,).
         affine: (B, 3, 4) [mm].
         coarse: Control points of the coarse field (B, 3, ...) [mm].
         fine: Control points of the fine field (B, 3, ...) [mm].
         appearance: Gain, gamma, and 1 for mirrored (B, 3).
     """
 
-    index: Tensor
+    numbers: Tensor
     affine: Tensor
     coarse: Tensor
     fine: Tensor
@@ -135,14 +135,14 @@ class ScanPool:
                 self.grid.spacing[0],
             )
             images, maps = [], []
-            for n, i in enumerate(drawn.index.tolist()):
+            for n, i in enumerate(drawn.numbers.tolist()):
                 image, classes = self._at_half_size(i, device)
                 one, own = deform(image.float(), classes, grid[n : n + 1], appearance[n : n + 1])
                 assert own is not None
                 images.append(one)
                 maps.append(own)
             classes = torch.cat(maps)
-            return Brains(torch.cat(images), classes, self.covariates(drawn.index, classes))
+            return Brains(torch.cat(images), classes, self.covariates(drawn.numbers, classes))
 
     def covariates(self, index: Tensor, classes: Tensor) -> Tensor:
         """Covariates as the networks read them.
@@ -245,7 +245,7 @@ def pack_scans(data: Sequence[str], out: Path) -> int:
 
     def write(part: Path) -> None:
         with part.open("wb") as file:
-            np.savez_compressed(file, **held)
+            np.savez_compressed(file, **held)  # type: ignore[arg-type]
 
     write_whole(out, write)
     return out.stat().st_size
