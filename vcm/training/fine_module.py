@@ -296,6 +296,6 @@ def _encoded(
     objective: FineModuleObjective, i: int, random: np.random.Generator
 ) -> tuple[Brains, Tensor, Tensor]:
     """One scan of the pool, deformed, and its posterior."""
-    drawn = objective.pool.draw(1, DeformationSizes(), random)._replace(index=torch.tensor([i]))
+    drawn = objective.pool.draw(1, DeformationSizes(), random)._replace(numbers=torch.tensor([i]))
     brains = objective.pool.make(moved(drawn, objective.get_buffer("weight").device))
     return brains, *objective.autoencoder.encode(brains.images)
