@@ -58,7 +58,7 @@ def predict_cases(model_folder: Path, source: str, out: Path, split: str | None 
         VCMError: there are no cases, or one is a shot of the model.
     """
     if (out / "answers.tsv").exists():
-        raise VCMError(f"{out} holds answers already: give another folder with --out.")
+        raise VCMError(f"{out} holds answers already: give another folder.")
     model = FittedModel.load(model_folder)
     cases = find_cases(source, split)
     _refuse_shots(model, cases)
