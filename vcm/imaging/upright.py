@@ -18,8 +18,8 @@ from vcm.imaging.geometry import resample
 from vcm.imaging.registration import common_template
 from vcm.imaging.volume import Grid
 
-#: Template intensity of the brain's border.
-BRAIN = 0.1
+#: Template intensity of the brain's border; least correlation of a mirror image that tells anything.
+BRAIN, LEAST_FIT = 0.1, 0.3
 
 
 def warn_unless_upright(image: NDArray, grid: Grid, source: str) -> None:
@@ -31,7 +31,7 @@ def warn_unless_upright(image: NDArray, grid: Grid, source: str) -> None:
         source: Name of its file.
     """
     fits = fit_of_mirrors(image, grid)
-    if fits[0] < max(fits[1:]):
+    if fits[0] < max(fits[1:]) > LEAST_FIT:
         warnings.warn(
             f"{source} seems to be upside down or back to front: mirrored, it fits the template better "
             f"(correlation {max(fits[1:]):.2f}) than as it is ({fits[0]:.2f}). Look whether an axis of its affine "
