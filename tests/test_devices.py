@@ -321,7 +321,9 @@ def test_segment_tissues(device, segmenter, files, monkeypatch):
     assert there.data.shape == scan.data.shape and (there.data == here.data).mean() > 0.99
 
 
-@pytest.mark.parametrize("voices", [["features", "atlas"], ["unet"]])
+@pytest.mark.parametrize(
+    "voices", [["features", "atlas"], pytest.param(["unet"], marks=pytest.mark.slow)]
+)
 def test_segment_fit_and_apply(device, slice_model, files, tmp_path, monkeypatch, voices):
     from vcm.segmentation.apply import segment_files
     from vcm.segmentation.classifier_fit import FitSettings

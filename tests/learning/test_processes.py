@@ -36,7 +36,11 @@ def distance(a, b):
 
 
 @pytest.mark.parametrize(
-    ("case", "overrides"), [("regression", ["accumulate=2"]), ("module", ["validate_every=1"])]
+    ("case", "overrides"),
+    [
+        pytest.param("regression", ["accumulate=2"], marks=pytest.mark.slow),
+        ("module", ["validate_every=1"]),
+    ],
 )
 def test_two_processes_give_what_one_gives(tmp_path, case, overrides):
     assert start(tmp_path / "one", case)[0] == [0]

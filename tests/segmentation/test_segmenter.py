@@ -55,6 +55,7 @@ def test_a_saved_segmenter_says_the_same(fitted, phantom, tmp_path):
     assert again.trust == fitted.trust
 
 
+@pytest.mark.slow
 def test_slices_alone_are_enough_and_unknown_voxels_teach_nothing(tiny_features, phantom):
     brain = phantom()
     labels = np.full_like(brain.labels, UNKNOWN)

@@ -29,6 +29,7 @@ def scan(tmp_path_factory) -> tuple[Scan, Volume]:
     return Scan("sub-1", path, None, None, None, "train"), volume
 
 
+@pytest.mark.slow
 def test_it_keeps_the_axes_of_the_scan_and_its_sharpness(scan):
     given, source = scan
     found = IsotropicScan.read(given, GRID)
@@ -50,6 +51,7 @@ def test_it_keeps_the_axes_of_the_scan_and_its_sharpness(scan):
     assert found.floor > 0.1
 
 
+@pytest.mark.slow
 def test_its_thick_slices_are_those_of_the_scan(scan):
     found = IsotropicScan.read(scan[0], GRID)
     for seed in range(4):

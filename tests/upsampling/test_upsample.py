@@ -120,6 +120,7 @@ def test_the_same_command_gives_the_same_files(upsample, straight, tmp_path):
     assert one == two
 
 
+@pytest.mark.slow
 def test_samples_change_nothing_of_the_result(upsample, straight, tmp_path):
     """Without them, and without a detail network, nothing tells the uncertainty, and none is written."""
     path, two = straight
