@@ -29,12 +29,12 @@ import numpy as np
 import torch
 from monai.metrics import compute_hausdorff_distance
 from numpy.typing import NDArray
+from segmentation_tables import print_tables
 
 from vcm.files import read_table, write_table, write_whole
 from vcm.imaging.geometry import resample
 from vcm.imaging.prepared_set import Subject, load_prepared
 from vcm.imaging.volume import read_label_map, read_volume
-from vcm.metrics import bootstrap_interval
 from vcm.nets.slice_denoiser import SliceDenoiser
 from vcm.segmentation.classifier_fit import FitSettings
 from vcm.segmentation.features import DiffusionFeatures, load_denoisers, surroundings
@@ -276,7 +276,7 @@ def main() -> None:
                 truth = labels_of(subject, given.source, table, given.sides)
                 key = {"labelled": labelled, "subject": subject.subject}
                 segment_with(segmenters, subject.image(), truth, key, results, costs)
-    show(results.rows, given.labelled)
+    print_tables(results.rows)
 
 
 def segment_with(
@@ -312,28 +312,6 @@ def segment_with(
             made = measure(found, truth, segmenter.names, segmenter.features.spacing)
             rows += [{**key, "method": method} | row for row in made]
         results.add(rows)
-
-
-def show(rows: Sequence[Row], labelled: Sequence[str]) -> None:
-    """Mean Dice over structures and subjects, and the paired difference to the atlas."""
-    for own in labelled:
-        means: dict[str, dict[str, float]] = {}
-        for row in rows:
-            if row["labelled"] == own:
-                means.setdefault(str(row["method"]), {}).setdefault(str(row["subject"]), []).append(  # type: ignore[attr-defined,arg-type]
-                    float(str(row["dice"]))
-                )
-        scores = {m: {s: float(np.mean(v)) for s, v in of.items()} for m, of in means.items()}
-        floor = scores.get("atlas", {})
-        for method, by_subject in scores.items():
-            values = np.array(list(by_subject.values()))
-            text = f"{own}\t{method}\t{values.mean():.3f} ± {values.std(ddof=1):.3f}\tworst {values.min():.3f}"
-            both = [s for s in by_subject if s in floor]
-            if len(both) > 1 and method != "atlas":
-                gain = np.array([by_subject[s] - floor[s] for s in both])
-                low, high = bootstrap_interval(lambda g: float(g.mean()), gain)
-                text += f"\tover atlas {gain.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
-            print(f"{text}\tn = {len(values)}")
 
 
 if __name__ == "__main__":
