@@ -6,13 +6,16 @@ it. It is the global batch: the run shares its rows between processes. Knows not
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from itertools import count
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from vcm.errors import VCMError
 from vcm.learning.processes import Processes
@@ -38,22 +41,73 @@ class Batches(Protocol):
     def resume(self, state: Any) -> None:
         """Go on where `state` was taken. Raises VCMError where that is impossible."""
 
+    def close(self) -> None:
+        """End what works ahead, as no further batch is asked for."""
+
 
 class SeededDraws:
-    """Batches drawn from (seed, step): there is no place to lose."""
+    """Batches drawn from (seed, step): there is no place to lose.
 
-    def __init__(self, draw: Draw, seed: int) -> None:
-        self.draw, self.seed = draw, seed
+    Args:
+        draw: Draws one; with workers it must compute on the CPU.
+        seed: Of the run.
+        workers: Processes that draw ahead; 0: `take` draws.
+        pinned: Whether batches that workers drew lie in memory that a GPU copies from.
+    """
+
+    def __init__(self, draw: Draw, seed: int, workers: int = 0, pinned: bool = False) -> None:
+        self.draws, self.workers, self.pinned = _StepDraws(draw, seed), workers, pinned
+        self.ahead: Iterator[Batch | VCMError] | None = None
+        self.next = 0
 
     def take(self, step: int) -> Batch:
         """See Batches."""
-        return self.draw(np.random.default_rng((self.seed, step)))
+        if not self.workers:
+            return self.draws.draw(self.draws.generator(step))
+        if self.ahead is None or step != self.next:
+            self.ahead = self._drawn_ahead(step)
+        self.next = step + 1
+        batch = next(self.ahead)
+        if isinstance(batch, VCMError):
+            raise batch
+        return batch
 
     def state(self) -> None:
         """None: the step is enough."""
 
     def resume(self, state: Any) -> None:
         """Nothing to do."""
+
+    def close(self) -> None:
+        """See Batches; a loader's workers end with its iterator."""
+        self.ahead = None
+
+    def _drawn_ahead(self, first: int) -> Iterator[Batch | VCMError]:
+        """Batches from that step on, drawn by forked workers of one thread each, which share the data."""
+        loader: DataLoader[Any] = DataLoader(
+            self.draws, batch_size=None, sampler=count(first), num_workers=self.workers,
+            pin_memory=self.pinned, multiprocessing_context="fork",
+            # Its own, as a loader draws a seed for its workers from torch's, which the objective uses.
+            generator=torch.Generator(),
+        )  # fmt: skip
+        return iter(loader)
+
+
+class _StepDraws(Dataset[Any]):
+    """The batch of a step, or the VCMError that drawing it raises, which would lose its sentence on its way."""
+
+    def __init__(self, draw: Draw, seed: int) -> None:
+        self.draw, self.seed = draw, seed
+
+    def generator(self, step: int) -> np.random.Generator:
+        """Depends on seed and step alone."""
+        return np.random.default_rng((self.seed, step))
+
+    def __getitem__(self, step: int) -> Batch | VCMError:
+        try:
+            return self.draw(self.generator(step))
+        except VCMError as error:
+            return error
 
 
 class LoaderBatches:
@@ -94,6 +148,10 @@ class LoaderBatches:
         if self.processes.is_main:
             self.keeper.load_state_dict(state)
             self.iterator = iter(self.loader)
+
+    def close(self) -> None:
+        """See Batches; the loader is its owner's, and ends its workers itself."""
+        self.iterator = None
 
     def _state(self) -> Any:
         if self.keeper is None:
@@ -139,12 +197,29 @@ def moved(batch: Some, device: torch.device) -> Some:
 
 
 def as_batches(
-    given: Prepare | Iterable[Batch], processes: Processes, seed: int, batch_size: int
+    given: Prepare | Iterable[Batch],
+    processes: Processes,
+    seed: int,
+    batch_size: int,
+    workers: int = 0,
 ) -> Batches:
-    """What a run takes its batches from: an iterable as it is, a function called to prepare a draw."""
+    """What a run takes its batches from: an iterable as it is, a function called to prepare a draw.
+
+    Raises:
+        VCMError: For workers that cannot be had.
+    """
     if isinstance(given, Iterable):
+        if workers:
+            raise VCMError(
+                f"workers is {workers}, but the batches come from a loader: leave it at 0, and give the "
+                "loader num_workers."
+            )
         return LoaderBatches(given, processes, batch_size)
-    return SeededDraws(given(processes), seed)
+    if workers and "fork" not in multiprocessing.get_all_start_methods():
+        raise VCMError(
+            f"workers is {workers}, but this system cannot fork processes: set workers=0."
+        )
+    return SeededDraws(given(processes), seed, workers, processes.device.type == "cuda")
 
 
 def _keeper(loader: Any) -> Any:

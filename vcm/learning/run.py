@@ -12,7 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -126,14 +126,17 @@ class TrainingRun:
                 self.step, self.minutes = state["step"], state["minutes"]
             self.batches: Batches | None = None
             if self.progress < 1:
-                self.batches = as_batches(batches, self.processes, c.seed, c.batch_size)
+                self.batches = as_batches(batches, self.processes, c.seed, c.batch_size, c.workers)
             self._wrap()
             if state:
                 self._resume(state)
             for change in changes if self.is_main else ():
                 print(f"{c.out} resumes from step {self.step} with {change}.", file=sys.stderr)
             if self.batches:
-                with Tracker(self.accelerator, asdict(c), self.step) as self.tracker:
+                with (
+                    closing(self.batches),
+                    Tracker(self.accelerator, asdict(c), self.step) as self.tracker,
+                ):
                     self._train(self.batches)
             self._leave_weights()
 

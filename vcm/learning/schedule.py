@@ -15,7 +15,7 @@ from vcm.precision import MIXED_PRECISIONS
 #: The least value of every whole number.
 LEAST = {
     "steps": 1, "batch_size": 1, "accumulate": 1, "warmup_steps": 0, "checkpoint_every": 1,
-    "save_every": 0, "keep_checkpoints": 1, "validate_every": 0,
+    "save_every": 0, "keep_checkpoints": 1, "validate_every": 0, "workers": 0,
 }  # fmt: skip
 #: Where the result lies, how long the run is and what it writes, how one batch is computed, and
 #: what is lowered or raised to get past a divergence. Everything else identifies the run.
@@ -23,7 +23,7 @@ MAY_CHANGE = frozenset(
     {
         "out", "cache", "steps", "max_minutes", "accumulate", "checkpoint_every", "save_every",
         "keep_checkpoints", "validate_every", "weights", "tracker", "learning_rate",
-        "final_learning_rate", "explosion",
+        "final_learning_rate", "explosion", "workers",
     }
 )  # fmt: skip
 
@@ -83,6 +83,7 @@ class TrainingSchedule:
     ema_decay: float = 0.998
     gradient_clip: float = 1.0
     mixed_precision: str = "auto"
+    workers: int = 0
     checkpoint_every: int = 200
     save_every: int = 0
     keep_checkpoints: int = 3

@@ -170,6 +170,12 @@ def _check(config: BandDecoderTraining) -> None:
         )
     if config.crop < 4 or config.crop % 4:
         raise VCMError(f"crop is {config.crop}: it must be a multiple of 4, at least 4.")
+    if config.workers:
+        # A worker, which draws ahead, would not know the step that decides on the adversarial part.
+        raise VCMError(
+            f"workers is {config.workers}, but the batches of this training depend on its step: set "
+            "workers=0."
+        )
     if config.start:
         check_network(config.start, "autoencoder", "vcm pretrain band-decoder")
 
