@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from few_shot_brains import write_brains
+from other_device import plugged_in
 from safetensors.torch import load_file
 
 from vcm.errors import VCMError
@@ -12,8 +13,15 @@ from vcm.fewshot.methods import find_method
 from vcm.fewshot.parents import load_parent, open_parents
 from vcm.fewshot.pretraining import EncoderObjective, pretrain_encoder
 from vcm.fewshot.segmentation import start_network
-from vcm.fewshot.unlabelled import Views, ViewSampler, find_scans, hidden_blocks
+from vcm.fewshot.unlabelled import (
+    UnlabelledScan,
+    Views,
+    ViewSampler,
+    find_scans,
+    hidden_blocks,
+)  # fmt: skip
 from vcm.files import read_table
+from vcm.learning.batches import moved
 from vcm.learning.run import TrainingRun
 from vcm.nets.encoder import ScanEncoder
 
@@ -25,11 +33,16 @@ def brains(tmp_path_factory):
     return write_brains(tmp_path_factory.mktemp("brains"))
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("scans")
+
+
 @pytest.fixture
-def config(brains, tmp_path):
+def config(brains, tmp_path, cache):
     def made(out="run", **changes):
         settings = {
-            "data": [str(brains)], "out": str(tmp_path / out), "cache": str(tmp_path / "scans"),
+            "data": [str(brains)], "out": str(tmp_path / out), "cache": str(cache),
             "channels": [4, 8], "groups": 2, "crop": 16, "block": 4, "steps": 4, "batch_size": 2,
             "projection": 8, "checkpoint_every": 2, "mixed_precision": "no", "tracker": "none",
         }  # fmt: skip
@@ -90,7 +103,8 @@ def test_the_loss_counts_every_voxel_and_tells_hidden_ones():
     hidden = torch.zeros(1, 1, 8, 8, 8)
     hidden[..., :4] = 1
     targets = torch.rand(1, 1, 8, 8, 8)
-    losses = EncoderObjective(net, 0, 0.2)(Views(targets * (1 - hidden), targets, hidden))
+    objective = EncoderObjective(net, None, 0, 0.2)
+    losses = objective.losses(Views(targets * (1 - hidden), targets, hidden))
     with torch.no_grad():
         squared = (net(targets * (1 - hidden))[0] - targets).square()
     assert losses["loss"].item() == pytest.approx(squared.mean().item(), rel=1e-5)
@@ -99,12 +113,12 @@ def test_the_loss_counts_every_voxel_and_tells_hidden_ones():
 
 def test_views_that_agree_cost_less_than_views_that_do_not():
     net = ScanEncoder((4, 8), 2, 8, patch=1)
-    objective = EncoderObjective(net, 1.0, 0.2)
+    objective = EncoderObjective(net, None, 1.0, 0.2)
     scans = torch.rand(3, 1, 8, 8, 8) * torch.tensor([0.1, 0.5, 1.0])[:, None, None, None, None]
     none = torch.zeros(3, 2, 8, 8, 8)
     agree = torch.cat([scans, scans], 1)
     differ = torch.cat([scans, scans.roll(1, 0)], 1)
-    same, other = (objective(Views(x, x, none))["contrast"] for x in (agree, differ))
+    same, other = (objective.losses(Views(x, x, none))["contrast"] for x in (agree, differ))
     assert same < other
 
 
@@ -115,16 +129,36 @@ def test_a_share_of_the_blocks_is_hidden_whole():
     assert torch.equal(blocks.amin(-1), blocks.amax(-1))
 
 
-def test_two_views_are_of_two_sequences_of_a_case_where_it_has_them(config, tmp_path, brains):
-    scans, _ = find_scans([str(brains)], "train", "", tmp_path / "cache")
+def test_two_views_are_of_two_sequences_of_a_case_where_it_has_them(brains, cache):
+    scans, _ = find_scans([str(brains)], "train", "", cache)
     first, second = (type(s)("one", q, s.checksum, s.file)
                      for s, q in zip(scans[:2], ("t1", "t2"), strict=True))  # fmt: skip
-    sampler = ViewSampler([first, second], 1, 2, 16, 0.5, 4, 0.0)
-    chosen = []
-    sampler._view = lambda image, random: (chosen.append(float(image.mean())), image, image)
-    with pytest.raises(TypeError):
-        sampler.draw(np.random.default_rng(0))
-    assert sorted(chosen) == sorted(float(s.image().mean()) for s in (first, second))
+    drawn = ViewSampler([first, second], 1, 2, 16, 0.5, 4, 0.0).draw(np.random.default_rng(0))
+    assert {scan.image().sum().item() for scan in (first, second)} == {
+        image.sum().item() for image in drawn.images[0]
+    }
+
+
+def test_the_scans_of_a_batch_differ_where_there_are_enough(brains, cache):
+    scans, _ = find_scans([str(brains)], "train", "", cache)
+    drawn = ViewSampler(scans[:3], 3, 1, 16, 0.5, 4, 0.0).draw(np.random.default_rng(0))
+    assert len({image.sum().item() for image in drawn.images.float()}) == 3
+    sampler = ViewSampler(scans[:3], 4, 1, 16, 0.5, 4, 0.0)
+    assert len(sampler.draw(np.random.default_rng(0)).images) == 4
+
+
+def test_views_are_made_on_the_device_of_the_scans_as_on_a_processor(tmp_path):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).random((16, 16, 16)).astype(np.float16))
+    scan = UnlabelledScan("a", "t1", "", tmp_path / "a.npy")
+    sampler = ViewSampler([scan], 8, 2, 16, 0.5, 4, 1.0)
+    drawn = sampler.draw(np.random.default_rng(0))
+    here = sampler.make(drawn)
+    assert not torch.equal(here.targets[0, 0], here.targets[0, 1])
+    with plugged_in() as device:
+        there = sampler.make(moved(drawn, device))
+        assert all(part.device == device for part in there)
+        assert torch.allclose(there.targets.cpu(), here.targets, atol=1e-5)
+        assert torch.equal(there.hidden.cpu(), here.hidden)
 
 
 def test_a_scan_of_one_value_is_left_out_with_a_sentence(brains, tmp_path):

@@ -31,6 +31,7 @@ def crop_grid(
     image: NDArray[np.int_],
     motion: Motion,
     mirror: bool,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """Where each voxel of a crop is read, as grid_sample wants it.
 
@@ -41,6 +42,7 @@ def crop_grid(
         image: Size of the image [voxel].
         motion: Ranges of what is drawn.
         mirror: Left and right are exchanged half of the time.
+        device: Where the grid is made.
 
     Returns:
         (1, X, Y, Z, 3).
@@ -50,10 +52,16 @@ def crop_grid(
     matrix = matrix * np.exp(random.uniform(-motion.scale, motion.scale))
     if mirror and random.random() < 0.5:
         matrix[:, 0] *= -1
-    axes = [torch.arange(n, dtype=torch.float64) - (n - 1) / 2 for n in size]
+    # Grids lie on devices without float64 too.
+    exact = torch.float32 if torch.device(device).type == "mps" else torch.float64
+
+    def there(values: NDArray[np.float64]) -> Tensor:
+        return torch.from_numpy(values).to(device, exact)
+
+    axes = [torch.arange(n, dtype=exact, device=device) - (n - 1) / 2 for n in size]
     offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-    voxels = offsets @ torch.from_numpy(matrix.T) + torch.from_numpy(centre - 0.5)
-    normalised = (2 * voxels + 1) / torch.from_numpy(image.astype(float)) - 1
+    voxels = offsets @ there(matrix.T) + there(centre - 0.5)
+    normalised = (2 * voxels + 1) / there(image.astype(float)) - 1
     return normalised.flip(-1)[None].float()
 
 

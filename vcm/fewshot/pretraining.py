@@ -22,6 +22,7 @@ from vcm.checksums import record_checksums
 from vcm.errors import VCMError
 from vcm.fewshot.configuration import EncoderTraining
 from vcm.fewshot.unlabelled import (
+    DrawnScans,
     UnlabelledScan,
     Views,
     ViewSampler,
@@ -39,20 +40,27 @@ SEEN = "seen.tsv"
 
 
 class EncoderObjective(nn.Module):
-    """Losses of an encoder on Views.
+    """Losses of an encoder on the views of DrawnScans.
 
     Args:
         net: The encoder.
+        sampler: Makes the views.
         contrast_weight: Of the contrastive loss; it needs two views and a projection head.
         temperature: Of the contrastive loss.
     """
 
-    def __init__(self, net: ScanEncoder, contrast_weight: float, temperature: float) -> None:
+    def __init__(
+        self, net: ScanEncoder, sampler: ViewSampler, contrast_weight: float, temperature: float
+    ) -> None:
         super().__init__()
-        self.net, self.contrast_weight = net, contrast_weight
+        self.net, self.sampler, self.contrast_weight = net, sampler, contrast_weight
         self.contrast = ContrastiveLoss(temperature)
 
-    def forward(self, batch: Views) -> dict[str, Tensor]:
+    def forward(self, batch: DrawnScans) -> dict[str, Tensor]:
+        """Losses of the views that were drawn."""
+        return self.losses(self.sampler.make(batch))
+
+    def losses(self, batch: Views) -> dict[str, Tensor]:
         """loss, which is minimised, and its parts: error of all voxels, of the hidden ones, contrast."""
         restored, projected = self.net(batch.masked.flatten(0, 1)[:, None])
         squared = (restored[:, 0].float() - batch.targets.flatten(0, 1)).square()
@@ -89,11 +97,11 @@ def pretrain_encoder(config: EncoderTraining) -> dict[str, float]:
     projection = config.projection if hybrid else 0
     net = ScanEncoder(tuple(config.channels), config.groups, projection, config.patch)
     weight = config.contrast_weight if hybrid else 0.0
-    run = TrainingRun(config, net, EncoderObjective(net, weight, config.temperature))
     sampler = ViewSampler(
         scans, config.batch_size, 2 if hybrid else 1, config.crop, config.hidden, config.block,
         config.augmentation,
     )  # fmt: skip
+    run = TrainingRun(config, net, EncoderObjective(net, sampler, weight, config.temperature))
     run.fit(lambda _: sampler.draw)
     if not run.is_main:
         return {}
@@ -148,8 +156,9 @@ def _measure(net: ScanEncoder, config: EncoderTraining, cache: Path) -> list[Sca
 @torch.inference_mode()
 def _measured(net: ScanEncoder, config: EncoderTraining, scan: UnlabelledScan) -> ScanMeasures:
     sampler = ViewSampler([scan], 1, 1, 0, config.hidden, config.block, 0.0)
-    batch = sampler.draw(np.random.default_rng(0))
-    restored = net(batch.masked.to(net.device))[0].cpu()
+    batch = sampler.make(sampler.draw(np.random.default_rng(0)))
+    masked = batch.targets * (1 - batch.hidden)
+    restored = net(masked.to(net.device))[0].cpu()
     squared = (restored - batch.targets).square()
     hidden = float((squared * batch.hidden).sum() / batch.hidden.sum())
     return ScanMeasures(

@@ -2,7 +2,8 @@
 
 Knows files, the generator of a batch and the geometry of a crop; nothing of networks. Prepared scans lie
 in a folder as half-precision arrays and are mapped into memory, so memory does not grow with their
-number.
+number. A batch is scans and seeds; the views are made of them where the network is, as a GPU waits for
+minutes where a processor makes them.
 """
 
 from __future__ import annotations
@@ -52,8 +53,20 @@ class UnlabelledScan:
     file: Path
 
     def image(self) -> Tensor:
-        """(X, Y, Z) in 0..1."""
-        return torch.from_numpy(np.load(self.file, mmap_mode="r").astype(np.float32))
+        """(X, Y, Z) in 0..1, half precision."""
+        return torch.from_numpy(np.array(np.load(self.file, mmap_mode="r")))
+
+
+class DrawnScans(NamedTuple):
+    """What V views of each of B scans are made of.
+
+    Attributes:
+        images: Whole scans (B, V, X, Y, Z), 0..1, half precision.
+        seeds: Of each view (B, V).
+    """
+
+    images: Tensor
+    seeds: Tensor
 
 
 class Views(NamedTuple):
@@ -162,45 +175,65 @@ class ViewSampler:
         for place, scan in enumerate(scans):
             self.of_case.setdefault(scan.case, []).append(place)
 
-    def draw(self, random: np.random.Generator) -> Views:
+    def draw(self, random: np.random.Generator) -> DrawnScans:
         """One batch; a function of the generator alone."""
-        rows = [self._row(random) for _ in range(self.batch_size)]
-        return Views(*(torch.stack(parts) for parts in zip(*rows, strict=True)))
+        # Different scans, as a contrastive loss takes those of a batch to be.
+        count, size = len(self.scans), self.batch_size
+        places = random.choice(count, size, replace=size > count)
+        images = [self._row(int(place), random) for place in places]
+        seeds = random.integers(2**63, size=(size, self.views))
+        return DrawnScans(torch.stack(images), torch.from_numpy(seeds))
 
-    def _row(self, random: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        place = int(random.integers(len(self.scans)))
-        views = []
+    def _row(self, place: int, random: np.random.Generator) -> Tensor:
+        images = []
         for number in range(self.views):
             if number:
                 same = self.of_case[self.scans[place].case]
                 others = [p for p in same if p != place] or [place]
                 place = others[int(random.integers(len(others)))]
-            views.append(self._view(self.scans[place].image(), random))
-        masked, targets, hidden = zip(*views, strict=True)
-        return torch.stack(masked), torch.stack(targets), torch.stack(hidden)
+            images.append(self.scans[place].image())
+        return torch.stack(images)
 
-    def _view(self, image: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    @torch.no_grad()
+    def make(self, drawn: DrawnScans) -> Views:
+        """The views that were drawn, on the device of `drawn`; their noise is drawn of torch."""
+        shape = drawn.seeds.shape
+        with torch.autocast(drawn.images.device.type, enabled=False):
+            made = [
+                self._view(image.float(), seed)
+                for image, seed in zip(
+                    drawn.images.flatten(0, 1), drawn.seeds.flatten().tolist(), strict=True
+                )
+            ]
+        return Views(*(torch.stack(part).unflatten(0, shape) for part in zip(*made, strict=True)))
+
+    def _view(self, image: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+        random, device = np.random.default_rng(seed), image.device
         size, edge = np.array(image.shape), np.array(self.size)
         low, high = np.minimum(edge / 2, size / 2), np.maximum(size - edge / 2, size / 2)
         centre = random.uniform(low, high)
-        grid = crop_grid(random, self.size, centre, size, MOTION, mirror=True)
+        grid = crop_grid(random, self.size, centre, size, MOTION, mirror=True, device=device)
         target = functional.grid_sample(image[None, None], grid, "bilinear", align_corners=False)[
             0, 0
         ]
-        view = seen_otherwise(target, random, self.strength)
-        hidden = hidden_blocks(self.size, self.block, self.hidden, random)
+        view = seen_otherwise(target, random, self.strength, torch.randn_like(target))
+        hidden = hidden_blocks(self.size, self.block, self.hidden, random, device)
         return view * (1 - hidden), target, hidden
 
 
 def hidden_blocks(
-    size: Sequence[int], block: int, share: float, random: np.random.Generator
+    size: Sequence[int],
+    block: int,
+    share: float,
+    random: np.random.Generator,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """1 in a share of the blocks of a grid, 0 elsewhere, (X, Y, Z)."""
     counts = [-(-n // block) for n in size]
     total = int(np.prod(counts))
     chosen = np.zeros(total, np.float32)
     chosen[random.permutation(total)[: round(share * total)]] = 1
-    grid = torch.from_numpy(chosen.reshape(counts))
+    grid = torch.from_numpy(chosen.reshape(counts)).to(device)
     for axis in range(3):
         grid = grid.repeat_interleave(block, axis)
     return grid[: size[0], : size[1], : size[2]]

@@ -1,8 +1,8 @@
 """What a scan could have looked like: other contrast, resolution, bias field, noise, tighter mask.
 
 Features learned from voxels miss by decades on scans that were prepared otherwise; an encoder that
-restores the scan from such a view has to see past them. Knows one channel in 0..1 and a generator; nothing
-of files or networks.
+restores the scan from such a view has to see past them. Knows one channel in 0..1, on any device, and a
+generator; nothing of files or networks.
 """
 
 from __future__ import annotations
@@ -24,13 +24,16 @@ TIGHTEST = 2
 MASKED = 0.05
 
 
-def seen_otherwise(image: Tensor, random: np.random.Generator, strength: float = 1.0) -> Tensor:
+def seen_otherwise(
+    image: Tensor, random: np.random.Generator, strength: float = 1.0, noise: Tensor | None = None
+) -> Tensor:
     """A view of an image.
 
     Args:
         image: (X, Y, Z) in 0..1; exactly 0 outside of the brain where it is masked.
         random: What the view depends on, beside the image.
         strength: Scales the share of views that get each change; 0: noise alone.
+        noise: Unit noise like the image; None: drawn of `random`, which takes time.
 
     Returns:
         (X, Y, Z) in 0..1, 0 where the image is.
@@ -42,10 +45,11 @@ def seen_otherwise(image: Tensor, random: np.random.Generator, strength: float =
     if random.random() < strength * CONTRAST:
         view = recontrasted(view, random)
     if random.random() < strength * BIAS:
-        view = view * bias_field(view.shape, random)
+        view = view * bias_field(view, random)
     if random.random() < strength * RESOLUTION:
         view = blurred(view, random)
-    noise = torch.from_numpy(random.standard_normal(tuple(image.shape), dtype=np.float32))
+    if noise is None:
+        noise = torch.from_numpy(random.standard_normal(tuple(image.shape), dtype=np.float32))
     view = view + float(random.uniform(0, 0.04)) * noise
     return view.clamp(0, 1) * inside
 
@@ -55,16 +59,18 @@ def recontrasted(image: Tensor, random: np.random.Generator) -> Tensor:
     knots = np.sort(random.uniform(0, 1, 4))
     knots = 0.5 * knots + 0.5 * np.linspace(0.2, 0.8, 4)
     curve = torch.from_numpy(np.concatenate([[0.0], knots, [1.0]]).astype(np.float32))
+    curve = curve.to(image.device)
     place = image.clamp(0, 1) * (len(curve) - 1)
     low = place.floor().long().clamp(max=len(curve) - 2)
     changed = torch.lerp(curve[low], curve[low + 1], place - low)
     return 1 - changed if random.random() < 0.1 else changed
 
 
-def bias_field(shape: torch.Size, random: np.random.Generator) -> Tensor:
-    """A smooth field of factors around 1, (X, Y, Z)."""
+def bias_field(like: Tensor, random: np.random.Generator) -> Tensor:
+    """A smooth field of factors around 1, on the voxels and the device of `like` (X, Y, Z)."""
     nodes = torch.from_numpy(random.normal(0, BIAS_SPREAD, (1, 1, 4, 4, 4)).astype(np.float32))
-    field = functional.interpolate(nodes, tuple(shape), mode="trilinear", align_corners=True)
+    nodes = nodes.to(like.device)
+    field = functional.interpolate(nodes, tuple(like.shape), mode="trilinear", align_corners=True)
     return field[0, 0].exp()
 
 
