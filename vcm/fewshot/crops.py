@@ -31,7 +31,6 @@ def crop_grid(
     image: NDArray[np.int_],
     motion: Motion,
     mirror: bool,
-    device: torch.device | str = "cpu",
 ) -> Tensor:
     """Where each voxel of a crop is read, as grid_sample wants it.
 
@@ -42,27 +41,57 @@ def crop_grid(
         image: Size of the image [voxel].
         motion: Ranges of what is drawn.
         mirror: Left and right are exchanged half of the time.
-        device: Where the grid is made.
 
     Returns:
         (1, X, Y, Z, 3).
     """
+    matrix, centre = draw_motion(random, centre, motion, mirror)
+    return crop_grids(size, matrix[None], centre[None], image)
+
+
+def draw_motion(
+    random: np.random.Generator, centre: NDArray[np.float64], motion: Motion, mirror: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Axes of a crop in the image (3, 3), in columns, and its centre (3,) [voxel]; see `crop_grid`."""
     centre = centre + random.uniform(-motion.shift, motion.shift, 3)
     matrix = turned(random.uniform(-motion.turn, motion.turn, 3))
     matrix = matrix * np.exp(random.uniform(-motion.scale, motion.scale))
     if mirror and random.random() < 0.5:
         matrix[:, 0] *= -1
-    # Grids lie on devices without float64 too.
-    exact = torch.float32 if torch.device(device).type == "mps" else torch.float64
+    return matrix, centre
+
+
+def crop_grids(
+    size: Sequence[int],
+    matrices: NDArray[np.float64],
+    centres: NDArray[np.float64],
+    image: NDArray[np.int_],
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Where each voxel of N crops is read, as grid_sample wants it.
+
+    Args:
+        size: Of the crops [voxel].
+        matrices: See `draw_motion` (N, 3, 3).
+        centres: Of the crops in the image [voxel] (N, 3).
+        image: Size of the image [voxel].
+        device: Where the grids are made.
+
+    Returns:
+        (N, X, Y, Z, 3), single precision.
+    """
+    # Not every device computes in double precision, and none of them fast.
+    exact = torch.float64 if torch.device(device).type == "cpu" else torch.float32
 
     def there(values: NDArray[np.float64]) -> Tensor:
-        return torch.from_numpy(values).to(device, exact)
+        return torch.from_numpy(np.ascontiguousarray(values)).to(exact).to(device)
 
     axes = [torch.arange(n, dtype=exact, device=device) - (n - 1) / 2 for n in size]
     offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-    voxels = offsets @ there(matrix.T) + there(centre - 0.5)
+    turned_there = there(matrices.transpose(0, 2, 1))[:, None, None]
+    voxels = offsets @ turned_there + there(centres - 0.5)[:, None, None, None]
     normalised = (2 * voxels + 1) / there(image.astype(float)) - 1
-    return normalised.flip(-1)[None].float()
+    return normalised.flip(-1).float()
 
 
 def turned(angles: NDArray[np.float64]) -> NDArray[np.float64]:

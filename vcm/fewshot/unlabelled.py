@@ -22,18 +22,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from vcm.errors import VCMError
-from vcm.fewshot.crops import Motion, crop_grid
+from vcm.fewshot.crops import Motion, crop_grids, draw_motion
 from vcm.fewshot.features import SEGMENTER_SHAPE, SEGMENTER_SPACING
 from vcm.fewshot.layouts import find_cases
 from vcm.fewshot.preparation import prepare
-from vcm.fewshot.views import seen_otherwise
+from vcm.fewshot.views import several_seen_otherwise
 from vcm.files import sha256, write_whole
 from vcm.imaging.volume import read_label_map, read_volume
 
 #: Raised when `prepare` returns something else, so that no file of before is read.
 _VERSION = 1
 #: Largest turn [rad], scale and shift [voxel] of a crop.
-MOTION = Motion(0.2, 0.15, 2.0)
+MOTION = Motion(0.3, 0.15, 2.0)
 
 
 @dataclass(frozen=True)
@@ -197,43 +197,35 @@ class ViewSampler:
     @torch.no_grad()
     def make(self, drawn: DrawnScans) -> Views:
         """The views that were drawn, on the device of `drawn`; their noise is drawn of torch."""
-        shape = drawn.seeds.shape
-        with torch.autocast(drawn.images.device.type, enabled=False):
-            made = [
-                self._view(image.float(), seed)
-                for image, seed in zip(
-                    drawn.images.flatten(0, 1), drawn.seeds.flatten().tolist(), strict=True
-                )
-            ]
-        return Views(*(torch.stack(part).unflatten(0, shape) for part in zip(*made, strict=True)))
+        images, shape = drawn.images.flatten(0, 1).float(), drawn.seeds.shape
+        randoms = [np.random.default_rng(seed) for seed in drawn.seeds.flatten().tolist()]
+        with torch.autocast(images.device.type, enabled=False):
+            targets = self._crops(images, randoms)
+            views = several_seen_otherwise(targets, randoms, self.strength)
+        hidden = hidden_blocks(self.size, self.block, self.hidden, randoms).to(images.device)
+        parts = (views * (1 - hidden), targets, hidden)
+        return Views(*(part.unflatten(0, shape) for part in parts))
 
-    def _view(self, image: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        random, device = np.random.default_rng(seed), image.device
-        size, edge = np.array(image.shape), np.array(self.size)
+    def _crops(self, images: Tensor, randoms: Sequence[np.random.Generator]) -> Tensor:
+        """A crop of each image (N, X, Y, Z), turned, scaled, shifted, mirrored."""
+        size, edge = np.array(images.shape[1:]), np.array(self.size)
         low, high = np.minimum(edge / 2, size / 2), np.maximum(size - edge / 2, size / 2)
-        centre = random.uniform(low, high)
-        grid = crop_grid(random, self.size, centre, size, MOTION, mirror=True, device=device)
-        target = functional.grid_sample(image[None, None], grid, "bilinear", align_corners=False)[
-            0, 0
-        ]
-        view = seen_otherwise(target, random, self.strength, torch.randn_like(target))
-        hidden = hidden_blocks(self.size, self.block, self.hidden, random, device)
-        return view * (1 - hidden), target, hidden
+        drawn = [draw_motion(r, r.uniform(low, high), MOTION, mirror=True) for r in randoms]
+        matrices, centres = map(np.stack, zip(*drawn, strict=True))
+        grids = crop_grids(self.size, matrices, centres, size, images.device)
+        return functional.grid_sample(images[:, None], grids, "bilinear", align_corners=False)[:, 0]
 
 
 def hidden_blocks(
-    size: Sequence[int],
-    block: int,
-    share: float,
-    random: np.random.Generator,
-    device: torch.device | str = "cpu",
+    size: Sequence[int], block: int, share: float, randoms: Sequence[np.random.Generator]
 ) -> Tensor:
-    """1 in a share of the blocks of a grid, 0 elsewhere, (X, Y, Z)."""
+    """1 in a share of the blocks of a grid, 0 elsewhere, one grid per generator (N, X, Y, Z)."""
     counts = [-(-n // block) for n in size]
     total = int(np.prod(counts))
-    chosen = np.zeros(total, np.float32)
-    chosen[random.permutation(total)[: round(share * total)]] = 1
-    grid = torch.from_numpy(chosen.reshape(counts)).to(device)
+    chosen = np.zeros((len(randoms), total), np.float32)
+    for row, random in zip(chosen, randoms, strict=True):
+        row[random.permutation(total)[: round(share * total)]] = 1
+    grids = torch.from_numpy(chosen.reshape(-1, *counts))
     for axis in range(3):
-        grid = grid.repeat_interleave(block, axis)
-    return grid[: size[0], : size[1], : size[2]]
+        grids = grids.repeat_interleave(block, 1 + axis)
+    return grids[:, : size[0], : size[1], : size[2]]
