@@ -19,6 +19,7 @@ from small_brains import (
     aligned_by_header,
     brain2mm_like,
     thick_model_with_detail,
+    write_contrast_sources,
     write_files,
     write_prepared,
 )
@@ -297,6 +298,17 @@ def test_pretrain_detail(device, thick_model, tmp_path, monkeypatch):
         "batch_size=1", *BRIEF,
     ]  # fmt: skip
     assert finite(pretrain_detail(load_config(DetailTraining, None, given)))
+
+
+def test_pretrain_contrasts(device, tmp_path):
+    from vcm.upsampling.configuration import ContrastTraining
+    from vcm.upsampling.contrast_training import pretrain_contrasts
+
+    given = [
+        *write_contrast_sources(tmp_path), f"out={tmp_path / 'run'}", "crop=32", "measured=1",
+        "channels=[4,4,4,4,4,4]", *BRIEF,
+    ]  # fmt: skip
+    assert finite(pretrain_contrasts(load_config(ContrastTraining, None, given)))
 
 
 def test_pretrain_slices(device, two_scans, tmp_path):

@@ -138,3 +138,21 @@ def brainldm_like() -> VCMPipeline:
         },
         grid=_grid(),
     )  # fmt: skip
+
+
+def write_contrast_sources(folder):
+    """Two scans in BIDS layout, one to train on, and a label map; the words that name them."""
+    for number in (1, 2):
+        data = np.zeros((44, 44, 44), np.float32)
+        data[2:-2, 2:-2, 2:-2] = np.random.default_rng(number).random((40, 40, 40)) + 1
+        anat = folder / "bids" / f"sub-{number}" / "anat"
+        anat.mkdir(parents=True, exist_ok=True)
+        volume = Volume(data, np.diag([2.0, 2.0, 2.0, 1.0]))
+        write_volume(volume, anat / f"sub-{number}_T1w.nii.gz")
+    table = "participant_id\tsplit\nsub-1\ttrain\nsub-2\ttest\n"
+    (folder / "bids" / "participants.tsv").write_text(table, encoding="utf-8")
+    labels = np.zeros((60, 60, 60), np.uint8)
+    labels[6:-6, 6:-6, 6:-6] = 2
+    (folder / "maps").mkdir(exist_ok=True)
+    write_volume(Volume(labels, np.eye(4)), folder / "maps" / "seg.nii.gz")
+    return f"data=[{folder / 'bids'}]", f"labelmaps=[{folder / 'maps'}]"

@@ -1,13 +1,18 @@
 """A detail network of random contrasts: what is drawn, and a run of a few steps."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from command_line import vcm
+from small_brains import write_contrast_sources
 
 from vcm.imaging.random_contrast import painted, recoloured
-from vcm.imaging.volume import Volume, write_volume
+from vcm.learning.batches import SeededDraws
 from vcm.nets.detail import DetailNet
 from vcm.upsampling.contrast_pool import Sources, draw_pairs
+from vcm.weights.packing import pack
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +33,17 @@ def test_a_draw_is_that_of_its_generator(sources):
     assert all((a == b).all() for a, b in zip(one, again, strict=True))
     assert (one.truth != other.truth).any()
     assert not one.read[:, 2].any() and one.read[:, 1].max() <= 1
+
+
+def test_workers_draw_the_same_pairs(sources):
+    def draw(random):
+        return draw_pairs(sources, 32, 2, 0.1, random)
+
+    alone, ahead = SeededDraws(draw, 5), SeededDraws(draw, 5, workers=2)
+    for step in range(3):
+        one, other = alone.take(step), ahead.take(step)
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    ahead.close()
 
 
 def test_slices_lie_where_their_image_lies(sources):
@@ -55,27 +71,31 @@ def test_contrasts_differ_and_air_stays_dark():
     assert painted(labels, np.random.default_rng(0))[0].max() < 0.01
 
 
-def test_a_run_saves_a_network_for_any_contrast(tmp_path):
-    for number in (1, 2):
-        data = np.zeros((44, 44, 44), np.float32)
-        data[2:-2, 2:-2, 2:-2] = np.random.default_rng(number).random((40, 40, 40)) + 1
-        volume = Volume(data, np.diag([2.0, 2.0, 2.0, 1.0]))
-        anat = tmp_path / "bids" / f"sub-{number}" / "anat"
-        anat.mkdir(parents=True)
-        write_volume(volume, anat / f"sub-{number}_T1w.nii.gz")
-    table = "participant_id\tsplit\nsub-1\ttrain\nsub-2\ttest\n"
-    (tmp_path / "bids" / "participants.tsv").write_text(table, encoding="utf-8")
-    labels = np.zeros((60, 60, 60), np.uint8)
-    labels[6:-6, 6:-6, 6:-6] = 2
-    (tmp_path / "maps").mkdir()
-    write_volume(Volume(labels, np.eye(4)), tmp_path / "maps" / "seg.nii.gz")
-    words = (
-        "pretrain", "contrasts", f"data=[{tmp_path / 'bids'}]", f"labelmaps=[{tmp_path / 'maps'}]",
-        f"out={tmp_path / 'run'}", "crop=32", "channels=[4,4,4,4,4,4]", "steps=2", "measured=1",
-        "checkpoint_every=2", "warmup_steps=1", "mixed_precision=no", "tracker=none",
+def run(folder: Path, *words: str):
+    return vcm(
+        "pretrain", "contrasts", *write_contrast_sources(folder), "crop=32", "steps=2", "measured=1",
+        "checkpoint_every=2", "warmup_steps=1", "mixed_precision=no", "tracker=none", *words,
     )  # fmt: skip
-    done = vcm(*words)
+
+
+def test_a_run_saves_a_network_for_any_contrast_and_the_next_starts_from_it(tmp_path):
+    sizes = "channels=[4,4,4,4,4,4]"
+    done = run(tmp_path / "data", sizes, f"out={tmp_path / 'run'}", "workers=1")
     assert done.exit_code == 0, done.error
     assert "psnr_detailed" in done.output
     net = DetailNet.from_pretrained(tmp_path / "run" / "model")
     assert not net.expects
+    pack(tmp_path / "run" / "model", tmp_path / "half")
+    rest = ("learning_rate=1e-9", "final_learning_rate=1e-9", f"start={tmp_path / 'half'}")
+    done = run(tmp_path / "data", sizes, f"out={tmp_path / 'on'}", *rest)
+    assert done.exit_code == 0, done.error
+    begun = DetailNet.from_pretrained(tmp_path / "on" / "model").state_dict()
+    for name, value in net.state_dict().items():
+        assert torch.allclose(begun[name], value, atol=1e-3), name
+    assert net.head.weight.abs().max() > 0, "the first run learned nothing to start from"
+    for words, complaint in (
+        ((f"start={tmp_path}",), "holds no model"),
+        ((f"start={tmp_path / 'half'}", "channels=[8,8,8,8,8,8]"), "has other sizes"),
+    ):
+        done = run(tmp_path / "data", sizes, f"out={tmp_path / 'not'}", *words)
+        assert done.exit_code == 2 and complaint in done.error

@@ -6,6 +6,8 @@ The idea is that of SynthSeg and SynthSR (Billot et al., Medical Image Analysis 
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
@@ -13,8 +15,9 @@ from scipy.ndimage import gaussian_filter, zoom
 
 Random = np.random.Generator
 
-#: Knots of a random intensity curve, and share of scans that keep their own contrast.
-KNOTS, AS_IT_IS = 6, 0.2
+#: Knots of a random intensity curve, the largest intensity that it knows, steps of its table, and share of
+#: scans that keep their own contrast.
+KNOTS, BRIGHTEST, STEPS, AS_IT_IS = 6, 1.5, 1024, 0.2
 #: Standard deviation of a label's intensities, drawn between these, and the smoothing [voxel] that mixes
 #: the labels at their borders as a scanner does.
 LABEL_SPREAD, MIXING = (0.0, 0.06), (0.3, 0.8)
@@ -39,7 +42,7 @@ def recoloured(image: NDArray[np.float32], random: Random) -> NDArray[np.float32
     """
     if random.random() < AS_IT_IS:
         return image
-    first, second = (_curve(random)(np.clip(image, 0, 1.5)) for _ in range(2))
+    first, second = (_looked_up(_curve(random), image) for _ in range(2))
     share = np.clip(0.15 * _smooth_field(image.shape, random), 0, 0.5)
     mixed = first + share * (second - first)
     return np.where(image > 0, np.maximum(mixed, 0), 0).astype(np.float32)
@@ -84,13 +87,33 @@ def blurred_in_plane(
 
 def _curve(random: Random) -> PchipInterpolator:
     """A smooth curve through random points, 0 at 0."""
-    places = np.concatenate([[0.0], np.linspace(0.08, 1.0, KNOTS), [1.5]])
+    places = np.concatenate([[0.0], np.linspace(0.08, 1.0, KNOTS), [BRIGHTEST]])
     values = np.concatenate([[0.0], random.uniform(0.02, 1.1, KNOTS + 1)])
     return PchipInterpolator(places, values)
 
 
+def _looked_up(curve: PchipInterpolator, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The curve at each voxel, from a table, between whose steps it is straight."""
+    table = curve(np.linspace(0, BRIGHTEST, STEPS + 2)).astype(np.float32)
+    place = np.clip(image, 0, BRIGHTEST) * np.float32((STEPS + 1) / BRIGHTEST)
+    step = np.minimum(place.astype(np.int32), STEPS)
+    found: NDArray[np.float32] = (
+        table[step] + (place - step).astype(np.float32) * np.diff(table)[step]
+    )
+    return found
+
+
 def _smooth_field(shape: tuple[int, ...], random: Random) -> NDArray[np.float32]:
-    """A smooth random field of about unit variance."""
-    coarse = random.standard_normal((FIELD_POINTS,) * 3)
-    fine = zoom(coarse, [n / FIELD_POINTS for n in shape], order=3, mode="nearest", grid_mode=True)
-    return np.asarray(fine, dtype=np.float32)
+    """A smooth random field of about unit variance: splines through random points."""
+    field = random.standard_normal((FIELD_POINTS,) * 3).astype(np.float32)
+    for axis, length in enumerate(shape):
+        field = np.moveaxis(np.tensordot(_splines(length), field, (1, axis)), 0, axis)
+    return np.ascontiguousarray(field)
+
+
+@cache
+def _splines(length: int) -> NDArray[np.float32]:
+    """(length, FIELD_POINTS): how each point of the field acts along an axis."""
+    points = np.eye(FIELD_POINTS)
+    own = [zoom(p, length / FIELD_POINTS, order=3, mode="nearest", grid_mode=True) for p in points]
+    return np.stack(own, axis=1).astype(np.float32)

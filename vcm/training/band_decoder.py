@@ -30,6 +30,7 @@ from vcm.imaging.spectrum import BANDS, power_ratio
 from vcm.learning.batches import Draw
 from vcm.learning.processes import Processes
 from vcm.learning.run import TrainingRun
+from vcm.learning.start import check_network, load_start
 from vcm.metrics import psnr
 from vcm.nets.band_autoencoder import FOLD, BandAutoencoder, DetailDecoder, doubled, halved
 from vcm.nets.memory_format import channels_last
@@ -39,7 +40,6 @@ from vcm.nets.saved import ModelMixin
 from vcm.report.training import write_training_report
 from vcm.training.fine_configuration import BandDecoderTraining
 from vcm.training.scan_pool import ScanPool, load_pool
-from vcm.training.start import check_network, load_start
 
 #: Steps over which the adversarial loss rises to its weight; scans that a validation looks at.
 RAMP, HELD_OUT = 500, 4

@@ -18,6 +18,7 @@ from vcm.errors import VCMError
 from vcm.learning.batches import Draw
 from vcm.learning.processes import Processes
 from vcm.learning.run import TrainingRun
+from vcm.learning.start import check_network, load_start
 from vcm.nets.band_autoencoder import BandAutoencoder
 from vcm.nets.fine_denoiser import FineDenoiser
 from vcm.nets.memory_format import channels_last
@@ -26,7 +27,6 @@ from vcm.report.training import write_training_report
 from vcm.training.fine_batches import BrainBatch, draws_of, measure_held_out, noised
 from vcm.training.fine_configuration import FineDiffusionTraining, check_draws
 from vcm.training.scan_pool import ScanPool, load_pool
-from vcm.training.start import check_network, load_start
 
 #: Time that parts the losses `early` and `late`.
 EARLY = 0.3

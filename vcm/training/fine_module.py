@@ -24,6 +24,7 @@ from vcm.imaging.vocabulary import NUMBER_OF_CLASSES
 from vcm.learning.batches import Draw, moved
 from vcm.learning.processes import Processes
 from vcm.learning.run import TrainingRun
+from vcm.learning.start import check_network, load_start
 from vcm.nets.band_autoencoder import BandAutoencoder
 from vcm.nets.fine_denoiser import FineDenoiser
 from vcm.nets.linear_prior import BINS, LinearPrior
@@ -37,7 +38,6 @@ from vcm.training.fine_configuration import FineModuleTraining, check_draws
 from vcm.training.fine_diffusion import LEAST_SPREAD, check_fits
 from vcm.training.linear_start import RIDGE
 from vcm.training.scan_pool import Brains, ScanPool, load_pool
-from vcm.training.start import check_network, load_start
 from vcm.weights.load import load_pipeline
 
 STAGES = ("reading", "steering")

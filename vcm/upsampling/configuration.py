@@ -135,6 +135,8 @@ class ContrastTraining(TrainingSchedule):
             are learned from, in random contrasts.
         labelmaps: Folders of whole-head label maps of 1 mm, FreeSurfer's numbers for the brain and
             others above 85; every second image is painted from one of them.
+        start: Folder of a network of the same sizes to start from, which an earlier run wrote. Default:
+            the interpolation.
         out: Folder of the training run.
         noise: Assumed noise of the slices in the projection, as in vcm upsample.
         crop: Edge of the training crops [voxel].
@@ -148,10 +150,11 @@ class ContrastTraining(TrainingSchedule):
 
     data: list[str] = field(default_factory=list)
     labelmaps: list[str] = field(default_factory=list)
+    start: str = ""
     out: str = "runs/contrasts"
     noise: float = 0.1
     crop: int = 64
-    channels: list[int] = field(default_factory=lambda: [32, 48, 64, 96, 96, 32])
+    channels: list[int] = field(default_factory=lambda: [48, 64, 96, 128, 128, 48])
     fold: int = 2
     nll_weight: float = 0.1
     measured: int = 32

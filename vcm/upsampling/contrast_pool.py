@@ -71,7 +71,10 @@ def read_scan(path: Path) -> NDArray[np.float16]:
     image = read_volume(path)
     brain = find_brain(image).mask
     image, _ = on_black(image, brain)
-    fine, inside = brain_on(isotropic_about(image.grid, 1.0), image, brain)
+    if np.allclose(image.grid.spacing, 1.0, atol=1e-3):
+        fine, inside = image, brain
+    else:
+        fine, inside = brain_on(isotropic_about(image.grid, 1.0), image, brain)
     low, high = np.percentile(fine.data[inside], PERCENTILES)
     scaled = np.where(inside, np.maximum((fine.data - low) / (high - low), 1e-3), 0)
     return _cut(scaled, inside, 4).astype(np.float16)
@@ -82,13 +85,16 @@ def read_labels(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     found = read_label_map(path)
     if not np.allclose(found.grid.spacing, 1.0, atol=0.05):
         raise VCMError(f"{found.source} has voxels of {found.grid.spacing} mm: give maps of 1 mm.")
-    names, numbers = np.unique(found.data, return_inverse=True)
+    if not found.data.any():
+        raise VCMError(f"{found.source} is 0 everywhere: give a label map of a head.")
+    labels = _cut(found.data, found.data != 0, 4)
+    names = np.unique(np.append(labels, 0))
     if len(names) > 255 or names[0] != 0:
         raise VCMError(
             f"{found.source} has {len(names)} labels from {names[0]}: give at most 255, and 0."
         )
-    numbers = numbers.reshape(found.data.shape).astype(np.uint8)
-    return _cut(numbers, numbers > 0, 4), (names > 0) & (names < LAST_OF_BRAIN)
+    numbers = np.searchsorted(names, labels).astype(np.uint8)
+    return numbers, (names > 0) & (names < LAST_OF_BRAIN)
 
 
 def draw_pairs(

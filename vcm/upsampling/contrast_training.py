@@ -19,6 +19,7 @@ from vcm.learning.batches import Draw
 from vcm.learning.measures import ScanMeasures, write_measures
 from vcm.learning.processes import Processes
 from vcm.learning.run import TrainingRun
+from vcm.learning.start import check_network, load_start
 from vcm.metrics import psnr
 from vcm.nets.detail import DetailNet
 from vcm.upsampling.configuration import ContrastTraining
@@ -40,6 +41,8 @@ def pretrain_contrasts(config: ContrastTraining) -> dict[str, float]:
     """
     if not config.data:
         raise VCMError("No data are given: add data=[FOLDER] with a BIDS folder of T1w scans.")
+    if config.start:
+        check_network(config.start, "model", "vcm pretrain contrasts")
     check_crop(config.crop, config.fold, config.mixed_precision)
     scans = [s for s in find_scans(*config.data) if s.split in ("train", "test")]
     train, test = ([s.image for s in scans if s.split == split] for split in ("train", "test"))
@@ -48,6 +51,8 @@ def pretrain_contrasts(config: ContrastTraining) -> dict[str, float]:
         raise VCMError(f"No scan of split 'train' is in {', '.join(config.data)}.")
     set_seed(config.seed)
     net = DetailNet(tuple(config.channels), config.fold, expects=False)
+    if config.start:
+        load_start(net, config.start)
     net.net.to(memory_format=torch.channels_last_3d)
     run = TrainingRun(config, net, DetailObjective(net, config.nll_weight))
 

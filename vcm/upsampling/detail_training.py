@@ -124,10 +124,12 @@ def pretrain_detail(config: DetailTraining) -> dict[str, float]:
 
 
 def check_crop(crop: int, fold: int, mixed_precision: str) -> None:
-    """Refuse with VCMError crops that leave the deepest level 2 voxels or fewer in bfloat16.
+    """Refuse with VCMError crops that leave the deepest level 2 voxels or fewer in bfloat16 on a CPU.
 
-    There the backward of a convolution reads memory that nobody wrote (oneDNN in torch 2.13, CPU).
+    There the backward of a convolution reads memory that nobody wrote (oneDNN in torch 2.13).
     """
+    if torch.accelerator.current_accelerator(check_available=True) is not None:
+        return
     least = 3 * DEEPEST * fold
     if resolve_mixed_precision(mixed_precision, "cpu") == "bf16" and crop < least:
         raise VCMError(

@@ -11,6 +11,7 @@ from vcm.checksums import record_checksums
 from vcm.embedded import NETWORK, model_folder
 from vcm.errors import VCMError
 from vcm.files import check_output, write_whole
+from vcm.nets.detail import DetailNet
 from vcm.nets.saved import ModelMixin
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.nets.slice_denoiser import SliceDenoiser
@@ -18,7 +19,7 @@ from vcm.weights.load import load_pipeline
 
 #: Networks that are copied alone, by the class that their configuration names.
 NETWORKS: dict[str, type[ModelMixin]] = {
-    "TissueSegmenter": TissueSegmenter, "SliceDenoiser": SliceDenoiser,
+    "TissueSegmenter": TissueSegmenter, "SliceDenoiser": SliceDenoiser, "DetailNet": DetailNet,
 }  # fmt: skip
 
 
