@@ -80,18 +80,17 @@ def crop_grids(
     Returns:
         (N, X, Y, Z, 3), single precision.
     """
-    # Not every device computes in double precision, and none of them fast.
-    exact = torch.float64 if torch.device(device).type == "cpu" else torch.float32
+    # Products in single precision may be rounded to ten bits on a GPU, which is a part of a voxel.
+    exact = torch.float32 if torch.device(device).type == "mps" else torch.float64
 
     def there(values: NDArray[np.float64]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(exact).to(device)
 
     axes = [torch.arange(n, dtype=exact, device=device) - (n - 1) / 2 for n in size]
-    offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-    turned_there = there(matrices.transpose(0, 2, 1))[:, None, None]
-    voxels = offsets @ turned_there + there(centres - 0.5)[:, None, None, None]
+    offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, 2)
+    voxels = offsets @ there(matrices.transpose(0, 2, 1)) + there(centres - 0.5)[:, None]
     normalised = (2 * voxels + 1) / there(image.astype(float)) - 1
-    return normalised.flip(-1).float()
+    return normalised.flip(-1).float().unflatten(1, tuple(size))
 
 
 def turned(angles: NDArray[np.float64]) -> NDArray[np.float64]:
