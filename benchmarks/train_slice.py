@@ -52,6 +52,11 @@ def main() -> None:
     training.add_argument("--precision", default="bf16", help="bf16, or no")
     training.add_argument("--deform", type=float, default=1.0)
     training.add_argument("--steps", type=int, default=10**6, help="at most, of each")
+    training.add_argument("--wing", type=int, default=32, help="channels of a new denoiser's wings")
+    training.add_argument("--module-wing", type=int, default=24, help="and of a new module's")
+    training.add_argument(
+        "--channels-first", action="store_true", help="the memory layout of the convolutions"
+    )
     joining = verbs.add_parser("join")
     joining.add_argument("out", type=Path)
     joining.add_argument("--state", type=Path, required=True)
@@ -84,14 +89,16 @@ def train(given: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as work:
         state = Path(work, "state")
         shutil.copytree(given.state, state)
-        for name in (n for n in ORDER if n in given.plan):
-            out = Path(work, name)
-            train_stage(name, given.plan[name], state, out, given)
-            shutil.copy(out / "log.csv", given.out / f"{name}.csv")
-        if (state / "model_index.json").is_file():
-            pack(state, Path(work, "half"))
-            state = Path(work, "half")
-        write_parts(state, given.out)
+        try:
+            for name in (n for n in ORDER if n in given.plan):
+                out = Path(work, name)
+                train_stage(name, given.plan[name], state, out, given)
+                shutil.copy(out / "log.csv", given.out / f"{name}.csv")
+        finally:  # what a stage has trained comes back, whatever the next one meets
+            if (state / "model_index.json").is_file():
+                pack(state, Path(work, "half"))
+                state = Path(work, "half")
+            write_parts(state, given.out)
 
 
 def train_stage(
@@ -117,17 +124,22 @@ def train_stage(
         "mixed_precision": given.precision,
         "tracker": "none",
     }
-    draws = {"draws": given.draws, "deform": given.deform}
+    draws = {
+        "draws": given.draws, "deform": given.deform, "channels_last": not given.channels_first,
+    }  # fmt: skip
     if name == "decoder":
         # Gradients of gradients are taken in full precision.
-        own = {"mixed_precision": "no", "adversarial_weight": 0.01}
+        own: dict[str, Any] = {"mixed_precision": "no", "adversarial_weight": 0.01}
         start = str(state / "autoencoder")
+        own["fold"] = json.loads(Path(start, "config.json").read_text("utf-8")).get("fold", 2)
         pretrain_band_decoder(BandDecoderTraining(**{**common, **own}, start=start))
         replace(out / "autoencoder", state / "autoencoder")
     elif name == "diffusion":
         autoencoder, start = str(state / "autoencoder"), there(state / "denoiser")
         pretrain_fine_diffusion(
-            FineDiffusionTraining(**common, **draws, start=start, autoencoder=autoencoder)
+            FineDiffusionTraining(
+                **common, **draws, wing=given.wing, start=start, autoencoder=autoencoder
+            )
         )
         kept = out / "module"
         if (state / "module").is_dir():
@@ -138,7 +150,9 @@ def train_stage(
     else:
         model, start = str(without_module(state, out)), there(state / "module")
         train_fine_module(
-            FineModuleTraining(**common, **draws, start=start, stage=name, model=model)
+            FineModuleTraining(
+                **common, **draws, unet_wing=given.module_wing, start=start, stage=name, model=model
+            )
         )
         if name == "reading":
             replace(out / "module", state / "module")
@@ -153,12 +167,15 @@ def there(folder: Path) -> str:
 
 def without_module(state: Path, out: Path) -> Path:
     """The frozen model alone: a module of an earlier frozen model would be refused with it."""
+    from vcm.checksums import record_checksums
+
     alone = out.with_name(f"{out.name}-frozen")
     shutil.copytree(state, alone, ignore=shutil.ignore_patterns("module"))
     index = alone / "model_index.json"
     table = json.loads(index.read_text(encoding="utf-8"))
     table["module"] = [None, None]
     index.write_text(json.dumps(table, indent=2), encoding="utf-8")
+    record_checksums(alone)
     return alone
 
 

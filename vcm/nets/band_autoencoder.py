@@ -1,9 +1,11 @@
 """An autoencoder whose latent is the scan below a frequency, and whose decoder adds what is above.
 
-    low  = (C (x) C (x) C) x        C: n/2 x n, the lowest half of the cosine transform of each axis, and
-                                     back: orthonormal rows, an ideal low-pass and decimation by two
-    z    = (fold(low) - mean) / std  mean: per voxel, std: one number; 2x2x2 voxels become 8 channels
+    low  = (C (x) C (x) C) x        C: f n/4 x n, the lowest f quarters of the cosine transform of each
+                                     axis, and back: orthonormal rows, an ideal low-pass and decimation
+    z    = (fold(low) - mean) / std  mean: per voxel, std: one number; f x f x f voxels become channels
     x'   = u + R(u),  u = (C (x) C (x) C)^T low
+
+f is 2 (8 channels, half of the frequencies) or 3 (27 channels, three quarters of them).
 
 The code is linear and fixed: neighbouring latents are as coherent as the voxels of an image, and white
 noise in z is white noise in the low image, so that diffusion makes the coarse before the fine, as it
@@ -31,6 +33,9 @@ from vcm.nets.saved import ModelMixin
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
+#: Voxels of the image per latent and axis.
+FACTOR = 4
+#: Image voxels per axis that the decoder folds into channels.
 FOLD = 2
 
 
@@ -83,9 +88,9 @@ class DetailDecoder(nn.Module):
 
 
 class BandAutoencoder(ModelMixin):
-    """Volumes (B, 1, X, Y, Z) in 0..1 <-> latents (B, 8, X/4, Y/4, Z/4)."""
+    """Volumes (B, 1, X, Y, Z) in 0..1 <-> latents (B, fold^3, X/4, Y/4, Z/4)."""
 
-    factor = 2 * FOLD
+    factor = FACTOR
 
     @register_to_config
     def __init__(
@@ -94,6 +99,7 @@ class BandAutoencoder(ModelMixin):
         decoder_blocks: Sequence[int] = (1, 2),
         noise: float = 0.02,
         latent_shape: Sequence[int] = (20, 28, 20),
+        fold: int = 2,
     ) -> None:
         """An autoencoder with an untrained decoder and latents that are not standardised.
 
@@ -103,11 +109,17 @@ class BandAutoencoder(ModelMixin):
             noise: Sigma of the posterior, standardised. The code is exact; a diffusion model need not
                 learn its last digits.
             latent_shape: (x, y, z) of the latent of a whole volume, whose mean is stored.
+            fold: f, quarters of the frequencies that the latent keeps: 2 or 3.
+
+        Raises:
+            ValueError: fold is another number.
         """
         super().__init__()
+        if fold not in (2, 3):
+            raise ValueError(f"fold is {fold}: it must be 2 or 3 of the {FACTOR} quarters")
         self.detail = DetailDecoder(decoder_channels, decoder_blocks)
-        self.noise = noise
-        self.register_buffer("latent_mean", torch.zeros(FOLD**3, *latent_shape))
+        self.noise, self.fold = noise, fold
+        self.register_buffer("latent_mean", torch.zeros(fold**3, *latent_shape))
         self.register_buffer("latent_std", torch.ones(1))
 
     @property
@@ -119,7 +131,7 @@ class BandAutoencoder(ModelMixin):
         self, image: Float[Tensor, "B 1 X Y Z"]
     ) -> tuple[Float[Tensor, "B C x y z"], Float[Tensor, "B C x y z"]]:
         """(mu, sigma), each (B, C, x, y, z), before standardisation."""
-        mu = to_patches(halved(image), FOLD)
+        mu = to_patches(band_limited(image, self.fold), self.fold)
         return mu, (self.noise * self.latent_std).to(mu).expand_as(mu)
 
     @torch.no_grad()
@@ -139,7 +151,7 @@ class BandAutoencoder(ModelMixin):
 
     def smooth(self, z: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B 1 X Y Z"]:
         """Raw latent (B, C, x, y, z) of any extent -> u (B, 1, X, Y, Z), the band-limited image."""
-        return doubled(from_patches(z, FOLD))
+        return interpolated(from_patches(z, self.fold), self.fold)
 
     def decode_raw(self, z: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B 1 X Y Z"]:
         """Raw latent of any extent -> image (B, 1, X, Y, Z), not clipped."""
@@ -182,44 +194,50 @@ class BandAutoencoder(ModelMixin):
         """Nothing to do."""
 
 
-def halved(image: Float[Tensor, "B 1 X Y Z"]) -> Float[Tensor, "B 1 X//2 Y//2 Z//2"]:
-    """Low-pass and decimation by two, orthonormal: the sum of squares never grows.
+def band_limited(image: Float[Tensor, "B 1 X Y Z"], fold: int) -> Float[Tensor, "B 1 _ _ _"]:
+    """Low-pass and decimation, orthonormal: the sum of squares never grows.
 
     Args:
-        image: (B, 1, X, Y, Z), even extents.
+        image: (B, 1, X, Y, Z), extents that are multiples of 4 / fold.
+        fold: Quarters of the frequencies, and of the extents, that stay.
 
     Returns:
-        (B, 1, X/2, Y/2, Z/2), a constant times sqrt(8).
+        (B, 1, fold X / 4, fold Y / 4, fold Z / 4), a constant times sqrt(4 / fold)^3.
 
     Raises:
-        ValueError: An extent is odd.
+        ValueError: An extent does not divide.
     """
-    if any(n % 2 for n in image.shape[2:]):
-        raise ValueError(f"extents must be even, not {tuple(image.shape[2:])}")
+    if any(n * fold % FACTOR for n in image.shape[2:]):
+        raise ValueError(
+            f"extents times {fold} must be multiples of {FACTOR}, not {tuple(image.shape[2:])}"
+        )
     for axis in (2, 3, 4):
-        matrix = _matrix(image.shape[axis]).to(image)
+        n = image.shape[axis]
+        matrix = _matrix(n, n * fold // FACTOR).to(image)
         image = torch.tensordot(image, matrix, ([axis], [1])).movedim(-1, axis)
     return image
 
 
-def doubled(low: Float[Tensor, "B 1 x y z"]) -> Float[Tensor, "B 1 2*x 2*y 2*z"]:
-    """The transpose of `halved`, and its inverse on band-limited images.
+def interpolated(low: Float[Tensor, "B 1 x y z"], fold: int) -> Float[Tensor, "B 1 _ _ _"]:
+    """The transpose of `band_limited`, and its inverse on band-limited images.
 
     Args:
-        low: (B, 1, X, Y, Z).
+        low: (B, 1, x, y, z), extents that are multiples of fold.
+        fold: As there.
 
     Returns:
-        (B, 1, 2X, 2Y, 2Z).
+        (B, 1, 4 x / fold, 4 y / fold, 4 z / fold).
     """
     for axis in (2, 3, 4):
-        matrix = _matrix(2 * low.shape[axis]).to(low)
+        n = low.shape[axis]
+        matrix = _matrix(n * FACTOR // fold, n).to(low)
         low = torch.tensordot(low, matrix, ([axis], [0])).movedim(-1, axis)
     return low
 
 
 @lru_cache(maxsize=32)
-def _matrix(n: int) -> Float[Tensor, "{n}//2 {n}"]:
-    """(n/2, n): cosine transform of n samples, its lower half, and back to n/2 samples."""
+def _matrix(n: int, kept: int) -> Float[Tensor, "{kept} {n}"]:
+    """(kept, n): cosine transform of n samples, its lowest part, and back to `kept` samples."""
 
     def cosines(size: int) -> Float[Tensor, "{size} {size}"]:
         k, i = torch.arange(size)[:, None], torch.arange(size)[None]
@@ -229,4 +247,4 @@ def _matrix(n: int) -> Float[Tensor, "{n}//2 {n}"]:
 
     # Kept for later calls, which may need gradients where the first did not.
     with torch.inference_mode(False):
-        return (cosines(n // 2).T @ cosines(n)[: n // 2]).float()
+        return (cosines(kept).T @ cosines(n)[:kept]).float()

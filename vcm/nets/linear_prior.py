@@ -28,14 +28,29 @@ BINS = 8
 
 
 class LinearPrior(nn.Module):
-    """spread s (C, x, y, z), fitted and fixed; mix m (BINS, C), fitted and trained on."""
+    """spread s (C, x, y, z), fitted and fixed; mix m (BINS, C), fitted and trained on.
+
+    With `knows_mean`, the reading is of latents before their mean at each place was taken off: what a
+    tissue looks like does not depend on the place, and a brain that lies elsewhere is read as well.
+    """
 
     spread: Float[Tensor, "C x y z"]
+    mean: Float[Tensor, "C x y z"]
 
-    def __init__(self, latent_channels: int, latent_shape: Sequence[int]) -> None:
+    def __init__(
+        self, latent_channels: int, latent_shape: Sequence[int], knows_mean: bool = False
+    ) -> None:
         super().__init__()
+        self.channels, self.knows_mean = latent_channels, knows_mean
         self.register_buffer("spread", torch.ones(latent_channels, *latent_shape))
+        if knows_mean:
+            self.register_buffer("mean", torch.zeros(latent_channels, *latent_shape))
         self.mix = nn.Parameter(torch.zeros(BINS, latent_channels))
+
+    def reading(self, features: Float[Tensor, "B F x y z"]) -> Float[Tensor, "B C x y z"]:
+        """y: the first C features of a condition, less the mean where it is known."""
+        y = features[:, : self.channels]
+        return y - self.mean.to(y.dtype) if self.knows_mean else y
 
     def expected(
         self,

@@ -49,6 +49,7 @@ class Modulation(ConditionFeatures):
         head_norm: str,
         prior_shape: Sequence[int] | None = None,
         unet_wing: int = 0,
+        prior_mean: bool = False,
     ) -> None:
         """Make the U-Net and the heads.
 
@@ -61,7 +62,9 @@ class Modulation(ConditionFeatures):
         if head_norm not in ("instance", "none"):
             raise VCMError(f"head_norm is {head_norm!r}; it must be 'instance' or 'none'")
         self.head_norm = head_norm
-        self.prior = None if prior_shape is None else LinearPrior(latent_channels, prior_shape)
+        self.prior = None
+        if prior_shape is not None:
+            self.prior = LinearPrior(latent_channels, prior_shape, prior_mean)
         if unet_wing % WING_GROUPS:
             raise VCMError(
                 f"unet_wing is {unet_wing}: it must be a multiple of {WING_GROUPS}, or 0."
@@ -147,7 +150,7 @@ class Modulation(ConditionFeatures):
         start = raw
         if self.prior is not None:
             times = torch.as_tensor(t, device=z_t.device).expand(len(z_t))
-            reading = features[:, : z_t.shape[1]].expand_as(z_t).to(z_t.dtype)
+            reading = self.prior.reading(features).expand_as(z_t).to(z_t.dtype)
             start = self.prior(frozen, z_t, times, raw, reading)
         gamma, beta = self.modulation(z_t, start, t, features)
         full = start * (1 + gamma) + beta

@@ -50,6 +50,7 @@ class VolumetricConditioningModule(Modulation, ModelMixin):
             what it tells is computed, see LinearPrior; None, as published: it is not.
         unet_wing: Channels at full latent resolution of a FoldedUNet, which then is the U-Net; 0, as
             published: a plain U-Net.
+        prior_mean: Whether that reading is of latents with their mean, see LinearPrior.
     """
 
     @register_to_config
@@ -73,6 +74,7 @@ class VolumetricConditioningModule(Modulation, ModelMixin):
         encoder_halve: bool = True,
         prior_shape: Sequence[int] | None = None,
         unet_wing: int = 0,
+        prior_mean: bool = False,
     ) -> None:
         super().__init__()
         self.condition_channels = tuple(condition_channels)
@@ -91,7 +93,7 @@ class VolumetricConditioningModule(Modulation, ModelMixin):
         self.build_modulation(
             latent_channels, encoder_channels[-1], unet_channels, unet_res_blocks, unet_attention,
             unet_head_channels, unet_groups, unet_out_channels, head_channels, head_norm,
-            prior_shape, unet_wing,
+            prior_shape, unet_wing, prior_mean,
         )  # fmt: skip
 
     @classmethod

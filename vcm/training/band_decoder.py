@@ -32,7 +32,13 @@ from vcm.learning.processes import Processes
 from vcm.learning.run import TrainingRun
 from vcm.learning.start import check_network, load_start
 from vcm.metrics import psnr
-from vcm.nets.band_autoencoder import FOLD, BandAutoencoder, DetailDecoder, doubled, halved
+from vcm.nets.band_autoencoder import (
+    FACTOR,
+    BandAutoencoder,
+    DetailDecoder,
+    band_limited,
+    interpolated,
+)
 from vcm.nets.memory_format import channels_last
 from vcm.nets.patch_discriminator import PatchDiscriminator
 from vcm.nets.patches import to_patches
@@ -50,7 +56,7 @@ class SmoothCrops(NamedTuple):
 
     Attributes:
         smooth: Crops of band-limited scans u (B, 1, X, Y, Z).
-        noise: On their latents, as an image of half the extent (B, 1, X/2, Y/2, Z/2).
+        noise: On their latents, as a band-limited image (B, 1, fold X / 4, fold Y / 4, fold Z / 4).
         images: The same crops of the scans x (B, 1, X, Y, Z).
         ramp: How much the adversarial loss counts, 0..1 (B,).
     """
@@ -91,7 +97,7 @@ class DecoderObjective(nn.Module):
     def forward(self, batch: SmoothCrops) -> dict[str, Tensor]:
         """loss, which is minimised, and its parts; power is that of the detail over the scan's."""
         c, x = self.config, batch.images
-        u = batch.smooth + doubled(batch.noise)
+        u = batch.smooth + interpolated(batch.noise, c.fold)
         found = u + self.pair.detail(u).float()
         difference = found - x
         absolute, squared = difference.abs().mean(), difference.square().mean()
@@ -176,6 +182,10 @@ def _check(config: BandDecoderTraining) -> None:
             f"workers is {config.workers}, but the batches of this training depend on its step: set "
             "workers=0."
         )
+    if config.fold not in (2, 3):
+        raise VCMError(
+            f"fold is {config.fold}, the quarters of the frequencies that are kept: choose 2 or 3."
+        )
     if config.start:
         check_network(config.start, "autoencoder", "vcm pretrain band-decoder")
 
@@ -194,7 +204,7 @@ def started(config: BandDecoderTraining, scans: Tensor) -> BandAutoencoder:
         raise VCMError(
             f"crop is {config.crop}, but the scans have {tuple(scans.shape[2:])} voxels: lower it."
         )
-    net = fresh_autoencoder(scans, config.decoder_channels, config.decoder_blocks)
+    net = fresh_autoencoder(scans, config.decoder_channels, config.decoder_blocks, config.fold)
     if config.start:
         load_start(net, config.start)
     return net
@@ -214,7 +224,9 @@ class CropDraws:
         self, config: BandDecoderTraining, scans: Tensor, latent_std: float, run: TrainingRun
     ) -> None:
         self.config, self.scans, self.latent_std, self.run = config, scans, latent_std, run
-        self.smooth = torch.cat([doubled(halved(scan[None])) for scan in scans])
+        self.smooth = torch.cat(
+            [interpolated(band_limited(scan[None], config.fold), config.fold) for scan in scans]
+        )
         self.inside = [np.argwhere(scan[0].numpy() > 0).astype(np.int16) for scan in scans]
 
     def __call__(self, random: np.random.Generator) -> SmoothCrops:
@@ -237,7 +249,9 @@ class CropDraws:
         gain, mirror = random.uniform(0.9, 1.1), random.random() < 0.5
         crops = [gain * whole[index, :, x, y, z] for whole in (self.smooth, self.scans)]
         smooth, image = (crop.flip(1) if mirror else crop for crop in crops)
-        low = random.standard_normal((1, *[edge // 2] * 3), dtype=np.float32)
+        low = random.standard_normal(
+            (1, *[edge * self.config.fold // FACTOR] * 3), dtype=np.float32
+        )
         level = np.float32(self.latent_std * random.uniform(0, self.config.noise))
         return smooth, torch.from_numpy(low * level), image
 
@@ -266,7 +280,7 @@ def measure_decoder(net: BandAutoencoder, held_out: ScanPool) -> dict[str, float
 
 @torch.no_grad()
 def fresh_autoencoder(
-    scans: Tensor, decoder_channels: Sequence[int], decoder_blocks: Sequence[int]
+    scans: Tensor, decoder_channels: Sequence[int], decoder_blocks: Sequence[int], fold: int = 2
 ) -> BandAutoencoder:
     """Untrained, which decodes the band-limited scan; with the statistics of scans and their mirrors.
 
@@ -274,6 +288,7 @@ def fresh_autoencoder(
         scans: (N, 1, X, Y, Z) in 0..1.
         decoder_channels: See BandAutoencoder.
         decoder_blocks: See BandAutoencoder.
+        fold: See BandAutoencoder.
 
     Raises:
         VCMError: An extent is no multiple of the autoencoder's factor.
@@ -285,12 +300,13 @@ def fresh_autoencoder(
             f"{factor}: prepare them on the grid of a model."
         )
     shape = tuple(n // factor for n in scans.shape[2:])
-    net = BandAutoencoder(tuple(decoder_channels), tuple(decoder_blocks), latent_shape=shape)
+    net = BandAutoencoder(tuple(decoder_channels), tuple(decoder_blocks), 0.02, shape, fold)
     both = [x for scan in scans for x in (scan[None], scan[None].flip(2))]
     latents = torch.cat([net.posterior(x)[0] for x in both])
     # A voxel of the low image lies in the brain where half of what it covers does.
-    inside = [(F.avg_pool3d((x > 0).float(), 2) >= 0.5).float() for x in both]
-    net.store_statistics(latents, torch.cat([to_patches(i, FOLD) for i in inside]) > 0)
+    low = [n * fold for n in shape]
+    inside = [(F.interpolate((x > 0).float(), low, mode="area") >= 0.5).float() for x in both]
+    net.store_statistics(latents, torch.cat([to_patches(i, fold) for i in inside]) > 0)
     return net
 
 

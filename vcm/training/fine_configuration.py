@@ -22,6 +22,7 @@ class BandDecoderTraining(TrainingSchedule):
         start: Folder of an autoencoder of the same sizes to go on from; its latents stay as they
             are. Default: an untrained decoder, and the statistics of these scans.
         out: Folder of the training run; the autoencoder is in its folder 'autoencoder'.
+        fold: Quarters of the frequencies that the latent keeps: 2 (8 channels) or 3 (27).
         decoder_channels: Channels of the decoder's finer and coarser level.
         decoder_blocks: Residual blocks of each.
         discriminator_channels: Channels of the discriminator, per level.
@@ -45,6 +46,7 @@ class BandDecoderTraining(TrainingSchedule):
     data: list[str] = field(default_factory=list)
     start: str = ""
     out: str = "runs/band_decoder"
+    fold: int = 2
     decoder_channels: list[int] = field(default_factory=lambda: [32, 64])
     decoder_blocks: list[int] = field(default_factory=lambda: [1, 2])
     discriminator_channels: list[int] = field(default_factory=lambda: [32, 64, 96])
@@ -68,10 +70,12 @@ class BrainDraws(TrainingSchedule):
         focus_b: Second parameter.
         deform: Factor on all deformations and changes of contrast; 0: the scans as they are,
             mirrored half of the time.
+        channels_last: Whether convolutions keep their channels last in memory, as CPUs and tensor
+            cores like it.
     """
 
     may_change = MAY_CHANGE | {
-        "data", "deform", "focus", "draws", "batch_size", "mixed_precision"
+        "data", "deform", "focus", "draws", "batch_size", "mixed_precision", "channels_last"
     }  # fmt: skip
     headings: ClassVar[dict[str, str]] = {"draws": "Samples"}
 
@@ -80,6 +84,7 @@ class BrainDraws(TrainingSchedule):
     focus_a: float = 2.0
     focus_b: float = 3.0
     deform: float = 1.0
+    channels_last: bool = True
 
 
 @dataclass

@@ -91,7 +91,7 @@ class FineModuleObjective(nn.Module):
         features = self.module.encode([as_channels(brains.classes)])
         with torch.no_grad(), torch.autocast(brains.images.device.type, enabled=False):
             mu = self.autoencoder.encode(brains.images)[0]
-        y = features[:, : mu.shape[1]].float()
+        y = read(self.module, features)
         reading = self._error(mu, y)
         if not self.steers:
             return {"loss": reading, "unexplained": (mu - y).square().mean() / mu.square().mean()}
@@ -115,6 +115,12 @@ class FineModuleObjective(nn.Module):
     def _error(self, found: Tensor, target: Tensor) -> Tensor:
         weight: Tensor = self.get_buffer("weight")
         return (weight * (found - target).square()).mean()
+
+
+def read(module: VolumetricConditioningModule, features: Tensor) -> Tensor:
+    """The mean latent of a map (B, C, x, y, z), float32, by the module's first features."""
+    assert module.prior is not None
+    return module.prior.reading(features).float()
 
 
 def as_channels(classes: Tensor) -> Tensor:
@@ -156,7 +162,7 @@ def train_fine_module(config: FineModuleTraining) -> dict[str, float]:
         objective.to(processes.device)
         if not run.resumes:
             _start(module, objective, config)
-        if processes.device.type == "cpu":
+        if config.channels_last:
             channels_last(module, frozen, autoencoder)
         return draws_of(config, pool)
 
@@ -212,6 +218,7 @@ def new_module(
         encoder_patch=BandAutoencoder.factor,
         encoder_halve=False,
         prior_shape=(x, y, z),
+        prior_mean=True,
         unet_wing=config.unet_wing,
         unet_channels=tuple(config.unet_channels),
         unet_attention=tuple(config.unet_attention),
@@ -228,12 +235,19 @@ def _start(
     module: VolumetricConditioningModule, objective: FineModuleObjective, config: FineModuleTraining
 ) -> None:
     """What a run begins with is fitted in closed form, where `start` has not brought it."""
-    if not config.start:
-        fit_reading(module, objective, config.seed)
     assert module.prior is not None
+    if not config.start:
+        module.prior.mean.copy_(mean_latent(objective.autoencoder))
+        fit_reading(module, objective, config.seed)
     # A mixture of zero was never fitted; a module that has steered keeps its own.
     if objective.steers and not bool(module.prior.mix.any()):
         fit_prior(module, module.prior, objective, config.seed)
+
+
+def mean_latent(autoencoder: BandAutoencoder) -> Tensor:
+    """What standardising takes off (C, x, y, z), in standard deviations."""
+    mean: Tensor = autoencoder.latent_mean / autoencoder.latent_std
+    return mean
 
 
 @torch.no_grad()
@@ -243,18 +257,19 @@ def fit_reading(
     """Ridge regression of mean latents on folded maps: the encoder starts as the best linear one."""
     encoder: Any = module.encoders[0]
     random, device = np.random.default_rng((seed, 2)), objective.get_buffer("weight").device
-    rows = encoder.conv_in.in_channels + 1
+    rows = encoder.conv_in.in_channels
     squares = torch.zeros(rows, rows, device=device)
     products = torch.zeros(rows, objective.autoencoder.latent_shape[0], device=device)
+    mean = mean_latent(objective.autoencoder)
     for i in random.permutation(len(objective.pool))[:FITTED]:
         brains, mu, _ = _encoded(objective, int(i), random)
         folded = to_patches(as_channels(brains.classes), encoder.patch)[0].flatten(1).T
-        inside = folded.any(1)
-        read = F.pad(folded[inside], (0, 1), value=1.0)
-        squares += read.T @ read
-        products += read.T @ mu[0].flatten(1).T[inside]
+        # Air is 0 in scan and map, so there is no constant to fit, and nothing to learn of it.
+        blocks = folded[folded.any(1)]
+        squares += blocks.T @ blocks
+        products += blocks.T @ (mu[0] + mean).flatten(1).T[folded.any(1)]
     solved = torch.linalg.solve(squares + RIDGE * torch.eye(rows, device=device), products)
-    encoder.start_from_linear(solved[:-1].T, solved[-1])
+    encoder.start_from_linear(solved.T, torch.zeros_like(solved[0]))
 
 
 @torch.no_grad()
@@ -273,7 +288,7 @@ def fit_prior(
     module.eval()
     for i in chosen:
         brains, mu, sigma = _encoded(objective, int(i), random)
-        y = module.encode([as_channels(brains.classes)])[:, : mu.shape[1]]
+        y = read(module, module.encode([as_channels(brains.classes)]))
         square += (mu - y)[0].square() + sigma[0].square()
         kept.append((mu, y, brains.covariates))
     padded = F.pad(square[None] / len(chosen), (1,) * 6, mode="replicate")
