@@ -26,7 +26,7 @@ def small(monkeypatch):
     for module in (end_to_end, features):
         monkeypatch.setattr(module, "SEGMENTER_SHAPE", (16, 16, 16))
         monkeypatch.setattr(module, "SEGMENTER_SPACING", (4.0,) * 3)
-    monkeypatch.setattr(end_to_end, "RANDOM", {"channels": (4, 8), "groups": 2, "patch": 2})
+    monkeypatch.setattr(end_to_end, "ENCODER", {"channels": (4, 8), "groups": 2, "patch": 2})
     monkeypatch.setattr(end_to_end, "seen_otherwise", lambda image, random: image)
     assert SEGMENTER_SPACING == (2.0,) * 3
 

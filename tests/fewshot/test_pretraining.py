@@ -98,6 +98,17 @@ def test_an_encoder_is_a_start_and_gives_features(config):
         load_parent("nowhere")
 
 
+def test_the_untrained_encoder_is_the_same_every_time_and_as_large_as_the_configured_one():
+    method = find_method("untrained", "regression")
+    torch.manual_seed(1)
+    first, again = (open_parents([method], Encoders())["untrained"] for _ in range(2))
+    assert first.checksum == again.checksum and not first.seen
+    settings = EncoderTraining()
+    made = ScanEncoder(settings.channels, settings.groups, 0, settings.patch).unet
+    shapes = [w.shape for w in made.state_dict().values()]
+    assert [w.shape for w in first.network.state_dict().values()] == shapes
+
+
 def test_the_loss_counts_every_voxel_and_tells_hidden_ones():
     net = ScanEncoder((4, 8), 2, patch=1)
     hidden = torch.zeros(1, 1, 8, 8, 8)

@@ -32,7 +32,7 @@ from vcm.fewshot.crops import Motion, crop_grid
 from vcm.fewshot.features import SEGMENTER_SHAPE, SEGMENTER_SPACING
 from vcm.fewshot.methods import Method
 from vcm.fewshot.model import FittedModel
-from vcm.fewshot.network import FewShotUNet
+from vcm.fewshot.network import ENCODER, FewShotUNet
 from vcm.fewshot.pool import Pool
 from vcm.fewshot.preparation import prepare
 from vcm.fewshot.shots import folds_of, strata_of
@@ -44,8 +44,6 @@ from vcm.learning.schedule import TrainingSchedule
 MOTION = Motion(0.1, 0.05, 2.0)
 #: One of so many shots is held back to decide, where each class keeps one.
 HELD_BACK = 5
-#: Of a network from random weights: those of the encoder.
-RANDOM = {"channels": (16, 32, 64, 128), "groups": 8, "patch": 2}
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ def fit_end_to_end(
     """
     set_seed(seed)
     random = method.start == "random"
-    network = FewShotUNet(1, 1, **RANDOM) if random else shots.parents[method.start].network  # type: ignore[arg-type]
+    network = FewShotUNet(1, 1, **ENCODER) if random else shots.parents[method.start].network
     few = read_shots(shots)
     feature = method.feature or "network"
     inside, outside = held_back(shots, seed)

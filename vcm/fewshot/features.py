@@ -28,7 +28,7 @@ SEGMENTER_SPACING, SEGMENTER_SHAPE = (2.0,) * 3, (80, 112, 80)
 #: Classes of the segmenter that lie within the brain: all but background and extracerebral CSF.
 BRAIN_CLASSES = (1, 2, 3, 4, 5, 6, 8)
 #: Features that a pretrained network pools from one scan.
-POOLED = ("network", "mae", "hybrid", "latents", "denoiser")
+POOLED = ("network", "untrained", "mae", "hybrid", "latents", "denoiser")
 FEATURES = ("voxels", "coarse", "volumes", *POOLED)
 #: coarse: means of prepared voxels over so many along each axis, smoothed as voxels are.
 COARSE = 2

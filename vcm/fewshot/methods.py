@@ -51,6 +51,7 @@ METHODS = {
         Method("segmenter", ("segmentation",), start="network", parents=_SEGMENTER),
         Method("latents", CLOSED_FORM, feature="latents", parents=_AUTOENCODER),
         Method("denoiser", CLOSED_FORM, feature="denoiser", parents=_DENOISER),
+        Method("untrained", _ANY, feature="untrained", start="untrained"),
         Method("mae", _ANY, feature="mae", start="mae", parents=_ENCODER),
         Method("hybrid", _ANY, feature="hybrid", start="hybrid", parents=_ENCODER),
     )

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+#: The network of `vcm pretrain encoder` as its configurations have it.
+ENCODER: dict[str, Any] = {"channels": (16, 32, 64, 128), "groups": 8, "patch": 2}
+
 
 class _Convolution(nn.Module):
     def __init__(self, layer: nn.Module) -> None:

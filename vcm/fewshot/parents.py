@@ -6,6 +6,7 @@ feature of one is never taken for that of another.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from vcm.embedded import network_folder
 from vcm.errors import VCMError
 from vcm.fewshot.configuration import Encoders
 from vcm.fewshot.methods import Method
-from vcm.fewshot.network import FewShotUNet
+from vcm.fewshot.network import ENCODER, FewShotUNet
 from vcm.files import read_table, sha256
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -30,6 +31,8 @@ _SEEN = "seen.tsv"
 #: Networks whose weights travel with the package, by feature.
 SEGMENTER = "segmenter2mm"
 FROZEN_MODEL = "brain2mm"
+#: Feature of an encoder that saw nothing: what pretraining has to be better than.
+UNTRAINED = "untrained"
 _WITH_SEGMENTER = ("volumes", "network")
 _OF_FROZEN_MODEL = ("latents", "denoiser")
 
@@ -71,6 +74,8 @@ def open_parents(methods: Iterable[Method], encoders: Encoders) -> dict[str, Par
         name = parent_name(feature, encoders)
         if feature in _OF_FROZEN_MODEL:
             found[feature] = _frozen(feature, name)
+        elif feature == UNTRAINED:
+            found[feature] = untrained_encoder()
         elif name:
             found[feature] = load_parent(name)
     return found
@@ -128,6 +133,17 @@ def load_parent(name: str) -> Parent:
     if (folder / _SEEN).is_file():
         seen = {row["sha256"]: row["case"] for row in read_table(folder / _SEEN)}
     return Parent(network.eval(), sha256(folder / _WEIGHTS), seen)
+
+
+def untrained_encoder() -> Parent:
+    """The network of `vcm pretrain encoder` with random weights, the same every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = FewShotUNet(1, 1, **ENCODER)
+    digest = hashlib.sha256()
+    for weights in network.state_dict().values():
+        digest.update(weights.numpy().tobytes())
+    return Parent(network.eval(), digest.hexdigest(), {})
 
 
 def describe_parents(method: Method, encoders: Encoders) -> str:
