@@ -96,6 +96,8 @@ def pretrain_encoder(config: EncoderTraining) -> dict[str, float]:
     set_seed(config.seed)
     projection = config.projection if hybrid else 0
     net = ScanEncoder(tuple(config.channels), config.groups, projection, config.patch)
+    # The layout in which convolutions are fastest, on CPUs and GPUs.
+    net.unet.to(memory_format=torch.channels_last_3d)
     weight = config.contrast_weight if hybrid else 0.0
     sampler = ViewSampler(
         scans, config.batch_size, 2 if hybrid else 1, config.crop, config.hidden, config.block,
