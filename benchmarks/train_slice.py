@@ -51,6 +51,9 @@ def main() -> None:
     training.add_argument("--rate", type=float, default=5e-4)
     training.add_argument("--precision", default="bf16", help="bf16, or no")
     training.add_argument("--deform", type=float, default=1.0)
+    training.add_argument(
+        "--focus", type=float, nargs=2, default=(2.0, 3.0), help="of half of the times: see BrainDraws"
+    )
     training.add_argument("--steps", type=int, default=10**6, help="at most, of each")
     training.add_argument("--wing", type=int, default=32, help="channels of a new denoiser's wings")
     training.add_argument("--module-wing", type=int, default=24, help="and of a new module's")
@@ -126,6 +129,7 @@ def train_stage(
     }
     draws = {
         "draws": given.draws, "deform": given.deform, "channels_last": not given.channels_first,
+        "focus_a": given.focus[0], "focus_b": given.focus[1],
     }  # fmt: skip
     if name == "decoder":
         # Gradients of gradients are taken in full precision.
