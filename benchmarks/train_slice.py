@@ -52,7 +52,11 @@ def main() -> None:
     training.add_argument("--precision", default="bf16", help="bf16, or no")
     training.add_argument("--deform", type=float, default=1.0)
     training.add_argument(
-        "--focus", type=float, nargs=2, default=(2.0, 3.0), help="of half of the times: see BrainDraws"
+        "--focus",
+        type=float,
+        nargs=2,
+        default=(2.0, 3.0),
+        help="of half of the times: see BrainDraws",
     )
     training.add_argument("--steps", type=int, default=10**6, help="at most, of each")
     training.add_argument("--wing", type=int, default=32, help="channels of a new denoiser's wings")
