@@ -20,7 +20,11 @@ from vcm.files import read_table
 from vcm.metrics import bootstrap_interval
 
 #: Methods whose difference tells what the pretraining is worth.
-PAIRS = (("diffusion", "untrained"), ("diffusion x atlas", "untrained x atlas"))
+PAIRS = tuple(
+    (f"diffusion{voices}", f"{other}{voices}")
+    for other in ("untrained", "mae")
+    for voices in ("", " x atlas")
+)
 
 
 def print_tables(rows: Sequence[Mapping[str, object]]) -> None:
