@@ -71,3 +71,31 @@ def test_only_a_network_for_any_contrast_is_loaded(tmp_path):
         load_detail(tmp_path / "t1w")
     with pytest.raises(VCMError, match="holds no detail network"):
         load_detail(tmp_path)
+
+
+def test_tiles_and_mirrors_say_what_the_whole_says():
+    """Away from a border that the whole does not have; a network without opinion sees no border at all."""
+    net = DetailNet((4, 4, 4, 4, 4, 4), 2, False).eval()
+    torch.manual_seed(0)
+    for read in (
+        torch.rand(1, 3, 64, 40, 76),
+        torch.rand(1, 3, 40, 36, 9),
+    ):  # one thinner than a tile
+        plain = net.over_tiles(read, tile=40)
+        assert torch.allclose(plain.image, read[:, :1], atol=1e-5)
+        assert plain.std.shape == (1, 1, *read.shape[2:])
+    read = torch.rand(1, 3, 64, 40, 60)
+    torch.nn.init.normal_(net.head.weight, std=0.1)
+    whole, tiled = net(read), net.over_tiles(read, tile=48)
+    assert (whole.image - tiled.image).square().mean() < 0.02 * (whole.image - read[:, :1]).var()
+    both = net.over_tiles(read, ((), (3,)), tile=64)
+    other = net(read.flip([3])).image.flip([3])
+    assert torch.allclose(both.image, (net(read).image + other) / 2, atol=1e-4)
+
+
+def test_a_box_holds_the_head_and_is_wide_enough():
+    mask = np.zeros((60, 40, 10), bool)
+    assert head_detail._box(mask) == (slice(0, 60), slice(0, 40), slice(0, 10))
+    mask[55:58, 2:30, 4] = True
+    x, y, z = head_detail._box(mask)
+    assert (x, y, z) == (slice(44, 60), slice(0, 38), slice(0, 10))

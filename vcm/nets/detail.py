@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from diffusers.configuration_utils import register_to_config
+from monai.inferers.utils import sliding_window_inference
 from monai.networks.nets.basic_unet import BasicUNet
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -36,6 +37,10 @@ MIRRORS = [
     [a for a, flip in zip((2, 3, 4), flips, strict=True) if flip]
     for flips in product((False, True), repeat=3)
 ]
+#: Folded voxels of the input per voxel of BasicUNet's deepest level, along an axis.
+DEEPEST = 16
+#: Largest edge of a tile of a large volume, and by how much tiles overlap [voxel].
+TILE, FADE = 128, 16
 
 
 class Detailed(NamedTuple):
@@ -88,15 +93,53 @@ class DetailNet(ModelMixin):
             read[:, :1].float() + out[:, :1], F.softplus(out[:, 1:] + offset).clamp(min=LEAST_STD)
         )
 
-    def over_mirrors(self, read: Float[Tensor, "B 3 X Y Z"]) -> Detailed:
-        """Means of what it says of the input and of its seven mirror images, all seen in training.
+    def over_mirrors(
+        self, read: Float[Tensor, "B 3 X Y Z"], mirrors: Sequence[Sequence[int]] = MIRRORS
+    ) -> Detailed:
+        """Means of what it says of mirror images of the input, all seen in training.
 
-        Eight times the work; the errors of the eight differ and cancel in part.
+        As many times the work; their errors differ and cancel in part.
+
+        Args:
+            read: As `forward` has it.
+            mirrors: Axes of (B, C, X, Y, Z) that each image is mirrored along; all eight by default.
         """
         image = torch.zeros_like(read[:, :1], dtype=torch.float32)
         std = image.clone()
-        for axes in MIRRORS:
+        for axes in map(list, mirrors):
             found: Detailed = self(read.flip(axes))
-            image += found.image.flip(axes) / len(MIRRORS)
-            std += found.std.flip(axes) / len(MIRRORS)
+            image += found.image.flip(axes) / len(mirrors)
+            std += found.std.flip(axes) / len(mirrors)
         return Detailed(image, std)
+
+    @torch.no_grad()
+    def over_tiles(
+        self,
+        read: Float[Tensor, "1 3 X Y Z"],
+        mirrors: Sequence[Sequence[int]] = MIRRORS[:1],
+        tile: int = TILE,
+    ) -> Detailed:
+        """What it says of a volume of any size in bounded memory: of equal tiles, faded into each other.
+
+        Args:
+            read: As `forward` has it, on any device; the answer lies there too.
+            mirrors: As `over_mirrors` has it, for each tile.
+            tile: Largest edge [voxel]; 128 takes 1 GB with the channels of 48 to 128.
+        """
+
+        def say(part: Tensor) -> Tensor:
+            return torch.cat(self.over_mirrors(part, mirrors), 1)
+
+        least = DEEPEST * self.fold
+        edges = [max(least, _edge(n, tile)) for n in read.shape[2:]]
+        found: Any = sliding_window_inference(
+            read, edges, 1, say, overlap=[FADE / e for e in edges], mode="gaussian",
+            sigma_scale=0.25, padding_mode="replicate", sw_device=self.device, device=read.device,
+        )  # fmt: skip
+        return Detailed(found[:, :1], found[:, 1:])
+
+
+def _edge(extent: int, tile: int) -> int:
+    """Of the fewest equal tiles of at most `tile` that overlap by FADE and cover an extent."""
+    count = max(1, -(-(extent - FADE) // (tile - FADE)))
+    return -(-(extent + (count - 1) * FADE) // count)

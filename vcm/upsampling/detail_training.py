@@ -27,16 +27,13 @@ from vcm.learning.measures import ScanMeasures, write_measures
 from vcm.learning.processes import Processes
 from vcm.learning.run import TrainingRun
 from vcm.metrics import psnr
-from vcm.nets.detail import DetailNet
+from vcm.nets.detail import DEEPEST, DetailNet
 from vcm.precision import computes_bfloat16, resolve_mixed_precision
 from vcm.report.training import write_training_report
 from vcm.upsampling.configuration import DetailTraining
 from vcm.upsampling.detail_pool import DetailBatch, DetailPool, draw_crops, pooled, split_channels
 from vcm.upsampling.prior import refuse_unfit
 from vcm.weights.load import load_pipeline
-
-#: Folded voxels of the input per voxel of BasicUNet's deepest level, along an axis.
-DEEPEST = 16
 
 
 class DetailObjective(nn.Module):

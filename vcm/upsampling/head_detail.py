@@ -26,6 +26,10 @@ TRAINED, ALIKE = 1.0, 0.1
 AIR, SHOWS = 0.5, 0.06
 #: ... and so far around it the network was trained [voxel].
 NEAR = 3
+#: Voxels around the head that the network sees, twice on both sides together.
+EDGE = 16
+#: Mirror images of the head that the network is asked of.
+HEAD_MIRRORS = ((), (3,))
 
 
 def load_detail(folder: Path) -> DetailNet:
@@ -49,6 +53,7 @@ def load_detail(folder: Path) -> DetailNet:
         raise VCMError(
             f"{name}, but one that reads what a model expects: {remedy}", argument="detail"
         )
+    net.net.to(memory_format=torch.channels_last_3d)
     return net
 
 
@@ -62,7 +67,7 @@ def add_head_detail(
         net: Trained on any contrast, wherever it lies.
         noise: Of the projection that the network reads.
         detail_noise: Of the projection of its image.
-        mirrors: Average over the eight mirrored heads.
+        mirrors: Average over the HEAD_MIRRORS.
 
     Returns:
         (X, Y, Z) on the scan's fine grid: the image; the standard deviation of its error, 0 in air; the share
@@ -89,15 +94,29 @@ def _change(
     air = min(0.0, float(np.percentile(scan.volume.data, AIR)))
     width = 1 - air
     scaled = ((interpolated - air) / width).astype(np.float32)
+    share = _shown(scaled)
+    box = _box(share > 0)
     across = ResultSpace(scan).across
-    read = np.moveaxis(np.stack([scaled, scan.nearness(), np.zeros_like(scaled)]), 1 + across, -1)
-    batch = torch.from_numpy(np.ascontiguousarray(read))[None].to(net.device)
+    read = np.stack([v[box] for v in (scaled, scan.nearness(), np.zeros_like(scaled))])
+    batch = torch.from_numpy(np.ascontiguousarray(np.moveaxis(read, 1 + across, -1)))[None]
     half = computes_bfloat16(net.device)
     with torch.autocast(net.device.type, torch.bfloat16, enabled=half):
-        found = (net.over_mirrors if mirrors else net)(batch)
-    image, std = (np.moveaxis(v[0, 0].float().cpu().numpy(), -1, across) for v in found)
-    share = _shown(scaled)
-    return share * width * (image - scaled), share * width * std, share
+        found = net.over_tiles(batch, HEAD_MIRRORS if mirrors else HEAD_MIRRORS[:1])
+    change, std = np.zeros_like(scaled), np.zeros_like(scaled)
+    image, error = (np.moveaxis(v[0, 0].numpy(), -1, across) for v in found)
+    change[box], std[box] = image - scaled[box], error
+    return share * width * change, share * width * std, share
+
+
+def _box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
+    """Around a mask, at least EDGE voxels wide where there is room; all where it is empty."""
+    box = []
+    for axis, extent in enumerate(mask.shape):
+        there = np.flatnonzero(mask.any(tuple(k for k in range(3) if k != axis)))
+        low, high = (int(there[0]), int(there[-1]) + 1) if there.size else (0, extent)
+        low = max(0, min(low - EDGE // 2, extent - EDGE))
+        box.append(slice(low, min(extent, max(high + EDGE // 2, EDGE))))
+    return tuple(box)
 
 
 def _shown(scaled: NDArray[np.float32]) -> Image:
