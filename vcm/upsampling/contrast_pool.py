@@ -29,7 +29,7 @@ from vcm.upsampling.detail_pool import DetailBatch
 from vcm.upsampling.isotropic_scan import brain_on
 
 #: Slice spacing [mm], slice thickness over spacing, most noise, share of draws that are of label maps.
-SPACING, FILL, NOISE, OF_LABELS = (2.0, 9.0), (0.6, 1.2), 0.03, 0.5
+SPACING, FILL, NOISE, OF_LABELS = (2.0, 9.0), (0.6, 1.2), 0.03, 0.4
 #: Slices of half a millimetre more or less than the crop holds are cut off at its ends.
 MARGIN = 12
 #: Labels above this are head tissue outside the brain.
@@ -137,7 +137,7 @@ def thick_read(
     profile: ProfileKind = kinds[int(random.integers(len(kinds)))]
     thick, acquisition = simulate_thick(
         Volume(image, fine.affine), "axial", spacing, spacing * random.uniform(*FILL), profile,
-        noise=random.uniform(0, NOISE), random=random,
+        noise=NOISE * random.random() ** 2, random=random,
     )  # fmt: skip
     thick = thick.with_data(thick.data * draw_gains(thick.data.shape[2], random))
     # The network sees what vcm upsample assumes: a Gaussian as wide as the spacing.

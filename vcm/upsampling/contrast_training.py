@@ -1,17 +1,20 @@
 """Train a detail network for scans of any contrast: it sees no model, and images of random contrast alone.
 
-The loss is that of vcm.upsampling.detail_training, over heads and the air beside them. Batches are drawn of
-scans and label maps in memory by seed and step, so that a run resumes exactly.
+The loss is that of vcm.upsampling.detail_training in decibels, over heads and the air beside them, as
+random images differ in how well their slices tell them. Batches are drawn of scans and label maps in
+memory by seed and step, so that a run resumes exactly.
 """
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate.utils import set_seed
+from torch import nn
 
 from vcm.errors import VCMError
 from vcm.imaging.source import find_scans
@@ -26,6 +29,10 @@ from vcm.upsampling.configuration import ContrastTraining
 from vcm.upsampling.contrast_pool import Sources, draw_pairs
 from vcm.upsampling.detail_training import DetailObjective, check_crop
 
+#: Of the likelihood, see DetailObjective.
+BETA = 1.0
+#: Of the leaky ReLU of BasicUNet.
+SLOPE = 0.1
 #: Seed of the images that the network is measured with.
 MEASURED_SEED = 1
 
@@ -53,8 +60,10 @@ def pretrain_contrasts(config: ContrastTraining) -> dict[str, float]:
     net = DetailNet(tuple(config.channels), config.fold, expects=False)
     if config.start:
         load_start(net, config.start)
+    else:
+        _begin(net.net)
     net.net.to(memory_format=torch.channels_last_3d)
-    run = TrainingRun(config, net, DetailObjective(net, config.nll_weight))
+    run = TrainingRun(config, net, DetailObjective(net, config.nll_weight, True, BETA))
 
     def prepare(processes: Processes) -> Draw:
         sources = Sources.read(train, maps)
@@ -67,6 +76,19 @@ def pretrain_contrasts(config: ContrastTraining) -> dict[str, float]:
     net.to(run.device).eval()
     rows = _measure(net, Sources.read(test, ()), config) if test and config.measured else []
     return write_measures(rows, run.folder / "test.tsv", first="drawn")
+
+
+def _begin(net: nn.Module) -> None:
+    """Weights with which features keep their variance from layer to layer; torch's fade in a network without norms."""
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d):
+            across = isinstance(
+                layer, nn.ConvTranspose3d
+            )  # each output has one tap per input channel
+            fan = layer.in_channels * (1 if across else math.prod(layer.kernel_size))
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / (1 + SLOPE**2) / fan))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def _maps(folders: list[str]) -> list[Path]:

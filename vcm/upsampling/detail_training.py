@@ -35,6 +35,9 @@ from vcm.upsampling.detail_pool import DetailBatch, DetailPool, draw_crops, pool
 from vcm.upsampling.prior import refuse_unfit
 from vcm.weights.load import load_pipeline
 
+#: Mean squared error that counts as none, in decibels: of a crop that shows nothing but smooth tissue.
+FLOOR = 3e-4
+
 
 class DetailObjective(nn.Module):
     """Losses of the image and of the error that the network states.
@@ -42,11 +45,19 @@ class DetailObjective(nn.Module):
     Args:
         net: The network to train.
         nll_weight: Of the likelihood of the stated error.
+        in_decibels: Minimise the mean logarithm of the error's share, which is a PSNR, in place of the
+            mean share: a sample whose share is large for a moment pulls no harder than others.
+        beta: Each voxel of the likelihood is weighted by s^(2 beta) over its mean, as a constant: with 1 a
+            voxel where the network was far too sure pulls no harder than its error. The best s is the
+            same (Seitzer et al., ICLR 2022).
     """
 
-    def __init__(self, net: DetailNet, nll_weight: float) -> None:
+    def __init__(
+        self, net: DetailNet, nll_weight: float, in_decibels: bool = False, beta: float = 0.0
+    ) -> None:
         super().__init__()
         self.net, self.nll_weight = net, nll_weight
+        self.in_decibels, self.beta = in_decibels, beta
 
     def forward(self, batch: DetailBatch) -> dict[str, Tensor]:
         """loss, which is minimised, and its two terms."""
@@ -58,13 +69,18 @@ class DetailObjective(nn.Module):
             return total
 
         squared = (found.image - truth).square()
-        relative = inside(squared) / (inside((read[:, :1] - truth).square()) + 1e-4)
+        after, before = inside(squared), inside((read[:, :1] - truth).square())
+        relative = after / (before + 1e-4)
+        share = ((after + FLOOR) / (before + FLOOR)).log() if self.in_decibels else relative
         stated = found.std.log() + squared.detach() / (2 * found.std.square())
-        nll = inside(stated).mean()
+        nll = inside(stated)
+        if self.beta:
+            weight = found.std.detach().pow(2 * self.beta)
+            nll = inside(weight * stated) / inside(weight)
         return {
-            "loss": relative.mean() + self.nll_weight * nll,
+            "loss": share.mean() + self.nll_weight * nll.mean(),
             "relative": relative.mean().detach(),
-            "nll": nll.detach(),
+            "nll": inside(stated).mean().detach(),
         }
 
 
