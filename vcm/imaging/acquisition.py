@@ -152,6 +152,26 @@ def find_acquisition(
     return Acquisition(across, names[across], spacing, shape, (u, v))
 
 
+def in_plane_grid(scan: Grid, acquisition: Acquisition, spacing: float = 1.0) -> Grid:
+    """The scan's own voxels in plane, and `spacing` [mm] across the slices, about the same centre.
+
+    It covers the scan's field of view as `isotropic_grid` does.
+
+    Args:
+        scan: Grid of the thick scan.
+        acquisition: How it was cut.
+        spacing: Across the slices [mm].
+
+    Raises:
+        VCMError: The spacing is not below that of the slices.
+    """
+    across = acquisition.axis
+    fine = isotropic_grid(scan, acquisition, spacing)
+    shape, sizes = list(scan.shape), list(scan.spacing)
+    shape[across], sizes[across] = fine.shape[across], spacing
+    return grid_about((shape[0], shape[1], shape[2]), scan, (sizes[0], sizes[1], sizes[2]))
+
+
 def isotropic_grid(scan: Grid, acquisition: Acquisition, spacing: float = 1.0) -> Grid:
     """The scan's axes, order and flips with isotropic voxels, about the same centre.
 

@@ -28,6 +28,9 @@ class Upsampling:
         out: Folder for the volumes, the sidecar and the picture.
         overwrite: Replace earlier results in that folder that were made from other scans.
         spacing: Voxel size of the result [mm].
+        in_plane: Keep the scan's own voxels in the plane of the slices; `spacing` holds across them alone.
+        like: Scan in the same place, registered to the first, whose voxels the result gets (such as the
+            T1w scan of 1 mm of the same session). Default: voxels along the first scan's own axes.
         output: What the result is: mean (the expected brain, least error) or sample (sharper,
             larger error).
         samples: Number of samples to generate in addition to the result. 0 is fastest and leaves
@@ -67,6 +70,8 @@ class Upsampling:
     out: Path = Path("upsampled")
     model: str = "brain1mm"
     spacing: float = 1.0
+    in_plane: bool = False
+    like: Path | None = None
     slice_axis: str | None = None
     slice_thickness: float | None = None
     profile: str = "gaussian"
@@ -134,9 +139,9 @@ class ContrastTraining(TrainingSchedule):
         data: Folders of T1w scans in BIDS layout, with the skull or without; the brains of split train
             are learned from, in random contrasts.
         labelmaps: Folders of whole-head label maps of 1 mm, FreeSurfer's numbers for the brain and
-            others above 85; every second image is painted from one of them.
+            others above 85; two of five images are painted from one of them.
         start: Folder of a network of the same sizes to start from, which an earlier run wrote. Default:
-            the interpolation.
+            random weights that change nothing yet.
         out: Folder of the training run.
         noise: Assumed noise of the slices in the projection, as in vcm upsample.
         crop: Edge of the training crops [voxel].

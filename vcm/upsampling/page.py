@@ -60,7 +60,7 @@ def upsampling_page(result: Upsampled, name: str, picture: Path, record: Mapping
     return Page(
         f"{name}: upsampled",
         name,
-        "An isotropic volume between thick slices, in the scan's own space and intensities.",
+        "What lies between thick slices, in the scan's own space and intensities.",
         record["Warning"],
         facts,
         Viewer(images, overlays),

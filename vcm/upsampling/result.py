@@ -39,6 +39,7 @@ class Upsampled:
         generated_share: Share of each voxel that the model made, 0..1; elsewhere it is interpolated.
         residual: Root mean square of measured minus degraded result inside the brain: of the cubic
             interpolation, of the expected brain before the projection, of `mean`.
+        like: The scan whose voxels it has, in place of a grid along the first scan; None: that grid.
     """
 
     scan: ThickScan
@@ -52,6 +53,7 @@ class Upsampled:
     cubic: Image
     generated_share: Image
     residual: dict[str, float]
+    like: Volume | None = None
 
     @property
     def model_took_part(self) -> bool:
@@ -99,4 +101,5 @@ class Upsampled:
 
     def _on_grid(self, data: NDArray) -> Volume:
         scan = self.scan
-        return Volume(data, scan.fine.affine, scan.volume.header, scan.volume.source)
+        place = scan.volume if self.like is None else self.like
+        return Volume(data, scan.fine.affine, place.header, scan.volume.source)

@@ -15,7 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcm.errors import VCMWarning
-from vcm.imaging.acquisition import Acquisition, ProfileKind, find_acquisition, isotropic_grid
+from vcm.imaging.acquisition import (
+    Acquisition,
+    ProfileKind,
+    find_acquisition,
+    in_plane_grid,
+    isotropic_grid,
+)
 from vcm.imaging.brain import align_brain, find_background, on_black, refuse_label_map
 from vcm.imaging.contrast import Contrast, find_contrast
 from vcm.imaging.degradation import Degradation
@@ -48,7 +54,7 @@ class ThickScan:
             filled by interpolation.
         brain: (X, Y, Z) of its voxels.
         acquisition: How it was cut.
-        fine: Isotropic grid of the result, along the scan's axes.
+        fine: Grid of the result, along the scan's axes but where the result has the voxels of another scan.
         model: Grid of the model in common space.
         to_common: (4, 4) rigid, world of the scan -> common space, RAS+ [mm].
         units: (low, high), source intensities that are 0 and 1 here.
@@ -126,6 +132,7 @@ def to_thick_scan(
     thickness: float | None = None,
     profile: ProfileKind = "gaussian",
     mask: Volume | None = None,
+    in_plane: bool = False,
 ) -> ThickScan:
     """Find the slices, align the brain, scale.
 
@@ -140,6 +147,7 @@ def to_thick_scan(
         thickness: Of a slice [mm]; None: the spacing between slices.
         profile: Of a slice.
         mask: Brain of the scan, on its voxels; None: it is found.
+        in_plane: Keep the scan's voxels in plane: `spacing` holds across the slices alone.
 
     Raises:
         VCMError: The scan cannot be upsampled.
@@ -154,7 +162,8 @@ def to_thick_scan(
     found = find_brain(image, mask)
     refuse_label_map(image, found.mask)
     image, brain, black, background = _straight_on_black(image, found.mask)
-    fine = isotropic_grid(image.grid, acquisition, spacing)
+    make = in_plane_grid if in_plane else isotropic_grid
+    fine = make(image.grid, acquisition, spacing)
     image, brain = fill(image, brain, acquisition.axis, lost)
     aligned = align_brain(image, brain, model)
     contrast = find_contrast(aligned.image, model, image.source)

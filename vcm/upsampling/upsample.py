@@ -40,6 +40,7 @@ from vcm.upsampling.detail import (
 )
 from vcm.upsampling.example import example_scan
 from vcm.upsampling.head_detail import add_head_detail, load_detail
+from vcm.upsampling.other_grid import on_grid_of, refuse_grid
 from vcm.upsampling.page import upsampling_page
 from vcm.upsampling.prior import encode_slices, expected_brain, refuse_unfit, sample_brain
 from vcm.upsampling.result import OF_DETAIL, OF_NOTHING, OF_SAMPLES, Upsampled
@@ -61,13 +62,13 @@ MOST_SEED = 2**63
 EXAMPLE = Path("example")
 #: Keys of the configuration that `upsample` takes too.
 _SETTINGS = (
-    "spacing", "slice_axis", "slice_thickness", "profile", "allow_extrapolation",
+    "spacing", "in_plane", "slice_axis", "slice_thickness", "profile", "allow_extrapolation",
     "samples", "steps", "seed", "consistency", "noise", "detail_noise", "mirrors", "precision",
 )  # fmt: skip
 #: Those that can be checked without a scan.
 _CHECKED = ("profile", "samples", "steps", "seed", "noise", "detail_noise", "precision")
 #: Keys that the sidecar does not repeat among the settings.
-_NOT_RECORDED = ("scans", "masks", "out", "overwrite")
+_NOT_RECORDED = ("scans", "masks", "like", "out", "overwrite")
 
 
 def upsample_files(
@@ -91,10 +92,15 @@ def upsample_files(
     settings = {name: getattr(config, name) for name in _SETTINGS}
     _refuse_mismatched(paths, masks)
     _refuse_output(config.output, config.samples)
+    if config.in_plane and config.like:
+        raise VCMError(
+            "in_plane keeps the scan's own voxels and like takes those of another scan: choose one of the two."
+        )
     check_settings(**{name: settings[name] for name in _CHECKED})
     check_output(out)
     pipeline = load_pipeline(config.model)
     refuse_unfit(pipeline, config.model)
+    like = read_volume(config.like) if config.like else None
     device = choose_device(config.device)
     detail = load_detail(Path(config.detail)).to(device) if config.detail else None
 
@@ -106,20 +112,21 @@ def upsample_files(
         "SourcesSHA256": [sha256(path) for path in paths],
         "MasksSHA256": [sha256(path) for path in masks],
     }
+    given = [*paths, *masks, *([config.like] if config.like else [])]
     names = file_names(paths[0].name, config.samples, config.seed, config.output)
     written = [out / name for name in names.values()]
     sidecar = out / names["sidecar"]
-    refuse_to_replace(written, [*paths, *masks], sidecar, sources, config.overwrite)
-    fine = isotropic_about(images[0].grid, config.spacing) if config.spacing > 0 else None
-    check_output(out, BYTES * math.prod(fine.shape) * len(names) if fine else 0)
+    refuse_to_replace(written, given, sidecar, sources, config.overwrite)
+    check_output(out, BYTES * _voxels(images[0], config, like) * len(names))
 
     # Compute.
     about = InputRequest(age=config.age, sex=config.sex)
     settings["precision"] = resolve_precision(config.precision, device)
     pipeline.to(device)
     result = upsample(
-        images, pipeline, masks=brains, about=about, detail=detail, on_step=on_step, **settings
-    )
+        images, pipeline, masks=brains, about=about, like=like, detail=detail, on_step=on_step,
+        **settings,
+    )  # fmt: skip
 
     if config.output == "sample" and not len(result.samples):
         raise VCMError(
@@ -128,13 +135,15 @@ def upsample_files(
         )
 
     # Write. Another run may have finished meanwhile.
-    refuse_to_replace(written, [*paths, *masks], sidecar, sources, config.overwrite)
+    refuse_to_replace(written, given, sidecar, sources, config.overwrite)
     chosen = asdict(config) | settings
     record = {
         **describe_result(result),
         "Command": list(command),
         "Sources": [path.name for path in paths],
         **sources,
+        "Like": config.like.name if config.like else None,
+        "LikeSHA256": sha256(config.like) if config.like else None,
         "Output": config.output,
         "Settings": {k: v for k, v in chosen.items() if k not in _NOT_RECORDED},
         "Model": config.model,
@@ -155,6 +164,8 @@ def upsample(
     *,
     masks: Sequence[Volume] = (),
     spacing: float = 1.0,
+    in_plane: bool = False,
+    like: Volume | None = None,
     slice_axis: str | None = None,
     slice_thickness: float | None = None,
     profile: str = "gaussian",
@@ -181,6 +192,9 @@ def upsample(
         masks: Brain masks on the voxels of the scans, one per scan; none: the brains are found, with
             the skull or without.
         spacing: Voxel size of the result [mm].
+        in_plane: Keep the first scan's own voxels in plane; `spacing` holds across the slices alone.
+        like: In the same world as the first scan: the result lies on its voxels, and `spacing` is that of
+            the grid where it is made.
         slice_axis: axial, coronal or sagittal; None: the axis of the largest voxel size.
         slice_thickness: [mm]; None: the spacing between slices.
         profile: Sensitivity of a slice across its thickness: gaussian or boxcar.
@@ -217,16 +231,21 @@ def upsample(
     kind = cast(ProfileKind, profile)
     scan, *others = [
         to_thick_scan(
-            image, pipeline.volume_grid, spacing, slice_axis, slice_thickness, kind, mask
+            image, pipeline.volume_grid, spacing, slice_axis, slice_thickness, kind, mask, in_plane
         )
         for image, mask in zip(images, brains, strict=True)
     ]  # fmt: skip
 
     refuse_other_contrasts([scan, *others])
+    if like is not None:
+        refuse_grid(like, scan)
     if not scan.contrast.is_t1w:
         warnings.warn(in_words(scan, detail is not None), VCMWarning, stacklevel=2)
-        return upsample_without_model(
+        made = upsample_without_model(
             scan, others, detail, noise, detail_noise, consistency, mirrors
+        )
+        return (
+            made if like is None else on_grid_of(made, like, detail_noise if consistency else None)
         )
 
     # The model's part, on its own grid.
@@ -278,10 +297,11 @@ def upsample(
         "before": measured.residual(placed),
         "after": measured.residual(mean),
     }
-    return Upsampled(
+    made = Upsampled(
         scan, asked, mean, std, what, expected, projected, unprojected, space.cubic,
         generated, residual,
     )  # fmt: skip
+    return made if like is None else on_grid_of(made, like, detail_noise if consistency else None)
 
 
 def check_settings(
@@ -327,6 +347,16 @@ def _refuse_output(output: str, samples: int) -> None:
 def _after(begun: int, total: int, on_step: OnStep) -> Callable[[int], None]:
     """`on_step` for one sample, told of its own steps, after `begun` steps of those before it."""
     return lambda step: on_step(begun + step, total)
+
+
+def _voxels(scan: Volume, config: Upsampling, like: Volume | None) -> int:
+    """Of each volume that is written, about."""
+    if like is not None:
+        return like.data.size
+    if config.spacing <= 0:
+        return 0
+    fine = math.prod(isotropic_about(scan.grid, config.spacing).shape)
+    return max(fine, scan.data.size) if config.in_plane else fine
 
 
 def _unchanged(image: Image) -> Image:
