@@ -34,6 +34,8 @@ SPACING, FILL, NOISE, OF_LABELS = (2.0, 9.0), (0.6, 1.2), 0.03, 0.4
 MARGIN = 12
 #: Labels above this are head tissue outside the brain.
 LAST_OF_BRAIN = 85
+#: Share of the label maps that show their brain alone, and of brains that are extracted slice by slice.
+BRAIN_ALONE, EXTRACTED = 0.3, 0.7
 #: Least share of a crop that shows something.
 SHOWN = 0.3
 #: Air this near to what is shown [voxel] counts, so that nothing is painted there.
@@ -119,27 +121,39 @@ def _pair(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     image, shown, brain = _image(sources, crop + 2 * MARGIN, crop, random)
     image = blurred_in_plane(with_bias_field(image, random), 2, random)
+    image = np.where(shown, image, 0) if (brain == shown).all() else image
     bright = float(np.percentile(image[brain], BRIGHT)) if brain.any() else float(image.max())
     image = (image / max(bright, 1e-3)).astype(np.float32)
-    read = thick_read(image, noise, random)
+    extracted = (brain == shown).all() and random.random() < EXTRACTED
+    read = thick_read(image, noise, random, shown if extracted else None)
     inner = slice(MARGIN, MARGIN + crop)
     near = binary_dilation(shown, iterations=NEAR)
     return read[:, :, :, inner], image[:, :, inner], near[:, :, inner].astype(np.float32)
 
 
 def thick_read(
-    image: NDArray[np.float32], noise: float, random: np.random.Generator
+    image: NDArray[np.float32],
+    noise: float,
+    random: np.random.Generator,
+    shown: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
-    """(3, X, Y, Z) as DetailNet reads it, of an image (X, Y, Z) of 1 mm whose thick slices are drawn."""
+    """(3, X, Y, Z) as DetailNet reads it, of an image (X, Y, Z) of 1 mm whose thick slices are drawn.
+
+    With `shown` (X, Y, Z) the slices are those of a brain that was extracted after they were measured: a
+    voxel shows something where half of its slice does.
+    """
     fine = Grid((image.shape[0], image.shape[1], image.shape[2]), np.eye(4))
     spacing = random.uniform(*SPACING)
     kinds = get_args(ProfileKind)
     profile: ProfileKind = kinds[int(random.integers(len(kinds)))]
+    cut = ("axial", spacing, spacing * random.uniform(*FILL), profile)
     thick, acquisition = simulate_thick(
-        Volume(image, fine.affine), "axial", spacing, spacing * random.uniform(*FILL), profile,
-        noise=NOISE * random.random() ** 2, random=random,
-    )  # fmt: skip
+        Volume(image, fine.affine), *cut, noise=NOISE * random.random() ** 2, random=random
+    )
     thick = thick.with_data(thick.data * draw_gains(thick.data.shape[2], random))
+    if shown is not None:
+        there = simulate_thick(Volume(shown.astype(np.float32), fine.affine), *cut)[0].data > 0.5
+        thick = thick.with_data(np.where(there, thick.data, 0))
     # The network sees what vcm upsample assumes: a Gaussian as wide as the spacing.
     assumed = Degradation.between(fine, thick.grid, find_acquisition(thick.grid, "axial"))
     interpolated = as_thick_values(thick, fine)
@@ -169,7 +183,10 @@ def _image(
         if (part > 0).mean() >= SHOWN * crop / length:
             break
     if of_labels:
-        return painted(part, random), part > 0, sources.in_brain[number][part]
+        brain = sources.in_brain[number][part]
+        if brain.mean() >= SHOWN * crop / length and random.random() < BRAIN_ALONE:
+            return painted(np.where(brain, part, 0), random), brain, brain
+        return painted(part, random), part > 0, brain
     image = recoloured(part.astype(np.float32), random)
     return image, part > 0, part > 0
 
