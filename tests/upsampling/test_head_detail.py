@@ -71,6 +71,7 @@ def test_only_a_network_for_any_contrast_is_loaded(tmp_path):
         load_detail(tmp_path / "t1w")
     with pytest.raises(VCMError, match="holds no detail network"):
         load_detail(tmp_path)
+    assert load_detail("none") is None
 
 
 def test_tiles_and_mirrors_say_what_the_whole_says():

@@ -5,13 +5,17 @@ import sys
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from scipy.ndimage import center_of_mass
 from scipy.spatial.transform import Rotation
 from small_heads import cut, head
 
+from vcm.checksums import record_checksums
 from vcm.cli.main import run_command
 from vcm.imaging.geometry import resample
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
+from vcm.nets.detail import DetailNet
+from vcm.upsampling import head_detail
 from vcm.upsampling.example import example_truth
 from vcm.upsampling.upsample import upsample as upsample_volumes
 from vcm.weights.load import load_pipeline
@@ -137,17 +141,20 @@ def test_several_scans_of_one_head_are_combined(upsample, straight, tmp_path, tu
     assert errors[1] < 0.8 * errors[0]
 
 
-def test_no_model_takes_part_in_other_contrasts_and_this_is_said(upsample, tmp_path, capsys):
+def test_without_a_network_other_contrasts_are_interpolated_and_this_is_said(
+    upsample, tmp_path, capsys
+):
     other, _ = cut(inverted(head()), "axial", 6.0)
     for name, contrast in (("sub-1_T2w", "T2w"), ("sub-1_T1w", "T1w")):
         path = write_volume(other, tmp_path / f"{name}.nii.gz")
         out = tmp_path / name
-        assert upsample(path, "--out", out) == 0
+        assert upsample(path, "--detail", "none", "--out", out) == 0
         said = capsys.readouterr().err
         how = "is T2w by its file name" if contrast == "T2w" else "does not look T1-weighted"
         assert how in said and "without detail from the model" in said
         record = json.loads((out / f"{name[:-4]}_desc-upsampled_{contrast}.json").read_text())
         assert (record["Contrast"], record["ModelTookPart"]) == (contrast, False)
+        assert not record["FrozenModelTookPart"]
         assert record["ResidualRMS"]["after"] < 0.7 * record["ResidualRMS"]["cubic"]
         assert sorted(p.name for p in out.glob("*.nii.gz")) == [
             "sub-1_desc-generated_mask.nii.gz", f"sub-1_desc-upsampled_{contrast}.nii.gz"
@@ -157,6 +164,31 @@ def test_no_model_takes_part_in_other_contrasts_and_this_is_said(upsample, tmp_p
     t1w = write_volume(cut(head(), "axial", 6.0)[0], tmp_path / "sub-2_T1w.nii.gz")
     assert upsample(t1w, tmp_path / "sub-1_T2w.nii.gz", "--out", tmp_path / "both") == 2
     assert "give scans of one contrast" in capsys.readouterr().err
+
+
+def test_a_network_adds_the_detail_of_other_contrasts(upsample, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(head_detail, "TRAINED", 2.0)  # a small grid
+    torch.manual_seed(0)
+    net = DetailNet((4, 4, 4, 4, 4, 4), 2, expects=False)
+    torch.nn.init.normal_(net.head.weight, std=0.3)
+    net.save_pretrained(tmp_path / "net")
+    record_checksums(tmp_path / "net")
+    path = write_volume(cut(inverted(head()), "axial", 6.0)[0], tmp_path / "sub-1_T2w.nii.gz")
+    out = tmp_path / "out"
+    assert upsample(path, "--detail", tmp_path / "net", "--out", out) == 0
+    assert "its detail comes from a network that knows no contrast" in capsys.readouterr().err
+    record = json.loads((out / "sub-1_desc-upsampled_T2w.json").read_text())
+    assert record["ModelTookPart"] and not record["FrozenModelTookPart"]
+    assert record["DetailSHA256"]
+    std, mask = (
+        read_volume(out / f"sub-1_desc-{n}.nii.gz").data
+        for n in ("upsampledstd_T2w", "generated_mask")
+    )
+    assert (std[mask > 0] > 0).all() and std[mask == 0].mean() < 0.1 * std[mask > 0].mean()
+    weights = tmp_path / "net" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert upsample(path, "--detail", tmp_path / "net", "--out", tmp_path / "not") == 2
+    assert "is not what it was when the model was saved" in capsys.readouterr().err
 
 
 def inverted(volume: Volume) -> Volume:

@@ -43,11 +43,10 @@ class Upsampling:
             follow the slices closely).
         detail_noise: As noise, for the result after the detail network; smaller follows the slices
             more closely.
-        detail: Folder of a detail network for any contrast, which vcm pretrain contrasts wrote: it adds
-            the detail of scans that are not T1w, and of what lies outside the brain. Default: both are
-            interpolated.
-        mirrors: Average the detail network over the eight mirror images of the brain: slower,
-            slightly better.
+        detail: Network that adds the detail of scans that are not T1w, and of what lies outside the brain:
+            its name, a folder that vcm pretrain contrasts wrote, or none, and both are interpolated.
+        mirrors: Average the detail network over mirror images, eight of the brain and two of the head:
+            slower, slightly better.
         age: Age of the subject [years]. Default: typical of the training subjects.
         sex: Sex of the subject: F or M. Default: F, recorded as not given.
         allow_extrapolation: Accept ages outside the range of the training subjects.
@@ -83,7 +82,7 @@ class Upsampling:
     consistency: bool = True
     noise: float = 0.1
     detail_noise: float = 0.5
-    detail: str = ""
+    detail: str = "heads1mm"
     mirrors: bool = True
     age: float | None = None
     sex: str | None = None

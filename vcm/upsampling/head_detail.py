@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, gaussian_filter
 
+from vcm.checksums import verify_checksums
+from vcm.embedded import network_folder
 from vcm.errors import VCMError
 from vcm.nets.detail import DetailNet
 from vcm.precision import computes_bfloat16
@@ -20,6 +22,8 @@ from vcm.upsampling.consistency import DataConsistency
 from vcm.upsampling.space import Image, ResultSpace
 from vcm.upsampling.thick_scan import ThickScan, interpolate_to_border
 
+#: In place of a network's name: none is wanted.
+NONE = "none"
 #: Spacing that the network was trained at [mm], and by which share a grid may differ from it.
 TRAINED, ALIKE = 1.0, 0.1
 #: Percentile of a scan that stands for air; what is brighter than this share shows something ...
@@ -32,26 +36,31 @@ EDGE = 16
 HEAD_MIRRORS = ((), (3,))
 
 
-def load_detail(folder: Path) -> DetailNet:
+def load_detail(name: str | Path) -> DetailNet | None:
     """Load a network for any contrast.
 
     Args:
-        folder: What `vcm pretrain contrasts` wrote, out/model.
+        name: Of an embedded network, or a folder that `vcm pretrain contrasts` wrote, out/model; none: no
+            network.
 
     Raises:
-        VCMError: No such network lies there.
+        VCMError: No such network lies there, or its files are not those that were saved.
     """
-    name = f"{folder} holds no detail network for any contrast"
-    remedy = "give the folder `model` of a run of vcm pretrain contrasts."
+    if str(name) == NONE:
+        return None
+    folder = network_folder(name)
+    complaint = f"{name} holds no detail network for any contrast"
+    remedy = "give the folder `model` of a run of vcm pretrain contrasts, or none."
     if not (folder / "config.json").is_file():
-        raise VCMError(f"{name}: {remedy}", argument="detail")
+        raise VCMError(f"{complaint}: {remedy}", argument="detail")
+    verify_checksums(folder)
     try:
         net = DetailNet.from_pretrained(folder, use_safetensors=True).float().eval()
     except (OSError, ValueError, TypeError, RuntimeError) as error:
-        raise VCMError(f"{name} that can be read: {remedy}", argument="detail") from error
+        raise VCMError(f"{complaint} that can be read: {remedy}", argument="detail") from error
     if net.expects:
         raise VCMError(
-            f"{name}, but one that reads what a model expects: {remedy}", argument="detail"
+            f"{complaint}, but one that reads what a model expects: {remedy}", argument="detail"
         )
     net.net.to(memory_format=torch.channels_last_3d)
     return net

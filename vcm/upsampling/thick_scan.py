@@ -31,6 +31,10 @@ from vcm.imaging.thick import as_thick
 from vcm.imaging.volume import Grid, Volume
 from vcm.upsampling.lost_slices import fill, find_lost, without_lost
 
+#: A voxel outside the brain shows something where it is this much of the brain's range above the darkest,
+#: and a scan does where more than this share of them does.
+SHOWN, LEAST_SHOWN = 0.05, 0.02
+
 
 @dataclass(frozen=True)
 class Background:
@@ -81,6 +85,13 @@ class ThickScan:
         """Fine grid -> the slices that were measured."""
         whole = Degradation.between(self.fine, self.volume.grid, self.acquisition)
         return without_lost(whole, self.acquisition.axis, self.lost)
+
+    @property
+    def shows_more_than_brain(self) -> bool:
+        """Whether there is anything but background outside the brain."""
+        outside = self.volume.data[~self.brain]
+        darkest = float(self.volume.data.min())
+        return bool((outside > darkest + SHOWN).mean() > LEAST_SHOWN) if outside.size else False
 
     @property
     def is_measured(self) -> NDArray[np.bool_]:

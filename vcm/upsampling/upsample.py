@@ -19,7 +19,7 @@ from typing import Any, cast, get_args
 import numpy as np
 
 from vcm.device import choose_device
-from vcm.embedded import model_folder
+from vcm.embedded import model_folder, network_folder
 from vcm.errors import VCMError, VCMWarning
 from vcm.files import check_output, fingerprint, refuse_to_replace, sha256, versions
 from vcm.imaging.acquisition import ProfileKind, isotropic_about
@@ -102,7 +102,7 @@ def upsample_files(
     refuse_unfit(pipeline, config.model)
     like = read_volume(config.like) if config.like else None
     device = choose_device(config.device)
-    detail = load_detail(Path(config.detail)).to(device) if config.detail else None
+    detail = load_detail(config.detail)
 
     # Load.
     if paths == [EXAMPLE] and not EXAMPLE.exists():
@@ -123,6 +123,7 @@ def upsample_files(
     about = InputRequest(age=config.age, sex=config.sex)
     settings["precision"] = resolve_precision(config.precision, device)
     pipeline.to(device)
+    detail = None if detail is None else detail.to(device)
     result = upsample(
         images, pipeline, masks=brains, about=about, like=like, detail=detail, on_step=on_step,
         **settings,
@@ -148,7 +149,7 @@ def upsample_files(
         "Settings": {k: v for k, v in chosen.items() if k not in _NOT_RECORDED},
         "Model": config.model,
         "ModelSHA256": fingerprint(model_folder(config.model)),
-        "DetailSHA256": fingerprint(Path(config.detail)) if config.detail else None,
+        "DetailSHA256": None if detail is None else fingerprint(network_folder(config.detail)),
         "Device": str(device),
         "Versions": versions(),
     }
@@ -207,8 +208,8 @@ def upsample(
         noise: Assumed noise of a slice relative to the error of the model, above 0.
         detail_noise: The same relative to the error of the result after the detail network.
         mirrors: Average the detail network over the eight mirror images of the brain.
-        detail: A network for any contrast, which `vcm pretrain contrasts` trained: it adds the detail of
-            scans that are not T1w, and of what lies outside the brain; None: both are interpolated.
+        detail: A network for any contrast, such as `load_detail("heads1mm")`: it adds the detail of scans
+            that are not T1w, and of what lies outside the brain; None: both are interpolated.
         precision: Of the denoising: float32, bfloat16, or auto, bfloat16 where the hardware computes it.
         on_step: Called with the denoising steps that are done, and how many there are.
 
@@ -285,7 +286,7 @@ def upsample(
             )
             what = OF_DETAIL
     generated = space.share_of_brain
-    if detail is not None and consistency and not others:
+    if detail is not None and consistency and not others and scan.shows_more_than_brain:
         head, head_std, head_share = add_head_detail(scan, detail, noise, detail_noise, mirrors)
         share = space.share_of_brain
         mean = (share * mean + (1 - share) * head).astype(np.float32)

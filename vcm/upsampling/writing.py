@@ -115,6 +115,7 @@ def describe_result(result: Upsampled) -> dict[str, Any]:
         "LostSlices": list(scan.lost),
         **scan.contrast.describe(),
         "ModelTookPart": result.model_took_part,
+        "FrozenModelTookPart": scan.contrast.is_t1w,
         **(scan.found.describe() if scan.found else {}),
         "Inputs": {name: asdict(given) for name, given in result.inputs.items()},
         "Spacing": list(scan.fine.spacing),
