@@ -45,6 +45,7 @@ from vcm.inputs import (
     resolve_inputs,
 )
 from vcm.nets.frozen_checksum import check_module_fits, record_frozen
+from vcm.nets.single_volume import compute_single_volumes_fast
 from vcm.precision import resolve_precision
 from vcm.report.sampled import VCMPipelineOutput, sampling_record
 
@@ -117,6 +118,7 @@ class VCMPipeline(DiffusionPipeline):
             module=module,
             detail=detail,
         )
+        compute_single_volumes_fast(autoencoder, denoiser, module, detail)
         ranges: Any = {name: list(pair) for name, pair in (covariate_ranges or {}).items()}
         self.register_to_config(
             conditions=list(conditions or []),
