@@ -26,7 +26,7 @@ def compute_single_volumes_fast(*nets: object) -> None:
 
 def _convolve(conv: nn.Conv3d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     single = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and len(x) == 1
-    if single and not torch.is_grad_enabled():
+    if single and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
         sizes: Any = (conv.padding, conv.stride, conv.dilation, conv.groups)
         out: Tensor = torch.mkldnn_convolution(x, weight, bias, *sizes)
         return out
