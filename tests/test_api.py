@@ -189,7 +189,8 @@ def test_a_compiled_denoiser_is_what_runs(pipeline, condition, monkeypatch):
     pipeline.denoiser = torch.compile(pipeline.denoiser, backend=backend)
     made = latents(pipeline, condition, num_inference_steps=1)
     assert compiled
-    torch.testing.assert_close(made, plain)
+    # Another kernel convolves a single volume where nothing is compiled.
+    torch.testing.assert_close(made, plain, rtol=1e-4, atol=1e-4)
 
 
 def test_a_scheduler_that_asks_twice_keeps_the_window_of_the_module(pipeline, condition):
