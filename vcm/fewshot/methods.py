@@ -34,8 +34,8 @@ class Method:
 
 
 _SEGMENTER = "segmenter2mm: T1w scans and label maps of 133 IXI training subjects, no ages"
-_AUTOENCODER = "autoencoder of brain2mm: T1w scans of 133 IXI training subjects"
-_DENOISER = "brain2mm: T1w scans, ages and sexes of 130 IXI training subjects"
+_AUTOENCODER = "autoencoder of brain2mm: T1w scans of 118 IXI training subjects"
+_DENOISER = "brain2mm: T1w scans, ages and sexes of 118 IXI training subjects"
 _ENCODER = "encoder pretrained on unlabelled scans"
 _ANY = (*CLOSED_FORM, "segmentation")
 

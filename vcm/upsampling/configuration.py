@@ -43,8 +43,10 @@ class Upsampling:
             follow the slices closely).
         detail_noise: As noise, for the result after the detail network; smaller follows the slices
             more closely.
-        detail: Network that adds the detail of scans that are not T1w, and of what lies outside the brain:
-            its name, a folder that vcm pretrain contrasts wrote, or none, and both are interpolated.
+        detail: Network that adds the detail of scans that are not T1w: its name, a folder that vcm
+            pretrain contrasts wrote, or none, and they are interpolated.
+        whole_head: Let that network add the detail outside the brain of a T1w scan too, which is
+            interpolated otherwise: ten times the time, and 4 GB for a head at 1 mm.
         mirrors: Average the detail network over mirror images, eight of the brain and two of the head:
             slower, slightly better.
         age: Age of the subject [years]. Default: typical of the training subjects.
@@ -83,6 +85,7 @@ class Upsampling:
     noise: float = 0.1
     detail_noise: float = 0.5
     detail: str = "heads1mm"
+    whole_head: bool = False
     mirrors: bool = True
     age: float | None = None
     sex: str | None = None

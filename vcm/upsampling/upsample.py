@@ -63,7 +63,8 @@ EXAMPLE = Path("example")
 #: Keys of the configuration that `upsample` takes too.
 _SETTINGS = (
     "spacing", "in_plane", "slice_axis", "slice_thickness", "profile", "allow_extrapolation",
-    "samples", "steps", "seed", "consistency", "noise", "detail_noise", "mirrors", "precision",
+    "samples", "steps", "seed", "consistency", "noise", "detail_noise", "whole_head", "mirrors",
+    "precision",
 )  # fmt: skip
 #: Those that can be checked without a scan.
 _CHECKED = ("profile", "samples", "steps", "seed", "noise", "detail_noise", "precision")
@@ -180,6 +181,7 @@ def upsample(
     detail_noise: float = 0.5,
     mirrors: bool = True,
     detail: DetailNet | None = None,
+    whole_head: bool = False,
     precision: str = "auto",
     on_step: OnStep = lambda done, total: None,
 ) -> Upsampled:
@@ -209,7 +211,9 @@ def upsample(
         detail_noise: The same relative to the error of the result after the detail network.
         mirrors: Average the detail network over the eight mirror images of the brain.
         detail: A network for any contrast, such as `load_detail("heads1mm")`: it adds the detail of scans
-            that are not T1w, and of what lies outside the brain; None: both are interpolated.
+            that are not T1w; None: they are interpolated.
+        whole_head: Let it add the detail outside the brain of a T1w scan too, which is interpolated
+            otherwise. Slow: the network works on the whole head.
         precision: Of the denoising: float32, bfloat16, or auto, bfloat16 where the hardware computes it.
         on_step: Called with the denoising steps that are done, and how many there are.
 
@@ -286,7 +290,8 @@ def upsample(
             )
             what = OF_DETAIL
     generated = space.share_of_brain
-    if detail is not None and consistency and not others and scan.shows_more_than_brain:
+    of_head = whole_head and scan.shows_more_than_brain
+    if detail is not None and consistency and not others and of_head:
         head, head_std, head_share = add_head_detail(scan, detail, noise, detail_noise, mirrors)
         share = space.share_of_brain
         mean = (share * mean + (1 - share) * head).astype(np.float32)
