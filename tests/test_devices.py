@@ -263,7 +263,8 @@ def test_synthesize(device, small_model, files, tmp_path, monkeypatch):
         )  # fmt: skip
         (volume,) = synthesize_files(config)
         made[where] = read_volume(volume).data
-    close = 0 if device.type == "other" else 0.05
+    # Another kernel convolves one volume on the CPU itself: a step of the half precision of the file.
+    close = 3e-4 if device.type == "other" else 0.05
     np.testing.assert_allclose(made[str(device)], made["cpu"], atol=close)
 
 

@@ -60,6 +60,8 @@ class TrainingSchedule:
             never.
         tracker: Tracker of the losses beside log.csv: none, or one of accelerate's: tensorboard,
             wandb, mlflow.
+        workers: Processes that draw batches ahead of the training, where drawing is work of the CPU; the
+            batches are the same whatever their number. 0: they are drawn between the steps.
     """
 
     #: Keys that may differ when a run resumes; a configuration with keys of its own can add to them.

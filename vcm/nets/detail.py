@@ -127,7 +127,7 @@ class DetailNet(ModelMixin):
             tile: Largest edge [voxel]; 128 takes 1 GB with the channels of 48 to 128.
         """
 
-        def say(part: Tensor) -> Tensor:
+        def say(part: Float[Tensor, "B 3 X Y Z"]) -> Float[Tensor, "B 2 X Y Z"]:
             return torch.cat(self.over_mirrors(part, mirrors), 1)
 
         least = DEEPEST * self.fold
