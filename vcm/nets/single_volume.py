@@ -18,10 +18,11 @@ def compute_single_volumes_fast(*nets: object) -> None:
     """Let every plain 3D convolution of the networks take oneDNN's kernel for one volume on a CPU."""
     if not torch.backends.mkldnn.is_available():
         return
+    part: Any
     for part in (part for net in nets if isinstance(net, nn.Module) for part in net.modules()):
         plain = type(part) is nn.Conv3d and part.padding_mode == "zeros" and part.groups == 1
         if plain and not isinstance(part.padding, str):
-            part._conv_forward = partial(_convolve, part)  # type: ignore[method-assign]
+            part._conv_forward = partial(_convolve, part)
 
 
 def _convolve(conv: nn.Conv3d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
