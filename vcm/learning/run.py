@@ -163,9 +163,7 @@ class TrainingRun:
         self.parameters = [p for p in self.net.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(self.parameters, c.learning_rate, betas=(0.9, 0.99))
         self.optimizer: Any = self.accelerator.prepare(optimizer)
-        self.ema = EMAModel(
-            self.parameters, decay=c.ema_decay, use_ema_warmup=True, power=0.75, foreach=True
-        )
+        self.ema = EMAModel(self.parameters, decay=c.ema_decay, use_ema_warmup=True, power=0.75)
 
     def _train(self, batches: Batches) -> None:
         before, started, first = self.minutes, time.monotonic(), self.step
