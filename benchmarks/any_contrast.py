@@ -30,7 +30,7 @@ from scipy.stats import spearmanr
 
 from vcm.files import write_table
 from vcm.imaging.volume import Volume, read_volume
-from vcm.metrics import psnr, ssim
+from vcm.metrics import bootstrap_interval, psnr, ssim
 from vcm.pipeline import VCMPipeline
 from vcm.upsampling.head_detail import load_detail
 from vcm.upsampling.result import Upsampled
@@ -106,17 +106,15 @@ def _scaled(values: NDArray, low: float, high: float) -> NDArray[np.float32]:
     return np.clip((values - low) / (high - low), 0, 1).astype(np.float32)
 
 
-def summary(rows: list[dict[str, Any]], seed: int = 0) -> list[dict[str, Any]]:
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Gains over cubic interpolation, bootstrapped over scans and directions."""
-    random = np.random.default_rng(seed)
     found = []
     for contrast, spacing in sorted({(r["contrast"], r["spacing"]) for r in rows}):
         own = [r for r in rows if (r["contrast"], r["spacing"]) == (contrast, spacing)]
         by_method = [[r for r in own if r["method"] == method] for method in ("vcm", "cubic")]
         gains = np.array([a["psnr"] - b["psnr"] for a, b in zip(*by_method, strict=True)])
-        drawn = random.choice(gains, (10000, len(gains))).mean(1)
         lesions = [r["lesion_contrast"] for r in by_method[0]]
-        low, high = np.percentile(drawn, [2.5, 97.5])
+        low, high = bootstrap_interval(lambda g: float(g.mean()), gains)
         found.append(
             {
                 "contrast": contrast, "spacing": spacing, "n": len(gains),

@@ -52,18 +52,11 @@ def main() -> None:
     training.add_argument("--precision", default="bf16", help="bf16, or no")
     training.add_argument("--deform", type=float, default=1.0)
     training.add_argument(
-        "--focus",
-        type=float,
-        nargs=2,
-        default=(2.0, 3.0),
-        help="of half of the times: see BrainDraws",
+        "--focus", type=float, nargs=2, default=(2.0, 3.0), help="focus_a and focus_b of BrainDraws"
     )
     training.add_argument("--steps", type=int, default=10**6, help="at most, of each")
-    training.add_argument("--wing", type=int, default=32, help="channels of a new denoiser's wings")
-    training.add_argument("--module-wing", type=int, default=24, help="and of a new module's")
-    training.add_argument(
-        "--channels-first", action="store_true", help="the memory layout of the convolutions"
-    )
+    training.add_argument("--wing", type=int, default=48, help="channels of a denoiser's wings")
+    training.add_argument("--module-wing", type=int, default=32, help="and of a module's")
     joining = verbs.add_parser("join")
     joining.add_argument("out", type=Path)
     joining.add_argument("--state", type=Path, required=True)
@@ -132,7 +125,7 @@ def train_stage(
         "tracker": "none",
     }
     draws = {
-        "draws": given.draws, "deform": given.deform, "channels_last": not given.channels_first,
+        "draws": given.draws, "deform": given.deform,
         "focus_a": given.focus[0], "focus_b": given.focus[1],
     }  # fmt: skip
     if name == "decoder":

@@ -6,7 +6,6 @@ feature of one is never taken for that of another.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from vcm.fewshot.configuration import Encoders
 from vcm.fewshot.methods import Method
 from vcm.fewshot.network import ENCODER, FewShotUNet
 from vcm.files import read_table, sha256
+from vcm.nets.frozen_checksum import checksum_of
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 #: In the folder of an encoder: the scans that it was trained on.
@@ -140,10 +140,8 @@ def untrained_encoder() -> Parent:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = FewShotUNet(1, 1, **ENCODER)
-    digest = hashlib.sha256()
-    for weights in network.state_dict().values():
-        digest.update(weights.numpy().tobytes())
-    return Parent(network.eval(), digest.hexdigest(), {})
+    checksum = checksum_of(network.state_dict().items(), 1.0)
+    return Parent(network.eval(), checksum, {})
 
 
 def describe_parents(method: Method, encoders: Encoders) -> str:

@@ -198,7 +198,7 @@ def band_limited(image: Float[Tensor, "B 1 X Y Z"], fold: int) -> Float[Tensor, 
     """Low-pass and decimation, orthonormal: the sum of squares never grows.
 
     Args:
-        image: (B, 1, X, Y, Z), extents that are multiples of 4 / fold.
+        image: (B, 1, X, Y, Z), extents of which fold quarters are whole numbers.
         fold: Quarters of the frequencies, and of the extents, that stay.
 
     Returns:

@@ -300,7 +300,9 @@ def fresh_autoencoder(
             f"{factor}: prepare them on the grid of a model."
         )
     shape = tuple(n // factor for n in scans.shape[2:])
-    net = BandAutoencoder(tuple(decoder_channels), tuple(decoder_blocks), 0.02, shape, fold)
+    net = BandAutoencoder(
+        tuple(decoder_channels), tuple(decoder_blocks), latent_shape=shape, fold=fold
+    )
     both = [x for scan in scans for x in (scan[None], scan[None].flip(2))]
     latents = torch.cat([net.posterior(x)[0] for x in both])
     # A voxel of the low image lies in the brain where half of what it covers does.

@@ -70,12 +70,10 @@ class BrainDraws(TrainingSchedule):
         focus_b: Second parameter.
         deform: Factor on all deformations and changes of contrast; 0: the scans as they are,
             mirrored half of the time.
-        channels_last: Whether convolutions keep their channels last in memory, as CPUs and tensor
-            cores like it.
     """
 
     may_change = MAY_CHANGE | {
-        "data", "deform", "focus", "draws", "batch_size", "mixed_precision", "channels_last"
+        "data", "deform", "focus", "draws", "batch_size", "mixed_precision"
     }  # fmt: skip
     headings: ClassVar[dict[str, str]] = {"draws": "Samples"}
 
@@ -84,7 +82,6 @@ class BrainDraws(TrainingSchedule):
     focus_a: float = 2.0
     focus_b: float = 3.0
     deform: float = 1.0
-    channels_last: bool = True
 
 
 @dataclass

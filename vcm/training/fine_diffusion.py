@@ -107,8 +107,7 @@ def pretrain_fine_diffusion(config: FineDiffusionTraining) -> dict[str, float]:
         if not run.resumes and not config.start:
             autoencoder.to(processes.device)
             net.spread.copy_(measure_spread(autoencoder, pool))
-        if config.channels_last:
-            channels_last(net, autoencoder)
+        channels_last(net, autoencoder)
         return draws_of(config, pool)
 
     def validate() -> dict[str, float]:

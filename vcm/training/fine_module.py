@@ -162,8 +162,7 @@ def train_fine_module(config: FineModuleTraining) -> dict[str, float]:
         objective.to(processes.device)
         if not run.resumes:
             _start(module, objective, config)
-        if config.channels_last:
-            channels_last(module, frozen, autoencoder)
+        channels_last(module, frozen, autoencoder)
         return draws_of(config, pool)
 
     def validate() -> dict[str, float]:
@@ -264,10 +263,9 @@ def fit_reading(
     for i in random.permutation(len(objective.pool))[:FITTED]:
         brains, mu, _ = _encoded(objective, int(i), random)
         folded = to_patches(as_channels(brains.classes), encoder.patch)[0].flatten(1).T
-        # Air is 0 in scan and map, so there is no constant to fit, and nothing to learn of it.
-        blocks = folded[folded.any(1)]
-        squares += blocks.T @ blocks
-        products += blocks.T @ (mu[0] + mean).flatten(1).T[folded.any(1)]
+        # Air is 0 in scan and map: there is no constant to fit, and it adds nothing to either product.
+        squares += folded.T @ folded
+        products += folded.T @ (mu[0] + mean).flatten(1).T
     solved = torch.linalg.solve(squares + RIDGE * torch.eye(rows, device=device), products)
     encoder.start_from_linear(solved.T, torch.zeros_like(solved[0]))
 

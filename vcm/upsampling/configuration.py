@@ -46,7 +46,7 @@ class Upsampling:
         detail: Network that adds the detail of scans that are not T1w: its name, a folder that vcm
             pretrain contrasts wrote, or none, and they are interpolated.
         whole_head: Let that network add the detail outside the brain of a T1w scan too, which is
-            interpolated otherwise: ten times the time, and 4 GB for a head at 1 mm.
+            interpolated otherwise.
         mirrors: Average the detail network over mirror images, eight of the brain and two of the head:
             slower, slightly better.
         age: Age of the subject [years]. Default: typical of the training subjects.

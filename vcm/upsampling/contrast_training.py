@@ -82,10 +82,9 @@ def _begin(net: nn.Module) -> None:
     """Weights with which features keep their variance from layer to layer; torch's fade in a network without norms."""
     for layer in net.modules():
         if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d):
-            across = isinstance(
-                layer, nn.ConvTranspose3d
-            )  # each output has one tap per input channel
-            fan = layer.in_channels * (1 if across else math.prod(layer.kernel_size))
+            # A voxel that a transposed convolution writes has one tap per input channel.
+            taps = math.prod(layer.kernel_size) if isinstance(layer, nn.Conv3d) else 1
+            fan = layer.in_channels * taps
             nn.init.normal_(layer.weight, std=math.sqrt(2 / (1 + SLOPE**2) / fan))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

@@ -213,7 +213,7 @@ def upsample(
         detail: A network for any contrast, such as `load_detail("heads1mm")`: it adds the detail of scans
             that are not T1w; None: they are interpolated.
         whole_head: Let it add the detail outside the brain of a T1w scan too, which is interpolated
-            otherwise. Slow: the network works on the whole head.
+            otherwise.
         precision: Of the denoising: float32, bfloat16, or auto, bfloat16 where the hardware computes it.
         on_step: Called with the denoising steps that are done, and how many there are.
 
@@ -244,14 +244,13 @@ def upsample(
     refuse_other_contrasts([scan, *others])
     if like is not None:
         refuse_grid(like, scan)
+    ended = detail_noise if consistency else None
     if not scan.contrast.is_t1w:
         warnings.warn(in_words(scan, detail is not None), VCMWarning, stacklevel=2)
         made = upsample_without_model(
             scan, others, detail, noise, detail_noise, consistency, mirrors
         )
-        return (
-            made if like is None else on_grid_of(made, like, detail_noise if consistency else None)
-        )
+        return _on_voxels_of(like, made, ended)
 
     # The model's part, on its own grid.
     rule = pipeline.input_rule
@@ -307,7 +306,7 @@ def upsample(
         scan, asked, mean, std, what, expected, projected, unprojected, space.cubic,
         generated, residual,
     )  # fmt: skip
-    return made if like is None else on_grid_of(made, like, detail_noise if consistency else None)
+    return _on_voxels_of(like, made, ended)
 
 
 def check_settings(
@@ -363,6 +362,10 @@ def _voxels(scan: Volume, config: Upsampling, like: Volume | None) -> int:
         return 0
     fine = math.prod(isotropic_about(scan.grid, config.spacing).shape)
     return max(fine, scan.data.size) if config.in_plane else fine
+
+
+def _on_voxels_of(like: Volume | None, made: Upsampled, noise: float | None) -> Upsampled:
+    return made if like is None else on_grid_of(made, like, noise)
 
 
 def _unchanged(image: Image) -> Image:
