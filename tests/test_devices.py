@@ -33,7 +33,7 @@ BRIEF = [
 ]  # fmt: skip
 AUTOENCODER = ["channels=[8,16]", "latent_channels=4", "groups=2", "crop=16", *BRIEF]
 MODULE = [
-    "encoder_channels=[8]", "encoder_groups=2", "unet_channels=[8,8]", "unet_head_channels=[8,8]",
+    "encoder_patch=8", "encoder_channels=[8]", "encoder_groups=2", "unet_wing=0", "unet_channels=[8,8]", "unet_head_channels=[8,8]",
     "unet_groups=2", "unet_out_channels=8", "head_channels=8", "draws=1", "copies=2", "batch_size=1",
     *BRIEF,
 ]  # fmt: skip

@@ -52,7 +52,7 @@ COMMANDS = {
         "data=[{0}/prepared]", "channels=[8,16]", "latent_channels=4", "groups=2", "crop=16", *BRIEF,
     ],
     "train": [
-        "data=[{0}/prepared]", "model={0}/model", "encoder_channels=[8]", "unet_channels=[8,8]",
+        "data=[{0}/prepared]", "model={0}/model", "encoder_patch=8", "encoder_channels=[8]", "unet_wing=0", "unet_channels=[8,8]",
         "unet_head_channels=[8,8]", "encoder_groups=2", "unet_groups=2", "unet_out_channels=8",
         "head_channels=8", *BRIEF,
     ],

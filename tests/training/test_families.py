@@ -19,7 +19,7 @@ from vcm.training.module import train
 from vcm.weights.load import load_pipeline
 
 SMALL = [
-    "encoder_channels=[8]", "encoder_groups=2", "unet_channels=[8,8]", "unet_head_channels=[8,8]",
+    "encoder_channels=[8]", "encoder_groups=2", "unet_wing=0", "unet_channels=[8,8]", "unet_head_channels=[8,8]",
     "unet_groups=2", "unet_out_channels=8", "head_channels=8", "draws=1", "batch_size=1", "copies=1",
     "steps=6", "checkpoint_every=6", "warmup_steps=1", "tracker=none", "mixed_precision=no",
     "learning_rate=3e-3",

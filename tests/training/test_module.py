@@ -18,7 +18,7 @@ from vcm.training.module import ModuleObjective, load_frozen, subjects_for, trai
 from vcm.weights.load import load_pipeline
 
 SMALL = [
-    "encoder_channels=[8]", "encoder_groups=2", "unet_channels=[8,8]", "unet_head_channels=[8,8]",
+    "encoder_patch=8", "encoder_channels=[8]", "encoder_groups=2", "unet_wing=0", "unet_channels=[8,8]", "unet_head_channels=[8,8]",
     "unet_groups=2", "unet_out_channels=8", "head_channels=8", "draws=2", "copies=1",
     "steps=2", "checkpoint_every=1", "warmup_steps=1", "tracker=none", "mixed_precision=no",
 ]  # fmt: skip

@@ -23,8 +23,8 @@ BRIEF = ["steps=4", "checkpoint_every=1", "warmup_steps=1", "tracker=none"]
 AUTOENCODER = ["channels=[8,16]", "latent_channels=4", "groups=2", "crop=24", *BRIEF]
 DIFFUSION = ["channels=[8,8]", "head_channels=[0,8]", "groups=2", "copies=3", *BRIEF]
 MODULE = [
-    "conditions=[classes,ventricles]", "encoder_channels=[8]", "encoder_groups=2",
-    "unet_channels=[8,8]", "unet_head_channels=[8,8]", "unet_groups=2", "unet_out_channels=8",
+    "conditions=[classes,ventricles]", "encoder_patch=8", "encoder_channels=[8]", "encoder_groups=2",
+    "unet_wing=0", "unet_channels=[8,8]", "unet_head_channels=[8,8]", "unet_groups=2", "unet_out_channels=8",
     "head_channels=8", "draws=2", "copies=3", *BRIEF,
 ]  # fmt: skip
 

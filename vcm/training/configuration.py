@@ -15,7 +15,8 @@ from vcm.learning.schedule import TrainingSchedule
 class ControlSizes:
     """Which control method is trained, and its sizes: part of the configuration of `vcm train`.
 
-    ControlNet, ControlNet-LITE and T2I-Adapter take their widths from the frozen U-Net.
+    The defaults fit brain2mm. ControlNet, ControlNet-LITE and T2I-Adapter take their widths from the
+    frozen U-Net.
 
     Attributes:
         control: Control method: vcm, mcm, controlnet, controlnet-lite, t2i-adapter.
@@ -53,21 +54,21 @@ class ControlSizes:
 
     control: str = "vcm"
     conditions: list[str] = field(default_factory=lambda: ["classes"])
-    encoder_channels: list[int] = field(default_factory=lambda: [96])
+    encoder_channels: list[int] = field(default_factory=lambda: [64])
     encoder_res_blocks: int = 2
     encoder_groups: int = 16
-    encoder_patch: int = 8
+    encoder_patch: int = 4
     encoder_halve: bool = False
     encoder_checkpointing: bool = False
     linear_prior: bool = True
-    unet_channels: list[int] = field(default_factory=lambda: [96, 64])
+    unet_channels: list[int] = field(default_factory=lambda: [48, 64])
     unet_attention: list[bool] = field(default_factory=lambda: [False, True])
     unet_head_channels: list[int] = field(default_factory=lambda: [48, 32])
     unet_res_blocks: int = 1
     unet_groups: int = 16
-    unet_out_channels: int = 96
-    unet_wing: int = 0
-    head_channels: int = 96
+    unet_out_channels: int = 32
+    unet_wing: int = 32
+    head_channels: int = 32
     head_norm: str = "none"
     embedding_channels: list[int] = field(default_factory=lambda: [8, 16, 32, 64])
     adapter_blocks: int = 1
