@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vcm.nets.detail import FIRST_STD, LEAST_STD, DetailNet
+from vcm.nets.detail import FIRST_STD, LEAST_STD, MIRRORS, DetailNet
 
 NARROW = (4, 4, 4, 4, 4, 4)
 
@@ -63,9 +63,9 @@ def test_it_comes_back_from_a_folder(tmp_path):
 def test_over_mirrors_a_mirrored_input_gives_the_mirrored_output():
     net = woken(DetailNet(NARROW))
     given = read(33, 40, 34)
-    once, all_eight = net(given), net.over_mirrors(given)
-    for axes in ([2], [3, 4], [2, 3, 4]):
-        mirrored = net.over_mirrors(given.flip(axes))
-        for one, other in zip(all_eight, mirrored, strict=True):
-            torch.testing.assert_close(other.flip(axes), one)
-    assert not torch.allclose(once.image, all_eight.image, atol=1e-3)
+    once, both = net(given), net.over_mirrors(given)
+    axes = MIRRORS[1]
+    mirrored = net.over_mirrors(given.flip(axes))
+    for one, other in zip(both, mirrored, strict=True):
+        torch.testing.assert_close(other.flip(axes), one)
+    assert not torch.allclose(once.image, both.image, atol=1e-3)

@@ -92,11 +92,3 @@ def test_tiles_and_mirrors_say_what_the_whole_says():
     both = net.over_tiles(read, ((), (3,)), tile=64)
     other = net(read.flip([3])).image.flip([3])
     assert torch.allclose(both.image, (net(read).image + other) / 2, atol=1e-4)
-
-
-def test_a_box_holds_the_head_and_is_wide_enough():
-    mask = np.zeros((60, 40, 10), bool)
-    assert head_detail._box(mask) == (slice(0, 60), slice(0, 40), slice(0, 10))
-    mask[55:58, 2:30, 4] = True
-    x, y, z = head_detail._box(mask)
-    assert (x, y, z) == (slice(44, 60), slice(0, 38), slice(0, 10))

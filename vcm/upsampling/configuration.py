@@ -34,7 +34,8 @@ class Upsampling:
         output: What the result is: mean (the expected brain, least error) or sample (sharper,
             larger error).
         samples: Number of samples to generate in addition to the result. 0 is fastest and leaves
-            the result as it is.
+            the result as it is. Default: 1 where a detail network states the uncertainty, else 4,
+            whose spread is it.
         model: Name of an embedded model, or folder of a model.
         steps: Number of denoising steps of each sample.
         seed: Seed of the first sample; the others count up from it.
@@ -47,8 +48,7 @@ class Upsampling:
             pretrain contrasts wrote, or none, and they are interpolated.
         whole_head: Let that network add the detail outside the brain of a T1w scan too, which is
             interpolated otherwise.
-        mirrors: Average the detail network over mirror images, eight of the brain and two of the head:
-            slower, slightly better.
+        mirrors: Average the detail network over two mirror images: twice as slow, slightly better.
         age: Age of the subject [years]. Default: typical of the training subjects.
         sex: Sex of the subject: F or M. Default: F, recorded as not given.
         allow_extrapolation: Accept ages outside the range of the training subjects.
@@ -77,7 +77,7 @@ class Upsampling:
     slice_thickness: float | None = None
     profile: str = "gaussian"
     masks: list[Path] = field(default_factory=list)
-    samples: int = 4
+    samples: int | None = None
     steps: int = 10
     seed: int = 0
     output: str = "mean"

@@ -11,14 +11,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vcm.nets.detail import DetailNet
+from vcm.nets.detail import DEEPEST, DetailNet
 from vcm.precision import computes_bfloat16
+from vcm.upsampling.box import box_around
 from vcm.upsampling.consistency import DataConsistency
 from vcm.upsampling.space import Image, ResultSpace
 from vcm.upsampling.thick_scan import ThickScan, interpolate_to_border
 
 #: Least share of the model in a voxel that has an uncertainty.
 RIM = 0.01
+#: Voxels around the brain that the network sees.
+MARGIN = 6
 #: The network was trained at the model's spacing; a fine grid counts as that within this share.
 ALIKE = 0.1
 
@@ -53,7 +56,7 @@ def add_detail(
         expected: The brain that the model expects, in scan space and projected.
         net: Of the model.
         noise: Error of a slice over that of the network's image, in the projection that follows.
-        mirrors: Ask the network of the eight mirrored brains, see DetailNet.over_mirrors.
+        mirrors: Average the network over mirror images of the brain, see DetailNet.over_mirrors.
 
     Returns:
         The image, projected, and the standard deviation of its error, 0 where no model took part.
@@ -117,12 +120,20 @@ def _ask(
     net: DetailNet,
     mirrors: bool,
 ) -> tuple[Image, Image]:
-    """Image and standard deviation that the network says, on the fine grid."""
-    read = np.ascontiguousarray(detail_input(space, consistency, expected))
+    """Image and standard deviation that the network says, on the fine grid.
+
+    It sees the brain and MARGIN around it, as in training. Elsewhere the image is what is expected, and
+    the deviation 0.
+    """
+    box = box_around(space.share_of_brain > 0, MARGIN, DEEPEST * net.fold)
+    image, std = expected.copy(), np.zeros_like(expected)
+    kept = [axis for n, axis in enumerate(box) if n != space.across]
+    read = detail_input(space, consistency, expected)[:, *kept, box[space.across]]
+    part = torch.from_numpy(np.ascontiguousarray(read))[None].to(net.device)
     half = computes_bfloat16(net.device)
     with torch.autocast(net.device.type, torch.bfloat16, enabled=half):
-        found = (net.over_mirrors if mirrors else net)(torch.from_numpy(read)[None].to(net.device))
-    image, std = (np.moveaxis(v[0, 0].cpu().numpy(), -1, space.across) for v in found)
+        found = (net.over_mirrors if mirrors else net)(part)
+    image[box], std[box] = (np.moveaxis(v[0, 0].cpu().numpy(), -1, space.across) for v in found)
     return image, std
 
 

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.progress import track
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -29,14 +28,15 @@ from vcm.imaging.source import Scan
 from vcm.inputs import InputRequest, network_inputs, resolve_inputs
 from vcm.nets.detail import READS
 from vcm.pipeline import VCMPipeline
+from vcm.upsampling.box import box_around
 from vcm.upsampling.consistency import DataConsistency
-from vcm.upsampling.detail import detail_input
+from vcm.upsampling.detail import MARGIN, detail_input
 from vcm.upsampling.isotropic_scan import IsotropicScan
 from vcm.upsampling.prior import encode_slices, expected_brain
 from vcm.upsampling.space import ResultSpace
 
-#: Voxels kept around the brain, and the name of the tensor in a file.
-MARGIN, DRAWN = 6, "drawn"
+#: Name of the tensor in a file.
+DRAWN = "drawn"
 #: The channel of the brain.
 BRAIN = len(READS) + 1
 #: Bytes per voxel of a model's volume that a file takes, at most.
@@ -120,7 +120,7 @@ class DetailPool:
         read = detail_input(space, measured, measured.project(space.to_scan_space(brain)))
         known = np.stack([isotropic.scaled, isotropic.brain])
         known = np.moveaxis(known, 1 + space.across, -1)
-        kept = (slice(None), *_about(known[1] > 0, MARGIN))
+        kept = (slice(None), *box_around(known[1] > 0, MARGIN))
         drawn = np.concatenate([read, known])[kept]
         return torch.from_numpy(np.ascontiguousarray(drawn, dtype=np.float16))
 
@@ -173,12 +173,3 @@ def _crop(path: Path, size: int, random: np.random.Generator) -> Tensor:
     mirrored = [axis for axis in (1, 2, 3) if random.random() < 0.5]
     crop = crop.flip(mirrored) if mirrored else crop
     return crop.transpose(1, 2) if random.random() < 0.5 else crop
-
-
-def _about(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice, slice]:
-    """The box around a mask."""
-    where = np.argwhere(mask)
-    low = np.maximum(where.min(0) - margin, 0)
-    high = np.minimum(where.max(0) + 1 + margin, mask.shape)
-    x, y, z = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    return x, y, z

@@ -18,6 +18,7 @@ from vcm.embedded import network_folder
 from vcm.errors import VCMError
 from vcm.nets.detail import DetailNet
 from vcm.precision import computes_bfloat16
+from vcm.upsampling.box import box_around
 from vcm.upsampling.consistency import DataConsistency
 from vcm.upsampling.space import Image, ResultSpace
 from vcm.upsampling.thick_scan import ThickScan, interpolate_to_border
@@ -104,7 +105,7 @@ def _change(
     width = 1 - air
     scaled = ((interpolated - air) / width).astype(np.float32)
     share = _shown(scaled)
-    box = _box(share > 0)
+    box = box_around(share > 0, EDGE // 2, EDGE)
     across = ResultSpace(scan).across
     read = np.stack([v[box] for v in (scaled, scan.nearness(), np.zeros_like(scaled))])
     batch = torch.from_numpy(np.ascontiguousarray(np.moveaxis(read, 1 + across, -1)))[None]
@@ -115,17 +116,6 @@ def _change(
     image, error = (np.moveaxis(v[0, 0].numpy(), -1, across) for v in found)
     change[box], std[box] = image - scaled[box], error
     return share * width * change, share * width * std, share
-
-
-def _box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
-    """Around a mask, at least EDGE voxels wide where there is room; all where it is empty."""
-    box = []
-    for axis, extent in enumerate(mask.shape):
-        there = np.flatnonzero(mask.any(tuple(k for k in range(3) if k != axis)))
-        low, high = (int(there[0]), int(there[-1]) + 1) if there.size else (0, extent)
-        low = max(0, min(low - EDGE // 2, extent - EDGE))
-        box.append(slice(low, min(extent, max(high + EDGE // 2, EDGE))))
-    return tuple(box)
 
 
 def _shown(scaled: NDArray[np.float32]) -> Image:

@@ -92,15 +92,18 @@ def upsample_files(
     paths, masks, out = config.scans, config.masks, config.out
     settings = {name: getattr(config, name) for name in _SETTINGS}
     _refuse_mismatched(paths, masks)
-    _refuse_output(config.output, config.samples)
     if config.in_plane and config.like:
         raise VCMError(
             "in_plane keeps the scan's own voxels and like takes those of another scan: choose one of the two."
         )
-    check_settings(**{name: settings[name] for name in _CHECKED})
     check_output(out)
     pipeline = load_pipeline(config.model)
     refuse_unfit(pipeline, config.model)
+    samples = settings["samples"] = how_many_samples(
+        config.samples, pipeline.detail is not None and config.consistency and len(paths) == 1
+    )
+    _refuse_output(config.output, samples)
+    check_settings(**{name: settings[name] for name in _CHECKED})
     like = read_volume(config.like) if config.like else None
     device = choose_device(config.device)
     detail = load_detail(config.detail)
@@ -114,7 +117,7 @@ def upsample_files(
         "MasksSHA256": [sha256(path) for path in masks],
     }
     given = [*paths, *masks, *([config.like] if config.like else [])]
-    names = file_names(paths[0].name, config.samples, config.seed, config.output)
+    names = file_names(paths[0].name, samples, config.seed, config.output)
     written = [out / name for name in names.values()]
     sidecar = out / names["sidecar"]
     refuse_to_replace(written, given, sidecar, sources, config.overwrite)
@@ -173,7 +176,7 @@ def upsample(
     profile: str = "gaussian",
     about: InputRequest | None = None,
     allow_extrapolation: bool = False,
-    samples: int = 4,
+    samples: int | None = None,
     steps: int = 10,
     seed: int = 0,
     consistency: bool = True,
@@ -203,13 +206,14 @@ def upsample(
         profile: Sensitivity of a slice across its thickness: gaussian or boxcar.
         about: What is known of the subject; None: nothing.
         allow_extrapolation: Accept ages and volumes outside the range of the training subjects.
-        samples: Number of samples beside the expected brain, from 0.
+        samples: Number of samples beside the expected brain, from 0; None: 1 where a detail network states
+            the uncertainty, else 4.
         steps: Denoising steps of each sample, from 1.
         seed: Of the first sample, from 0; the others count up from it.
         consistency: Project every image onto the measured slices.
         noise: Assumed noise of a slice relative to the error of the model, above 0.
         detail_noise: The same relative to the error of the result after the detail network.
-        mirrors: Average the detail network over the eight mirror images of the brain.
+        mirrors: Average the detail network over two mirror images of the brain.
         detail: A network for any contrast, such as `load_detail("heads1mm")`: it adds the detail of scans
             that are not T1w; None: they are interpolated.
         whole_head: Let it add the detail outside the brain of a T1w scan too, which is interpolated
@@ -226,10 +230,12 @@ def upsample(
     Raises:
         VCMError: A scan or a setting cannot be used.
     """
-    check_settings(profile, samples, steps, seed, noise, detail_noise, precision)
     refuse_unfit(pipeline)
-    precision = resolve_precision(precision, pipeline.device)
     images = [scans] if isinstance(scans, Volume) else list(scans)
+    states_error = pipeline.detail is not None and consistency and len(images) == 1
+    samples = how_many_samples(samples, states_error)
+    check_settings(profile, samples, steps, seed, noise, detail_noise, precision)
+    precision = resolve_precision(precision, pipeline.device)
     brains: list[Volume | None] = [*masks] if masks else [None] * len(images)
     _refuse_mismatched(images, masks)
     refuse_same_scan(images)
@@ -307,6 +313,13 @@ def upsample(
         generated, residual,
     )  # fmt: skip
     return _on_voxels_of(like, made, ended)
+
+
+def how_many_samples(asked: int | None, states_error: bool) -> int:
+    """As asked; else 1 where a detail network states the error, and 4 where their spread is all there is."""
+    if asked is not None:
+        return asked
+    return 1 if states_error else 4
 
 
 def check_settings(

@@ -38,7 +38,7 @@ def upsample_without_model(
         noise: Of the projection before the network.
         detail_noise: Of the last projection.
         consistency: Project at all.
-        mirrors: Ask the network of the eight mirrored heads.
+        mirrors: Average the network over mirror images of the head.
     """
     space = ResultSpace(scan)
     measured = DataConsistency(scan, tuple(others), detail_noise)
