@@ -83,6 +83,7 @@ def test_test_subjects_are_never_read_and_the_others_are_recorded(config, brains
 
 def test_an_encoder_is_a_start_and_gives_features(config):
     pretrain_encoder(config(steps=1))
+    assert Path(config().out, "report.html").is_file()
     folder = f"{config().out}/encoder"
     parents = open_parents([find_method("mae", "regression")], Encoders(mae=folder))
     network = parents["mae"].network

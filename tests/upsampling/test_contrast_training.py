@@ -83,6 +83,10 @@ def test_a_run_saves_a_network_for_any_contrast_and_the_next_starts_from_it(tmp_
     done = run(tmp_path / "data", sizes, f"out={tmp_path / 'run'}", "workers=1")
     assert done.exit_code == 0, done.error
     assert "psnr_detailed" in done.output
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "psnr_detailed" in page and "channels" in page
+    lines = (tmp_path / "run" / "progress.log").read_text(encoding="utf-8").splitlines()
+    assert " Training: 1/" in lines[0] and "loss " in lines[-1] and "0:00:00 left" in lines[-1]
     net = DetailNet.from_pretrained(tmp_path / "run" / "model")
     assert not net.expects
     pack(tmp_path / "run" / "model", tmp_path / "half")

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from vcm.cli.console import notes, progress
+from vcm.cli.console import notes
 from vcm.errors import VCMError
+from vcm.progress import progress
 
 if TYPE_CHECKING:
     from vcm.derivatives import Derivation

@@ -25,7 +25,7 @@ _CONFIG = "YAML file with any of these keys, or the name of one that travels wit
 _YES_NO = ("true", "false")
 #: What every command takes.
 _COMMON = {
-    "quiet": "Print results and errors only.",
+    "quiet": "Print results, warnings and errors only.",
     "verbose": "Print what libraries log, and where an error was raised.",
 }
 _GRAMMAR = (

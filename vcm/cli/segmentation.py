@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from itertools import count
 
-from vcm.cli.console import notes, progress
+from vcm.cli.console import notes
 from vcm.cli.derivatives import Bids, Desc, Participants, run_dataset
 from vcm.errors import VCMError
+from vcm.progress import progress, stages
 from vcm.segmentation.configuration import Applying, Fitting, SliceTraining, Suggesting
 
 
@@ -28,11 +29,11 @@ def fit(config: Fitting) -> None:
     console = notes()
     folder = network_folder(config.slices)
     settings = FitSettings(config.members, config.steps, patience=config.patience, seed=config.seed)
-    with console.status("reading") as status:
+    with stages("reading") as on_stage:
         segmenter = fit_segmenter(
             config.scans, config.labels, config.out, folder, config.names, config.unlabelled,
             config.voices, config.time, config.noisy, config.blocks, config.copies, config.voxels, config.judged,
-            settings, choose_device(config.device), status.update,
+            settings, choose_device(config.device), on_stage,
         )  # fmt: skip
     left_out = [voice for voice in config.voices if voice not in segmenter.voices]
     if left_out:

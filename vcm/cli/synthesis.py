@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from vcm.cli.console import notes, progress
+from vcm.cli.console import notes
 from vcm.cli.derivatives import Bids, Desc, Participants, run_dataset
+from vcm.progress import progress
 from vcm.synthesis.configuration import Synthesis
 
 

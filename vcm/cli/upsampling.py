@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from vcm.cli.console import progress
 from vcm.cli.derivatives import Bids, Desc, Participants, run_dataset
+from vcm.progress import progress
 from vcm.upsampling.configuration import Simulation, Upsampling
 
 

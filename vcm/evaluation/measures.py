@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 
 from vcm.evaluation.samples import Case
 from vcm.imaging.conditions import CLASS_NAMES, NUMBER_OF_CLASSES
@@ -21,6 +20,7 @@ from vcm.imaging.prepared_set import Subject
 from vcm.imaging.volume import Grid
 from vcm.metrics import dice, half_sample_interval, kid, psnr, ssim
 from vcm.nets.segmenter import TissueSegmenter
+from vcm.progress import track
 from vcm.weights.segmenter import seen_by, segment_on
 
 Volumes = Sequence[NDArray[np.float32]]

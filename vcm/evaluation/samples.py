@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 
 from vcm.errors import VCMWarning
 from vcm.files import write_json, write_whole
@@ -28,6 +27,7 @@ from vcm.inputs import (
     with_complete_covariates,
 )
 from vcm.pipeline import VCMPipeline
+from vcm.progress import track
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from rich.progress import track
 
 from vcm.errors import VCMError
 from vcm.fewshot.layouts import Case, Target, find_cases, label_class, label_number, with_labels
@@ -34,6 +33,7 @@ from vcm.fewshot.tasks import task_from
 from vcm.files import check_output, read_table, sha256, write_json, write_table
 from vcm.imaging.extraction import find_brain
 from vcm.imaging.volume import Volume, read_label_map
+from vcm.progress import track
 
 SUFFIX = {
     "classification": ".txt",

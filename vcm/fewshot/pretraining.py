@@ -33,6 +33,7 @@ from vcm.files import write_table
 from vcm.learning.measures import ScanMeasures, write_measures
 from vcm.learning.run import TrainingRun
 from vcm.nets.encoder import ScanEncoder
+from vcm.report.training import write_training_report
 
 OBJECTIVES = ("mae", "hybrid")
 #: Table of the scans that an encoder was trained on, in its folder.
@@ -112,7 +113,9 @@ def pretrain_encoder(config: EncoderTraining) -> dict[str, float]:
     net.save_pretrained(folder)
     record_seen(scans, folder)
     record_checksums(folder)
-    return write_measures(_measure(net, config, cache), run.folder / "test.tsv")
+    measures = write_measures(_measure(net, config, cache), run.folder / "test.tsv")
+    write_training_report(run.folder, "Training of an encoder of scans", measures)
+    return measures
 
 
 def check_encoder(config: EncoderTraining) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import track
 
 from vcm import __version__
 from vcm.cost import peak_memory, reset_peak
@@ -32,6 +31,7 @@ from vcm.fewshot.shots import draw_shots, folds_of, strata_of
 from vcm.fewshot.task_file import TaskFile, read_task
 from vcm.fewshot.tasks import Task
 from vcm.files import check_output, write_json, write_table
+from vcm.progress import track
 
 #: Name of the test set of a cross-validation.
 OUT_OF_FOLD = "out of fold"
@@ -84,8 +84,8 @@ def run_study(config: FewShotStudy) -> Path:
         if not (_run_folder(out, task.name, method.name, shots, seed) / "run.json").is_file()
     ]
     # The training of a network shows a bar of its own, and two bars would not share a screen.
-    hidden = not todo or any(method.start for _, method, _, _ in todo)
-    for task, method, shots, seed in track(todo, "Runs", disable=hidden):
+    trains = any(method.start for _, method, _, _ in todo)
+    for task, method, shots, seed in todo if trains else track(todo, "Runs"):
         run_once(out, task, method, shots, seed, config)
     write_results(out)
     return out

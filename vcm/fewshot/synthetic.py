@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.progress import track
 
 from vcm.errors import VCMError
 from vcm.files import synthetic_mark, write_json, write_table
 from vcm.imaging.volume import Volume, write_volume
+from vcm.progress import track
 
 #: What a label must be called to be known of a synthetic brain.
 LABELS = ("age", "sex")

@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 from torch.nn import functional
 
@@ -29,6 +28,7 @@ from vcm.fewshot.preparation import prepare
 from vcm.fewshot.views import several_seen_otherwise
 from vcm.files import sha256, write_whole
 from vcm.imaging.volume import read_label_map, read_volume
+from vcm.progress import track
 
 #: Raised when `prepare` returns something else, so that no file of before is read.
 _VERSION = 1

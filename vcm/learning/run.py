@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from diffusers.training_utils import EMAModel
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from vcm.errors import VCMError
@@ -31,7 +30,7 @@ from vcm.learning.processes import (
     set_random_state,
     untouched_randomness,
 )
-from vcm.learning.run_folder import RunFolder
+from vcm.learning.run_folder import PROGRESS, RunFolder
 from vcm.learning.schedule import (
     TrainingSchedule,
     check_schedule,
@@ -40,6 +39,7 @@ from vcm.learning.schedule import (
 )
 from vcm.learning.watch import LossWatch, Tracker
 from vcm.precision import resolve_mixed_precision
+from vcm.progress import Tell, progress
 
 #: The loss that is minimised, and the measure by which a validation chooses the best weights.
 LOSS = "loss"
@@ -166,24 +166,27 @@ class TrainingRun:
         self.ema = EMAModel(self.parameters, decay=c.ema_decay, use_ema_warmup=True, power=0.75)
 
     def _train(self, batches: Batches) -> None:
-        before, started, first = self.minutes, time.monotonic(), self.step
-        bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(), disable=not self.is_main,
-        )  # fmt: skip
-        with bar:
-            task = bar.add_task("Training", total=1.0, state="")
+        before, started = self.minutes, time.monotonic()
+        with self._telling() as tell:
             while self.progress < 1:
                 # Taken before the batch, as the checkpoint is to begin with it.
                 place = self._place(batches) if self._anything_is_due() else None
                 self._update(batches.take(self.step), place)
                 self.step += 1
                 self.minutes = self.processes.agree(before + (time.monotonic() - started) / 60)
-                pace = (time.monotonic() - started) / (self.step - first)
-                state = f"step {self.step}, {pace:.2g} s each"
-                bar.update(task, completed=self.progress, state=state)
+                state = f"loss {self.losses[LOSS]:.4g}, rate {self._learning_rate():.3g}"
+                tell(self.step, self.schedule.steps, state, self.progress)
             self._refuse_bad_weights()
             self._keep(self._place(batches))
+
+    @contextmanager
+    def _telling(self) -> Iterator[Tell]:
+        """Progress in the main process, and in the folder's file for whoever looks on from elsewhere."""
+        if not self.is_main:
+            yield lambda *_: None
+            return
+        with progress("Training", self.step, self.progress, self.folder / PROGRESS) as tell:
+            yield tell
 
     @property
     def progress(self) -> float:

@@ -5,6 +5,7 @@
     log.csv           losses            } no row past the checkpoint outlives a resumption
     validation.csv    measures          }
     checkpoints/      step-N: averaged weights, as save_pretrained writes them, the last few
+    progress.log      lines for people: rate, remaining time, memory
     best/             the same at the best validation, with best.json: its step and measures
     .lock             held while a process trains here
 
@@ -37,6 +38,8 @@ from vcm.learning.schedule import TrainingSchedule
 CHECKPOINT = "checkpoint.pt"
 CONFIG = "config.yaml"
 TABLES = ("log.csv", "validation.csv")
+#: Lines of progress of every process that trained here, for people; nothing reads it.
+PROGRESS = "progress.log"
 
 
 class RunFolder:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.progress import track
-
 from vcm.errors import VCMError, noted
 from vcm.files import sha256
 from vcm.imaging.brain import find_background, refuse_unfit
@@ -16,6 +14,7 @@ from vcm.imaging.conditions import class_volumes
 from vcm.imaging.source import Finding, Scan, read_source
 from vcm.imaging.vocabulary import read_brain
 from vcm.imaging.volume import read_volume
+from vcm.progress import track
 
 
 def check_folder(

@@ -20,8 +20,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from rich.progress import track
-
 from vcm import __version__
 from vcm.errors import VCMError
 from vcm.files import check_output, is_occupied, sha256, write_json, write_table
@@ -35,6 +33,7 @@ from vcm.imaging.volume import Grid
 from vcm.preparation.page import preparation_page
 from vcm.preparation.record import PreparedScan
 from vcm.preparation.scan import UnwritableSet, prepare_scan
+from vcm.progress import track
 from vcm.report.folder import write_report
 from vcm.report.picture import mosaic
 

@@ -21,7 +21,6 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.spatial.array import Affine
 from numpy.typing import NDArray
-from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -34,6 +33,7 @@ from vcm.imaging.prepared_set import Subject
 from vcm.imaging.volume import Grid
 from vcm.inputs import InputRule, scan_inputs
 from vcm.nets.frozen import FrozenAutoencoder
+from vcm.progress import track
 from vcm.training.batches import LatentBatch, ModuleBatch
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from vcm.nets.condition_encoder import ConditionEncoder
@@ -19,6 +18,7 @@ from vcm.nets.linear_prior import BINS, LinearPrior
 from vcm.nets.patches import from_patches, to_patches
 from vcm.nets.vcm import VolumetricConditioningModule
 from vcm.nets.with_linear_prior import WithLinearPrior
+from vcm.progress import track
 from vcm.training.latents import LatentSet
 
 Started = VolumetricConditioningModule | WithLinearPrior

@@ -16,7 +16,6 @@ import torch
 from accelerate.utils import set_seed
 from monai.losses.dice import DiceCELoss
 from monai.networks.layers.simplelayers import GaussianFilter
-from rich.progress import track
 from torch import Tensor, nn
 
 from vcm.errors import VCMError
@@ -27,6 +26,7 @@ from vcm.learning.measures import ScanMeasures, write_measures
 from vcm.learning.run import TrainingRun
 from vcm.metrics import dice
 from vcm.nets.segmenter import TissueSegmenter
+from vcm.progress import track
 from vcm.report.training import write_training_report
 from vcm.training.configuration import SegmenterTraining
 from vcm.training.subjects import test_subjects

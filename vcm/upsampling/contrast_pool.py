@@ -13,7 +13,6 @@ from typing import get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from scipy.ndimage import binary_dilation
 
 from vcm.errors import VCMError
@@ -25,6 +24,7 @@ from vcm.imaging.extraction import find_brain
 from vcm.imaging.random_contrast import blurred_in_plane, painted, recoloured, with_bias_field
 from vcm.imaging.thick import as_thick
 from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume
+from vcm.progress import track
 from vcm.upsampling.detail_pool import DetailBatch
 from vcm.upsampling.isotropic_scan import brain_on
 

@@ -25,6 +25,7 @@ from vcm.learning.run import TrainingRun
 from vcm.learning.start import check_network, load_start
 from vcm.metrics import psnr
 from vcm.nets.detail import DetailNet
+from vcm.report.training import write_training_report
 from vcm.upsampling.configuration import ContrastTraining
 from vcm.upsampling.contrast_pool import Sources, draw_pairs
 from vcm.upsampling.detail_training import DetailObjective, check_crop
@@ -75,7 +76,9 @@ def pretrain_contrasts(config: ContrastTraining) -> dict[str, float]:
     net.save_pretrained(run.folder / "model", safe_serialization=True)
     net.to(run.device).eval()
     rows = _measure(net, Sources.read(test, ()), config) if test and config.measured else []
-    return write_measures(rows, run.folder / "test.tsv", first="drawn")
+    measures = write_measures(rows, run.folder / "test.tsv", first="drawn")
+    write_training_report(run.folder, "Training of a detail network for any contrast", measures)
+    return measures
 
 
 def _begin(net: nn.Module) -> None:

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from rich.progress import track
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -28,6 +27,7 @@ from vcm.imaging.source import Scan
 from vcm.inputs import InputRequest, network_inputs, resolve_inputs
 from vcm.nets.detail import READS
 from vcm.pipeline import VCMPipeline
+from vcm.progress import track
 from vcm.upsampling.box import box_around
 from vcm.upsampling.consistency import DataConsistency
 from vcm.upsampling.detail import MARGIN, detail_input
