@@ -75,7 +75,7 @@ def unknown_model(model: str | Path, reason: str = "") -> VCMError:
 
 
 def example_condition() -> Path:
-    """The label map that travels with the package: the segmentation of an uncontrolled sample."""
+    """The label map that travels with the package: a real brain in eight classes."""
     folder = embedded_folder(EXAMPLE.parent.name)
     if folder is None or not (folder / EXAMPLE.name).is_file():
         raise VCMError(f"The example {EXAMPLE} does not travel with this copy: give a label map.")
