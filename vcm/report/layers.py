@@ -1,5 +1,7 @@
 """Volumes as a page in the browser carries them: 8 bits, compressed, with true values in the header.
 
+Grey values are noise that no search for repeated bytes finds: each is stored as its difference to the mean of two
+neighbours, as in PNG (RFC 2083, filter Average), and what is left is Huffman-coded, which is quick and smaller.
 Knows volumes, what kind of picture each one is, and bytes; nothing of HTML or of how a volume was made.
 """
 
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import colorsys
-import gzip
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -26,7 +28,11 @@ IMAGE_WINDOW, MAP_LIMIT = (0.5, 99.8), 99.5
 #: Most base64 that the volumes of one page take [bytes]: with the viewer and a picture, less than 15 MB.
 MOST_BYTES = 12_500_000
 #: What is given up, in this order, until the volumes fit: grey levels, then every second voxel per axis.
-COMPROMISES = ((256, 1), (64, 1), (64, 2), (64, 4), (16, 8))
+COMPROMISES = ((256, 1), (128, 1), (64, 1), (32, 1), (64, 2), (64, 4), (16, 8))
+#: Of this many slices, one is encoded to foretell the size of all; and how far beyond the limit that may be.
+_SLICES, _TOO_LARGE = 8, 1.05
+#: Most values that a window is found from: more of them move it by less than a grey level.
+_MOST_VALUES = 500_000
 #: NIfTI's intent of a label map.
 _LABEL = 1002
 #: Colours that a label map of 8 bits can tell apart, beside background.
@@ -59,7 +65,7 @@ class Encoded:
 
     Attributes:
         layer: What is encoded.
-        base64: A compressed NIfTI file of 8 bits.
+        base64: A compressed NIfTI file of 8 bits, whose voxels may be predicted.
         low: Value of black, or of a map's first colour.
         high: Value of white, or of a map's last colour.
         names: Of the labels in the file, in order; the first is background.
@@ -72,6 +78,11 @@ class Encoded:
     high: float
     names: tuple[str, ...] = ()
     colours: tuple[tuple[int, int, int], ...] = ()
+
+    @property
+    def is_predicted(self) -> bool:
+        """Whether each voxel holds its difference, modulo 256, to the mean of its neighbours before it."""
+        return not self.names
 
 
 def encode_layers(
@@ -86,9 +97,16 @@ def encode_layers(
     Returns:
         The layers, and a sentence that says what was given up; empty where nothing was.
     """
+    windows = [_window(np.asarray(layer.volume.data), layer.kind) for layer in layers]
     found: list[Encoded] = []
     for levels, step in COMPROMISES:
-        found = [_encode(layer, levels, step) for layer in layers]
+        chosen = [
+            (layer, window, levels, step) for layer, window in zip(layers, windows, strict=True)
+        ]
+        last = (levels, step) == COMPROMISES[-1]
+        if not last and sum(_foretell(*c) for c in chosen) > _TOO_LARGE * most_bytes:
+            continue
+        found = [_encode(*c) for c in chosen]
         if sum(len(e.base64) for e in found) <= most_bytes:
             break
     if (levels, step) == COMPROMISES[0]:
@@ -101,7 +119,17 @@ def encode_layers(
 _ORDINALS = {2: "second", 4: "fourth", 8: "eighth"}
 
 
-def _encode(layer: Layer, levels: int, step: int) -> Encoded:
+def _foretell(layer: Layer, window: tuple[float, float], levels: int, step: int) -> float:
+    """About how many bytes of base64 a layer takes: a few of its slices are encoded."""
+    data = np.asarray(layer.volume.data)[::step, ::step, ::step]
+    some = data[:, :, :: min(_SLICES, data.shape[2])]
+    if layer.kind in ("labels", "mask"):
+        return 0.0  # a few per cent of the images that they lie on
+    packed = _compress(_predict(_quantise(some, layer.kind, window, levels)[0]))
+    return len(packed) * data.shape[2] / some.shape[2] * 4 / 3
+
+
+def _encode(layer: Layer, window: tuple[float, float], levels: int, step: int) -> Encoded:
     data = np.asarray(layer.volume.data)[::step, ::step, ::step]
     affine = layer.volume.affine @ np.diag([step, step, step, 1.0])
     names: tuple[str, ...] = ()
@@ -111,35 +139,70 @@ def _encode(layer: Layer, levels: int, step: int) -> Encoded:
         low, high = 0.0, float(max(len(names) - 1, 1))
         slope, inter = 1.0, 0.0
     else:
-        low, high = _window(data, layer.kind)
-        steps = 254 if layer.kind == "difference" else 255
-        slope, inter = (high - low) / steps, low
-        coarse = 256 // levels
-        scaled = np.clip(np.rint((data - low) / (slope * coarse)) * coarse, 0, steps)
-        stored = scaled.astype(np.uint8)
-    image = nib.Nifti1Image(stored, affine)
-    image.header.set_xyzt_units("mm")
-    image.header["descrip"] = b"for display"
+        low, high = window
+        stored, slope = _quantise(data, layer.kind, window, levels)
+        inter = low
+    header = nib.Nifti1Image(np.zeros((1, 1, 1), np.uint8), affine).header
+    header.set_data_shape(stored.shape)
+    header.set_xyzt_units("mm")
+    header["descrip"] = b"for display"
+    header["vox_offset"] = 352
+    header["scl_slope"], header["scl_inter"] = slope, inter
     if names:
-        image.header["intent_code"] = _LABEL
-    whole = bytearray(image.to_bytes())
-    # nibabel sets the scaling of what it writes; that of 8 bits to true values goes in afterwards.
-    whole[112:120] = np.array([slope, inter], image.header.endianness + "f4").tobytes()
-    text = base64.b64encode(gzip.compress(bytes(whole), 6, mtime=0)).decode("ascii")
-    return Encoded(layer, text, low, high, names, colours)
+        header["intent_code"] = _LABEL
+        packed = _compress(stored, header.binaryblock, 4, zlib.Z_DEFAULT_STRATEGY)
+    else:
+        packed = _compress(_predict(stored), header.binaryblock)
+    return Encoded(layer, base64.b64encode(packed).decode("ascii"), low, high, names, colours)
+
+
+def _quantise(
+    data: NDArray, kind: Kind, window: tuple[float, float], levels: int
+) -> tuple[NDArray[np.uint8], float]:
+    """Number of the grey level of every voxel, and the distance of two levels."""
+    low, high = window
+    steps = levels - (2 if kind == "difference" else 1)  # an even number has a middle, which is 0
+    slope = (high - low) / steps
+    scaled = (data - np.float32(low)) * np.float32(1 / slope)
+    np.clip(np.rint(scaled, out=scaled), 0, steps, out=scaled)
+    return scaled.astype(np.uint8), slope
+
+
+def _predict(stored: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Each voxel less the mean of those before it along the first two axes, modulo 256; beyond the border is 0.
+
+    A slice needs no other one, so that some slices tell the size of all.
+    """
+    values = np.asfortranarray(stored)
+    before = np.zeros(values.shape, np.uint16, order="F")
+    before[1:] += values[:-1]
+    before[:, 1:] += values[:, :-1]
+    return values - ((before + 1) >> 1).astype(np.uint8)
+
+
+def _compress(
+    stored: NDArray[np.uint8], header: bytes = b"", level: int = 1, strategy: int = zlib.Z_RLE
+) -> bytes:
+    """A gzip file of a header and voxels; the same bytes for the same voxels."""
+    packer = zlib.compressobj(level, zlib.DEFLATED, 31, 9, strategy)
+    start = header + b"\0" * (4 if header else 0)  # no extension of the header
+    return packer.compress(start) + packer.compress(stored.tobytes(order="F")) + packer.flush()
 
 
 def _window(data: NDArray, kind: Kind) -> tuple[float, float]:
     """Values of the first and the last grey level or colour."""
-    there = data[data != 0]
+    if kind in ("labels", "mask"):
+        return 0.0, 1.0
+    every = max(1, round((data.size / _MOST_VALUES) ** (1 / 3)))
+    some = data[::every, ::every, ::every]
+    there = some[some != 0]
+    if there.size < 1000:  # so little is there that none of it can be spared
+        there = data[data != 0]
     if there.size == 0:
         return 0.0, 1.0
     if kind == "image":
-        low = (
-            min(0.0, float(data.min()))
-            if data.min() > -1e-3
-            else float(np.percentile(data, IMAGE_WINDOW[0]))
-        )
+        least = float(data.min())
+        low = min(0.0, least) if least > -1e-3 else float(np.percentile(some, IMAGE_WINDOW[0]))
         high = float(np.percentile(there, IMAGE_WINDOW[1]))
     else:
         high = float(np.percentile(np.abs(there), MAP_LIMIT))
@@ -159,8 +222,10 @@ def _encode_labels(
     if len(labels) > _MOST_LABELS:
         labels = np.sort(labels[np.argsort(-counts, kind="stable")[:_MOST_LABELS]])
     stored = np.zeros(data.shape, np.uint8)
-    for number, label in enumerate(labels, start=1):
-        stored[data == label] = number
+    place = np.searchsorted(labels, data).clip(0, max(len(labels) - 1, 0))
+    stored = (
+        np.where(labels[place] == data, place + 1, 0).astype(np.uint8) if len(labels) else stored
+    )
     shown = ("background", *(str(names.get(int(label), int(label))) for label in labels))
     return stored, shown, ((0, 0, 0), *_colours(len(labels), max(names, default=0), labels))
 

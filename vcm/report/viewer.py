@@ -40,7 +40,7 @@ class EncodedViewer:
 
     Attributes:
         plan: JSON that the script reads; `<` is escaped.
-        volumes: Compressed NIfTI files in base64, in the order of the plan.
+        volumes: Compressed NIfTI files in base64, in the order of the plan, see `Encoded`.
         library: NiiVue, compressed, in base64.
         note: What was given up to keep the page small; empty where nothing was.
     """
@@ -71,6 +71,7 @@ def _describe(encoded: Encoded, is_base: bool) -> dict[str, Any]:
     return {
         "name": layer.name,
         "kind": layer.kind,
+        "predicted": encoded.is_predicted,
         "base": is_base,
         "shown": layer.shown,
         "opacity": OPACITY[layer.kind],

@@ -10,6 +10,22 @@
     const text = atob(document.getElementById(id).textContent);
     return Uint8Array.from(text, (letter) => letter.charCodeAt(0));
   };
+  const unpack = async (id) => {
+    const stream = new Blob([bytesOf(id)]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Response(stream).arrayBuffer();
+  };
+  // A NIfTI file whose voxels may be differences to the mean of those before them, as vcm.report.layers writes it.
+  const volumeOf = async (n, predicted) => {
+    const file = await unpack(`volume-${n}`);
+    if (!predicted) return file;
+    const header = new DataView(file), nx = header.getInt16(42, true), ny = header.getInt16(44, true);
+    const voxels = new Uint8Array(file, header.getFloat32(108, true));
+    for (let at = 0, x = 0, y = 0; at < voxels.length; at++) {
+      voxels[at] += ((x ? voxels[at - 1] : 0) + (y ? voxels[at - nx] : 0) + 1) >> 1;
+      if (++x === nx) { x = 0; if (++y === ny) y = 0; }
+    }
+    return file;
+  };
   const make = (tag, attributes = {}, ...children) => {
     const element = Object.assign(document.createElement(tag), attributes);
     element.append(...children);
@@ -21,22 +37,19 @@
     return;
   }
   try {
-    const unpacked = new Blob([bytesOf("niivue")]).stream().pipeThrough(new DecompressionStream("gzip"));
-    document.head.append(make("script", { textContent: await new Response(unpacked).text() }));
+    const library = new TextDecoder().decode(await unpack("niivue"));
+    document.head.append(make("script", { textContent: library }));
     const { Niivue, NVImage, SLICE_TYPE, SHOW_RENDER, DRAG_MODE } = window.niivue;
 
     // Volumes, each read once; both panels share them.
     const layers = [];
     for (const [n, layer] of plan.layers.entries()) {
       const map = layer.kind === "uncertainty" ? "inferno" : layer.kind === "difference" ? "warm" : "gray";
-      const image = await NVImage.loadFromBase64({
-        base64: document.getElementById(`volume-${n}`).textContent,
-        name: `${layer.name}.nii.gz`,
-        colormap: map,
-        colormapNegative: layer.kind === "difference" ? "winter" : "",
-        cal_min: layer.kind === "difference" ? layer.high / 8 : layer.low,
-        cal_max: layer.high,
-      });
+      const [low, negative] = layer.kind === "difference" ? [layer.high / 8, "winter"] : [layer.low, ""];
+      const file = await volumeOf(n, layer.predicted);
+      const image = await NVImage.new(
+        file, `${layer.name}.nii`, map, 1, null, low, layer.high, true, 0.02, false, false, negative,
+      );
       if (layer.kind === "difference") {
         image.cal_minNeg = -layer.high;
         image.cal_maxNeg = -layer.high / 8;
