@@ -16,9 +16,11 @@ from scipy import ndimage
 
 from vcm.errors import VCMError, VCMWarning
 from vcm.imaging.conditions import PLAUSIBLE_BRAIN
+from vcm.imaging.contrast import warn_unless_t1w
 from vcm.imaging.geometry import to_model_grid
 from vcm.imaging.lost_slices import is_folded_over, lost_slices
 from vcm.imaging.registration import align_rigid
+from vcm.imaging.upright import warn_unless_upright
 from vcm.imaging.volume import Grid, Volume
 
 #: A background value fills at least this share of the scan's border ...
@@ -115,13 +117,18 @@ def _black(brain: NDArray, background: NDArray) -> float:
     return nothing if least - width < nothing <= least else min(0.0, least)
 
 
-def align_brain(image: Volume, mask: NDArray[np.bool_], grid: Grid) -> AlignedBrain:
+def align_brain(
+    image: Volume, mask: NDArray[np.bool_], grid: Grid, any_contrast: bool = False
+) -> AlignedBrain:
     """Bring the brain of a scan to the model's grid in the common space.
+
+    A VCMWarning says where it does not stand upright there, or does not look like a T1w scan.
 
     Args:
         image: A scan of any intensities.
         mask: (X, Y, Z) where its brain is.
         grid: Of the model.
+        any_contrast: It need not be a T1w scan.
 
     Raises:
         VCMError: What the mask selects is too small or too large for a brain, or see `refuse_unfit`.
@@ -143,6 +150,9 @@ def align_brain(image: Volume, mask: NDArray[np.bool_], grid: Grid) -> AlignedBr
             "voxel size."
         )
     scaled, (least, greatest) = to_unit_range(moved, inside)
+    warn_unless_upright(scaled, grid, image.source)
+    if not any_contrast:
+        warn_unless_t1w(scaled, grid, image.source)
     return AlignedBrain(scaled, to_common, (least + black, greatest + black))
 
 

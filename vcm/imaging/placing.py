@@ -28,6 +28,7 @@ from vcm.imaging.geometry import (
 )
 from vcm.imaging.partial import as_partial
 from vcm.imaging.registration import align_rigid
+from vcm.imaging.upright import warn_unless_upright
 from vcm.imaging.vocabulary import read_classes
 from vcm.imaging.volume import Grid, Volume, read_volume, refuse_other_voxels
 
@@ -109,13 +110,15 @@ def place_label_map(given: Path | Volume, labels: str, model: Grid) -> PlacedCon
 
     Raises:
         VCMError: The map cannot be read, its labels are not those of the vocabulary, or it shows no
-            whole brain.
+            whole brain. A VCMWarning says where it does not stand upright.
     """
     source, vocabulary = read_classes(given, labels)
     _refuse_implausible(source)
     to_common = align_rigid(_contrast_of(source))
     classes = to_model_grid(source, model, to_common, order=0).astype(np.uint8)
     _refuse_outside(source, classes, model)
+    picture = conditions.as_contrast(Volume(classes, model.affine))
+    warn_unless_upright(picture.data, model, source.source)
     placement = Placement(model, source.grid, to_common, source.header)
     # A map of three tissues tells no ventricles, so it does not say how large they are.
     volumes = conditions.ventricular_and_brain_volume(source.data, source.grid.voxel_volume)
@@ -161,6 +164,8 @@ def place_partial(path: Path, known: Path, before: PlacedCondition) -> PlacedCon
         )
 
     values, _ = to_unit_range(moved(image.data, 1), moved(brain, 1) > 0.5)
+    if before.classes is None and found.volume > conditions.PLAUSIBLE_BRAIN[0]:
+        warn_unless_upright(values, model, image.source)
     partial = as_partial(values, moved(kept, 0) > 0.5)
     return replace(before, placement=placement, partial=partial, brain=found)
 

@@ -12,11 +12,9 @@ from vcm.errors import VCMError, noted
 from vcm.files import sha256, whole
 from vcm.imaging.brain import align_brain
 from vcm.imaging.conditions import ventricular_and_brain_volume
-from vcm.imaging.contrast import warn_unless_t1w
 from vcm.imaging.extraction import Brain, find_brain
 from vcm.imaging.geometry import model_grid, to_model_grid
 from vcm.imaging.source import Scan
-from vcm.imaging.upright import warn_unless_upright
 from vcm.imaging.vocabulary import read_brain
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
 from vcm.preparation.record import PreparedScan, read_record
@@ -66,8 +64,6 @@ def prepare_scan(scan: Scan, out: Path, settings: dict[str, str], grid: Grid) ->
             found_brain = find_brain(image)
             mask = found_brain.mask
         aligned = align_brain(image, mask, grid)
-        warn_unless_t1w(aligned.image, grid, image.source)
-        warn_unless_upright(aligned.image, grid, image.source)
     ventricles = brain = None
     moved = None
     if classes:

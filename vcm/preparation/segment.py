@@ -22,10 +22,8 @@ from vcm.files import (
 from vcm.imaging.bids import ENDINGS, stem
 from vcm.imaging.brain import align_brain
 from vcm.imaging.conditions import class_volumes
-from vcm.imaging.contrast import warn_unless_t1w
 from vcm.imaging.extraction import Brain, find_brain
 from vcm.imaging.geometry import from_model_grid, resample
-from vcm.imaging.upright import warn_unless_upright
 from vcm.imaging.vocabulary import CLASS_NAMES
 from vcm.imaging.volume import Volume, read_volume, write_volume
 from vcm.nets.segmenter import TissueSegmenter
@@ -53,8 +51,6 @@ def segment(scan: Volume, segmenter: TissueSegmenter, brain: Brain | None = None
     """
     grid = segmenter_grid(segmenter)
     aligned = align_brain(scan, (brain or find_brain(scan)).mask, grid)
-    warn_unless_t1w(aligned.image, grid, scan.source)
-    warn_unless_upright(aligned.image, grid, scan.source)
     found = _classes(aligned.image, segmenter)
     back = from_model_grid(found, grid, scan.grid, aligned.to_common, order=0)
     return scan.with_data(back.astype(np.uint8))

@@ -23,10 +23,8 @@ from vcm.files import (
     write_table,
 )
 from vcm.imaging.brain import align_brain
-from vcm.imaging.contrast import warn_unless_t1w
 from vcm.imaging.extraction import Brain, find_brain
 from vcm.imaging.geometry import from_model_grid, model_grid
-from vcm.imaging.upright import warn_unless_upright
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
 from vcm.report.folder import write_index, write_report
 from vcm.report.layers import Layer
@@ -79,8 +77,6 @@ def segment_scan(
     grid = model_grid(segmenter.features.spacing)
     brain = find_brain(scan)
     aligned = align_brain(scan, brain.mask, grid)
-    warn_unless_t1w(aligned.image, grid, scan.source)
-    warn_unless_upright(aligned.image, grid, scan.source)
     found = segmenter.predict(aligned.image, voices)
     best, chosen = _to_scan(found.posterior, grid, scan, aligned.to_common)
     uncertainty = from_model_grid(found.uncertainty, grid, scan.grid, aligned.to_common)

@@ -176,7 +176,7 @@ def to_thick_scan(
     make = in_plane_grid if in_plane else isotropic_grid
     fine = make(image.grid, acquisition, spacing)
     image, brain = fill(image, brain, acquisition.axis, lost)
-    aligned = align_brain(image, brain, model)
+    aligned = align_brain(image, brain, model, any_contrast=True)
     contrast = find_contrast(aligned.image, model, image.source)
     low, high = aligned.intensity_range
     scaled = ((image.data - low) / max(high - low, 1e-6)).astype(np.float32)
