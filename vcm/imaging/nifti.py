@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +20,6 @@ from nibabel.openers import ImageOpener
 from numpy.typing import NDArray
 
 from vcm.errors import VCMError, VCMWarning
-
-# nibabel says on the terminal what it repairs; here the header is read as it lies on the disk.
-logging.getLogger("nibabel.global").addHandler(logging.NullHandler())
 
 #: Voxel sizes outside this range [mm] mean a header in metres, microns, or a broken one.
 SPACING_RANGE = (0.05, 20.0)
@@ -136,7 +135,8 @@ def _load(path: Path) -> nib.Nifti1Pair:
     if path.stat().st_size == 0:
         raise damaged(path, "it is empty")
     try:
-        image = nib.load(path)
+        with _silent_repairs():
+            image = nib.load(path)
     # Whatever a parser makes of a file that is not what it seems, the user reads one sentence.
     except Exception as error:
         raise VCMError(
@@ -149,6 +149,18 @@ def _load(path: Path) -> nib.Nifti1Pair:
             "for instance with mri_convert or nibabel."
         )
     return image
+
+
+@contextmanager
+def _silent_repairs() -> Iterator[None]:
+    """Nibabel says on the terminal what it repairs, but here the header is read as it lies on the disk."""
+    logger = logging.getLogger("nibabel.global")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _header_on_disk(image: nib.Nifti1Pair, path: Path) -> Nifti1Header:
