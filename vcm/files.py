@@ -26,11 +26,21 @@ from vcm.errors import VCMError
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """Rows of a tab-separated table with a header line."""
+    """Rows of a tab-separated table with a header line, as vcm writes them; what a row lacks is ''.
+
+    Raises:
+        VCMError: There is no such file, or another program has stored it in another encoding.
+    """
     if not path.is_file():
         raise VCMError(f"{path} does not exist: give a folder that holds {path.name}.")
-    with path.open(newline="", encoding="utf-8-sig") as lines:
-        return list(csv.DictReader(lines, delimiter="\t"))
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            return list(csv.DictReader(lines, delimiter="\t", restval=""))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise VCMError(
+            f"{path} is no table in UTF-8 ({error}): store it as tab-separated text in UTF-8, or have it "
+            "written again."
+        ) from error
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, object]], columns: list[str]) -> None:

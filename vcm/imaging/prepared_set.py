@@ -5,6 +5,7 @@ Knows the files of a prepared folder, and refuses one that is not finished.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,10 @@ COLUMNS = [
     "participant_id", "split", "age", "sex", "ventricular_volume", "brain_volume", "participant",
     "image", "label_map",
 ]  # fmt: skip
+#: Without these it is no such table.
+NEEDED = COLUMNS[:6]
+#: Cells that say that nothing is known.
+NOTHING = ("", "n/a", "nan")
 #: Lies in a prepared folder while it is written to, and after a run that did not come to its end.
 UNFINISHED = ".unfinished"
 
@@ -91,9 +96,10 @@ def load_prepared(*folders: str | Path, split: str | None = None) -> list[Subjec
                 "run the same vcm prepare again; what is done is kept."
             )
         for row in read_table(folder / "participants.tsv"):
-            if "ventricular_volume" not in row:
+            lacking = [name for name in NEEDED if name not in row]
+            if lacking:
                 raise VCMError(
-                    f"{folder} was not written by vcm prepare (its table has no ventricular_volume): "
+                    f"{folder} was not written by vcm prepare (its table has no {', '.join(lacking)}): "
                     "prepare it first, and give the folder that vcm prepare wrote."
                 )
             if split in (None, row["split"]):
@@ -108,21 +114,43 @@ def _subject(row: dict[str, str], folder: Path) -> Subject:
     return Subject(
         name,
         row["split"],
-        _number(row["age"]),
-        row["sex"] if row["sex"] in ("F", "M") else None,
-        _number(row["ventricular_volume"]),
-        _number(row["brain_volume"]),
+        _number(row, "age", folder),
+        _sex(row, folder),
+        _number(row, "ventricular_volume", folder),
+        _number(row, "brain_volume", folder),
         folder / name,
         row.get("participant") or name,
     )
 
 
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
+def _number(row: Mapping[str, str], column: str, folder: Path) -> float | None:
+    """A cell as a number, None where nothing is known; what was typed into it since is not guessed."""
+    text = row[column].strip()
+    if text.lower() in NOTHING:
         return None
-    return value if np.isfinite(value) else None
+    try:
+        value = float(text)
+    except ValueError:
+        value = np.nan
+    if not np.isfinite(value):
+        raise _unknown_cell(row, column, folder, "a number or n/a")
+    return value
+
+
+def _sex(row: Mapping[str, str], folder: Path) -> str | None:
+    text = row["sex"].strip()
+    if text.lower() in NOTHING:
+        return None
+    if text not in ("F", "M"):
+        raise _unknown_cell(row, "sex", folder, "F, M or n/a")
+    return text
+
+
+def _unknown_cell(row: Mapping[str, str], column: str, folder: Path, wanted: str) -> VCMError:
+    return VCMError(
+        f"{column} of {row['participant_id']} in {folder / 'participants.tsv'} is '{row[column]}': write {wanted}, "
+        "or correct the source's table and prepare it again."
+    )
 
 
 def with_classes(subjects: list[Subject]) -> list[Subject]:

@@ -53,6 +53,12 @@ def rank_candidates(
     for n, subject in enumerate(subjects):
         moving = images.get(n)
         moving = subject.image() if moving is None else moving
+        first = next(iter(images.values()))
+        if moving.shape != first.shape:
+            raise VCMError(
+                f"{subject.subject} has {moving.shape} voxels and others {first.shape}: they were prepared for two "
+                "models, so prepare all for one."
+            )
         compared = [k for k in images if k != n][:others]
         found.append(
             Candidate(subject, float(np.mean([residual(images[k], moving) for k in compared])))
