@@ -25,7 +25,7 @@ from vcm.imaging.participants import (
     one_participant,
     read_participants,
 )
-from vcm.report.folder import REPORT, write_index
+from vcm.report.folder import REPORT, move_page, write_index
 
 DESCRIPTION, PARTICIPANTS = "dataset_description.json", "participants.tsv"
 BIDS_VERSION = "1.10.0"
@@ -277,7 +277,10 @@ def _place(
         else:
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, target)
+        if path.name == REPORT:
+            move_page(path, target)
+        else:
+            os.replace(path, target)
         placed.append(target.relative_to(out).as_posix())
     return placed
 
@@ -380,4 +383,6 @@ def _write_summary(
     columns = list(dict.fromkeys(name for row in ordered for name in row))
     write_table(out / "summary.tsv", ordered, columns)
     record = {"Command": list(command), "Settings": dict(derivation.settings)}
-    write_index(out, derivation.title, ordered, record)
+    refused = sum(row["status"] not in ("done", "kept") for row in rows)
+    facts = {"scans": str(len(rows)), "done": str(len(rows) - refused), "refused": str(refused)}
+    write_index(out, derivation.title, ordered, record, facts=facts)

@@ -2,16 +2,18 @@ import pytest
 from small_page import small_page
 
 from vcm.errors import VCMWarning
-from vcm.report.folder import page_of, write_index, write_report
+from vcm.report.folder import move_page, page_of, write_index, write_report
 
 
 def test_one_subject_has_the_report_and_two_have_an_index(tmp_path):
     first, second = small_page(tmp_path, "sub-01"), small_page(tmp_path, "sub-02")
     report = tmp_path / "report.html"
     assert write_report(tmp_path, lambda: first) == report
-    alone = report.read_bytes()
+    back = '<a href="report.html">All reports</a>'
+    assert back not in report.read_text(encoding="utf-8")
     assert write_report(tmp_path, lambda: second) == tmp_path / "sub-02_report.html"
-    assert (tmp_path / "sub-01_report.html").read_bytes() == alone
+    for name in ("sub-01", "sub-02"):
+        assert back in (tmp_path / f"{name}_report.html").read_text(encoding="utf-8")
     index = report.read_text(encoding="utf-8")
     assert 'href="sub-01_report.html"' in index
     assert 'href="sub-02_report.html"' in index
@@ -36,6 +38,16 @@ def test_an_index_lists_subjects_without_a_page(tmp_path):
     assert "is damaged" in text
     assert page_of(tmp_path, "sub-01") == "sub-01_report.html"
     assert page_of(tmp_path, "sub-02") == ""
+
+
+def test_a_scan_is_linked_to_its_page_whichever_of_its_files_that_shows(tmp_path):
+    (tmp_path / "work").mkdir()
+    page = write_report(tmp_path / "work", lambda: small_page(tmp_path, "sub-01_dseg"))
+    move_page(page, tmp_path / "sub-01_report.html")
+    assert not page.exists()
+    write_index(tmp_path, "All", [{"scan": "sub-01", "status": "done"}], facts={"scans": "1"})
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert '<a href="sub-01_report.html">sub-01</a>' in text
 
 
 def test_a_page_that_fails_is_said_and_nothing_more(tmp_path):

@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from vcm.errors import VCMError, VCMWarning, noted
 from vcm.files import write_whole
-from vcm.report.page import Cell, Page, Section, Table, Thumbnail, render
+from vcm.report.page import Cell, Page, Section, Table, Thumbnail, render, with_link_back
 
 REPORT = "report.html"
 _ENTRY = re.compile(r'<script type="application/json" id="vcm-entry">(.*?)</script>', re.DOTALL)
@@ -54,6 +54,7 @@ def write_index(
     rows: Sequence[Mapping[str, object]] = (),
     provenance: Mapping[str, Any] | None = None,
     lead: str = "",
+    facts: Mapping[str, str] | None = None,
 ) -> Path | None:
     """Write the index of a folder: its pages, and a table of all subjects.
 
@@ -63,6 +64,7 @@ def write_index(
         rows: A row per subject, whether it has a page or not; the first column names it.
         provenance: As `Page` has it.
         lead: One sentence below the title.
+        facts: A few values in short, by name; by default how many subjects there are.
 
     Returns:
         Path of the index, or None as for `write_report`.
@@ -72,11 +74,23 @@ def write_index(
             _refuse_foreign(folder / REPORT)
             found = _entry_of(folder / REPORT)
             if found and found["kind"] == "page" and found["name"]:
-                (folder / REPORT).rename(folder / f"{found['name']}_{REPORT}")
-            return _write_index(folder, title, rows, provenance or {}, lead)
+                move_page(folder / REPORT, folder / f"{found['name']}_{REPORT}")
+            return _write_index(folder, title, rows, provenance or {}, lead, facts)
     except Exception as error:
         _warn(folder, error)
         return None
+
+
+def move_page(source: Path, target: Path) -> None:
+    """Move the page of one run into a folder with an index, which it then links to.
+
+    Args:
+        source: As `write_report` wrote it.
+        target: NAME_report.html in the folder of the index.
+    """
+    text = source.read_text(encoding="utf-8")
+    _write(target, with_link_back(text))
+    source.unlink()
 
 
 def page_of(folder: Path, name: str) -> str:
@@ -102,7 +116,7 @@ def _place(folder: Path, page: Page) -> Path:
         _write(path, render(page))
         return path
     if found["kind"] == "page":
-        path.rename(folder / f"{found['name']}_{REPORT}")
+        move_page(path, folder / f"{found['name']}_{REPORT}")
     own = folder / f"{page.name}_{REPORT}"
     _refuse_foreign(own)
     _write(own, render(page, back=True))
@@ -116,17 +130,21 @@ def _write_index(
     rows: Sequence[Mapping[str, object]],
     provenance: Mapping[str, Any],
     lead: str,
+    facts: Mapping[str, str] | None = None,
 ) -> Path:
     entries = {}
     for path in sorted(folder.glob(f"*_{REPORT}")):
         found = _entry_of(path)
         if found and found["kind"] == "page":
-            entries[found["name"]] = (path.name, found)
+            # What a page shows may be one of several files of its subject, which the table names.
+            entries[path.name.removesuffix(f"_{REPORT}")] = (path.name, found)
     table = _table_of(rows, entries) if rows else _table_of_entries(entries)
     gallery = [Thumbnail(n, file, entry["picture"]) for n, (file, entry) in entries.items()]
-    sections = [Section("Subjects", tables=[table]), Section("Pictures", gallery=gallery)]
+    sections = [Section("Subjects", tables=[table])]
+    if any(item.source for item in gallery):
+        sections.append(Section("Pictures", gallery=gallery))
     page = Page(title, lead=lead, sections=sections, provenance=provenance)
-    page = replace(page, facts={"subjects": str(len(rows) or len(entries))})
+    page = replace(page, facts=facts or {"subjects": str(len(rows) or len(entries))})
     _write(folder / REPORT, render(page, kind="index"))
     return folder / REPORT
 

@@ -35,6 +35,11 @@ class Cell:
     is_words: bool
     link: str = ""
 
+    @property
+    def is_long(self) -> bool:
+        """Whether it is a sentence, which needs a wide column."""
+        return len(self.shown) > 40
+
 
 @dataclass(frozen=True)
 class Table:
@@ -157,7 +162,7 @@ def render(page: Page, kind: str = "page", back: bool = False) -> str:
         version=__version__,
         entry=Markup(_entry(page, kind)),
         style=Markup(_asset("style.css")),
-        back=back,
+        back=Markup(_LINK_BACK if back else _NO_LINK),
         viewer=viewer,
         panels=min(2, len(page.viewer.images)) if page.viewer else 1,
         plan=Markup(viewer.plan) if viewer else "",
@@ -167,6 +172,14 @@ def render(page: Page, kind: str = "page", back: bool = False) -> str:
         command=shlex.join(map(str, command)) if isinstance(command, (list, tuple)) else command,
         provenance=json.dumps(record, indent=2, default=str, ensure_ascii=False) if record else "",
     )
+
+
+_NO_LINK, _LINK_BACK = "<!-- no index -->", '<li><a href="report.html">All reports</a></li>'
+
+
+def with_link_back(page: str) -> str:
+    """A page that `render` made without a link to the index of its folder, with it."""
+    return page.replace(_NO_LINK, _LINK_BACK, 1)
 
 
 #: Width of the pictures in an index [pixels].
