@@ -73,6 +73,15 @@ def test_ten_subjects_one_of_them_broken(dataset, tmp_path):
     assert "sub-03" in (out / "report.html").read_text(encoding="utf-8")
 
 
+def test_runs_for_some_participants_share_one_table(dataset, tmp_path):
+    out = tmp_path / "out"
+    for label in ("01", "02"):
+        rows = derive(doubled([]), dataset, out, participants=[label])
+        assert [row["scan"] for row in rows] == [f"sub-{label}"]
+    table = (out / "summary.tsv").read_text().splitlines()
+    assert [line.split("\t")[:2] for line in table[1:]] == [["sub-01", "kept"], ["sub-02", "done"]]
+
+
 def test_what_is_done_is_kept_and_what_is_lost_is_made_again(dataset, tmp_path):
     out, calls = tmp_path / "out", []
     derive(doubled(calls), dataset, out)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -376,9 +376,21 @@ _README = (
 )
 
 
+def _done_before(out: Path, named: Set[str]) -> list[dict[str, object]]:
+    """Rows of scans that other runs made, of participants whom this one does not mean."""
+    records = {p.stem: _read(p) or {} for p in sorted((out / _RECORDS).glob("*.json"))}
+    return [
+        {"scan": name, "status": "kept", **record.get("Summary", {})}
+        for name, record in records.items()
+        if name not in named
+    ]
+
+
 def _write_summary(
     out: Path, derivation: Derivation, rows: Sequence[Mapping[str, object]], command: Sequence[str]
 ) -> None:
+    # Runs for some participants each share one table.
+    rows = [*rows, *_done_before(out, {str(row["scan"]) for row in rows})]
     ordered = sorted(rows, key=lambda row: str(row["scan"]))
     columns = list(dict.fromkeys(name for row in ordered for name in row))
     write_table(out / "summary.tsv", ordered, columns)
