@@ -14,14 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcm.errors import VCMError
-from vcm.files import read_table
 from vcm.imaging.brain import align_brain
 from vcm.imaging.extraction import find_brain
 from vcm.imaging.geometry import to_model_grid
-from vcm.imaging.volume import Grid, read_label_map, read_volume, refuse_other_voxels
+from vcm.imaging.participants import read_rows
+from vcm.imaging.volume import (
+    Grid,
+    Volume,
+    distinct,
+    read_label_map,
+    read_volume,
+    refuse_other_voxels,
+)
 
 #: Marks voxels whose label is unknown.
 UNKNOWN = -1
+#: Share of labelled neighbours with one label, at least: 0.77 and more in 16 label maps, 0.14 and less in 9 scans.
+LEAST_ALIKE = 0.5
 
 
 @dataclass(frozen=True)
@@ -61,20 +70,19 @@ def read_labelled(
     """
     image, found = read_volume(scan), read_label_map(labels)
     refuse_other_voxels(found, image, "give the label map on the voxels of its scan")
+    _refuse_scan(found)
     table = {index: k for k, index in enumerate(indices)}
     if unlabelled is not None:
         table[unlabelled] = UNKNOWN
-    present = np.unique(found.data)
+    present = distinct(found.data)
     strange = [int(v) for v in present if int(v) not in table]
     if strange:
         raise VCMError(
             f"{labels.name} holds the labels {strange[:8]}, which the label table does not name: "
             "add them to it, or give another map."
         )
-    lookup = np.full(int(present.max()) + 1, UNKNOWN, np.int16)
-    for index in map(int, present):
-        lookup[index] = table[index]
-    numbered = found.with_data(lookup[found.data])
+    lookup = np.array([table[int(index)] for index in present], np.int16)
+    numbered = found.with_data(lookup[np.searchsorted(present, found.data)])
     if unlabelled is not None and not np.any(numbered.data == 0):
         raise VCMError(
             f"{labels.name} holds no background (label {indices[0]}): label the background region too, "
@@ -101,15 +109,9 @@ def label_table(
         VCMError: No label but background, or a table that cannot be read.
     """
     if names is not None:
-        rows = read_table(names)
-        if not rows or not {"index", "name"} <= rows[0].keys():
-            raise VCMError(f"{names} needs the columns index and name, tab-separated.")
-        try:
-            table = {int(row["index"]): row["name"] for row in rows}
-        except ValueError as error:
-            raise VCMError(f"{names} holds an index that is no whole number ({error}).") from error
+        table = _names(names)
     else:
-        held = {int(v) for path in maps for v in np.unique(read_label_map(path).data)}
+        held = {int(v) for path in maps for v in distinct(read_label_map(path).data)}
         table = {index: f"label {index}" for index in sorted(held - {unlabelled, 0})}
     table.pop(0, None)
     table.pop(unlabelled if unlabelled is not None else 0, None)
@@ -119,6 +121,45 @@ def label_table(
             "structure."
         )
     return {0: "background"} | table
+
+
+def _names(path: Path) -> dict[int, str]:
+    """Index -> name, as a table has them; no index and no name twice."""
+    if not path.is_file():
+        raise VCMError(f"{path} does not exist: give the table of the labels.")
+    rows = read_rows(path)
+    if not rows or not {"index", "name"} <= rows[0].keys():
+        raise VCMError(f"{path} needs the columns index and name, tab-separated.")
+    table: dict[int, str] = {}
+    for row in rows:
+        try:
+            index = int(row["index"])
+        except ValueError as error:
+            raise VCMError(f"{path} holds an index that is no whole number ({error}).") from error
+        if index in table or not row["name"] or row["name"] in table.values():
+            raise VCMError(
+                f"{path} holds the index {index} with the name '{row['name']}', but every index needs a name, "
+                "and no index or name may be there twice: correct the table."
+            )
+        table[index] = row["name"]
+    return table
+
+
+def _refuse_scan(labels: Volume) -> None:
+    """Raise VCMError where neighbours that are labelled mostly differ, as those of a scan do."""
+    share = 0.0
+    for axis in range(3):
+        one, other = (
+            np.moveaxis(labels.data, axis, 0)[part] for part in (slice(1, None), slice(-1))
+        )
+        both = (one > 0) & (other > 0)
+        if both.any():
+            share = max(share, float((one == other)[both].mean()))
+    if 0 < share < LEAST_ALIKE:
+        raise VCMError(
+            f"{labels.source} is no label map: {100 * (1 - share):.0f} % of its neighbouring voxels hold "
+            "different values, as in a scan; give the label map of the scan."
+        )
 
 
 def refuse_unlabelled_classes(brains: Sequence[LabelledBrain], names: Sequence[str]) -> None:

@@ -1,0 +1,75 @@
+"""What a user calls a label map or a table of labels is one, or is refused by name."""
+
+import numpy as np
+import pytest
+
+from vcm.errors import VCMError
+from vcm.imaging.registration import common_template
+from vcm.imaging.volume import Volume, write_volume
+from vcm.segmentation import labelled
+from vcm.segmentation.labelled import label_table, read_labelled
+
+TEMPLATE = common_template()
+
+
+@pytest.fixture
+def scan(tmp_path, monkeypatch):
+    """Its file; it lies where it is to lie."""
+    monkeypatch.setattr("vcm.imaging.brain.align_rigid", lambda image: np.eye(4))
+    data = np.where(TEMPLATE.data > 0.2, np.rint(900 * TEMPLATE.data), 0).astype(np.float32)
+    return write_volume(Volume(data, TEMPLATE.affine), tmp_path / "sub-1_T1w.nii.gz")
+
+
+def read(scan, data, name="sub-1_dseg.nii.gz", unlabelled=None):
+    path = write_volume(Volume(data, TEMPLATE.affine), scan.with_name(name))
+    table = label_table([path], None, unlabelled)
+    return table, read_labelled(scan, path, TEMPLATE.grid, [*table], unlabelled)
+
+
+def test_labels_of_any_size_keep_their_numbers(scan):
+    tissue = np.select([TEMPLATE.data > 0.75, TEMPLATE.data > 0.2], [2**30 + 1, 12175], 0)
+    table, brain = read(scan, tissue.astype(np.int32))
+    assert [*table] == [0, 12175, 2**30 + 1]
+    np.testing.assert_array_equal(brain.labels, np.searchsorted([0, 12175, 2**30 + 1], tissue))
+
+
+def test_a_scan_in_the_place_of_its_label_map_is_refused(scan):
+    values = np.where(TEMPLATE.data > 0.2, np.rint(250 * TEMPLATE.data), 0).astype(np.uint8)
+    with pytest.raises(VCMError, match=r"sub-1_dseg\.nii\.gz is no label map: \d\d % of its neigh"):
+        read(scan, values)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_labels_drawn_in_a_few_slices_are_a_label_map(scan, axis):
+    tissue = np.select([TEMPLATE.data > 0.75, TEMPLATE.data > 0.2], [2, 1], 0).astype(np.uint8)
+    drawn = np.full_like(tissue, 255)
+    slices = [slice(None)] * 3
+    slices[axis] = slice(30, 60, 10)
+    drawn[tuple(slices)] = tissue[tuple(slices)]
+    _, brain = read(scan, drawn, unlabelled=255)
+    assert set(np.unique(brain.labels)) == {labelled.UNKNOWN, 0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ("10\tone\n10\ttwo", "holds the index 10 with the name 'two'"),
+        ("10\tone\n20\tone", "holds the index 20 with the name 'one'"),
+        ("10\t\n20\ttwo", "holds the index 10 with the name ''"),
+        ("10\n20\ttwo", "holds the index 10 with the name ''"),
+        ("ten\tone", "no whole number"),
+    ],
+)
+def test_a_table_that_contradicts_itself_is_refused(tmp_path, rows, sentence):
+    (tmp_path / "names.tsv").write_text("index\tname\n" + rows + "\n")
+    with pytest.raises(VCMError, match=sentence):
+        label_table([], tmp_path / "names.tsv", None)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+@pytest.mark.parametrize("separator", ["\t", ";", ","])
+def test_a_table_of_a_spreadsheet_is_read(tmp_path, encoding, separator):
+    text = "Index\tName\r\n0\tnothing\r\n17\tHippokampus größer\r\n\t\r\n".replace("\t", separator)
+    (tmp_path / "names.csv").write_bytes(text.encode(encoding))
+    found = label_table([], tmp_path / "names.csv", None)
+    assert found == {0: "background", 17: "Hippokampus größer"}
