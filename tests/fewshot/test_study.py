@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -150,6 +151,24 @@ def test_a_folder_of_another_study_is_refused_and_more_shots_are_not(config):
     other = {"label": "sex", "kind": "classification", "classes": ["F", "M"]}
     with pytest.raises(VCMError, match="holds a study with other tasks"):
         run_study(config(task=other, methods=["mean"]))
+
+
+@pytest.mark.parametrize("change", ["label", "scan"])
+def test_data_that_changed_since_a_run_are_noticed(brains, config, tmp_path, change):
+    """Its runs would be mixed with those of before, each with numbers of other labels or scans."""
+    data = tmp_path / "brains"
+    shutil.copytree(brains, data)
+    task = age_task(data)
+    run_study(config(task=task, methods=["mean"], seeds=1))
+    if change == "label":
+        table = data / "participants.tsv"
+        table.write_text(table.read_text().replace("sub-01\t24\t", "sub-01\t42\t"))
+    else:
+        scan = data / "sub-04" / "anat" / "sub-04_T1w.nii.gz"
+        shutil.copy(data / "sub-05" / "anat" / "sub-05_T1w.nii.gz", scan)
+        (data / "sub-05").rename(data / "other")
+    with pytest.raises(VCMError, match="holds a study with other scans or labels of age"):
+        run_study(config(task=task, methods=["mean"], seeds=2, shots=[8]))
 
 
 @pytest.mark.parametrize(

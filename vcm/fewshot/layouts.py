@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vcm.errors import VCMError
 from vcm.fewshot.tasks import Task, sequence_name, sequence_of_file
-from vcm.files import read_table
+from vcm.imaging.participants import parse_split, read_rows, session_of
 
 #: Last token of a file that holds labels or a mask, not a scan.
 _MAP_TOKENS = ("dseg", "seg", "mask", "label", "labels")
@@ -85,12 +85,13 @@ def find_cases(source: str | Path, split: str | None = None) -> list[Case]:
 
 def label_text(case: Case, target: Target) -> str | None:
     """The label of a case in a column, as text; None where it is empty or n/a."""
-    if target.label not in case.values:
+    column = target.label if target.label in case.values else target.label.lower()
+    if column not in case.values:
         raise VCMError(
             f"{case.name} has no column '{target.label}' (it has {', '.join(case.values) or 'none'}): "
             "name the column of the label."
         )
-    text = case.values[target.label].strip()
+    text = case.values[column].strip()
     return None if text.lower() in ("", "n/a", "na", "nan") else text
 
 
@@ -147,24 +148,66 @@ def with_labels(cases: Iterable[Case], target: Target, task: Task) -> list[Case]
 
 def _from_bids(folder: Path) -> list[Case]:
     table = folder / "participants.tsv"
-    rows = {}
+    rows: dict[str, list[dict[str, str]]] = {}
     if table.is_file():
-        rows = {row.get("participant_id", ""): row for row in read_table(table)}
-        lacking = [n for n in rows if n and not (folder / n).is_dir()]
-        if len(lacking) == len(rows):
+        rows = _rows_by_subject(table)
+        if not any((folder / name).is_dir() for name in rows):
             raise VCMError(f"None of the participants in {table} has a folder in {folder}.")
     cases = []
     for subject in sorted(p for p in folder.glob("sub-*") if p.is_dir()):
         sessions = sorted(p for p in subject.glob("ses-*") if p.is_dir()) or [subject]
         for session in sessions:
             name = "_".join((subject.name, *((session.name,) if session != subject else ())))
-            files = sorted(session.rglob("*.nii")) + sorted(session.rglob("*.nii.gz"))
-            if not files:
-                continue
-            images, maps = _sorted_by_kind(name, files)
+            images, maps = _sorted_by_kind(name, _scans_below(session, "**/"))
             if images:
-                cases.append(Case(name, images, _texts(rows.get(subject.name, {})), maps))
+                row = _row_of(subject.name, session.name, rows.get(subject.name, []), table)
+                cases.append(Case(name, images, row, maps))
     return cases
+
+
+def _rows_by_subject(table: Path) -> dict[str, list[dict[str, str]]]:
+    """Rows of each participant, with its prefix; splits in one spelling."""
+    rows = read_rows(table)
+    if rows and "participant_id" not in rows[0]:
+        raise VCMError(
+            f"{table} has no column participant_id (its columns are {', '.join(rows[0])}): BIDS needs one "
+            "row per subject."
+        )
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        if row["participant_id"]:
+            split = {"split": parse_split(row["split"])} if "split" in row else {}
+            name = "sub-" + row["participant_id"].removeprefix("sub-")
+            found.setdefault(name, []).append({**row, **split})
+    return found
+
+
+def _row_of(
+    subject: str, session: str, rows: Sequence[dict[str, str]], table: Path
+) -> dict[str, str]:
+    """What the table says of one session: its own row, or the one without a session; {} where it has none.
+
+    Raises:
+        VCMError: Several rows differ, so nobody can tell which is meant.
+    """
+    own = [row for row in rows if session_of(row) == session]
+    chosen = own or [row for row in rows if not session_of(row)]
+    if session == subject and len(rows) == 1:
+        chosen = list(rows)  # the folder has no sessions, and the table names the only one
+    if any(row != chosen[0] for row in chosen):
+        raise VCMError(
+            f"{subject} has {len(chosen)} rows in {table} that differ: keep one, or one per session with a "
+            "column session_id."
+        )
+    if rows and not chosen:
+        raise VCMError(f"{subject} has no row for {session} in {table}: add one.")
+    return {k: v for k, v in chosen[0].items() if k} if chosen else {}
+
+
+def _scans_below(folder: Path, below: str = "") -> list[Path]:
+    """NIfTI files but hidden ones, such as the ._ files that macOS leaves."""
+    found = [p for end in (".nii", ".nii.gz") for p in sorted(folder.glob(f"{below}*{end}"))]
+    return [p for p in found if not p.name.startswith(".")]
 
 
 def _from_fomo(folder: Path) -> list[Case]:
@@ -176,8 +219,7 @@ def _from_fomo(folder: Path) -> list[Case]:
         for session in sessions:
             below = session.relative_to(root)
             name = "_".join(below.parts)
-            files = sorted(session.glob("*.nii")) + sorted(session.glob("*.nii.gz"))
-            images, maps = _sorted_by_kind(name, files)
+            images, maps = _sorted_by_kind(name, _scans_below(session))
             values: dict[str, str] = {}
             for at in (labels / below, labels / subject.name):
                 used.add(at)
@@ -198,7 +240,7 @@ def _from_fomo(folder: Path) -> list[Case]:
 
 
 def _from_table(path: Path) -> list[Case]:
-    rows = read_table(path)
+    rows = read_rows(path)
     if not rows or not {"case", "sequence", "path"} <= set(rows[0]):
         raise VCMError(f"{path} needs the columns case, sequence and path, and a row per scan.")
     images: dict[str, dict[str, Path]] = {}
@@ -248,7 +290,3 @@ def _add(there: dict[str, Path], name: str, file: Path, case: str) -> None:
             "the scans in a table with the columns case, sequence, path."
         )
     there[name] = file
-
-
-def _texts(row: Mapping[str, str | None]) -> dict[str, str]:
-    return {k: v or "" for k, v in row.items() if k}

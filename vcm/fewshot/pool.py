@@ -28,7 +28,7 @@ from vcm.fewshot.layouts import (
 from vcm.fewshot.parents import Parent
 from vcm.fewshot.preparation import grouped
 from vcm.fewshot.tasks import Task
-from vcm.files import sha256
+from vcm.files import sha256, write_whole
 from vcm.imaging.extraction import find_brain
 from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume, refuse_other_voxels
 
@@ -141,6 +141,18 @@ class Pool:
         scans = zip(self.references(), self.cases, strict=True)
         return {sha256(path): case.name for path, case in scans}
 
+    def fingerprint(self) -> str:
+        """Changes with every case, label, scan and mask."""
+        parts = [
+            f"{case.name}={label!r}:{self._key('', place)}"
+            for place, (case, label) in enumerate(
+                zip(self.cases, self.labels.tolist(), strict=True)
+            )
+        ]
+        if self.task.kind == "segmentation":
+            parts += [sha256(case.maps[self.target.label]) for case in self.cases]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
     def _features(self, name: str, place: int) -> NDArray[np.float64]:
         file = self.cache / name / f"{self._key(name, place)}.npy"
         if not file.is_file():
@@ -152,10 +164,7 @@ class Pool:
                     found = views_of_shot(scans, self.task.slots, mask).ravel()
                 else:
                     found = features(name, scans, self.task.slots, mask, network)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_name(f".part-{file.name}")
-            np.save(part, found.astype(np.float32))
-            part.replace(file)
+            write_whole(file, lambda part: np.save(part, found.astype(np.float32)))
         return np.load(file, allow_pickle=False).astype(np.float64)
 
     def _key(self, name: str, place: int) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from vcm.errors import VCMError
 from vcm.fewshot.probe import Probed, probe, split_cases
-from vcm.files import read_table
+from vcm.imaging.participants import read_rows
 
 
 def probe_folder(
@@ -22,12 +22,16 @@ def probe_folder(
     Raises:
         VCMError: a column or every embedding is missing, or lengths differ.
     """
-    rows = read_table(table)
+    if not table.is_file():
+        raise VCMError(f"{table} does not exist: give the table of the cases.")
+    rows = read_rows(table)
+    case, label, groups = case.lower(), label.lower(), [group.lower() for group in groups]
     for column in (case, label, *groups):
         if not rows or column not in rows[0]:
-            raise VCMError(f"{table.name} has no column '{column}': it has {', '.join(rows[0])}.")
+            has = ", ".join(rows[0]) if rows else "no row"
+            raise VCMError(f"{table.name} has no column '{column}': it has {has}.")
     found = [(row, _file_of(vectors, row[case])) for row in rows]
-    kept = [(row, file) for row, file in found if file and row[label] not in ("", "n/a")]
+    kept = [(row, file) for row, file in found if file and row[label].lower() not in ("", "n/a")]
     if not kept:
         raise VCMError(f"{vectors} holds no embedding of a case in {table.name}: check the names.")
     loaded = [np.load(file, allow_pickle=False) for _, file in kept if file]
@@ -45,4 +49,10 @@ def _file_of(folder: Path, case: str) -> Path | None:
     exact = folder / f"{case}.npy"
     if exact.is_file():
         return exact
-    return next(iter(sorted(folder.glob(f"{case}_*.npy"))), None)
+    found = sorted(path for path in folder.glob("*.npy") if path.name.startswith(f"{case}_"))
+    if len(found) > 1:
+        raise VCMError(
+            f"{folder} holds {len(found)} embeddings of {case} ({found[0].name}, {found[1].name}): keep one "
+            "of each case, or name its session in the table."
+        )
+    return found[0] if found else None

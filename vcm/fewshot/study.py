@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def run_study(config: FewShotStudy) -> Path:
     """
     out = Path(config.out)
     tasks = open_tasks(config)
-    _claim(out, config)
+    _claim(out, config, tasks)
     tasks = [with_synthetic(task, config) for task in tasks]
     todo = [
         (task, method, shots, seed)
@@ -252,28 +252,36 @@ def _open_task(file: TaskFile, cache: Path, parents: Mapping[str, Parent]) -> Ta
     return TaskOfStudy(task.name, task, train, tests, file.folds)
 
 
-def _claim(out: Path, config: FewShotStudy) -> None:
-    """Keep the configuration beside the runs; refuse a folder of runs of another one."""
+def _claim(out: Path, config: FewShotStudy, tasks: Sequence[TaskOfStudy]) -> None:
+    """Keep the configuration beside the runs; refuse a folder of runs of another one, or of other data."""
     made = asdict(config)
     # More shots, seeds, methods and another reference are further runs of the same study.
     fixed = {key: made[key] for key in asdict(NetworkTraining())}
     fixed["tasks"] = [asdict(read_task(path)) for path in config.tasks]
     digest = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
     kept = out / "study.json"
-    joined = _joined(config)
+    joined = _joined(config) | {f"scans or labels of {t.name}": _data_of(t) for t in tasks}
     if kept.is_file():
         before = json.loads(kept.read_text("utf-8"))
         old = before.get("joined", {})
         changed = [k for k in joined if k in old and old[k] != joined[k]]
-        if before["digest"] != digest or changed:
+        if before["digest"] != digest:
+            changed = ["tasks or another training"]
+        if changed:
             raise VCMError(
-                f"{out} holds a study with other {', '.join(changed) or 'tasks or another training'}: "
+                f"{out} holds a study with other {', '.join(changed)}: "
                 "choose another folder with out=, or remove it."
             )
         joined = old | joined
     check_output(out)
     out.mkdir(parents=True, exist_ok=True)
     write_json(kept, {"digest": digest, "joined": joined, "study": made})
+
+
+def _data_of(task: TaskOfStudy) -> dict[str, str]:
+    """Changes with the content of any scan, label or mask of a task."""
+    pools = {"train": task.train, **{f"test {name}": pool for name, pool in task.tests.items()}}
+    return {name: pool.fingerprint() for name, pool in pools.items()}
 
 
 def _joined(config: FewShotStudy) -> dict[str, Any]:

@@ -126,12 +126,20 @@ def read_participants(folder: Path) -> list[Participant]:
         notes += [note] if note else []
         sex, note = parse_sex(_sex_cell(row, levels), sexes)
         notes += [note] if note else []
-        split = row.get("split", "")
-        split = "" if split.lower() in _UNKNOWN else _SPLIT_WORDS.get(split.lower(), split)
-        session = row.get("session_id", row.get("session", ""))
-        session = "" if session.lower() in _UNKNOWN else "ses-" + session.removeprefix("ses-")
-        found.append(Participant(name, session, age, sex, split, tuple(notes)))
+        split = parse_split(row.get("split", ""))
+        found.append(Participant(name, session_of(row), age, sex, split, tuple(notes)))
     return found
+
+
+def parse_split(text: str) -> str:
+    """train, validation or test; any other word as it stands, '' where the cell says nothing."""
+    return "" if text.lower() in _UNKNOWN else _SPLIT_WORDS.get(text.lower(), text)
+
+
+def session_of(row: Mapping[str, str]) -> str:
+    """ses-1, or '' for a row that names no session; column names in lower case."""
+    session = row.get("session_id", row.get("session", ""))
+    return "" if session.lower() in _UNKNOWN else "ses-" + session.removeprefix("ses-")
 
 
 def ages_of_sessions(folder: Path, participant: str) -> dict[str, float]:
