@@ -16,7 +16,7 @@ from vcm.errors import VCMError
 from vcm.files import check_output, refuse_to_replace, sha256, versions, write_set
 from vcm.imaging.acquisition import Acquisition, ProfileKind
 from vcm.imaging.bids import ENDINGS, stem
-from vcm.imaging.brain import find_background
+from vcm.imaging.brain import find_background, refuse_unfit
 from vcm.imaging.degradation import simulate_thick
 from vcm.imaging.volume import Volume, read_volume, write_volume
 from vcm.upsampling.configuration import Simulation
@@ -108,6 +108,7 @@ def simulate_file(config: Simulation, command: Sequence[str] = ()) -> Path:
     check_output(out.parent)
     sidecar = out.with_name(f"{stem(out)}.json")
     volume = read_volume(scan)
+    refuse_unfit(volume, ~find_background(volume.data))
     thickness = config.slice_thickness
     if config.gap:
         thickness = config.spacing - config.gap
