@@ -1,5 +1,5 @@
 """Folders as users have them, through `vcm prepare`: each scan is prepared as what it is, or is one row of
-rejected.tsv, and what was understood with a reservation is one of notes.tsv."""
+rejected.tsv, and what was understood with a reservation is one of notes.tsv; and as cases of `vcm fewshot`."""
 
 import shutil
 
@@ -9,6 +9,9 @@ import pytest
 from command_line import vcm
 from source_folders import FREESURFER, GRID, bids, without_slow_parts
 
+from vcm.errors import VCMError
+from vcm.fewshot.layouts import Target, find_cases, label_text
+from vcm.fewshot.probe_files import probe_folder
 from vcm.files import read_table
 from vcm.imaging.volume import Volume, read_volume, write_volume
 
@@ -193,3 +196,61 @@ def test_a_doubt_about_one_scan_is_a_note(source):
     checked = vcm("prepare", source, "--check")
     assert checked.exit_code == 2
     assert all(f"{name}\t{note}" in checked.output for name, note in notes.items())
+
+
+AGE = Target("age")
+
+
+def cases(folder):
+    """Age of each case, as `vcm fewshot` reads it."""
+    return {case.name: label_text(case, AGE) for case in find_cases(folder)}
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-8-sig"])
+def test_few_shot_cases_of_a_table_in_any_encoding(source, encoding):
+    rows = ("00\t39\tM\ttrain\tGrüße", "01\t50\tM\tTraining\t", "02\t32\tF\ttest\t", "\t\t\t\t")
+    _table(source, *rows, columns="participant_id\tAge\tsex\tsplit\tnote", encoding=encoding)
+    assert cases(source) == {"sub-00": "39", "sub-01": "50", "sub-02": "32"}
+    assert [case.name for case in find_cases(source, "train")] == ["sub-00", "sub-01"]
+
+
+def test_few_shot_cases_are_no_hidden_files(source):
+    scan(source, 0).with_name(f"._{scan(source, 0).name}").write_bytes(b"hidden")
+    assert len(find_cases(source)) == 3
+
+
+def test_few_shot_rows_that_differ_are_refused_and_sessions_keep_their_own(source):
+    rows = [
+        "sub-00\t39\tM\ttrain",
+        "sub-00\t41\tM\ttrain",
+        "sub-01\t5\tM\ttrain",
+        "sub-02\t6\tF\ttest",
+    ]
+    _table(source, *rows, rows[2])
+    with pytest.raises(VCMError, match=r"sub-00 has 2 rows in .* that differ"):
+        find_cases(source)
+    for session in ("ses-1", "ses-2"):
+        anat = source / "sub-00" / session / "anat"
+        anat.mkdir(parents=True)
+        shutil.copy(scan(source, 0), anat / f"sub-00_{session}_T1w.nii.gz")
+    shutil.rmtree(source / "sub-00" / "anat")
+    columns = "participant_id\tsession_id\tage\tsplit"
+    _table(source, "sub-00\t1\t39\ttrain", "sub-00\tses-2\t41\ttrain", "sub-01\tn/a\t5\ttrain", columns=columns)  # fmt: skip
+    found = cases_with_row(source)
+    assert found == {"sub-00_ses-1": "39", "sub-00_ses-2": "41", "sub-01": "5"}
+    _table(source, "sub-00\t1\t39\ttrain", columns=columns)
+    with pytest.raises(VCMError, match="no row for ses-2"):
+        find_cases(source)
+
+
+def cases_with_row(folder):
+    found = [case for case in find_cases(folder) if case.values]
+    return {case.name: label_text(case, AGE) for case in found}
+
+
+def test_one_embedding_of_a_case_or_none_is_probed(tmp_path):
+    (tmp_path / "t.tsv").write_text("case\tlabel\nsub-1\ta\nsub-2\tb\n")
+    for name in ("sub-1_t1", "sub-1_t2", "sub-2_t1"):
+        np.save(tmp_path / f"{name}.npy", np.ones(3))
+    with pytest.raises(VCMError, match="holds 2 embeddings of sub-1"):
+        probe_folder(tmp_path, tmp_path / "t.tsv", "case", "label", [])
