@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,31 +102,36 @@ class Settings:
 
 
 def methods(
-    result: Upsampled, settings: Settings, vcm: DetailNet, cnn: DetailNet | None
+    result: Upsampled,
+    settings: Settings,
+    vcm: DetailNet,
+    cnn: DetailNet | None,
+    wanted: Sequence[str] = (),
 ) -> dict[str, NDArray]:
-    """Every competitor on the fine grid, scaled; `vcm` is what the command writes by default."""
+    """Competitors on the fine grid, scaled; `vcm` is what the command writes by default. Empty: every one."""
     space = ResultSpace(result.scan)
     measured = DataConsistency(result.scan, noise=settings.noise)
 
     def detailed(begun: Image, net: DetailNet, mirrors: bool) -> Image:
         return add_detail(space, measured, begun, net, settings.detail_noise, mirrors)[0]
 
-    found = {
-        "linear": result.scan.interpolated(1),
-        "cubic": result.cubic,
-        "linear, projected": measured.interpolated,
+    made: dict[str, Callable[[], NDArray]] = {
+        "linear": lambda: result.scan.interpolated(1),
+        "cubic": lambda: result.cubic,
+        "linear, projected": lambda: measured.interpolated,
     }
     if cnn is not None:
-        found["cnn"] = detailed(measured.interpolated, cnn, False)
-        found["cnn, mirrors"] = detailed(measured.interpolated, cnn, True)
-    return found | {
-        "vcm sample, published way": result.unprojected[0],
-        "vcm mean of samples, published way": result.unprojected.mean(0),
-        "vcm sample": result.samples[0],
-        "vcm expected": result.expected,
-        "vcm, no mirrors": detailed(result.expected, vcm, False),
-        "vcm": result.mean,
+        made["cnn"] = lambda: detailed(measured.interpolated, cnn, False)
+        made["cnn, mirrors"] = lambda: detailed(measured.interpolated, cnn, True)
+    made |= {
+        "vcm sample, published way": lambda: result.unprojected[0],
+        "vcm mean of samples, published way": lambda: result.unprojected.mean(0),
+        "vcm sample": lambda: result.samples[0],
+        "vcm expected": lambda: result.expected,
+        "vcm, no mirrors": lambda: detailed(result.expected, vcm, False),
+        "vcm": lambda: result.mean,
     }
+    return {name: make() for name, make in made.items() if not wanted or name in wanted}
 
 
 def tissue_volumes(
@@ -165,8 +171,9 @@ def measure(
     settings: Settings,
     pipelines: tuple[VCMPipeline, VCMPipeline | None],
     segmenter: TissueSegmenter,
+    wanted: Sequence[str] = (),
 ) -> None:
-    """One scan by every method."""
+    """One scan by every method, or by those that are wanted."""
     started = time.monotonic()
     result = upsample(cut, pipelines[0], **vars(settings))
     thick = result.scan
@@ -175,8 +182,8 @@ def measure(
     brain = truth.data > 0
     low, high = np.percentile(truth.data[brain], [0.5, 99.5])
     vcm, cnn = pipelines
-    images = methods(result, settings, vcm.detail, None if cnn is None else cnn.detail)
-    if all(row["spacing"] != key["spacing"] for row in tables.upsampling):
+    images = methods(result, settings, vcm.detail, None if cnn is None else cnn.detail, wanted)
+    if not wanted and all(row["spacing"] != key["spacing"] for row in tables.upsampling):
         picture = tables.out / f"example_{key['spacing']:g}mm.png"
         draw_example(images, truth, thick, result.std, picture)
     for name, image in images.items():
@@ -192,11 +199,10 @@ def measure(
     doubted = brain & (result.std > 0)  # some of the rim is brain in the truth, not in thick slices
     error = np.abs(thick.in_units(result.mean) - truth.data)[doubted] / (high - low)
     stated = result.std[doubted] * unit
-    spread = result.samples.std(0)[doubted] * unit
-    ranks = {
-        "rank_correlation": spearmanr(stated[::23], error[::23]).statistic,
-        "rank_correlation_samples": spearmanr(spread[::23], error[::23]).statistic,
-    }
+    ranks = {"rank_correlation": spearmanr(stated[::23], error[::23]).statistic}
+    if settings.samples > 1:
+        spread = result.samples.std(0)[doubted] * unit
+        ranks["rank_correlation_samples"] = spearmanr(spread[::23], error[::23]).statistic
     order = np.argsort(stated)
     for tenth, part in enumerate(np.array_split(order, 10), start=1):
         row = {
@@ -235,6 +241,9 @@ def main() -> None:
     parser.add_argument("--split", default="test", help="choose settings on train")
     parser.add_argument("--spacings", type=float, nargs="+", default=[4.0, 8.0])
     parser.add_argument("--limit", type=int)
+    parser.add_argument(
+        "--methods", nargs="+", default=[], help="names of the table; these alone, and no page"
+    )
     parser.add_argument("--samples", type=int, default=2)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--noise", type=float, default=0.1)
@@ -258,10 +267,11 @@ def main() -> None:
             write_volume(thickened(truth, spacing, given.uneven), path)
             cut = read_volume(path)
             key = {"subject": scan.subject, "spacing": spacing}
-            measure(tables, truth, cut, key, settings, (pipeline, cnn), segmenter)
+            measure(tables, truth, cut, key, settings, (pipeline, cnn), segmenter, given.methods)
             tables.write()
             print(scan.subject, spacing, flush=True)
-    print(write_page(given.out).read_text(encoding="utf-8"))
+    if not given.methods:
+        print(write_page(given.out).read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
