@@ -55,6 +55,19 @@ def test_a_saved_segmenter_says_the_same(fitted, phantom, tmp_path):
     assert again.trust == fitted.trust
 
 
+def test_a_brain_read_from_a_file_is_saved_as_it_is(fitted, phantom, tmp_path, monkeypatch):
+    brain = phantom()
+    # nibabel gives arrays whose first axis runs fastest in memory.
+    columns = replace(
+        brain, image=np.asfortranarray(brain.image), labels=np.asfortranarray(brain.labels)
+    )
+    monkeypatch.setattr(fitted, "brains", [columns])
+    fitted.save_pretrained(tmp_path / "model")
+    (again,) = FewShotSegmenter.from_pretrained(tmp_path / "model").brains
+    assert np.array_equal(again.image, brain.image)
+    assert np.array_equal(again.labels, brain.labels)
+
+
 @pytest.mark.slow
 def test_slices_alone_are_enough_and_unknown_voxels_teach_nothing(tiny_features, phantom):
     brain = phantom()

@@ -315,7 +315,9 @@ class FewShotSegmenter:
             self.unet.save_pretrained(folder / "unet")
         arrays: dict[str, NDArray] = {}
         for n, brain in enumerate(self.brains if "atlas" in self.voices else ()):
-            arrays |= {f"image.{n}": brain.image, f"labels.{n}": brain.labels}
+            # save_file writes the memory as it lies, whatever the order of the axes there.
+            arrays[f"image.{n}"] = np.ascontiguousarray(brain.image)
+            arrays[f"labels.{n}"] = np.ascontiguousarray(brain.labels)
         if arrays:
             save_file(arrays, folder / "atlas.safetensors")
         write_json(folder / "segmenter.json", self._description())
