@@ -31,7 +31,7 @@ Made from the tables beside this page (a row per subject, spacing and method), w
     python benchmarks/upsampling_page.py docs/study/upsampling A B
 
 Brain-extracted scans are brought to 1 mm (the truth) and cut into axial slices as thick as their spacing, with a Gaussian profile.
-`vcm` is what `vcm upsample` writes by default; `cnn` is the same network for detail, trained on the same draws of the same
+`vcm` is what `vcm upsample` wrote by default when these rows were made; `cnn` is the same network for detail, trained on the same draws of the same
 scans for as many minutes by `vcm pretrain detail detail_brain1mm expects=false`, which sees the slices and no model.
 `vcm` adds detail to the eight mirror images of a brain and takes the mean; `cnn, mirrors` does the same without the model, and
 `vcm, no mirrors` is `vcm upsample --no-mirrors`, so that like stands beside like.
