@@ -6,7 +6,7 @@ import pytest
 from vcm.errors import VCMError
 from vcm.segmentation.classifier_fit import FitSettings
 from vcm.segmentation.labelled import UNKNOWN
-from vcm.segmentation.segmenter import FewShotSegmenter, check_voices, multiplied
+from vcm.segmentation.segmenter import FewShotSegmenter, Heard, check_voices, multiplied
 
 NAMES = ["background", "left", "right", "dark"]
 QUICK = FitSettings(members=2, steps=300)
@@ -66,6 +66,28 @@ def test_a_brain_read_from_a_file_is_saved_as_it_is(fitted, phantom, tmp_path, m
     (again,) = FewShotSegmenter.from_pretrained(tmp_path / "model").brains
     assert np.array_equal(again.image, brain.image)
     assert np.array_equal(again.labels, brain.labels)
+
+
+def heard(features, atlas):
+    """Of a line of voxels; rows of probabilities."""
+    members = np.asarray(features, np.float32)[None]
+    mask = np.ones((len(features), 1, 1), bool)
+    return Heard(mask, members, np.asarray(atlas, np.float32))
+
+
+def labels_of(features, atlas, helps):
+    segmenter = FewShotSegmenter(None, ["background", "small", "large"])
+    segmenter.atlas_helps = np.array([False, *helps])
+    return segmenter.combined(heard(features, atlas), ["features", "atlas"]).labels.ravel().tolist()
+
+
+def test_features_that_lose_a_structure_are_not_heard_for_it():
+    lost = [[0.98, 0.02, 0.0]] * 3 + [[0.0, 0.0, 1.0]]
+    there = [[0.2, 0.8, 0.0]] * 3 + [[0.0, 0.0, 1.0]]
+    assert labels_of(lost, there, [True, True]) == [1, 1, 1, 2]
+    assert labels_of(lost, there, [False, True]) == [0, 0, 0, 2]
+    # One voxel of three is missing, which is no reason for doubt.
+    assert labels_of([lost[0], *there[1:]], there, [True, True]) == [0, 1, 1, 2]
 
 
 @pytest.mark.slow

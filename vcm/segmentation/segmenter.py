@@ -41,6 +41,9 @@ CHUNK = 65_536
 LEAST = 1e-3
 #: Weight of the atlas in the product with features and U-Net, each of which has 1.
 ATLAS_BESIDE_UNET = 0.5
+#: Where the features find so many times more or fewer voxels of a class than the atlas does, the atlas alone
+#: is heard for it: its volumes err less, and features that fail on a scan fail by much.
+DOUBTFUL = 1.5
 #: By how much the Dice of the atlas may fall short of that of the features, on copies that neither learned
 #: from, and the atlas still be used for a class.
 ATLAS_MARGIN = 0.05
@@ -208,12 +211,14 @@ class FewShotSegmenter:
         spread = np.stack([np.bincount(m.argmax(1), minlength=len(self.names)) for m in members])
         mean = members.mean(0)
         parts, weights = [], []
+        atlas = heard.atlas if "atlas" in voices else None
         if "features" in voices:
-            parts.append(mean)
+            features = mean if atlas is None else self._where_plausible(mean, atlas)
+            atlas = None if atlas is None else self._where_it_helps(atlas, features)
+            parts.append(features)
             weights.append(1.0)
-        if "atlas" in voices:
-            assert heard.atlas is not None
-            parts.append(self._where_it_helps(heard.atlas, mean if "features" in voices else None))
+        if atlas is not None:
+            parts.append(atlas)
             weights.append(ATLAS_BESIDE_UNET if "unet" in voices else 1.0)
         if "unet" in voices:
             assert heard.unet is not None
@@ -262,12 +267,23 @@ class FewShotSegmenter:
         return found
 
     def _where_it_helps(
-        self, atlas: NDArray[np.float32], instead: NDArray[np.float32] | None
+        self, atlas: NDArray[np.float32], features: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """(N, C): the atlas; where it does not help, what the features say."""
-        if instead is None:
-            return atlas
-        merged = np.where(self.atlas_helps, atlas, instead)
+        """(N, C): the atlas; what the features say of background and of classes where it does not help."""
+        merged = np.where(self.atlas_helps, atlas, features)
+        return merged / np.maximum(merged.sum(1, keepdims=True), 1e-6)
+
+    def _where_plausible(
+        self, features: NDArray[np.float32], atlas: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """(N, C): the features; what the atlas says of classes whose volumes by the two are far apart."""
+        by_features, by_atlas = (
+            np.bincount(p.argmax(1), minlength=len(self.names)) for p in (features, atlas)
+        )
+        ratio = by_features / np.maximum(by_atlas, 1)
+        doubtful = self.atlas_helps & ((ratio > DOUBTFUL) | (ratio < 1 / DOUBTFUL))
+        merged = np.where(doubtful, atlas, features)
+        merged[:, 0] = np.maximum(1 - merged[:, 1:].sum(1), 0)
         return merged / np.maximum(merged.sum(1, keepdims=True), 1e-6)
 
     @torch.inference_mode()
