@@ -103,7 +103,7 @@ def test_quiet_prints_results_alone_and_verbose_the_traceback(monkeypatch):
 
 def test_progress_is_for_terminals_and_never_on_stdout(monkeypatch):
     def work():
-        from rich.progress import track
+        from vcm.progress import track
 
         print(sum(track(range(3), "Working")))
 
