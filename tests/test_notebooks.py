@@ -22,7 +22,7 @@ def test_a_notebook_runs(path, tmp_path, monkeypatch):
             _run("".join(cell["source"]), path.name, names)
     if path.stem == "01_synthesize":
         contrast = names["differences"]
-        assert contrast[1.0] > contrast[0.0] and contrast[1.0] > 0.3
+        assert contrast[1.0] > contrast[0.0] + 0.2  # the ventricles of the example are narrow
         assert all((tmp_path / path).is_file() for path in names["paths"])
     if path.stem == "02_train":
         assert names["losses"]["steered"] < names["losses"]["frozen"]
