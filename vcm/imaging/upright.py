@@ -76,7 +76,7 @@ def fit_of_orientations(image: NDArray, grid: Grid) -> list[float]:
     found = []
     for n, (order, signs) in enumerate(ORIENTATIONS):
         turned = (centred if n else moved).transpose(order)
-        turned = np.flip(turned, [a for a in range(3) if signs[a] < 0])
+        turned = np.flip(turned, tuple(a for a in range(3) if signs[a] < 0))
         seen = (template > BRAIN) | (turned > BRAIN)
         found.append(float(np.corrcoef(turned[seen], template[seen])[0, 1]))
     return found
