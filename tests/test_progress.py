@@ -5,14 +5,10 @@ import sys
 
 import pytest
 import rich
+from terminal import Terminal
 
 from vcm import progress as module
 from vcm.progress import Pace, progress, stages, track
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
 
 
 @pytest.fixture(autouse=True)

@@ -2,15 +2,11 @@ import io
 import sys
 
 import pytest
+from terminal import Terminal
 
 from vcm.cli import console
 from vcm.cli.main import COMMANDS
 from vcm.progress import progress
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
 
 
 @pytest.fixture(autouse=True)

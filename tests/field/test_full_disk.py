@@ -4,17 +4,14 @@ import shutil
 from collections import namedtuple
 
 import pytest
-import torch
 from command_line import vcm
 from small_brains import (
     aligned_by_header,
-    brain2mm_like,
-    thick_model_with_detail,
+    save_small_models,
     write_files,
     write_prepared,
 )
 
-from vcm.nets.segmenter import TissueSegmenter
 from vcm.nets.slice_denoiser import SliceDenoiser
 
 USAGE = namedtuple("USAGE", "total used free")
@@ -24,10 +21,7 @@ USAGE = namedtuple("USAGE", "total used free")
 def given(tmp_path_factory):
     """Everything that the commands below read."""
     folder = tmp_path_factory.mktemp("given")
-    torch.manual_seed(0)
-    brain2mm_like().save_pretrained(folder / "model")
-    thick_model_with_detail(folder / "thick")
-    TissueSegmenter((8, 8), 2).save_pretrained(folder / "segmenter")
+    save_small_models(folder)
     SliceDenoiser((8, 8, 8, 8), groups=4, head_channels=8).save_pretrained(folder / "slices")
     write_prepared(folder / "prepared")
     paths = write_files(folder / "bids" / "sub-1" / "anat")

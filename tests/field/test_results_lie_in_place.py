@@ -10,22 +10,19 @@ from types import SimpleNamespace
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from scipy.spatial.transform import Rotation
 from small_brains import (
     GRID,
     aligned_by_header,
-    brain2mm_like,
     classes_of,
     image_of,
-    thick_model_with_detail,
+    save_small_models,
 )
 
 from vcm.fewshot.preparation import prepare as prepare_case
 from vcm.fewshot.preparation import to_reference
 from vcm.imaging.geometry import resample
 from vcm.imaging.volume import Volume, read_volume, write_volume
-from vcm.nets.segmenter import TissueSegmenter
 from vcm.preparation.prepare import prepare
 from vcm.preparation.segment import segment_file
 from vcm.segmentation.apply import segment_files
@@ -207,10 +204,7 @@ COMMANDS = (
 def given(tmp_path_factory):
     """Tiny models."""
     folder = tmp_path_factory.mktemp("given")
-    torch.manual_seed(0)
-    brain2mm_like().save_pretrained(folder / "model")
-    thick_model_with_detail(folder / "thick")
-    TissueSegmenter((8, 8), 2).save_pretrained(folder / "segmenter")
+    save_small_models(folder)
     return folder
 
 

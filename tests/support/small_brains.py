@@ -17,6 +17,7 @@ from vcm.imaging.geometry import centred_grid
 from vcm.imaging.volume import Volume, write_volume
 from vcm.nets.denoiser import LatentDenoiser
 from vcm.nets.detail import DetailNet
+from vcm.nets.segmenter import TissueSegmenter
 from vcm.pipeline import VCMPipeline
 
 GRID = centred_grid((32, 48, 32), 5.0, (0.0, -18.0, 6.0), "LAS")
@@ -86,6 +87,14 @@ def aligned_by_header(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("vcm.imaging.contrast.t1w_separation", lambda image, grid: 1.0)
     patch.setattr("vcm.imaging.brain.align_rigid", lambda image: np.eye(4))
     patch.setattr("vcm.imaging.placing.align_rigid", lambda image: np.eye(4))
+
+
+def save_small_models(folder: Path) -> None:
+    """Random networks: folder/model for label maps, folder/thick for thick slices, folder/segmenter."""
+    torch.manual_seed(0)
+    brain2mm_like().save_pretrained(folder / "model")
+    thick_model_with_detail(folder / "thick")
+    TissueSegmenter((8, 8), 2).save_pretrained(folder / "segmenter")
 
 
 def thick_model_with_detail(folder: Path) -> Path:

@@ -270,8 +270,7 @@ class FewShotSegmenter:
         self, atlas: NDArray[np.float32], features: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """(N, C): the atlas; what the features say of background and of classes where it does not help."""
-        merged = np.where(self.atlas_helps, atlas, features)
-        return merged / np.maximum(merged.sum(1, keepdims=True), 1e-6)
+        return _normalised(np.where(self.atlas_helps, atlas, features))
 
     def _where_plausible(
         self, features: NDArray[np.float32], atlas: NDArray[np.float32]
@@ -284,7 +283,7 @@ class FewShotSegmenter:
         doubtful = self.atlas_helps & ((ratio > DOUBTFUL) | (ratio < 1 / DOUBTFUL))
         merged = np.where(doubtful, atlas, features)
         merged[:, 0] = np.maximum(1 - merged[:, 1:].sum(1), 0)
-        return merged / np.maximum(merged.sum(1, keepdims=True), 1e-6)
+        return _normalised(merged)
 
     @torch.inference_mode()
     def ask_unet(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -415,6 +414,11 @@ def multiplied(
     logs = np.average(each, 0, weights)
     p = np.exp(logs - logs.max(1, keepdims=True))
     return (p / p.sum(1, keepdims=True)).astype(np.float32)
+
+
+def _normalised(merged: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows (N, C) that sum to 1."""
+    return merged / np.maximum(merged.sum(1, keepdims=True), 1e-6)
 
 
 def _dice(found: NDArray, truth: NDArray, classes: int) -> NDArray[np.float64]:

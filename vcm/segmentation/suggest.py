@@ -49,11 +49,11 @@ def rank_candidates(
         )
     drawn = np.random.default_rng(seed).permutation(len(subjects))[: others + 1]
     images = {int(n): subjects[int(n)].image() for n in drawn}
+    first = next(iter(images.values()))
     found = []
     for n, subject in enumerate(subjects):
         moving = images.get(n)
         moving = subject.image() if moving is None else moving
-        first = next(iter(images.values()))
         if moving.shape != first.shape:
             raise VCMError(
                 f"{subject.subject} has {moving.shape} voxels and others {first.shape}: they were prepared for two "

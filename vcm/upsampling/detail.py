@@ -127,8 +127,8 @@ def _ask(
     """
     box = box_around(space.share_of_brain > 0, MARGIN, DEEPEST * net.fold)
     image, std = expected.copy(), np.zeros_like(expected)
-    kept = [axis for n, axis in enumerate(box) if n != space.across]
-    read = detail_input(space, consistency, expected)[:, *kept, box[space.across]]
+    in_plane = [part for axis, part in enumerate(box) if axis != space.across]
+    read = detail_input(space, consistency, expected)[:, *in_plane, box[space.across]]
     part = torch.from_numpy(np.ascontiguousarray(read))[None].to(net.device)
     half = computes_bfloat16(net.device)
     with torch.autocast(net.device.type, torch.bfloat16, enabled=half):

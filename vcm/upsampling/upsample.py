@@ -99,9 +99,8 @@ def upsample_files(
     check_output(out)
     pipeline = load_pipeline(config.model)
     refuse_unfit(pipeline, config.model)
-    samples = settings["samples"] = how_many_samples(
-        config.samples, pipeline.detail is not None and config.consistency and len(paths) == 1
-    )
+    samples = how_many_samples(config.samples, pipeline, len(paths), config.consistency)
+    settings["samples"] = samples
     _refuse_output(config.output, samples)
     check_settings(**{name: settings[name] for name in _CHECKED})
     like = read_volume(config.like) if config.like else None
@@ -232,8 +231,7 @@ def upsample(
     """
     refuse_unfit(pipeline)
     images = [scans] if isinstance(scans, Volume) else list(scans)
-    states_error = pipeline.detail is not None and consistency and len(images) == 1
-    samples = how_many_samples(samples, states_error)
+    samples = how_many_samples(samples, pipeline, len(images), consistency)
     check_settings(profile, samples, steps, seed, noise, detail_noise, precision)
     precision = resolve_precision(precision, pipeline.device)
     brains: list[Volume | None] = [*masks] if masks else [None] * len(images)
@@ -315,11 +313,13 @@ def upsample(
     return _on_voxels_of(like, made, ended)
 
 
-def how_many_samples(asked: int | None, states_error: bool) -> int:
-    """As asked; else 1 where a detail network states the error, and 4 where their spread is all there is."""
+def how_many_samples(
+    asked: int | None, pipeline: VCMPipeline, scans: int, consistency: bool
+) -> int:
+    """As asked; else 1 where the model's detail network states the error, and 4 where their spread is all there is."""
     if asked is not None:
         return asked
-    return 1 if states_error else 4
+    return 1 if pipeline.detail is not None and consistency and scans == 1 else 4
 
 
 def check_settings(
