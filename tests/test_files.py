@@ -257,3 +257,11 @@ def test_a_link_to_nothing_is_no_folder(tmp_path):
     with pytest.raises(VCMError, match="is a link to nothing"):
         check_output(tmp_path / "link" / "mine")
     assert is_occupied(tmp_path / "link")
+
+
+def test_a_folder_that_was_replaced_goes_when_its_process_was_killed_before(tmp_path):
+    for name in (".old-whole", "whole", ".old-alone"):
+        (tmp_path / name).mkdir()
+    files._remove_abandoned.cache_clear()
+    files.check_output(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".old-alone", "whole"]

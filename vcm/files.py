@@ -149,6 +149,8 @@ def remove(path: Path) -> None:
 LEAST_FREE = 2**16
 #: Temporary names are .part-PROCESS-NUMBER-MACHINE and the endings of the name to be.
 _PART = re.compile(r"\.part-(\d+)-\d+-([0-9a-f]{8})")
+#: A folder that is replaced is named so, for a moment.
+_OLD = ".old-"
 _MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 _NUMBERS = itertools.count()
 
@@ -161,7 +163,10 @@ def _temporary(path: Path) -> Path:
 
 @lru_cache(maxsize=64)
 def _remove_abandoned(folder: Path) -> None:
-    """Remove, once per folder, temporary files of processes of this machine that are no more."""
+    """Remove, once per folder, what processes of this machine left that are no more.
+
+    That is their temporary files, and folders that they had replaced but not removed yet.
+    """
     if os.name != "posix":  # elsewhere a process cannot be asked for without ending it
         return
     for path in folder.glob(".part-*"):
@@ -169,6 +174,10 @@ def _remove_abandoned(folder: Path) -> None:
         if found and found[2] == _MACHINE and not _is_running(int(found[1])):
             with suppress(OSError):
                 remove(path)
+    for old in folder.glob(f"{_OLD}*"):
+        if old.with_name(old.name.removeprefix(_OLD)).is_dir():
+            with suppress(OSError):
+                remove(old)
 
 
 def _is_running(process: int) -> bool:
@@ -193,7 +202,7 @@ def _flush(part: Path) -> None:
 
 
 def _give_name(part: Path, path: Path) -> None:
-    old = path.with_name(f".old-{path.name}")
+    old = path.with_name(f"{_OLD}{path.name}")
     if path.is_dir():
         remove(old)
         path.rename(old)
@@ -204,7 +213,8 @@ def _give_name(part: Path, path: Path) -> None:
             _to_disk(folder)
         finally:
             os.close(folder)
-    remove(old)
+    with suppress(FileNotFoundError):  # another process has just removed it
+        remove(old)
 
 
 def _is_full(folder: Path) -> bool:

@@ -34,6 +34,12 @@ EVENTFUL = ["dropout=0.5", "accumulate=2", "validate_every=4", "save_every=6", "
 OUT_OF_THE_WAY = 6
 #: Where runs are killed, in order; another VCM_KILL_SEED kills them elsewhere.
 MOMENTS = random.Random(int(os.environ.get("VCM_KILL_SEED", "0")))
+#: How often each kind of moment occurs in such a run, from ... up to.
+KINDS = {
+    die_in_a_step: (11, 25), die_in_a_checkpoint: (1, 5), die_in_a_row: (1, 7), die_while_replacing: (1, 11),
+}  # fmt: skip
+#: Beside those that are always taken.
+FURTHER = 16
 
 
 def configure(out, *overrides):
@@ -56,6 +62,10 @@ def uninterrupted(tmp_path_factory):
         pytest.param(die_in_a_row, MOMENTS.randrange(1, 7), id="in-a-row"),
         pytest.param(die_while_replacing, MOMENTS.randrange(1, 11), id="while-replacing"),
         pytest.param(die_while_replacing, OUT_OF_THE_WAY, id="best-out-of-the-way"),
+        *(
+            pytest.param(kill, MOMENTS.randrange(*KINDS[kill]), marks=pytest.mark.slow)
+            for kill in MOMENTS.choices([*KINDS], k=FURTHER)
+        ),
     ],
 )
 def test_a_killed_run_goes_on_as_if_nothing_had_been(uninterrupted, tmp_path, kill, number):

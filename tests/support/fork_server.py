@@ -8,7 +8,8 @@ from multiprocessing.context import ForkServerContext
 #: Imported by the server, of which a test process has one, so the list is that of all tests.
 IMPORTED = (
     "accelerate.utils", "diffusers", "matplotlib.pyplot", "pytest", "vcm.evaluation.evaluate",
-    "vcm.report.viewer", "vcm.training.module", "vcm.upsampling.upsample", "vcm.weights.importing",
+    "vcm.fewshot.study", "vcm.report.viewer", "vcm.segmentation.apply", "vcm.synthesis.synthesize",
+    "vcm.training.module", "vcm.upsampling.upsample", "vcm.weights.importing",
 )  # fmt: skip
 
 

@@ -1,76 +1,55 @@
-"""A run that is killed leaves each volume whole and beside its sidecar, or not at all; the next one repairs it."""
+"""vcm synthesize is killed at moments of a seed: each volume is whole and beside its sidecar, or not there; the
+next run ends the work."""
 
 import json
+import shutil
 
-import numpy as np
+import killed
 import pytest
+import torch
+from killed import MOMENTS, content, seen
 from small_brains import brain2mm_like
 
-from vcm import files
 from vcm.files import sha256
-from vcm.synthesis import synthesize as job
 from vcm.synthesis.configuration import Synthesis
-
-#: Calls that touch the disk in a run of two seeds with volumes on two grids: three per file, seven files.
-CALLS = 21
-MOMENTS = sorted(np.random.default_rng(0).choice(CALLS, 6, replace=False).tolist())
+from vcm.synthesis.synthesize import synthesize_files
 
 
-class Killed(BaseException):
-    """Ends a run as SIGKILL does: nothing is cleaned up, see `kill_at`."""
-
-
-def kill_at(patched, moment):
-    calls = iter(range(1000))
-    for name in ("_temporary", "_flush", "_give_name"):
-
-        def counted(*arguments, begun=getattr(files, name)):
-            if next(calls) >= moment:
-                raise Killed
-            return begun(*arguments)
-
-        patched.setattr(files, name, counted)
-    patched.setattr(files, "remove", lambda path: None)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("killed")
-    brain2mm_like().save_pretrained(folder / "model")
-
-    def synthesize(name):
+def synthesize(given, out):
+    """Two seeds, each on two grids, and a picture."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("write_report", "outlined"):
+            picture = name == "outlined"
+            patch.setattr(
+                f"vcm.synthesis.synthesize.{name}", lambda *a, draw=picture: draw and a[2].touch()
+            )
         config = Synthesis(
-            out=folder / name, model=str(folder / "model"), uncontrolled=True, seeds=[0, 1], steps=1,
-            model_grid=True,
+            out=out, model=str(given / "model"), uncontrolled=True, seeds=[0, 1], steps=1, model_grid=True,
+            device="cpu",
         )  # fmt: skip
-        job.synthesize_files(config)
-        return folder / name
-
-    synthesize.folder = folder
-    return synthesize
+        synthesize_files(config)
 
 
 @pytest.fixture(scope="module")
-def whole(run):
-    return {p.name: p.read_bytes() for p in run("whole").iterdir()}
+def whole(tmp_path_factory):
+    """Folder of the model; files of a whole run; and its moments."""
+    folder = tmp_path_factory.mktemp("killed")
+    torch.manual_seed(0)
+    brain2mm_like().save_pretrained(folder / "model")
+    moments = killed.run(synthesize, folder, folder / "out", folder=folder / "out")
+    return folder, content(folder / "out"), moments
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_what_is_there_is_whole_and_the_next_run_completes_it(run, whole, monkeypatch, moment):
-    with monkeypatch.context() as patched:
-        # The probe of the folder before the first step is not counted.
-        patched.setattr(job, "check_output", lambda *_: None)
-        kill_at(patched, moment)
-        with pytest.raises(Killed):
-            run(f"at-{moment}")
-    out = run.folder / f"at-{moment}"
+@pytest.mark.parametrize("share", MOMENTS)
+def test_killed(whole, share):
+    folder, files, moments = whole
+    out = folder / "out"
+    shutil.rmtree(out)
+    killed.run(synthesize, folder, out, folder=out, moment=killed.at(share, moments))
+    assert seen(out).items() <= files.items()
     for volume in out.glob("[!.]*.nii.gz"):
-        assert volume.read_bytes() == whole[volume.name]
         plain = volume.name.replace("space-model_", "").removesuffix(".nii.gz")
         record = json.loads((out / f"{plain}.json").read_text())
         assert record["Files"][volume.name] == sha256(volume)
-    # The process is gone, so what it left under temporary names is removed.
-    monkeypatch.setattr(files, "_is_running", lambda process: False)
-    files._remove_abandoned.cache_clear()
-    run(f"at-{moment}")
-    assert {p.name: p.read_bytes() for p in out.iterdir()} == whole
+    killed.run(synthesize, folder, out, folder=out)
+    assert content(out) == files

@@ -236,7 +236,8 @@ def _is_whole(sidecar: Path, outputs: Sequence[Path]) -> bool:
     """Whether all results of a scan are what its sidecar says, and not a part of another run's."""
     try:
         files = json.loads(sidecar.read_text(encoding="utf-8"))["Files"]
-        return all(sha256(path) == files[path.name] for path in outputs)
+        there = all(sha256(sidecar.with_name(name)) == files[name] for name in files)
+        return there and all(path.name in files for path in outputs)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
