@@ -5,6 +5,9 @@ tensor of each device raises what CUDA raises, `.numpy()` is refused, and everyt
 CPU's bits, so a whole command can be run there and compared with the CPU.
 
 As on CUDA, numbers (tensors without axes) may come from the CPU, and so may indices.
+
+Where there is a GPU, the GPU is tested in its place: torch takes one kind of accelerator per process,
+and once this one is registered, autograd and `torch.accelerator` no longer find CUDA.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
 import torch.utils.backend_registration as registration
 from accelerate.state import AcceleratorState, PartialState
@@ -145,7 +149,11 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 @contextmanager
 def plugged_in() -> Iterator[torch.device]:
-    """The device is there: `auto` chooses it, and so does accelerate."""
+    """The device is there: `auto` chooses it, and so does accelerate. Skips the test beside a GPU."""
+    if torch.cuda.is_available():
+        pytest.skip(
+            "there is a GPU, which is tested in place of the device that computes as the CPU"
+        )
     _register()
     default, swaps = PartialState.default_device, torch.__future__
     inference = torch._C._InferenceMode
