@@ -68,6 +68,13 @@ def edit_metadata(bundle):
     path.write_text(json.dumps(table))
 
 
+def list_in_metadata(bundle):
+    path = bundle / "configs" / "metadata.json"
+    table = json.loads(path.read_text())
+    table["network_data_format"]["outputs"] = [1]
+    path.write_text(json.dumps(table))
+
+
 def drop_metadata_key(bundle):
     path = bundle / "configs" / "metadata.json"
     table = json.loads(path.read_text())
@@ -87,6 +94,7 @@ def link_away(bundle):
         (flip_a_byte, "is not what it was when the model was saved"),
         (rewrite_checksums, "is not the one that the bundle's metadata.json records"),
         (edit_metadata, r"says that the spatial_shape of the volume is \[9, 9, 9\]"),
+        (list_in_metadata, "says that the spatial_shape of the volume is None"),
         (drop_metadata_key, "bundle of another program"),
         (link_away, "is no file of a saved model"),
         (lambda b: torch.save({}, b / "models" / "model.pt"), r"model\.pt is no file of a saved"),

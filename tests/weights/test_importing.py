@@ -177,7 +177,7 @@ def trapped(weights, path):
     torch.save(weights["denoiser"] | {"x": RunsCode(path.with_name("it_ran"))}, path)
 
 
-CONV = "out.2.conv.weight"
+CONV, OUT_BIAS = "out.2.conv.weight", "out.2.conv.bias"
 CORRUPTIONS = {
     "truncated": (("denoiser", truncated), "truncated"),
     "missing": (changed("denoiser", without(CONV)), "1 missing:\n  out.2.conv.weight"),
@@ -185,6 +185,9 @@ CORRUPTIONS = {
     "nan": (changed("module", set_to("mlp_beta.conv.bias", torch.full((3,), torch.nan))), "not finite"),
     "shape": (changed("autoencoder", set_to("decoder.blocks.0.conv.bias", torch.ones(5))), r"\[5\] instead"),
     "unexpected": (changed("module", set_to("mlp_delta.weight", torch.ones(5))), "mlp_delta.weight"),
+    "too large": (changed("denoiser", set_to(OUT_BIAS, torch.full((3,), 1e300, dtype=torch.float64))), "too large for the network's numbers(.|\n)*out.2.conv.bias"),
+    "sparse": (changed("denoiser", set_to(OUT_BIAS, torch.ones(3).to_sparse())), "bad.pt holds 'out.2.conv.bias', which is no plain tensor"),
+    "complex": (changed("denoiser", set_to(OUT_BIAS, torch.ones(3, dtype=torch.complex64))), "complex64 instead of torch.float32"),
     "code": (("denoiser", trapped), "would run"),
     "swapped": (changed("denoiser", lambda _: published("autoencoder")), "missing"),
 }  # fmt: skip
@@ -200,6 +203,16 @@ def test_a_corrupted_file_is_refused_and_nothing_is_left(files, weights, tmp_pat
         bring(files | {part: path}, tmp_path / "models" / "out")
     assert not (tmp_path / "models").exists()
     assert not (path.parent / "it_ran").exists()
+
+
+def test_numbers_of_8_bits_are_taken_and_a_folder_is_not(files, weights, tmp_path):
+    small = weights["denoiser"][OUT_BIAS].to(torch.float8_e4m3fn)
+    save_file(weights["denoiser"] | {OUT_BIAS: small}, tmp_path / "small.safetensors")
+    bring(files | {"denoiser": tmp_path / "small.safetensors"}, tmp_path / "out")
+    found = load_pipeline(tmp_path / "out").denoiser.net.out[2].conv.bias
+    assert torch.equal(found, small.float())
+    with pytest.raises(VCMError, match=r"is a folder, but a checkpoint is one file"):
+        bring(files | {"denoiser": tmp_path}, tmp_path / "other")
 
 
 def test_a_failure_while_writing_leaves_nothing(files, tmp_path, monkeypatch):

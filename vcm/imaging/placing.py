@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vcm.errors import VCMError
 from vcm.imaging import conditions
 from vcm.imaging.acquisition import isotropic_about
-from vcm.imaging.brain import on_black, to_unit_range
+from vcm.imaging.brain import on_black, refuse_scrambled, to_unit_range
 from vcm.imaging.conditions import IMAGE_CONDITIONS
 from vcm.imaging.extraction import Brain, find_brain
 from vcm.imaging.geometry import (
@@ -197,6 +197,7 @@ def _refuse_implausible(source: Volume) -> None:
             f"{source.source} labels {labelled:.0f} mL as brain, expected {low:.0f} to {high:.0f} mL: "
             "give a whole-brain label map, and check its voxel size and the vocabulary of its labels."
         )
+    refuse_scrambled(source.data > 0, source.source)
 
 
 def _refuse_outside(source: Volume, classes: NDArray[np.uint8], model: Grid) -> None:

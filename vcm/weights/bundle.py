@@ -118,21 +118,17 @@ def _refuse_other_model(bundle: Path, folder: Path, metadata: Mapping[str, Any])
     Returns the checksum of the frozen model.
     """
     pipeline = load_pipeline(folder)
-    described = metadata.get("network_data_format") or {}
     facts = {
-        "spatial_shape of the volume": (
-            described.get("outputs", {}).get("volume", {}).get("spatial_shape"),
-            list(pipeline.volume_grid.shape),
-        ),
-        "spatial_shape of the latents": (
-            described.get("inputs", {}).get("latents", {}).get("spatial_shape"),
-            list(pipeline.latent_shape[1:]),
-        ),
+        "volume": (("outputs", "volume"), list(pipeline.volume_grid.shape)),
+        "latents": (("inputs", "latents"), list(pipeline.latent_shape[1:])),
     }
-    for name, (said, found) in facts.items():
+    for name, (path, found) in facts.items():
+        said: Any = metadata
+        for key in ("network_data_format", *path, "spatial_shape"):
+            said = said.get(key) if isinstance(said, Mapping) else None
         if said != found:
             raise VCMError(
-                f"{bundle / METADATA} says that the {name} is {said}, but the model has {found}: they do "
-                "not belong together; copy the bundle again."
+                f"{bundle / METADATA} says that the spatial_shape of the {name} is {said}, but the model "
+                f"has {found}: they do not belong together; copy the bundle again."
             )
     return pipeline.record_frozen()

@@ -82,6 +82,8 @@ def refuse_bad_values(tensors: Mapping[str, Tensor], source: str) -> None:
 
 
 def _refuse_impostor(path: Path) -> None:
+    if path.is_dir():
+        raise VCMError(f"{path} is a folder, but a checkpoint is one file: give the file in it.")
     if not path.is_file():
         raise VCMError(f"{path} does not exist: give the path of a checkpoint.")
     if path.suffix not in SUFFIXES:
@@ -150,15 +152,23 @@ def _unwrap(
             f"{path.name} holds {', '.join(nested[:6])}, none of which is known to hold the tensors of "
             f"a network ({', '.join(WRAPPERS)}): save the network's state_dict() alone."
         )
-    strange = [str(key) for key, value in inside.items() if not isinstance(value, Tensor)]
+    strange = [str(key) for key, value in inside.items() if not _is_plain(value)]
     if not inside or strange:
-        what = f"'{strange[0]}', which is no tensor" if strange else "no tensors"
+        sort = (
+            "no plain tensor" if strange and isinstance(inside[strange[0]], Tensor) else "no tensor"
+        )
+        what = f"'{strange[0]}', which is {sort}" if strange else "no tensors"
         raise VCMError(
             f"{path.name} holds {what}, but a checkpoint is a dictionary of tensors by name: save the "
             "network's state_dict()."
         )
     beside = [str(key) for key in content if wrapper and key not in (wrapper, SCALE)]
     return wrapper, {str(key): value for key, value in inside.items()}, beside
+
+
+def _is_plain(value: object) -> bool:
+    """Neither sparse nor quantised, which are no numbers of a network as they are."""
+    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_quantized
 
 
 def _without_module(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:

@@ -93,6 +93,13 @@ def load_strictly(
         )
     expected = module.state_dict()
     given = {name: value.to(expected[name].dtype) for name, value in state_dict.items()}
+    # Finite numbers of 64 bits may be none of 32.
+    narrowed = {n: value for n, value in given.items() if value.dtype != state_dict[n].dtype}
+    if too_large := not_finite(narrowed):
+        raise PublishedNamesError(
+            f"{source} has values that are too large for the network's numbers: the file is damaged or its "
+            f"training diverged, so take another.{fault_table({'too large': too_large})}"
+        )
     module.load_state_dict(given, strict=True, assign=any(v.is_meta for v in expected.values()))
     refuse_empty(module)
 
@@ -132,7 +139,9 @@ def not_finite(state_dict: Mapping[str, Tensor]) -> list[str]:
     for name, value in state_dict.items():
         if value.is_meta or not value.is_floating_point():
             continue
-        bad = value.numel() - int(value.isfinite().sum())
+        # Numbers of 8 bits cannot be asked.
+        asked = value.float() if value.element_size() == 1 else value
+        bad = value.numel() - int(asked.isfinite().sum())
         if bad:
             lines.append(f"{name} {bad} of {value.numel()} values")
     return lines
