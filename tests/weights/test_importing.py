@@ -186,6 +186,7 @@ CORRUPTIONS = {
     "shape": (changed("autoencoder", set_to("decoder.blocks.0.conv.bias", torch.ones(5))), r"\[5\] instead"),
     "unexpected": (changed("module", set_to("mlp_delta.weight", torch.ones(5))), "mlp_delta.weight"),
     "too large": (changed("denoiser", set_to(OUT_BIAS, torch.full((3,), 1e300, dtype=torch.float64))), "too large for the network's numbers(.|\n)*out.2.conv.bias"),
+    "zeros": (changed("module", lambda tensors: {n: 0 * v for n, v in tensors.items()}), "holds nothing but zeros"),
     "sparse": (changed("denoiser", set_to(OUT_BIAS, torch.ones(3).to_sparse())), "bad.pt holds 'out.2.conv.bias', which is no plain tensor"),
     "complex": (changed("denoiser", set_to(OUT_BIAS, torch.ones(3, dtype=torch.complex64))), "complex64 instead of torch.float32"),
     "code": (("denoiser", trapped), "would run"),

@@ -72,12 +72,16 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def refuse_bad_values(tensors: Mapping[str, Tensor], source: str) -> None:
-    """Raise VCMError that names each tensor with NaN or infinite values."""
+    """Raise VCMError that names each tensor with NaN or infinite values, or where all are 0."""
     bad = not_finite(tensors)
     if bad:
         raise VCMError(
             f"{source} has values that are not finite, but every weight needs a number: the file is "
             f"damaged or its training diverged, so take another.{fault_table({'not finite': bad})}"
+        )
+    if not any(value.is_complex() or value.float().any() for value in tensors.values()):
+        raise VCMError(
+            f"{source} holds nothing but zeros: the download did not fill it, so fetch it again."
         )
 
 
