@@ -34,6 +34,7 @@ from vcm.errors import VCMError
 from vcm.files import sha256, synthetic_mark
 from vcm.imaging.conditions import CONDITION_CHANNELS
 from vcm.imaging.covariates import COVARIATES
+from vcm.imaging.outline import inside_map
 from vcm.imaging.placing import PlacedCondition, place_label_map, unconditioned
 from vcm.imaging.volume import Grid, Volume
 from vcm.inputs import (
@@ -50,7 +51,7 @@ from vcm.precision import resolve_precision
 from vcm.report.sampled import VCMPipelineOutput, sampling_record
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Num
+    from jaxtyping import Bool, Float, Num
 
 #: Volumes of more voxels than this are decoded in slabs: whole feature maps would fill a laptop.
 LARGE = 2_000_000
@@ -81,6 +82,8 @@ class VCMPipeline(DiffusionPipeline):
         sampling: "scheduler" (by name, see vcm.diffusion.sampling) and "steps" that are taken where
             nothing is said; by default the scheduler that is saved, and 50.
         detail: What `vcm upsample` adds to an expected brain, vcm.nets.detail, or None.
+        clear_background: Whether a volume sampled under a label map is 0 outside of its `outline`, as
+            the scans of the training are.
     """
 
     # Outside this chain, as diffusers does with its control networks: module and detail, which work in
@@ -109,6 +112,7 @@ class VCMPipeline(DiffusionPipeline):
         grid: Any = None,
         sampling: Any = None,
         detail: Any = None,
+        clear_background: bool = False,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -128,6 +132,7 @@ class VCMPipeline(DiffusionPipeline):
             temperature=temperature,
             grid=dict(grid or {}),
             sampling=dict(sampling or {}),
+            clear_background=clear_background,
         )
         #: How it was loaded, and the checksums of its files; empty for one that was made in memory.
         self.source = ""
@@ -217,7 +222,10 @@ class VCMPipeline(DiffusionPipeline):
                 f"encoders read {tuple(module.condition_channels)}: name what each of them reads, in "
                 "their order."
             )
-        names = ("inputs", "covariate_ranges", "population", "grid", "sampling", "temperature")
+        names = (
+            "inputs", "covariate_ranges", "population", "grid", "sampling", "temperature",
+            "clear_background",
+        )  # fmt: skip
         settings = {name: self.config[name] for name in names}
         if temperature is not None:
             settings["temperature"] = temperature
@@ -298,6 +306,7 @@ class VCMPipeline(DiffusionPipeline):
         control_guidance_start: float = 0.0,
         control_guidance_end: float = 1.0,
         features: Float[Tensor, "_ F x y z"] | None = None,
+        inside: Bool[Tensor, "_ 1 X Y Z"] | None = None,
         precision: str = "float32",
         callback_on_step_end: StepEnd | None = None,
         output_type: str = "pt",
@@ -331,6 +340,8 @@ class VCMPipeline(DiffusionPipeline):
             control_guidance_start: Fraction of the steps, 0..1, before which the module is silent.
             control_guidance_end: Fraction of the steps from which on it is silent again.
             features: What `encode` made of the conditions, instead of them.
+            inside: (1 or B, 1, X, Y, Z) outside of which the volumes are 0. None: `outline` of the
+                conditions. A module that is silent (conditioning_scale 0) leaves the volume as it is.
             precision: float32 | bfloat16 | auto: autocast of the denoising; the rest stays in float32.
             callback_on_step_end: (pipeline, i, t, {"latents"}) -> dict, called for each volume.
             output_type: pt | np | latent.
@@ -382,7 +393,9 @@ class VCMPipeline(DiffusionPipeline):
             )
         count = count_volumes(num_volumes, seed, generator, latents, covariates, listed, features)
         seeds, generator = seeded(seed, generator, latents, count)
-        features = self.encode(listed) if features is None else features
+        if features is None:
+            features = self.encode(listed)
+            inside = self.outline(listed) if inside is None else inside
         self._check_features(features)
         results = []
         with self.progress_bar(total=count * steps) as bar:
@@ -417,7 +430,11 @@ class VCMPipeline(DiffusionPipeline):
                     return replaced.get("latents")
 
                 z = sample(predict, heat * noise.to(device), self.scheduler, steps, own, on_step)
-                results.append(z if output_type == "latent" else self.autoencoder.decode(z))
+                if output_type != "latent":
+                    z = self.autoencoder.decode(z)
+                    if inside is not None and conditioning_scale != 0:
+                        z = z * inside[min(k, len(inside) - 1)][None].to(z)
+                results.append(z)
         self.maybe_free_model_hooks()
         volumes: Any = torch.cat(results)
         if output_type == "np":
@@ -465,6 +482,26 @@ class VCMPipeline(DiffusionPipeline):
             )
 
     @torch.inference_mode()
+    def outline(
+        self, conditions: Sequence[Tensor | None] | None
+    ) -> Bool[Tensor, "_ 1 X Y Z"] | None:
+        """Where the label map among the conditions has brain; None without one.
+
+        None too for a model whose training scans do not end where their maps do (`clear_background`).
+
+        Args:
+            conditions: As the call takes them: (1 or B, C_k, X, Y, Z) each, None where absent.
+        """
+        if conditions is None or not self.clears_background:
+            return None
+        classes = conditions[self.config.conditions.index("classes")]
+        return None if classes is None else inside_map(classes)
+
+    @property
+    def clears_background(self) -> bool:
+        """Whether volumes under a label map are 0 where the map is background."""
+        return bool(self.config.clear_background) and "classes" in self.config.conditions
+
     def encode(
         self, conditions: Tensor | Sequence[Tensor | None] | None
     ) -> Float[Tensor, "_ F x y z"] | None:

@@ -189,6 +189,9 @@ def sampling_record(
         "Temperature": temperature,
         "ConditioningScale": conditioning_scale,
         "ControlGuidance": list(window),
+        "BackgroundCleared": bool(
+            steered and conditioning_scale and placed.vocabulary and pipeline.clears_background
+        ),
         "ToCommonSpace": placed.placement.to_common.tolist(),
         "Model": pipeline.source,
         "ModelSHA256": _tensor_checksums(pipeline),

@@ -76,6 +76,11 @@ class Plan:
         """The conditions, encoded once for all seeds; None where the module does not act."""
         return self.pipeline.encode(self.conditions())
 
+    @cached_property
+    def inside(self) -> Tensor | None:
+        """Where the label map has brain, see VCMPipeline.outline."""
+        return self.pipeline.outline(self.conditions())
+
     def conditions(self) -> list[Tensor | None] | None:
         """Volumes (1, C, X, Y, Z) that the module reads, in its order; None: absent, or not steered."""
         if not self.steered:
@@ -98,6 +103,7 @@ class Plan:
             conditioning_scale=self.conditioning_scale,
             control_guidance_start=self.window[0],
             control_guidance_end=self.window[1],
+            inside=self.inside,
         )
 
     def record(self) -> dict[str, Any]:

@@ -182,4 +182,5 @@ def frozen_pipeline(autoencoder: BandAutoencoder, net: FineDenoiser, pool: ScanP
         covariate_ranges=dict(pool.ranges),
         population=pool.population(),
         grid={"shape": list(pool.grid.shape), "affine": pool.grid.affine.tolist()},
+        clear_background=pool.ends_with_maps(),
     )
