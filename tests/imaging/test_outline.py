@@ -35,7 +35,9 @@ def test_a_volume_ends_where_its_map_ends_if_the_model_says_so():
     inside = inside_map(classes)
 
     def made(**options):
-        return pipeline([classes], torch.full((1, 4), 0.5), num_inference_steps=1, seed=0, **options)
+        return pipeline(
+            [classes], torch.full((1, 4), 0.5), num_inference_steps=1, seed=0, **options
+        )
 
     plain = made().volumes
     silent = made(conditioning_scale=0).volumes
