@@ -132,9 +132,11 @@ class SampleStore:
             temperature: Scale of the initial noise; None: the model's own.
         """
         self.pipeline, self.folder = pipeline, folder
-        self.steps, self.temperature = steps, temperature
+        own: float = pipeline.config.temperature
+        self.steps, self.temperature = steps, own if temperature is None else temperature
         self.made_by: dict[str, Any] = {
-            "model": model, "scheduler": scheduler, "steps": steps, "temperature": temperature,
+            "model": model, "scheduler": scheduler, "steps": steps, "temperature": self.temperature,
+            "clears_background": pipeline.clears_background,
         }  # fmt: skip
 
     def volumes(self, requests: list[Request], title: str) -> list[NDArray[np.float32]]:
