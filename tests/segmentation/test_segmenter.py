@@ -123,3 +123,22 @@ def test_the_product_of_voices_is_their_geometric_mean():
     a, b = np.array([[0.9, 0.1]]), np.array([[0.5, 0.5]])
     expected = np.sqrt(a * b) / np.sqrt(a * b).sum()
     np.testing.assert_allclose(multiplied([a, b]), expected, rtol=1e-6)
+
+
+def test_a_network_that_learned_nothing_is_not_heard(tiny_features, phantom, monkeypatch, tmp_path):
+    from vcm.nets.segmenter import TissueSegmenter
+
+    def unlearned(brains, classes, seed, device):
+        return TissueSegmenter((4, 4), 2, out_classes=classes).eval()
+
+    monkeypatch.setattr("vcm.segmentation.segmenter.fit_unet", unlearned)
+    segmenter = FewShotSegmenter(tiny_features, NAMES).fit(
+        [phantom()], ("features", "unet"), QUICK, copies=0, voxels=10_000, judged=1
+    )
+    assert not segmenter.unet_helps.any() and max(segmenter.trust["unet"].values()) < 0.5
+    image = phantom(shift=0.7).image
+    by_features, both = (segmenter.predict(image, v).labels for v in (["features"], None))
+    assert np.array_equal(both, by_features)
+    segmenter.save_pretrained(tmp_path)
+    again = FewShotSegmenter.from_pretrained(tmp_path)
+    assert np.array_equal(again.unet_helps, segmenter.unet_helps)

@@ -41,10 +41,14 @@ def fit(config: Fitting) -> None:
             f"Left out, as the labels are drawn in some slices only: {', '.join(left_out)}."
         )
     voices = list(segmenter.trust)
-    print("\t".join(["structure", *(f"Dice of {voice}" for voice in voices), "atlas used"]))
+    helps = {"atlas": segmenter.atlas_helps, "unet": segmenter.unet_helps}
+    beside = [voice for voice in segmenter.voices if voice in helps]
+    heard = [f"{voice} heard" for voice in beside]
+    print("\t".join(["structure", *(f"Dice of {voice}" for voice in voices), *heard]))
     for k, name in enumerate(segmenter.names[1:], start=1):
         values = [f"{segmenter.trust[voice][name]:.2f}" for voice in voices]
-        print("\t".join([name, *values, "yes" if segmenter.atlas_helps[k] else "no"]))
+        said = ["yes" if helps[voice][k] else "no" for voice in beside]
+        print("\t".join([name, *values, *said]))
     print(f"Dice on deformed copies that were not learned from. The segmenter is in {config.out}.")
 
 

@@ -4,7 +4,7 @@ Voices, each a probability per class and voxel, are multiplied:
 
     features   perceptrons on diffusion features (arXiv 2407.12329; Baranchuk et al., ICLR 2022)
     atlas      the labelled brains warped onto the scan; only for classes where it helps
-    unet       a 3D U-Net fitted to augmented copies of the labelled brains
+    unet       a 3D U-Net fitted to augmented copies of the labelled brains; likewise
 
 Knows arrays on the model's grid; files are the affair of vcm.segmentation.fit and apply.
 """
@@ -44,9 +44,9 @@ ATLAS_BESIDE_UNET = 0.5
 #: Where the features find so many times more or fewer voxels of a class than the atlas does, the atlas alone
 #: is heard for it: its volumes err less, and features that fail on a scan fail by much.
 DOUBTFUL = 1.5
-#: By how much the Dice of the atlas may fall short of that of the features, on copies that neither learned
-#: from, and the atlas still be used for a class.
-ATLAS_MARGIN = 0.05
+#: By how much the Dice of the atlas or the U-Net may fall short of that of the features, on copies that none
+#: learned from, and that voice still be heard for a class.
+HELPS_MARGIN = 0.05
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,7 @@ class FewShotSegmenter:
         self.classifier: VoxelClassifier | None = None
         self.unet: TissueSegmenter | None = None
         self.atlas_helps = np.zeros(len(names), bool)
+        self.unet_helps = np.ones(len(names), bool)
         self.trust: dict[str, dict[str, float]] = {}
 
     def fit(
@@ -214,7 +215,7 @@ class FewShotSegmenter:
         atlas = heard.atlas if "atlas" in voices else None
         if "features" in voices:
             features = mean if atlas is None else self._where_plausible(mean, atlas)
-            atlas = None if atlas is None else self._where_it_helps(atlas, features)
+            atlas = None if atlas is None else _heard_for(self.atlas_helps, atlas, features)
             parts.append(features)
             weights.append(1.0)
         if atlas is not None:
@@ -222,7 +223,8 @@ class FewShotSegmenter:
             weights.append(ATLAS_BESIDE_UNET if "unet" in voices else 1.0)
         if "unet" in voices:
             assert heard.unet is not None
-            parts.append(heard.unet)
+            alone = "features" not in voices
+            parts.append(heard.unet if alone else _heard_for(self.unet_helps, heard.unet, parts[0]))
             weights.append(1.0)
         posterior = np.zeros((len(self.names), *mask.shape), np.float16)
         posterior[0] = 1
@@ -266,12 +268,6 @@ class FewShotSegmenter:
         found: NDArray[np.float32] = np.mean(np.stack(warped), axis=0, dtype=np.float32)
         return found
 
-    def _where_it_helps(
-        self, atlas: NDArray[np.float32], features: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """(N, C): the atlas; what the features say of background and of classes where it does not help."""
-        return _normalised(np.where(self.atlas_helps, atlas, features))
-
     def _where_plausible(
         self, features: NDArray[np.float32], atlas: NDArray[np.float32]
     ) -> NDArray[np.float32]:
@@ -305,14 +301,21 @@ class FewShotSegmenter:
                     named = self.combined(heard, [voice]).labels
                     found[voice].append(_dice(named, labels, len(self.names)))
         mean = {voice: np.nanmean(rows, 0) for voice, rows in found.items() if rows}
-        self.atlas_helps = np.ones(len(self.names), bool)
-        if {"features", "atlas"} <= mean.keys():
-            self.atlas_helps = mean["atlas"] >= mean["features"] - ATLAS_MARGIN
-            self.atlas_helps[0] = False
+        self.atlas_helps, self.unet_helps = (
+            self._helps(mean.get("features"), mean.get(voice)) for voice in ("atlas", "unet")
+        )
         self.trust = {
             voice: {n: float(v) for n, v in zip(self.names[1:], values[1:], strict=True)}
             for voice, values in mean.items()
         }
+
+    def _helps(self, features: NDArray | None, voice: NDArray | None) -> NDArray[np.bool_]:
+        """(C,): the classes for which a voice is heard beside the features; all, where nothing is estimated."""
+        if features is None or voice is None:
+            return np.ones(len(self.names), bool)
+        helps: NDArray[np.bool_] = voice >= features - HELPS_MARGIN
+        helps[0] = False
+        return helps
 
     def save_pretrained(self, folder: str | Path) -> None:
         """One folder that holds everything, the slice diffusion model too."""
@@ -343,6 +346,7 @@ class FewShotSegmenter:
             "indices": self.indices,
             "voices": list(self.voices),
             "atlas_helps": self.atlas_helps.tolist(),
+            "unet_helps": self.unet_helps.tolist(),
             "trust": self.trust,
             "features": {
                 "time": self.features.time, "noisy": self.features.noisy,
@@ -367,6 +371,8 @@ class FewShotSegmenter:
         )  # fmt: skip
         made.voices = tuple(said["voices"])  # type: ignore[arg-type]
         made.atlas_helps = np.asarray(said["atlas_helps"], bool)
+        # Segmenters that were saved before this was estimated hear it for all.
+        made.unet_helps = np.asarray(said.get("unet_helps", [True] * len(made.names)), bool)
         made.trust = said["trust"]  # type: ignore[assignment]
         made.classifier = VoxelClassifier.from_pretrained(folder / "classifier").eval()
         if "unet" in made.voices:
@@ -414,6 +420,13 @@ def multiplied(
     logs = np.average(each, 0, weights)
     p = np.exp(logs - logs.max(1, keepdims=True))
     return (p / p.sum(1, keepdims=True)).astype(np.float32)
+
+
+def _heard_for(
+    helps: NDArray[np.bool_], voice: NDArray[np.float32], features: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """(N, C): a voice; what the features say of background and of classes where it does not help."""
+    return _normalised(np.where(helps, voice, features))
 
 
 def _normalised(merged: NDArray[np.float32]) -> NDArray[np.float32]:
