@@ -70,6 +70,7 @@ def label_map(tmp_path_factory, head_map):
     return path
 
 
+@pytest.mark.slow
 def test_a_map_in_one_line_is_the_command(tiny_model, label_map, tmp_path, monkeypatch):
     pipe = load(tiny_model)
     said = {"labels": "vcm8", "age": 70, "sex": "F", "num_inference_steps": 2}
@@ -177,6 +178,7 @@ def test_offloading_and_a_gpu_give_what_the_cpu_gives(condition):
     assert next(offloaded.denoiser.parameters()).device.type == "cpu"
 
 
+@pytest.mark.slow
 def test_a_compiled_denoiser_is_what_runs(pipeline, condition, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # comparing cannot be compiled
     compiled = []

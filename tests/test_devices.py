@@ -270,6 +270,7 @@ def test_synthesize(device, small_model, files, tmp_path, monkeypatch):
     np.testing.assert_allclose(made[str(device)], made["cpu"], atol=close)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [0, 2])
 def test_upsample(device, thick_model, files, tmp_path, monkeypatch, samples):
     from vcm.upsampling.configuration import Upsampling
@@ -336,6 +337,7 @@ def test_segment_tissues(device, segmenter, files, monkeypatch):
     assert there.data.shape == scan.data.shape and (there.data == here.data).mean() > 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "voices", [["features", "atlas"], pytest.param(["unet"], marks=pytest.mark.slow)]
 )

@@ -46,6 +46,7 @@ def test_a_saved_pipeline_computes_the_same(pipeline, condition, tmp_path):
     assert torch.equal(before, after)
 
 
+@pytest.mark.slow
 def test_a_new_process_loads_it_and_samples_the_same(pipeline, condition, tiny_model, tmp_path):
     """diffusers loads classes only from modules that were imported: a fresh process has none."""
     script = """

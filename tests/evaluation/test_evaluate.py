@@ -190,6 +190,7 @@ def small_module(latent_channels):
     return tiny_module(1, latent_channels=latent_channels, encoder_patch=patch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "scheduler", "arms", "told"),
     [

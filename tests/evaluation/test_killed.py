@@ -13,6 +13,8 @@ from vcm.evaluation.configuration import Evaluation
 from vcm.evaluation.evaluate import evaluate_files
 from vcm.nets.segmenter import TissueSegmenter
 
+pytestmark = pytest.mark.slow
+
 
 def evaluate(given, out):
     """With classes, features and pictures that cost nothing: only what is written matters here."""

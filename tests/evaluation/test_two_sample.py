@@ -6,6 +6,8 @@ from sklearn.metrics import roc_auc_score
 
 from vcm.evaluation.two_sample import ClassifierSettings, area_under_curve, two_sample_test
 
+pytestmark = pytest.mark.slow
+
 SMALL = ClassifierSettings(
     steps=60, batch=4, crop=16, channels=(8, 8), scored=8, learning_rate=5e-3
 )

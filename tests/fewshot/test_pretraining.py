@@ -51,6 +51,7 @@ def config(brains, tmp_path, cache):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["mae", "hybrid"])
 def test_a_pretraining_that_was_killed_resumes_to_the_same_weights(config, monkeypatch, objective):
     measures = pretrain_encoder(config("whole", objective=objective))

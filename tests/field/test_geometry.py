@@ -185,6 +185,7 @@ def gantry_tilt(grid, angle, row, column):
     return Grid(shape, affine)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("angle", "row", "column"), [(10, 1, 2), (25, 0, 1)])
 def test_a_sheared_head_is_aligned_as_the_straight_one(angle, row, column):
     """Landmarks all over the head, to half a voxel of 2 mm."""

@@ -99,6 +99,7 @@ def test_a_skull_outside_the_mask_is_not_touched(plain, aligned_by_header):
     assert again is with_skull and black == 0
 
 
+@pytest.mark.slow
 def test_the_scans_of_real_users_agree(real_scans):
     names = ("t1_plain", "t1_bg-1024", "t1_zscore_bg0")
     files = [real_scans.parent / "cases" / f"{name}.nii.gz" for name in names]

@@ -57,6 +57,7 @@ def test_a_given_mask_is_taken_as_it_is(head, brain, network_says):
         find_brain(head, Volume(given.data[1:], given.affine))
 
 
+@pytest.mark.slow
 def test_the_networks_find_the_brain_of_a_head(head, brain):
     found = find_brain(head)
     assert found.is_found_here and found.method == "deepbet 1.0.2"

@@ -1,10 +1,12 @@
 import numpy as np
+import pytest
 from scipy.spatial.transform import Rotation
 
 from vcm.imaging.registration import align_rigid, common_template
 from vcm.imaging.volume import Volume
 
 
+@pytest.mark.slow
 def test_a_turned_brain_is_turned_back_and_the_same_each_time():
     template = common_template()
     motion = np.eye(4)

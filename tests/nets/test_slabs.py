@@ -176,6 +176,7 @@ def test_float16_storage_in_the_size_of_brainldm():
     assert 1e-4 < difference(net, torch.randn(1, 3, 3, 2, 3), storage_dtype=torch.float16) < 1e-3
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_float16_storage_changes_a_brain_by_less_than_a_thousandth():
     """Measured: 3e-5 at most, of the range 0..1."""

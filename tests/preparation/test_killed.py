@@ -19,6 +19,8 @@ from vcm.imaging.prepared_set import UNFINISHED, load_prepared
 from vcm.preparation.prepare import prepare
 from vcm.preparation.record import read_record
 
+pytestmark = pytest.mark.slow
+
 
 class OneProcess(Executor):
     """Does the work where it is submitted, so that each of its moments has a number."""

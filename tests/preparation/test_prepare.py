@@ -18,6 +18,7 @@ from vcm.preparation.check import check_folder
 from vcm.preparation.prepare import _unfinished, prepare, refuse_place
 
 
+@pytest.mark.slow
 def test_a_moved_brain_is_moved_back_and_a_rerun_is_the_same(tmp_path):
     moves = [(0, 0, 0), (8, -5, 3)]
     source, out = bids(tmp_path / "bids", moves), tmp_path / "out"
@@ -126,6 +127,7 @@ def test_one_bad_scan_is_one_row_and_stops_no_other(tmp_path, monkeypatch):
     assert [s.subject for s in load_prepared(out)] == ["sub-00"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_registration")
 def test_a_second_run_notices_every_change_by_content(tmp_path, head_map):
     source, out = bids(tmp_path / "bids", [(0, 0, 0), (8, 0, 0)]), tmp_path / "out"
@@ -186,6 +188,7 @@ def test_a_table_of_classes_is_known_by_its_content(tmp_path, head_map):
     assert masked.brain_volume is None and not load_prepared(out)[0].has_classes
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_registration")
 def test_ten_plain_scans_are_split_so_that_they_train(tmp_path):
     source = tmp_path / "plain"

@@ -13,9 +13,12 @@ from small_page import small_page
 from vcm.report.folder import write_report
 
 BROWSER = find_browser()
-pytestmark = pytest.mark.skipif(
-    BROWSER is None, reason="no chromium is installed (Debian: apt-get install chromium)"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        BROWSER is None, reason="no chromium is installed (Debian: apt-get install chromium)"
+    ),
+]
 READY = "document.getElementById('viewer').dataset.ready"
 WHERE = "document.querySelector('.where').textContent"
 

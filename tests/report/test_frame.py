@@ -8,6 +8,8 @@ from vcm.errors import VCMError
 from vcm.report.folder import write_report
 from vcm.report.frame import show_report
 
+pytestmark = pytest.mark.slow
+
 BROWSER = find_browser()
 
 

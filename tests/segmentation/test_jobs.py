@@ -13,6 +13,8 @@ from vcm.files import read_table
 from vcm.imaging.registration import common_template
 from vcm.nets.slice_denoiser import SliceDenoiser
 
+pytestmark = pytest.mark.slow
+
 QUICK = ["--copies", "0", "--steps", "60", "--members", "2", "--voxels", "20000", "--judged", "0"]
 
 
@@ -93,7 +95,6 @@ def test_one_bad_scan_does_not_stop_the_others(applied, model, capsys):
     assert "kept" in said.out and "1 of 2 scans were refused" in said.err
 
 
-@pytest.mark.slow
 def test_results_in_one_folder_do_not_replace_each_other(files, model, applied, tmp_path, capsys):
     """The table keeps the scans of earlier runs; a volume of another run is noticed by its checksum."""
     out = tmp_path / "out"

@@ -15,6 +15,8 @@ from vcm.imaging.volume import read_volume, write_volume
 from vcm.segmentation.apply import segment_files
 from vcm.segmentation.segmenter import Prediction
 
+pytestmark = pytest.mark.slow
+
 
 def predict(image, voices):
     """Bright or not, at once: only what is written matters here."""

@@ -14,6 +14,7 @@ SMALL = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_killed_training_run_ends_at_the_same_weights(prepared, tmp_path, monkeypatch):
     runs = {
         name: SliceTraining(data=[str(prepared)], out=str(tmp_path / name), steps=3, **SMALL)

@@ -14,6 +14,8 @@ from vcm.files import sha256
 from vcm.synthesis.configuration import Synthesis
 from vcm.synthesis.synthesize import synthesize_files
 
+pytestmark = pytest.mark.slow
+
 
 def synthesize(given, out):
     """Two seeds, each on two grids, and a picture."""

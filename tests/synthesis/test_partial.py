@@ -75,6 +75,7 @@ def test_any_subset_is_obeyed_on_the_voxels_that_it_came_on(synthesize, head, mo
     assert np.abs(found["part"].data - found["both"].data).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_the_part_lies_where_the_map_does(head):
     """The known shell of the image and the map's border meet on the model's grid."""
     grid = model_grid()

@@ -18,6 +18,8 @@ from vcm.training.configuration import ModuleTraining
 from vcm.training.module import train
 from vcm.weights.load import load_pipeline
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "encoder_channels=[8]", "encoder_groups=2", "unet_wing=0", "unet_channels=[8,8]", "unet_head_channels=[8,8]",
     "unet_groups=2", "unet_out_channels=8", "head_channels=8", "draws=1", "batch_size=1", "copies=1",

@@ -178,6 +178,7 @@ def test_what_nothing_can_be_drawn_with_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_vcm_train_steers_it_with_a_method_that_reaches_into_the_folded_unet(
     small_prepared: Path, tmp_path: Path
 ) -> None:

@@ -36,6 +36,7 @@ def given(small_prepared, small_model, tmp_path):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", ["partial", "thick", "classes,partial"])
 def test_a_module_learns_from_images_and_samples(given, tmp_path, names):
     config = load_config(ModuleTraining, None, [*given, f"conditions=[{names}]"])
@@ -51,6 +52,7 @@ def test_a_module_learns_from_images_and_samples(given, tmp_path, names):
     assert torch.isfinite(sampled).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "control",
     [
@@ -79,6 +81,7 @@ def test_every_method_starts_from_a_linear_reading_and_samples(given, tmp_path, 
     assert torch.isfinite(sampled).all()
 
 
+@pytest.mark.slow
 def test_validation_is_fixed_leaves_the_training_alone_and_draws(given, tmp_path):
     extra = ["conditions=[classes]", "validation_subjects=1", "validate_every=1"]
     config = load_config(ModuleTraining, None, [*given, *extra, "segmenter=segmenter2mm"])

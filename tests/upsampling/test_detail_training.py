@@ -13,6 +13,8 @@ from vcm.errors import VCMError
 from vcm.imaging.volume import read_volume
 from vcm.upsampling.detail_training import DetailTraining, pretrain_detail
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "draws": 1, "crop": 32, "channels": [4, 4, 4, 4, 4, 4], "steps": 4, "batch_size": 2,
     "checkpoint_every": 4, "warmup_steps": 1, "mixed_precision": "no", "tracker": "none",

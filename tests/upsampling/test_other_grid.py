@@ -15,6 +15,8 @@ from vcm.imaging.geometry import resample
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
 from vcm.upsampling.other_grid import in_view
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def sagittal(thick_model, tmp_path_factory):

@@ -127,6 +127,7 @@ def regridded(whole: Volume, turn) -> Volume:
     return Volume(resample(whole, grid, order=1).astype(np.float32), affine, source="turned")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turn", [(4, -6, 5), pytest.param((0, 0, 0), marks=pytest.mark.slow)])
 def test_several_scans_of_one_head_are_combined(upsample, straight, tmp_path, turn):
     whole, (axial, one) = head(), straight
@@ -141,6 +142,7 @@ def test_several_scans_of_one_head_are_combined(upsample, straight, tmp_path, tu
     assert errors[1] < 0.8 * errors[0]
 
 
+@pytest.mark.slow
 def test_without_a_network_other_contrasts_are_interpolated_and_this_is_said(
     upsample, tmp_path, capsys
 ):
@@ -166,6 +168,7 @@ def test_without_a_network_other_contrasts_are_interpolated_and_this_is_said(
     assert "give scans of one contrast" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_network_adds_the_detail_of_other_contrasts(upsample, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(head_detail, "TRAINED", 2.0)  # a small grid
     torch.manual_seed(0)
@@ -235,6 +238,7 @@ def test_units_codes_and_header_come_from_the_scan(upsample, tmp_path):
     assert np.median(values[values > 50]) == pytest.approx(np.median(given[given > 50]), rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_example_is_upsampled_where_the_template_lies(upsample, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["vcm", "upsample", "example"])
     assert upsample("example", "--out", tmp_path) == 0
@@ -303,6 +307,7 @@ def test_the_same_scan_twice_is_refused(upsample, straight, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_result_of_another_scan_is_replaced_only_if_asked(upsample, straight, tmp_path, capsys):
     """Two subjects whose files have one name; and the scan itself is never replaced."""
     one, made = straight

@@ -104,6 +104,7 @@ def test_what_the_folder_says_of_itself(imported):
     assert any("528 of 528 tensors" in line for line in report.lines())
 
 
+@pytest.mark.slow
 def test_every_form_of_the_files_gives_the_same_folder(weights, imported, tmp_path):
     def wrap(tensors):
         return {"state_dict": tensors, "epoch": 7}
