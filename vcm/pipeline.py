@@ -51,7 +51,7 @@ from vcm.precision import resolve_precision
 from vcm.report.sampled import VCMPipelineOutput, sampling_record
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Num
+    from jaxtyping import Bool, Float, Num, Shaped
 
 #: Volumes of more voxels than this are decoded in slabs: whole feature maps would fill a laptop.
 LARGE = 2_000_000
@@ -483,7 +483,7 @@ class VCMPipeline(DiffusionPipeline):
 
     @torch.inference_mode()
     def outline(
-        self, conditions: Sequence[Tensor | None] | None
+        self, conditions: Sequence[Shaped[Tensor, "_ _ X Y Z"] | None] | None
     ) -> Bool[Tensor, "_ 1 X Y Z"] | None:
         """Where the label map among the conditions has brain; None without one.
 
