@@ -301,21 +301,21 @@ class FewShotSegmenter:
                     named = self.combined(heard, [voice]).labels
                     found[voice].append(_dice(named, labels, len(self.names)))
         mean = {voice: np.nanmean(rows, 0) for voice, rows in found.items() if rows}
-        self.atlas_helps, self.unet_helps = (
-            self._helps(mean.get("features"), mean.get(voice)) for voice in ("atlas", "unet")
-        )
         self.trust = {
             voice: {n: float(v) for n, v in zip(self.names[1:], values[1:], strict=True)}
             for voice, values in mean.items()
         }
+        self.atlas_helps, self.unet_helps = self._heard("atlas"), self._heard("unet")
 
-    def _helps(self, features: NDArray | None, voice: NDArray | None) -> NDArray[np.bool_]:
+    def _heard(self, voice: str) -> NDArray[np.bool_]:
         """(C,): the classes for which a voice is heard beside the features; all, where nothing is estimated."""
-        if features is None or voice is None:
+        if not {"features", voice} <= self.trust.keys():
             return np.ones(len(self.names), bool)
-        helps: NDArray[np.bool_] = voice >= features - HELPS_MARGIN
-        helps[0] = False
-        return helps
+        ahead = (
+            self.trust[voice][name] >= self.trust["features"][name] - HELPS_MARGIN
+            for name in self.names[1:]
+        )
+        return np.array([False, *ahead])
 
     def save_pretrained(self, folder: str | Path) -> None:
         """One folder that holds everything, the slice diffusion model too."""
@@ -371,9 +371,10 @@ class FewShotSegmenter:
         )  # fmt: skip
         made.voices = tuple(said["voices"])  # type: ignore[arg-type]
         made.atlas_helps = np.asarray(said["atlas_helps"], bool)
-        # Segmenters that were saved before this was estimated hear it for all.
-        made.unet_helps = np.asarray(said.get("unet_helps", [True] * len(made.names)), bool)
         made.trust = said["trust"]  # type: ignore[assignment]
+        # What was saved before this was decided has the estimates to decide it by.
+        decided = said.get("unet_helps")
+        made.unet_helps = made._heard("unet") if decided is None else np.asarray(decided, bool)
         made.classifier = VoxelClassifier.from_pretrained(folder / "classifier").eval()
         if "unet" in made.voices:
             made.unet = TissueSegmenter.from_pretrained(folder / "unet").float().eval()
