@@ -2,7 +2,7 @@
 
 import torch
 
-from vcm.imaging.outline import GAP, inside_map
+from vcm.imaging.outline import GAP, end_with_maps, inside_map
 
 
 def test_gaps_between_labels_are_inside_and_the_outside_is_not():
@@ -23,6 +23,17 @@ def test_a_wider_gap_is_outside():
 
 def test_a_map_up_to_the_border_stays_whole():
     assert bool(inside_map(torch.ones(2, 1, 8, 8, 8)).all())
+
+
+def test_scans_that_go_on_beyond_their_maps_are_told():
+    classes = torch.zeros(20, 20, 20, dtype=torch.uint8)
+    classes[4:16, 4:16, 4:16] = 2
+    image = (classes > 0).float()
+    wider = image.clone()
+    wider[4:16, 4:16, 16] = 0.5
+    assert end_with_maps([(image, classes)])
+    assert not end_with_maps([(wider, classes)])
+    assert end_with_maps([(wider, classes), *[(image, classes)] * 9])
 
 
 def test_a_volume_ends_where_its_map_ends_if_the_model_says_so():

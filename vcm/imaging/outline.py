@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 #: Voxels by which gaps between labels are closed: unlabelled sulci and single voxels are inside.
 GAP = 2
+#: Share of the brains that may lie outside their maps, where scans are said to end with these.
+BEYOND = 0.02
 
 
 def inside_map(classes: Float[Tensor, "B C X Y Z"]) -> Bool[Tensor, "B 1 X Y Z"]:
@@ -36,3 +39,17 @@ def _widest(values: Float[Tensor, "B 1 X Y Z"]) -> Float[Tensor, "B 1 x y z"]:
         size[axis] = 2 * GAP + 1
         values = F.max_pool3d(values, size, stride=1)
     return values
+
+
+def end_with_maps(scans: Iterable[tuple[Tensor, Tensor]]) -> bool:
+    """Whether scans are 0 outside their label maps: at most BEYOND of their voxels above 0 lie there.
+
+    Args:
+        scans: Pairs of intensities and classes, 0 for background, each (X, Y, Z).
+    """
+    beyond = brain = 0
+    for image, classes in scans:
+        inside = inside_map((classes > 0)[None, None].float())[0, 0]
+        beyond += int(((image > 0) & ~inside).sum())
+        brain += int((image > 0).sum())
+    return beyond <= BEYOND * brain

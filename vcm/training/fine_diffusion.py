@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from vcm.diffusion.sampling import make_scheduler
 from vcm.errors import VCMError
+from vcm.imaging.outline import end_with_maps
 from vcm.learning.batches import Draw
 from vcm.learning.processes import Processes
 from vcm.learning.run import TrainingRun
@@ -182,5 +183,5 @@ def frozen_pipeline(autoencoder: BandAutoencoder, net: FineDenoiser, pool: ScanP
         covariate_ranges=dict(pool.ranges),
         population=pool.population(),
         grid={"shape": list(pool.grid.shape), "affine": pool.grid.affine.tolist()},
-        clear_background=pool.ends_with_maps(),
+        clear_background=end_with_maps(zip(pool.images, pool.classes, strict=True)),
     )

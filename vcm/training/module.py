@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from vcm.errors import VCMError
 from vcm.imaging.conditions import CONDITION_CHANNELS, check_conditions
+from vcm.imaging.outline import end_with_maps
 from vcm.imaging.prepared_set import Subject, check_grid
 from vcm.learning.batches import Draw, moved
 from vcm.learning.processes import Processes
@@ -39,6 +40,9 @@ from vcm.training.subjects import choose_subjects
 from vcm.training.validation import Validation
 from vcm.weights.load import load_pipeline
 from vcm.weights.segmenter import load_segmenter
+
+#: Training scans that are looked at for whether scans end where their label maps end.
+LOOKED_AT = 20
 
 
 class ModuleObjective(nn.Module):
@@ -137,6 +141,10 @@ def train(config: ModuleTraining) -> dict[str, float]:
     if not run.is_main:
         return {}
     pipeline.record_frozen()
+    if "classes" in conditions:
+        seen = subjects["train"][:LOOKED_AT]
+        pairs = ((torch.from_numpy(s.image()), torch.from_numpy(s.classes())) for s in seen)
+        pipeline.register_to_config(clear_background=end_with_maps(pairs))
     pipeline.save_pretrained(run.folder / "model")
     measures: dict[str, float] = {}
     if subjects["test"]:

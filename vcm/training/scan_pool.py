@@ -34,7 +34,6 @@ from vcm.imaging.deformation import (
     refine_image,
     sampling_grid,
 )
-from vcm.imaging.outline import inside_map
 from vcm.imaging.prepared_set import Subject, check_grid, load_prepared
 from vcm.imaging.source import nobody
 from vcm.imaging.vocabulary import NUMBER_OF_CLASSES
@@ -42,8 +41,6 @@ from vcm.imaging.volume import Grid, read_volume
 
 #: Splits that a pack holds.
 PACKED = ("train", "validation")
-#: Share of the brains that may lie outside the label maps, where scans are said to end with these.
-BEYOND = 0.02
 
 
 class ScanDraw(NamedTuple):
@@ -177,15 +174,6 @@ class ScanPool:
                 self.sex.tolist(), self.age.tolist(), ventricular.tolist(), brain.tolist()
             ),
         }
-
-    def ends_with_maps(self) -> bool:
-        """Whether the scans are 0 outside their label maps: at most BEYOND of their brain lies there."""
-        beyond = brain = 0
-        for image, classes in zip(self.images, self.classes, strict=True):
-            inside = inside_map((classes > 0)[None, None].float())[0, 0]
-            beyond += int(((image > 0) & ~inside).sum())
-            brain += int((image > 0).sum())
-        return beyond <= BEYOND * brain
 
     def _volumes(self, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Ventricular and brain volume [mL], each (B,)."""
