@@ -481,7 +481,6 @@ class VCMPipeline(DiffusionPipeline):
                 f"{tuple(self.config.grid.get('shape', ()))} voxels."
             )
 
-    @torch.inference_mode()
     def outline(
         self, conditions: Sequence[Shaped[Tensor, "_ _ X Y Z"] | None] | None
     ) -> Bool[Tensor, "_ 1 X Y Z"] | None:
@@ -502,6 +501,7 @@ class VCMPipeline(DiffusionPipeline):
         """Whether volumes under a label map are 0 where the map is background."""
         return bool(self.config.clear_background) and "classes" in self.config.conditions
 
+    @torch.inference_mode()
     def encode(
         self, conditions: Tensor | Sequence[Tensor | None] | None
     ) -> Float[Tensor, "_ F x y z"] | None:

@@ -57,6 +57,7 @@ def test_a_volume_ends_where_its_map_ends_if_the_model_says_so():
     assert torch.equal(made().volumes, plain * inside)
     assert torch.equal(made(conditioning_scale=0).volumes, silent)
     features = pipeline.encode([classes])
+    assert not features.requires_grad  # no graph is kept for the seeds
     by_features = pipeline(
         None, torch.full((1, 4), 0.5), num_inference_steps=1, seed=0, features=features,
         inside=pipeline.outline([classes]),
