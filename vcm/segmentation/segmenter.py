@@ -109,7 +109,6 @@ class FewShotSegmenter:
         self.classifier: VoxelClassifier | None = None
         self.unet: TissueSegmenter | None = None
         self.atlas_helps = np.zeros(len(names), bool)
-        self.unet_helps = np.ones(len(names), bool)
         self.trust: dict[str, dict[str, float]] = {}
 
     def fit(
@@ -213,6 +212,7 @@ class FewShotSegmenter:
         mean = members.mean(0)
         parts, weights = [], []
         atlas = heard.atlas if "atlas" in voices else None
+        features: NDArray[np.float32] | None = None
         if "features" in voices:
             features = mean if atlas is None else self._where_plausible(mean, atlas)
             atlas = None if atlas is None else _heard_for(self.atlas_helps, atlas, features)
@@ -222,9 +222,9 @@ class FewShotSegmenter:
             parts.append(atlas)
             weights.append(ATLAS_BESIDE_UNET if "unet" in voices else 1.0)
         if "unet" in voices:
-            assert heard.unet is not None
-            alone = "features" not in voices
-            parts.append(heard.unet if alone else _heard_for(self.unet_helps, heard.unet, parts[0]))
+            unet = heard.unet
+            assert unet is not None
+            parts.append(unet if features is None else _heard_for(self.unet_helps, unet, features))
             weights.append(1.0)
         posterior = np.zeros((len(self.names), *mask.shape), np.float16)
         posterior[0] = 1
@@ -305,7 +305,12 @@ class FewShotSegmenter:
             voice: {n: float(v) for n, v in zip(self.names[1:], values[1:], strict=True)}
             for voice, values in mean.items()
         }
-        self.atlas_helps, self.unet_helps = self._heard("atlas"), self._heard("unet")
+        self.atlas_helps = self._heard("atlas")
+
+    @property
+    def unet_helps(self) -> NDArray[np.bool_]:
+        """(C,): the classes for which the U-Net is heard beside the features."""
+        return self._heard("unet")
 
     def _heard(self, voice: str) -> NDArray[np.bool_]:
         """(C,): the classes for which a voice is heard beside the features; all, where nothing is estimated."""
@@ -346,7 +351,6 @@ class FewShotSegmenter:
             "indices": self.indices,
             "voices": list(self.voices),
             "atlas_helps": self.atlas_helps.tolist(),
-            "unet_helps": self.unet_helps.tolist(),
             "trust": self.trust,
             "features": {
                 "time": self.features.time, "noisy": self.features.noisy,
@@ -372,9 +376,6 @@ class FewShotSegmenter:
         made.voices = tuple(said["voices"])  # type: ignore[arg-type]
         made.atlas_helps = np.asarray(said["atlas_helps"], bool)
         made.trust = said["trust"]  # type: ignore[assignment]
-        # What was saved before this was decided has the estimates to decide it by.
-        decided = said.get("unet_helps")
-        made.unet_helps = made._heard("unet") if decided is None else np.asarray(decided, bool)
         made.classifier = VoxelClassifier.from_pretrained(folder / "classifier").eval()
         if "unet" in made.voices:
             made.unet = TissueSegmenter.from_pretrained(folder / "unet").float().eval()
