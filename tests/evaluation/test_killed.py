@@ -1,19 +1,14 @@
 """vcm evaluate is killed at moments of a seed: what is there is whole, and the next run draws no sample again."""
 
-import shutil
-
-import killed
 import numpy as np
 import pytest
 import torch
-from killed import MOMENTS, content, seen
+from killed import MOMENTS, Whole, content
 from small_brains import brain2mm_like, write_prepared
 
 from vcm.evaluation.configuration import Evaluation
 from vcm.evaluation.evaluate import evaluate_files
 from vcm.nets.segmenter import TissueSegmenter
-
-pytestmark = pytest.mark.slow
 
 
 def evaluate(given, out):
@@ -41,25 +36,21 @@ def evaluate(given, out):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Folder of the inputs; files of a whole run; and its moments."""
+    """A whole run of it, beside its inputs."""
     folder = tmp_path_factory.mktemp("killed")
     torch.manual_seed(0)
     write_prepared(folder / "prepared", ("train", "test"))
     brain2mm_like().save_pretrained(folder / "model")
     TissueSegmenter((8, 8), 2).save_pretrained(folder / "segmenter")
-    moments = killed.run(evaluate, folder, folder / "out", folder=folder / "out")
-    return folder, content(folder / "out"), moments
+    return Whole.of(evaluate, folder)
 
 
 @pytest.mark.parametrize("share", MOMENTS)
 def test_killed(whole, share):
-    folder, files, moments = whole
-    out = folder / "out"
-    shutil.rmtree(out)
-    killed.run(evaluate, folder, out, folder=out, moment=killed.at(share, moments))
-    assert seen(out).items() <= files.items()
+    whole.kill(share)
+    out, files = whole.out, whole.files
     before = {p: p.stat().st_mtime_ns for p in out.rglob("[!.]*.npy")}
-    killed.run(evaluate, folder, out, folder=out)
+    whole.again()
     assert content(out) == files
     # But for one whose record was not written yet.
     assert sum(path.stat().st_mtime_ns != stamp for path, stamp in before.items()) <= 1

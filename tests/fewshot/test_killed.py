@@ -12,8 +12,6 @@ from killed import MOMENTS, seen
 from vcm.fewshot.study import FewShotStudy, run_study
 from vcm.files import read_table
 
-pytestmark = pytest.mark.slow
-
 #: Differ from run to run.
 MEASURED = ("cpu_seconds", "wall_seconds", "peak_bytes")
 

@@ -19,8 +19,6 @@ from vcm.imaging.prepared_set import UNFINISHED, load_prepared
 from vcm.preparation.prepare import prepare
 from vcm.preparation.record import read_record
 
-pytestmark = pytest.mark.slow
-
 
 class OneProcess(Executor):
     """Does the work where it is submitted, so that each of its moments has a number."""
@@ -91,6 +89,7 @@ def in_a_group(source: Path, out: Path) -> None:
     prepare(source, out, workers=2, grid=GRID)
 
 
+@pytest.mark.slow
 def test_the_next_run_does_not_meet_the_processes_of_one_that_was_killed(
     tmp_path, sets, monkeypatch
 ):

@@ -1,21 +1,17 @@
 """vcm segment apply is killed at moments of a seed: what is there is whole, and the next run ends the work."""
 
 import json
-import shutil
 from types import SimpleNamespace
 
-import killed
 import numpy as np
 import pytest
-from killed import MOMENTS, content, seen
+from killed import MOMENTS, Whole, content
 from small_brains import aligned_by_header, write_files
 
 from vcm.files import read_table
 from vcm.imaging.volume import read_volume, write_volume
 from vcm.segmentation.apply import segment_files
 from vcm.segmentation.segmenter import Prediction
-
-pytestmark = pytest.mark.slow
 
 
 def predict(image, voices):
@@ -43,27 +39,23 @@ def segment(given, out):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Folder of two scans; files of a whole run; and its moments."""
+    """A whole run of it, beside its inputs."""
     folder = tmp_path_factory.mktemp("killed")
     (folder / "model").mkdir()
     (folder / "model" / "config.json").write_text("{}")
     scan = read_volume(write_files(folder)["scan"])
     write_volume(scan.with_data(scan.data * 2), folder / "sub-2_T1w.nii.gz")
-    moments = killed.run(segment, folder, folder / "out", folder=folder / "out")
-    return folder, content(folder / "out"), moments
+    return Whole.of(segment, folder)
 
 
 @pytest.mark.parametrize("share", MOMENTS)
 def test_killed(whole, share):
-    folder, files, moments = whole
-    out = folder / "out"
-    shutil.rmtree(out)
-    killed.run(segment, folder, out, folder=out, moment=killed.at(share, moments))
-    assert seen(out).items() <= files.items()
+    whole.kill(share)
+    out, files = whole.out, whole.files
     for volume in out.glob("[!.]*.nii.gz"):  # none without the sidecar that says what it is
         (sidecar,) = out.glob(f"{volume.name.split('_')[0]}_dseg.json")
         assert volume.name in json.loads(sidecar.read_text())["Files"]
-    killed.run(segment, folder, out, folder=out)
+    whole.again()
     rows = read_table(out / "volumes.tsv")
     assert [row["status"] in ("done", "kept") for row in rows] == [True, True]
     found = content(out)

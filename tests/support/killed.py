@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ EVENTS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate
 PATIENCE = 600
 #: Shares of the moments of a whole run: the first and the last, and 20 of a seed.
 SHARES = [0.0, 1.0, *(round(float(u), 3) for u in np.random.default_rng(0).random(20))]
-MOMENTS = [pytest.param(u, marks=[pytest.mark.slow] * (n > 3)) for n, u in enumerate(SHARES)]
+MOMENTS = [pytest.param(u, marks=pytest.mark.slow) for u in SHARES]
 
 
 def run(job: Callable[..., object], *arguments: Any, folder: Path, moment: int = -1) -> int:
@@ -58,6 +60,42 @@ def run(job: Callable[..., object], *arguments: Any, folder: Path, moment: int =
 def at(share: float, moments: int) -> int:
     """Number of the moment at that share of a whole run."""
     return min(int(share * moments), moments - 1)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A run to its end of a job that takes a folder of inputs and one of results.
+
+    Attributes:
+        job: Of a module that a process can import.
+        given: Folder of its inputs.
+        out: Folder of its results.
+        files: What it left there, as `content` has it.
+        moments: How many there were.
+    """
+
+    job: Callable[[Path, Path], object]
+    given: Path
+    out: Path
+    files: dict[str, str]
+    moments: int
+
+    @classmethod
+    def of(cls, job: Callable[[Path, Path], object], given: Path) -> Whole:
+        """Run the job, with the folder of results beside its inputs."""
+        out = given / "out"
+        moments = run(job, given, out, folder=out)
+        return cls(job, given, out, content(out), moments)
+
+    def kill(self, share: float) -> None:
+        """Run it anew until a share of its moments; what is there then is whole."""
+        shutil.rmtree(self.out)
+        run(self.job, self.given, self.out, folder=self.out, moment=at(share, self.moments))
+        assert seen(self.out).items() <= self.files.items()
+
+    def again(self) -> None:
+        """Run it over what is there."""
+        run(self.job, self.given, self.out, folder=self.out)
 
 
 def _child(job: Any, arguments: Any, folder: str, moment: int, counted: Any) -> None:

@@ -2,19 +2,15 @@
 next run ends the work."""
 
 import json
-import shutil
 
-import killed
 import pytest
 import torch
-from killed import MOMENTS, content, seen
+from killed import MOMENTS, Whole, content
 from small_brains import brain2mm_like
 
 from vcm.files import sha256
 from vcm.synthesis.configuration import Synthesis
 from vcm.synthesis.synthesize import synthesize_files
-
-pytestmark = pytest.mark.slow
 
 
 def synthesize(given, out):
@@ -34,24 +30,20 @@ def synthesize(given, out):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Folder of the model; files of a whole run; and its moments."""
+    """A whole run of it, beside its inputs."""
     folder = tmp_path_factory.mktemp("killed")
     torch.manual_seed(0)
     brain2mm_like().save_pretrained(folder / "model")
-    moments = killed.run(synthesize, folder, folder / "out", folder=folder / "out")
-    return folder, content(folder / "out"), moments
+    return Whole.of(synthesize, folder)
 
 
 @pytest.mark.parametrize("share", MOMENTS)
 def test_killed(whole, share):
-    folder, files, moments = whole
-    out = folder / "out"
-    shutil.rmtree(out)
-    killed.run(synthesize, folder, out, folder=out, moment=killed.at(share, moments))
-    assert seen(out).items() <= files.items()
+    whole.kill(share)
+    out, files = whole.out, whole.files
     for volume in out.glob("[!.]*.nii.gz"):
         plain = volume.name.replace("space-model_", "").removesuffix(".nii.gz")
         record = json.loads((out / f"{plain}.json").read_text())
         assert record["Files"][volume.name] == sha256(volume)
-    killed.run(synthesize, folder, out, folder=out)
+    whole.again()
     assert content(out) == files

@@ -13,8 +13,6 @@ from small_brains import aligned_by_header, thick_model_with_detail, write_files
 from vcm.upsampling.configuration import Upsampling
 from vcm.upsampling.upsample import upsample_files
 
-pytestmark = pytest.mark.slow
-
 
 def upsample(given, out, seed):
     with pytest.MonkeyPatch.context() as patch:

@@ -11,8 +11,6 @@ from published_files import TABLES, published, small_card
 from vcm.weights.importing import import_weights
 from vcm.weights.verifying import verify
 
-pytestmark = pytest.mark.slow
-
 
 def import_published(given, out):
     parts = [given / f"{part}.pt" for part in ("autoencoder", "denoiser", "module")]
