@@ -55,6 +55,9 @@ def main() -> None:
         "--focus", type=float, nargs=2, default=(2.0, 3.0), help="focus_a and focus_b of BrainDraws"
     )
     training.add_argument("--steps", type=int, default=10**6, help="at most, of each")
+    training.add_argument(
+        "--seed", type=int, default=0, help="of the draws: another for each slice"
+    )
     training.add_argument("--wing", type=int, default=48, help="channels of a denoiser's wings")
     training.add_argument("--module-wing", type=int, default=32, help="and of a module's")
     joining = verbs.add_parser("join")
@@ -123,6 +126,7 @@ def train_stage(
         "learning_rate": given.rate,
         "mixed_precision": given.precision,
         "tracker": "none",
+        "seed": given.seed,
     }
     draws = {
         "draws": given.draws, "deform": given.deform,
