@@ -127,9 +127,10 @@ def test_the_product_of_voices_is_their_geometric_mean():
 
 def test_a_network_that_learned_nothing_is_not_heard(tiny_features, phantom, monkeypatch, tmp_path):
     from vcm.nets.segmenter import TissueSegmenter
+    from vcm.segmentation.unet_fit import BoxUNet
 
     def unlearned(brains, classes, seed, device):
-        return TissueSegmenter((4, 4), 2, out_classes=classes).eval()
+        return BoxUNet(TissueSegmenter((4, 4), 2, out_classes=classes).eval(), None)
 
     monkeypatch.setattr("vcm.segmentation.segmenter.fit_unet", unlearned)
     segmenter = FewShotSegmenter(tiny_features, NAMES).fit(

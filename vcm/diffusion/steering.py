@@ -42,9 +42,10 @@ class SteeredPrediction:
         self, z_t: Float[Tensor, "1 C x y z"], t: Num[Tensor, ""]
     ) -> Float[Tensor, "1 C x y z"]:
         """What the scheduler steps with, at z_t and the training step t."""
-        # Networks that were cast themselves need no autocast.
-        half = self.dtype != torch.float32 and self.denoiser.dtype == torch.float32
-        with torch.autocast(z_t.device.type, self.dtype, enabled=half):
+        # Networks that were cast themselves need it too: their attention computes in float32 in between.
+        cast = self.denoiser.dtype
+        dtype = self.dtype if cast == torch.float32 else cast
+        with torch.autocast(z_t.device.type, dtype, enabled=dtype != torch.float32):
             return self._predict(z_t, t).to(z_t.dtype)
 
     def _predict(

@@ -31,7 +31,7 @@ from vcm.segmentation.classifier_fit import FitSettings, fit_classifier
 from vcm.segmentation.copies import warped_copy
 from vcm.segmentation.features import DiffusionFeatures, load_denoisers
 from vcm.segmentation.labelled import UNKNOWN, LabelledBrain
-from vcm.segmentation.unet_fit import fit_unet
+from vcm.segmentation.unet_fit import BoxUNet, fit_unet
 from vcm.segmentation.voxels import choose_voxels
 
 VOICES = ("features", "atlas", "unet")
@@ -107,7 +107,7 @@ class FewShotSegmenter:
         self.voices: tuple[str, ...] = ()
         self.brains: list[LabelledBrain] = []
         self.classifier: VoxelClassifier | None = None
-        self.unet: TissueSegmenter | None = None
+        self.unet: BoxUNet | None = None
         self.atlas_helps = np.zeros(len(names), bool)
         self.trust: dict[str, dict[str, float]] = {}
 
@@ -281,12 +281,10 @@ class FewShotSegmenter:
         merged[:, 0] = np.maximum(1 - merged[:, 1:].sum(1), 0)
         return _normalised(merged)
 
-    @torch.inference_mode()
     def ask_unet(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Probabilities (N, C) that the U-Net gives the voxels of a mask."""
         assert self.unet is not None
-        logits = self.unet(torch.from_numpy(image)[None, None].to(self._device))[0]
-        return logits.softmax(0).cpu().numpy()[:, mask].T
+        return self.unet(image)[:, mask].T
 
     def _judge(self, copies: int, judged: int, seed: int) -> None:
         """Dice of each voice per class on copies that it did not learn from."""
@@ -335,7 +333,7 @@ class FewShotSegmenter:
         assert self.classifier is not None
         self.classifier.save_pretrained(folder / "classifier")
         if self.unet is not None:
-            self.unet.save_pretrained(folder / "unet")
+            self.unet.net.save_pretrained(folder / "unet")
         arrays: dict[str, NDArray] = {}
         for n, brain in enumerate(self.brains if "atlas" in self.voices else ()):
             # save_file writes the memory as it lies, whatever the order of the axes there.
@@ -352,6 +350,7 @@ class FewShotSegmenter:
             "voices": list(self.voices),
             "atlas_helps": self.atlas_helps.tolist(),
             "trust": self.trust,
+            "unet_box": self.unet.box.tolist() if self.unet and self.unet.box is not None else None,
             "features": {
                 "time": self.features.time, "noisy": self.features.noisy,
                 "blocks": self.features.blocks, "surroundings": self.features.surroundings,
@@ -378,7 +377,9 @@ class FewShotSegmenter:
         made.trust = said["trust"]  # type: ignore[assignment]
         made.classifier = VoxelClassifier.from_pretrained(folder / "classifier").eval()
         if "unet" in made.voices:
-            made.unet = TissueSegmenter.from_pretrained(folder / "unet").float().eval()
+            net = TissueSegmenter.from_pretrained(folder / "unet").float().eval()
+            box = said.get("unet_box")  # earlier versions had none
+            made.unet = BoxUNet(net, None if box is None else np.asarray(box))
         if "atlas" in made.voices:
             arrays = load_file(folder / "atlas.safetensors")
             count = sum(name.startswith("image.") for name in arrays)
@@ -390,7 +391,7 @@ class FewShotSegmenter:
     def to(self, device: torch.device | str) -> FewShotSegmenter:
         """Compute on that device."""
         self.features.to(device)
-        for net in (self.classifier, self.unet):
+        for net in (self.classifier, self.unet.net if self.unet else None):
             if net is not None:
                 net.to(device)
         return self

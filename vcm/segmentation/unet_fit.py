@@ -1,4 +1,4 @@
-"""Fit a 3D U-Net to deformed copies of the labelled brains: the third voice."""
+"""Fit a 3D U-Net to deformed copies of the labelled brains, around what is labelled: the third voice."""
 
 from __future__ import annotations
 
@@ -7,19 +7,50 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from monai.losses.dice import DiceCELoss
+from numpy.typing import NDArray
 
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.segmentation.copies import warped_copy
 from vcm.segmentation.labelled import UNKNOWN, LabelledBrain
 
-#: Optimiser steps, each on one copy; a copy serves for several steps, mirrored in none.
+#: Optimiser steps, each on one crop; a copy serves for several steps, mirrored in none.
 STEPS, STEPS_PER_COPY, LEARNING_RATE = 800, 8, 2e-3
+#: Voxels of the grid between the structures and the edge of the box that the U-Net knows; further ones that a
+#: copy is deformed with, so that it has no black edges.
+MARGIN, ROOM = 6, 8
+#: Largest edge of a crop [voxel], a multiple of what the network halves.
+CROP = 56
+
+
+class BoxUNet:
+    """A U-Net that knows a box of the grid, with background beyond it.
+
+    Args:
+        net: Logits (1, C, x, y, z) of an image (1, 1, x, y, z).
+        box: (3, 2) first voxel and the one after the last, per axis; None: the whole grid.
+    """
+
+    def __init__(self, net: TissueSegmenter, box: NDArray[np.int64] | None) -> None:
+        self.net, self.box = net, box
+
+    @torch.inference_mode()
+    def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities (C, X, Y, Z) of the classes of an image (X, Y, Z) in 0..1."""
+        box = np.array([[0, n] for n in image.shape]) if self.box is None else self.box
+        inside = (slice(None), *(slice(a, b) for a, b in box))
+        device = next(self.net.parameters()).device
+        part = torch.from_numpy(np.ascontiguousarray(image[inside[1:]])).to(device)
+        probabilities = self.net(part[None, None])[0].softmax(0).cpu().numpy()
+        found = np.zeros((len(probabilities), *image.shape), np.float32)
+        found[0] = 1
+        found[inside] = probabilities
+        return found
 
 
 def fit_unet(
     brains: Sequence[LabelledBrain], classes: int, seed: int, device: torch.device,
     steps: int = STEPS,
-) -> TissueSegmenter:  # fmt: skip
+) -> BoxUNet:  # fmt: skip
     """A U-Net for wholly labelled brains.
 
     Args:
@@ -38,18 +69,55 @@ def fit_unet(
     optimizer = torch.optim.AdamW(net.parameters(), LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     random = np.random.default_rng((seed, 2))
+    box = box_around(brains, net.downsampling)
+    around = np.clip(box + np.array([-ROOM, ROOM]), 0, np.array(brains[0].image.shape)[:, None])
+    size = np.minimum(box[:, 1] - box[:, 0], CROP)
     net.train()
     for step in range(steps):
         if step % STEPS_PER_COPY == 0:
-            brain = brains[int(random.integers(len(brains)))]
-            image, labels = warped_copy(
-                brain.image, brain.labels, int(random.integers(2**31)), UNKNOWN
-            )
-            x = torch.from_numpy(image)[None, None].to(device)
-            y = torch.from_numpy(labels.clip(0)).long()[None, None].to(device)
-        loss = measure(net(x), y)
+            copy = _copy(brains, around, random)
+        first = box[:, 0] - around[:, 0] + random.integers(box[:, 1] - box[:, 0] - size + 1)
+        crop = tuple(slice(a, a + n) for a, n in zip(first, size, strict=True))
+        image, labels = (np.ascontiguousarray(part[crop]) for part in copy)
+        loss = measure(
+            net(torch.from_numpy(image)[None, None].to(device)),
+            torch.from_numpy(labels.clip(0)).long()[None, None].to(device),
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    return net.eval()
+    return BoxUNet(net.eval(), box)
+
+
+def box_around(brains: Sequence[LabelledBrain], multiple: int) -> NDArray[np.int64]:
+    """Box of the grid that holds every labelled structure with a margin.
+
+    Args:
+        brains: On one grid, whose axes are multiples of `multiple`.
+        multiple: Of which each edge is one.
+
+    Returns:
+        (3, 2) first voxel and the one after the last, per axis.
+    """
+    shape = np.array(brains[0].image.shape)
+    labelled = np.any([brain.labels > 0 for brain in brains], axis=0)
+    places = np.argwhere(labelled)
+    low, high = places.min(0) - MARGIN, places.max(0) + 1 + MARGIN
+    edge = np.minimum(-(-(high - low) // multiple) * multiple, shape)
+    first = np.clip((low + high - edge) // 2, 0, shape - edge)
+    return np.stack([first, first + edge], 1)
+
+
+def _copy(
+    brains: Sequence[LabelledBrain], around: NDArray[np.int64], random: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
+    """A deformed copy of a part of one of the brains."""
+    brain = brains[int(random.integers(len(brains)))]
+    part = tuple(slice(a, b) for a, b in around)
+    return warped_copy(
+        np.ascontiguousarray(brain.image[part]),
+        brain.labels[part],
+        int(random.integers(2**31)),
+        UNKNOWN,
+    )
