@@ -39,6 +39,8 @@ SCHEDULERS: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
         "ddim": (DDIMScheduler, {**SCHEDULE, "clip_sample": False, "set_alpha_to_one": False}),
         "ddpm": (DDPMScheduler, {**SCHEDULE, "clip_sample": False}),
         "dpm++": (DPMSolverMultistepScheduler, SCHEDULE),
+        # More of the steps at little noise, where fine detail is made (Karras et al. 2022, equation 5).
+        "dpm++-karras": (DPMSolverMultistepScheduler, {**SCHEDULE, "use_karras_sigmas": True}),
         "unipc": (UniPCMultistepScheduler, SCHEDULE),
         "euler": (EulerDiscreteScheduler, SCHEDULE),
     },

@@ -19,7 +19,7 @@ class Evaluation:
         split: Split whose label maps are the conditions; choose settings on another than test.
         limit: Evaluate the first subjects only. Default: all that have a label map.
         steps: Number of denoising steps.
-        scheduler: Sampler: ddim, ddpm, dpm++, unipc, euler, flow.
+        scheduler: Sampler: ddim, ddpm, dpm++, dpm++-karras, unipc, euler, flow.
         temperature: Scale of the initial noise. Default: the model's recommendation.
         seed: Seed of the first sample; the others count up from it.
         covariate_samples: Samples at each of two ages, which show whether the covariates act.
