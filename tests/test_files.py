@@ -260,8 +260,24 @@ def test_a_link_to_nothing_is_no_folder(tmp_path):
 
 
 def test_a_folder_that_was_replaced_goes_when_its_process_was_killed_before(tmp_path):
-    for name in (".old-whole", "whole", ".old-alone"):
+    gone, here = 2**22 + 1, os.getpid()  # no process has a number beyond 2^22
+    kept = [
+        f".old-{gone}-{files._MACHINE}-alone",
+        f".old-{here}-{files._MACHINE}-whole",
+        ".old-whole",
+    ]
+    kept += [f".old-{gone}-00000000-whole", "whole"]  # of another machine
+    for name in (f".old-{gone}-{files._MACHINE}-whole", *kept):
         (tmp_path / name).mkdir()
     files._remove_abandoned.cache_clear()
     files.check_output(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".old-alone", "whole"]
+    assert {p.name for p in tmp_path.iterdir()} == set(kept)
+
+
+def test_a_folder_of_the_users_stays_where_another_is_replaced(tmp_path):
+    for name in (".old-whole", "whole"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".old-whole" / "mine").touch()
+    files.write_whole(tmp_path / "whole", lambda part: part.mkdir())
+    assert {p.name for p in tmp_path.iterdir()} == {".old-whole", "whole"}
+    assert (tmp_path / ".old-whole" / "mine").is_file()

@@ -78,7 +78,7 @@ def whole(path: Path) -> Iterator[Path]:
     """`write_whole` as a block: yields the temporary path, and nothing stays if the block raises.
 
     The temporary name belongs to this process alone, so that two runs into one folder do not meet. A
-    folder that is replaced lies in .old-NAME for a moment, where `RunFolder.open` finds it.
+    folder that is replaced has another name for a moment, by which `replaced` finds it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,8 +149,8 @@ def remove(path: Path) -> None:
 LEAST_FREE = 2**16
 #: Temporary names are .part-PROCESS-NUMBER-MACHINE and the endings of the name to be.
 _PART = re.compile(r"\.part-(\d+)-\d+-([0-9a-f]{8})")
-#: A folder that is replaced is named so, for a moment.
-_OLD = ".old-"
+#: A folder that is replaced is named .old-PROCESS-MACHINE-NAME for a moment.
+_OLD = re.compile(r"\.old-(\d+)-([0-9a-f]{8})-(.+)")
 _MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 _NUMBERS = itertools.count()
 
@@ -174,10 +174,19 @@ def _remove_abandoned(folder: Path) -> None:
         if found and found[2] == _MACHINE and not _is_running(int(found[1])):
             with suppress(OSError):
                 remove(path)
-    for old in folder.glob(f"{_OLD}*"):
-        if old.with_name(old.name.removeprefix(_OLD)).is_dir():
+    for old in folder.glob(".old-*"):
+        found = _OLD.match(old.name)
+        if not found or found[2] != _MACHINE or _is_running(int(found[1])):
+            continue
+        if old.with_name(found[3]).is_dir():
             with suppress(OSError):
                 remove(old)
+
+
+def replaced(path: Path) -> list[Path]:
+    """What was a folder `path` until a process, of any machine, that replaced it was killed."""
+    olds = ((old, _OLD.match(old.name)) for old in sorted(path.parent.glob(".old-*")))
+    return [old for old, found in olds if found and found[3] == path.name]
 
 
 def _is_running(process: int) -> bool:
@@ -202,9 +211,8 @@ def _flush(part: Path) -> None:
 
 
 def _give_name(part: Path, path: Path) -> None:
-    old = path.with_name(f"{_OLD}{path.name}")
+    old = path.with_name(f".old-{os.getpid()}-{_MACHINE}-{path.name}")
     if path.is_dir():
-        remove(old)
         path.rename(old)
     part.replace(path)
     if os.name == "posix":  # elsewhere a folder cannot be opened

@@ -26,6 +26,7 @@ from small_training import (
 
 from vcm.config import load_config
 from vcm.errors import VCMError
+from vcm.files import replaced
 from vcm.learning.run_folder import CHECKPOINT, RunFolder
 
 #: Everything that could go wrong on the way: dropout, parts, validations that draw, copies.
@@ -72,7 +73,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(uninterrupted, tmp_path, ki
     folder = tmp_path / "run"
     assert start(folder, "regression", *EVENTFUL, prepare=(kill, number))[0] == [-9]
     if kill is die_while_replacing and number == OUT_OF_THE_WAY:
-        assert (folder / ".old-best").is_dir() and not (folder / "best").exists()
+        assert len(replaced(folder / "best")) == 1 and not (folder / "best").exists()
         with RunFolder(folder, 1).opened(configure(folder, *EVENTFUL)) as (state, _):
             assert state is not None
         assert json.loads((folder / "best" / "best.json").read_text())["step"] == 4

@@ -32,7 +32,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from vcm.errors import VCMError
-from vcm.files import check_output, remove, write_whole
+from vcm.files import check_output, remove, replaced, write_whole
 from vcm.learning.schedule import TrainingSchedule
 
 CHECKPOINT = "checkpoint.pt"
@@ -216,10 +216,11 @@ class RunFolder:
         for folder in (self.path, self.snapshots):
             for part in folder.glob(".part-*"):
                 remove(part)
-        old = self.best.with_name(f".old-{self.best.name}")
-        if old.is_dir() and not self.best.is_dir():
-            old.rename(self.best)
-        remove(old)
+        for old in replaced(self.best):
+            if self.best.is_dir():
+                remove(old)
+            else:
+                old.rename(self.best)
         if step == 0 and (self.best / "best.json").is_file():
             remove(self.best)
         for saved, path in self._saved():
