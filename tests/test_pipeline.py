@@ -1,9 +1,13 @@
+import json
 import subprocess
 import sys
 
 import pytest
 import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
+from vcm import VCMPipeline
 from vcm.diffusion.sampling import make_scheduler
 from vcm.errors import VCMError
 from vcm.weights.load import load_pipeline
@@ -124,7 +128,7 @@ def test_the_callback_sees_every_step_and_may_replace_the_latents(pipeline):
     assert not result.any()
 
 
-@pytest.mark.parametrize("name", ["ddim", "ddpm", "dpm++", "unipc", "euler"])
+@pytest.mark.parametrize("name", ["ddim", "ddpm", "dpm++", "dpm++-karras", "unipc", "euler"])
 def test_every_scheduler_gives_finite_volumes_in_0_to_1(tiny_model, condition, name):
     own = load_pipeline(tiny_model)
     own.scheduler = make_scheduler(name)
@@ -158,3 +162,18 @@ def test_bfloat16_is_near_float32_and_returns_float32(pipeline, condition):
     assert half.dtype == torch.float32
     difference = (half - plain).abs().max()
     assert 0 < difference < 0.1 * plain.abs().max()
+
+
+def test_a_model_samples_as_it_recommends_and_is_saved_as_it_was(tmp_path):
+    pipeline = VCMPipeline.from_pretrained("brain2mm")
+    assert isinstance(pipeline.scheduler, DPMSolverMultistepScheduler)
+    assert pipeline.scheduler.config.use_karras_sigmas
+    again = pipeline.with_module(pipeline.module, pipeline.config.conditions)
+    assert again.scheduler is pipeline.scheduler
+    again.save_pretrained(tmp_path / "model")
+    index = json.loads((tmp_path / "model" / "model_index.json").read_text())
+    assert index["scheduler"][1] == "DDIMScheduler"
+    pipeline.use_scheduler("saved")
+    assert isinstance(pipeline.scheduler, DDIMScheduler)
+    pipeline.use_scheduler("auto")
+    assert isinstance(pipeline.scheduler, DPMSolverMultistepScheduler)

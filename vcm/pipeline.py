@@ -178,7 +178,7 @@ class VCMPipeline(DiffusionPipeline):
         if math.prod(pipeline.config.grid.get("shape", ())) > LARGE:
             pipeline.autoencoder.enable_tiling()
         pipeline.source, pipeline.file_checksums = str(pretrained_model_name_or_path), checksums
-        recommended = pipeline.config.sampling.get("scheduler", "saved")
+        recommended = pipeline.recommended_scheduler
         if recommended != "saved" and "scheduler" not in options:
             pipeline.use_scheduler(recommended)
             pipeline._recommended = pipeline.scheduler
@@ -229,9 +229,13 @@ class VCMPipeline(DiffusionPipeline):
         settings = {name: self.config[name] for name in names}
         if temperature is not None:
             settings["temperature"] = temperature
+        recommended = self.scheduler is self._recommended
+        scheduler = self.saved_scheduler if recommended else self.scheduler
         made = VCMPipeline(
-            self.autoencoder, self.denoiser, self.scheduler, module, list(conditions), **settings
+            self.autoencoder, self.denoiser, scheduler, module, list(conditions), **settings
         )
+        if recommended:
+            made.scheduler = made._recommended = self._recommended
         made.record_frozen()
         return made
 
@@ -249,8 +253,25 @@ class VCMPipeline(DiffusionPipeline):
             _cast((self.denoiser, self.module), dtype)
         return self
 
+    @property
+    def recommended_scheduler(self) -> str:
+        """Name of the scheduler that is taken where nothing is said; "saved": that of the model's folder."""
+        return str(self.config.sampling.get("scheduler", "saved"))
+
     def use_scheduler(self, name: str) -> None:
-        """Sample with that scheduler, told what it must know of these latents. Raises VCMError."""
+        """Sample with a scheduler, told what it must know of these latents.
+
+        Args:
+            name: Of vcm.diffusion.sampling; "saved": that of the model's folder; "auto": the one that
+                the model recommends.
+
+        Raises:
+            VCMError: There is none of that name, or it does not fit the model.
+        """
+        name = self.recommended_scheduler if name == "auto" else name
+        if name == "saved":
+            self.scheduler = self.saved_scheduler
+            return
         check_scheduler(name, self.denoiser.steps_with)
         flow = self.denoiser.steps_with == "flow"
         options = {"shift": flow_shift(self.latent_shape)} if flow else {}

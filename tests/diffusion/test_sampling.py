@@ -134,7 +134,7 @@ def test_ddim_refuses_trailing_steps_that_drift():
     assert len(seen_by(make_scheduler("ddim", timestep_spacing="leading"), 300)) == 300
 
 
-@pytest.mark.parametrize("name", ["ddim", "dpm++"])
+@pytest.mark.parametrize("name", ["ddim", "dpm++", "dpm++-karras"])
 @pytest.mark.parametrize("steps", [0, 1001])
 def test_no_more_steps_than_the_model_has(name, steps):
     noise = torch.zeros(1, 1, 2, 2, 2)

@@ -8,7 +8,7 @@ from small_brains import GRID, brain2mm_like, brainldm_like, classes_of, image_o
 from tiny_networks import tiny_module
 
 from vcm.errors import VCMError, VCMWarning
-from vcm.evaluation.evaluate import Evaluation, evaluate_files
+from vcm.evaluation.evaluate import Evaluation, as_recommended, evaluate_files
 from vcm.evaluation.samples import as_trained
 from vcm.files import read_table, write_table
 from vcm.imaging.prepared_set import COLUMNS, load_prepared
@@ -188,6 +188,16 @@ def small_module(latent_channels):
     """A module of random weights that reads the ventricles, on latents of 1/8 or 1/4 of the grid."""
     patch = 4 if latent_channels == 3 else 2
     return tiny_module(1, latent_channels=latent_channels, encoder_patch=patch)
+
+
+def test_a_model_is_sampled_as_it_recommends_where_nothing_is_said(evaluated):
+    assert "scheduler: saved" in (evaluated[2] / "config.yaml").read_text()
+    pipeline = brain2mm_like()
+    pipeline.register_to_config(sampling={"scheduler": "dpm++-karras", "steps": 7})
+    plain = as_recommended(Evaluation(), pipeline)
+    assert (plain.scheduler, plain.steps) == ("dpm++-karras", 7)
+    said = as_recommended(Evaluation(scheduler="ddim", steps=3), pipeline)
+    assert (said.scheduler, said.steps) == ("ddim", 3)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from vcm.imaging.geometry import resample
 from vcm.imaging.placing import place_label_map
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
 from vcm.synthesis import synthesize as job
+from vcm.synthesis.configuration import Synthesis
 
 
 def oblique(shape, spacing, angles, axes, flips, centre):
@@ -254,3 +255,14 @@ def test_an_impossible_folder_is_found_before_the_model_is_loaded(monkeypatch, o
     monkeypatch.setattr(job, "load_pipeline", lambda name: pytest.fail("too late"))
     assert free(monkeypatch, "brain2mm", out) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "name"),
+    [("auto", "DPMSolverMultistep"), ("saved", "DDIM"), ("euler", "EulerDiscrete")],
+)
+def test_the_scheduler_is_the_one_that_was_asked_for(tmp_path, scheduler, name):
+    chosen = Synthesis(uncontrolled=True, scheduler=scheduler, out=str(tmp_path))
+    plan = job.resolve(chosen)
+    assert type(plan.pipeline.scheduler).__name__ == f"{name}Scheduler"
+    assert plan.steps == 20

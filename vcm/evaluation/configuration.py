@@ -18,8 +18,9 @@ class Evaluation:
         overwrite: Replace an earlier evaluation in that folder of another model or other subjects.
         split: Split whose label maps are the conditions; choose settings on another than test.
         limit: Evaluate the first subjects only. Default: all that have a label map.
-        steps: Number of denoising steps.
-        scheduler: Sampler: ddim, ddpm, dpm++, dpm++-karras, unipc, euler, flow.
+        steps: Number of denoising steps. Default: the model's recommendation.
+        scheduler: Sampler: auto (the model's recommendation), saved (in the model's folder), ddim, ddpm,
+            dpm++, dpm++-karras, unipc, euler, flow.
         temperature: Scale of the initial noise. Default: the model's recommendation.
         seed: Seed of the first sample; the others count up from it.
         covariate_samples: Samples at each of two ages, which show whether the covariates act.
@@ -37,8 +38,8 @@ class Evaluation:
     segmenter: str = ""
     out: str = "runs/evaluation"
     split: str = "test"
-    steps: int = 50
-    scheduler: str = "ddim"
+    steps: int | None = None
+    scheduler: str = "auto"
     temperature: float | None = None
     seed: int = 0
     limit: int | None = None

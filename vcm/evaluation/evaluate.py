@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,8 @@ def evaluate_files(config: Evaluation) -> Summary:
     device = choose_device(config.device)
     pipeline = load_pipeline(config.model)
     refuse_unsteered(pipeline, config.model)
+    config = as_recommended(config, pipeline)
+    assert config.steps is not None
     pipeline.use_scheduler(config.scheduler)
     segmenter = load_segmenter(config.segmenter)
     train = load_prepared(*config.data, split="train")
@@ -196,7 +198,15 @@ def evaluate(
     return Evaluated(scene, tables, features, summarise(tables, seed))
 
 
-def check_settings(steps: int, covariate_samples: int, limit: int | None, seed: int) -> None:
+def as_recommended(config: Evaluation, pipeline: VCMPipeline) -> Evaluation:
+    """The configuration with the scheduler and the steps that the model recommends, where it names none."""
+    auto = config.scheduler == "auto"
+    steps = pipeline.recommended_steps if config.steps is None else config.steps
+    scheduler = pipeline.recommended_scheduler if auto else config.scheduler
+    return replace(config, scheduler=scheduler, steps=steps)
+
+
+def check_settings(steps: int | None, covariate_samples: int, limit: int | None, seed: int) -> None:
     """Refuse with VCMError numbers that make no sense. Arguments as the configuration has them."""
     numbers = {"steps": steps, "covariate_samples": covariate_samples, "limit": limit}
     for name, value in numbers.items():

@@ -89,6 +89,7 @@ def _sample(folder: Path, names: list[str], missing: list[int], recipe: Recipe) 
     from vcm.weights.load import load_pipeline
 
     pipeline = load_pipeline(recipe.model)
+    pipeline.use_scheduler("auto")
     for number in track(missing, "Synthesizing"):
         age, sex = covariates_of(number, recipe)
         made = pipeline(

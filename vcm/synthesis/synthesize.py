@@ -195,10 +195,7 @@ def resolve(config: Synthesis) -> Plan:
     pipeline = load_pipeline(config.model)
     if not config.uncontrolled:
         _refuse_unread(config.condition, config.partial, pipeline, config.model)
-    if config.scheduler == "saved":
-        pipeline.scheduler = pipeline.saved_scheduler
-    elif config.scheduler != "auto":  # what the model recommends is set already
-        pipeline.use_scheduler(config.scheduler)
+    pipeline.use_scheduler(config.scheduler)
     pipeline.to(choose_device(config.device))
     grid, condition = pipeline.volume_grid, config.condition
     placed = place_label_map(condition, config.labels, grid) if condition else unconditioned(grid)
