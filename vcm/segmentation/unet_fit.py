@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from monai.losses.dice import DiceCELoss
 from numpy.typing import NDArray
-from torch import Tensor
 
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.segmentation.copies import warped_copy
@@ -66,12 +65,7 @@ def fit_unet(
     """
     torch.manual_seed(seed)
     net = TissueSegmenter(out_classes=classes).to(device)
-    measure = DiceCELoss(
-        include_background=False,
-        to_onehot_y=True,
-        softmax=True,
-        weight=class_weights(brains, classes),
-    ).to(device)
+    measure = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
     optimizer = torch.optim.AdamW(net.parameters(), LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     random = np.random.default_rng((seed, 2))
@@ -113,16 +107,6 @@ def box_around(brains: Sequence[LabelledBrain], multiple: int) -> NDArray[np.int
     edge = np.minimum(-(-(high - low) // multiple) * multiple, shape)
     first = np.clip((low + high - edge) // 2, 0, shape - edge)
     return np.stack([first, first + edge], 1)
-
-
-def class_weights(brains: Sequence[LabelledBrain], classes: int) -> Tensor:
-    """(C,) weights by the root of the rareness, of mean 1 over the structures; background has the least of them.
-
-    Unweighted, the smallest structures are never found.
-    """
-    counts = sum(np.bincount(b.labels[b.labels > 0], minlength=classes)[1:] for b in brains)
-    rare = 1 / np.sqrt(np.maximum(counts, 1))
-    return torch.from_numpy(np.append(rare.min(), rare) / rare.mean()).float()
 
 
 def _copy(
