@@ -13,7 +13,8 @@ final table alone: choose settings with --split train.
 A method is a source of features and the voices that are heard beside it. Sources (see SOURCES):
 diffusion, mae (--mae, a network of `vcm pretrain slices objective=masked`), untrained and surroundings tell what the pretraining is worth; paper is
 the plain recipe (noisy slices, no copies, no surroundings); sagittal, coronal, axial are single views;
-nine is nine labelled slices with background. The atlas alone is single-atlas registration (demons).
+nine is nine labelled slices with background, at the quartiles of the structures and without deformed copies; in
+`nine chosen` they are those that meet every structure best, and copies are learned from, as the command does. The atlas alone is single-atlas registration (demons).
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class Source:
     products: tuple[tuple[str, ...], ...] = (("features",), ("features", "atlas"))
     copies: int = 12
     nine_slices: bool = False
+    chosen: bool = False
 
 
 def untrained(net: SliceDenoiser) -> SliceDenoiser:
@@ -97,6 +99,7 @@ SOURCES: dict[str, Source] = {
     "surroundings": Source(Surroundings, PRODUCTS),
     "paper": Source(lambda n: DiffusionFeatures(n, noisy=True, surroundings=False), ALONE, 0),
     "nine": Source(DiffusionFeatures, ALONE, 0, nine_slices=True),
+    "nine chosen": Source(DiffusionFeatures, ALONE, nine_slices=True, chosen=True),
     "sagittal": Source(of_one_view("sagittal"), ALONE),
     "coronal": Source(of_one_view("coronal"), ALONE),
     "axial": Source(of_one_view("axial"), ALONE),
@@ -128,20 +131,45 @@ def labels_of(
     return moved.astype(np.int16)
 
 
-def nine_slices(brain: LabelledBrain) -> LabelledBrain:
-    """Three slices of each view through the structures stay labelled, and all background outside them."""
+def nine_slices(brain: LabelledBrain, chosen: bool) -> LabelledBrain:
+    """Three slices of each view through the structures stay labelled, and all background outside them.
+
+    They lie at the quartiles of the structures; or are `chosen` one by one, each where the sum over the
+    structures of the logarithm of their labelled voxels grows most, as who labels would look for them.
+    """
     inside = np.argwhere(brain.labels > 0)
     labels = np.full_like(brain.labels, UNKNOWN)
-    for axis in range(3):
-        for place in np.percentile(inside[:, axis], (25, 50, 75)).astype(int):
-            index: list[slice | int] = [slice(None)] * 3
-            index[axis] = int(place)
-            labels[tuple(index)] = brain.labels[tuple(index)]
+    if chosen:
+        for axis in (0, 1, 2) * 3:
+            places = range(inside[:, axis].min(), inside[:, axis].max() + 1)
+            met = {n: _met(_with_slice(labels, brain, axis, n)) for n in places}
+            best = max(met, key=met.__getitem__)
+            labels = _with_slice(labels, brain, axis, best)
+    else:
+        for axis in range(3):
+            for place in np.percentile(inside[:, axis], (25, 50, 75)).astype(int):
+                labels = _with_slice(labels, brain, axis, int(place))
     low, high = inside.min(0) - 2, inside.max(0) + 3
     beyond = np.ones(labels.shape, bool)
     beyond[low[0] : high[0], low[1] : high[1], low[2] : high[2]] = False
     labels[beyond] = 0
     return replace(brain, labels=labels)
+
+
+def _with_slice(
+    labels: NDArray[np.int16], brain: LabelledBrain, axis: int, place: int
+) -> NDArray[np.int16]:
+    """Those labels and the ones of a further slice."""
+    index: list[slice | int] = [slice(None)] * 3
+    index[axis] = place
+    more = labels.copy()
+    more[tuple(index)] = brain.labels[tuple(index)]
+    return more
+
+
+def _met(labels: NDArray[np.int16]) -> float:
+    """Sum over the structures of the logarithm of their labelled voxels."""
+    return float(np.log1p(np.bincount(labels[labels > 0], minlength=1)).sum())
 
 
 def measure(found: NDArray, truth: NDArray, names: Sequence[str], spacing: float) -> list[Row]:
@@ -213,7 +241,10 @@ def fitted(
     voices = tuple(v for v in VOICES if v in heard and (v != "unet" or name == "diffusion"))
     clock = Clock(costs, brain.source, name)
     segmenter = FewShotSegmenter(source.features(net), names).fit(
-        [nine_slices(brain) if source.nine_slices else brain], voices, settings, source.copies
+        [nine_slices(brain, source.chosen) if source.nine_slices else brain],
+        voices,
+        settings,
+        source.copies,
     )
     clock.lap("fit")
     write_whole(folder, segmenter.save_pretrained)
