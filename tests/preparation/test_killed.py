@@ -102,6 +102,8 @@ def test_the_next_run_does_not_meet_the_processes_of_one_that_was_killed(
     arguments = folder / "after_source", out
     process = multiprocessing.get_context("fork").Process(target=in_a_group, args=arguments)
     process.start()
+    while os.getpgid(process.pid) != process.pid:  # it has no group of its own yet
+        time.sleep(0.01)
     time.sleep(0.5)
     os.killpg(process.pid, signal.SIGKILL)
     process.join()
