@@ -274,6 +274,16 @@ def test_a_folder_that_was_replaced_goes_when_its_process_was_killed_before(tmp_
     assert {p.name for p in tmp_path.iterdir()} == set(kept)
 
 
+def test_what_a_killed_process_had_moved_away_goes_when_the_folder_is_written_again(tmp_path):
+    moved = tmp_path / f".old-{2**22 + 1}-{files._MACHINE}-whole"
+    moved.mkdir()
+    files._remove_abandoned.cache_clear()
+    files.check_output(tmp_path)
+    assert moved.is_dir() and files.replaced(tmp_path / "whole") == [moved]
+    files.write_whole(tmp_path / "whole", lambda part: part.mkdir())
+    assert [p.name for p in tmp_path.iterdir()] == ["whole"]
+
+
 def test_a_folder_of_the_users_stays_where_another_is_replaced(tmp_path):
     for name in (".old-whole", "whole"):
         (tmp_path / name).mkdir()

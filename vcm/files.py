@@ -170,17 +170,19 @@ def _remove_abandoned(folder: Path) -> None:
     if os.name != "posix":  # elsewhere a process cannot be asked for without ending it
         return
     for path in folder.glob(".part-*"):
-        found = _PART.match(path.name)
-        if found and found[2] == _MACHINE and not _is_running(int(found[1])):
+        if _is_abandoned(_PART.match(path.name)):
             with suppress(OSError):
                 remove(path)
     for old in folder.glob(".old-*"):
         found = _OLD.match(old.name)
-        if not found or found[2] != _MACHINE or _is_running(int(found[1])):
-            continue
-        if old.with_name(found[3]).is_dir():
+        if found and _is_abandoned(found) and old.with_name(found[3]).is_dir():
             with suppress(OSError):
                 remove(old)
+
+
+def _is_abandoned(name: re.Match[str] | None) -> bool:
+    """Whether a temporary name is of a process of this machine that is no more."""
+    return name is not None and name[2] == _MACHINE and not _is_running(int(name[1]))
 
 
 def replaced(path: Path) -> list[Path]:
@@ -213,6 +215,7 @@ def _flush(part: Path) -> None:
 def _give_name(part: Path, path: Path) -> None:
     old = path.with_name(f".old-{os.getpid()}-{_MACHINE}-{path.name}")
     if path.is_dir():
+        remove(old)  # of a process that was killed and had the number of this one
         path.rename(old)
     part.replace(path)
     if os.name == "posix":  # elsewhere a folder cannot be opened
@@ -221,8 +224,12 @@ def _give_name(part: Path, path: Path) -> None:
             _to_disk(folder)
         finally:
             os.close(folder)
-    with suppress(FileNotFoundError):  # another process has just removed it
-        remove(old)
+    if path.is_dir():
+        # What a process that was killed in between had replaced is replaced now.
+        for other in replaced(path):
+            if other == old or _is_abandoned(_OLD.match(other.name)):
+                with suppress(FileNotFoundError):  # another process has just removed it
+                    remove(other)
 
 
 def _is_full(folder: Path) -> bool:

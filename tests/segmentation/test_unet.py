@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from vcm.segmentation.classifier_fit import FitSettings
 from vcm.segmentation.segmenter import FewShotSegmenter
 from vcm.segmentation.unet_fit import MARGIN, box_around, fit_unet
 
@@ -35,6 +36,7 @@ def test_the_box_holds_every_structure_with_a_margin(wide):
 
 def test_beyond_the_box_there_is_background(wide):
     unet = fit_unet([wide], 4, 0, CPU, steps=1)
+    assert unet.box is not None
     (_, (first, last), _) = unet.box
     assert first > 0 and last < wide.image.shape[1]
     found = unet(wide.image)
@@ -44,21 +46,16 @@ def test_beyond_the_box_there_is_background(wide):
     assert (found[0][:, first:last] < 1).any()
 
 
-@pytest.mark.slow
-def test_it_learns_where_the_structures_lie_and_is_saved_with_its_box(
-    tiny_features, phantom, tmp_path, monkeypatch
+def test_a_segmenter_is_saved_with_the_box_of_its_network(
+    tiny_features, wide, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("vcm.segmentation.segmenter.fit_unet", partial(fit_unet, steps=80))
+    monkeypatch.setattr("vcm.segmentation.segmenter.fit_unet", partial(fit_unet, steps=1))
     segmenter = FewShotSegmenter(tiny_features, ["background", "left", "right", "dark"])
-    segmenter.fit([phantom()], ("unet",), copies=0, voxels=5_000, judged=1)
-    other = phantom(shift=1.3, seed=5)
-    found = segmenter.predict(other.image, ["unet"]).labels
-    for k in (1, 2, 3):
-        a, b = found == k, other.labels == k
-        assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.8
+    few = FitSettings(members=1, steps=10)
+    segmenter.fit([wide], ("unet",), few, copies=0, voxels=1_000, judged=0)
     segmenter.save_pretrained(tmp_path)
     again = FewShotSegmenter.from_pretrained(tmp_path)
+    assert again.unet is not None and segmenter.unet is not None
     np.testing.assert_array_equal(again.unet.box, segmenter.unet.box)
-    assert np.array_equal(
-        again.predict(other.image).posterior, segmenter.predict(other.image).posterior
-    )
+    one, other = (s.predict(wide.image).posterior for s in (again, segmenter))
+    assert np.array_equal(one, other)
