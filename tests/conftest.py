@@ -25,6 +25,11 @@ def pytest_configure() -> None:
         torch.ones(1, requires_grad=True).to(other).sum().backward()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The notebooks come first: each takes minutes, and one process runs a file."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+
+
 @pytest.fixture(autouse=True)
 def kept_denormals() -> Iterator[None]:
     """Trainings and sampling take denormals for 0 in the whole process; hypothesis refuses to draw then."""
