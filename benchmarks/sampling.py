@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 from vcm.evaluation.measures import realism
 from vcm.imaging.conditions import one_hot
 from vcm.imaging.spectrum import band_names, power_ratio
+from vcm.imaging.vocabulary import NUMBER_OF_CLASSES
 from vcm.metrics import dice, psnr
 from vcm.training.scan_pool import load_pool
 from vcm.weights.load import load_pipeline
 from vcm.weights.segmenter import load_segmenter
-
-CLASSES = 8
 
 
 def main() -> None:
@@ -58,17 +57,16 @@ def main() -> None:
             began = time.monotonic()
             for k in range(given.subjects):
                 real, classes = held_out.scans()[k : k + 1], held_out.classes[k]
-                ceiling = np.array(dice(segmenter.classes(real)[0], classes, CLASSES))
+                ceiling = dice(segmenter.classes(real)[0], classes, NUMBER_OF_CLASSES)
                 told = held_out.covariates(torch.tensor([k]), classes[None, None]).clamp(0, 1)
-                read = pipeline.encode(torch.from_numpy(one_hot(classes.numpy()))[None])
-                for arm, of_map in zip(rows, (read, None), strict=True):
+                condition = torch.from_numpy(one_hot(classes.numpy()))[None]
+                for arm, given_map in zip(rows, (condition, None), strict=True):
                     volume = pipeline(
-                        None, told, features=of_map, num_inference_steps=int(steps),
+                        given_map, told, num_inference_steps=int(steps),
                         temperature=float(temperature), generator=[torch.Generator().manual_seed(k)],
                     ).volumes  # fmt: skip
-                    if of_map is not None and pipeline.config.clear_background:
-                        volume = volume * (classes[None, None] > 0)
-                    share = np.array(dice(segmenter.classes(volume)[0], classes, CLASSES)) / ceiling
+                    named = dice(segmenter.classes(volume)[0], classes, NUMBER_OF_CLASSES)
+                    share = (named / ceiling).numpy()
                     power = power_ratio(
                         volume[0, 0].numpy(), real[0, 0].numpy(), held_out.grid.spacing
                     )

@@ -64,13 +64,12 @@ class Surroundings(DiffusionFeatures):
 
 @dataclass(frozen=True)
 class Source:
-    """How a segmenter is made, and which products of its voices are measured."""
+    """How a segmenter is made, of which labels, and which products of its voices are measured."""
 
     features: Callable[[SliceDenoiser], DiffusionFeatures]
     products: tuple[tuple[str, ...], ...] = (("features",), ("features", "atlas"))
     copies: int = 12
-    nine_slices: bool = False
-    chosen: bool = False
+    labelled: Callable[[LabelledBrain], LabelledBrain] = lambda brain: brain
 
 
 def untrained(net: SliceDenoiser) -> SliceDenoiser:
@@ -98,8 +97,10 @@ SOURCES: dict[str, Source] = {
     "mae": Source(lambda n: DiffusionFeatures(n, time=0.0), PRODUCTS),
     "surroundings": Source(Surroundings, PRODUCTS),
     "paper": Source(lambda n: DiffusionFeatures(n, noisy=True, surroundings=False), ALONE, 0),
-    "nine": Source(DiffusionFeatures, ALONE, 0, nine_slices=True),
-    "nine chosen": Source(DiffusionFeatures, ALONE, nine_slices=True, chosen=True),
+    "nine": Source(DiffusionFeatures, ALONE, 0, lambda brain: nine_slices(brain, chosen=False)),
+    "nine chosen": Source(
+        DiffusionFeatures, ALONE, labelled=lambda brain: nine_slices(brain, chosen=True)
+    ),
     "sagittal": Source(of_one_view("sagittal"), ALONE),
     "coronal": Source(of_one_view("coronal"), ALONE),
     "axial": Source(of_one_view("axial"), ALONE),
@@ -241,10 +242,7 @@ def fitted(
     voices = tuple(v for v in VOICES if v in heard and (v != "unet" or name == "diffusion"))
     clock = Clock(costs, brain.source, name)
     segmenter = FewShotSegmenter(source.features(net), names).fit(
-        [nine_slices(brain, source.chosen) if source.nine_slices else brain],
-        voices,
-        settings,
-        source.copies,
+        [source.labelled(brain)], voices, settings, source.copies
     )
     clock.lap("fit")
     write_whole(folder, segmenter.save_pretrained)
