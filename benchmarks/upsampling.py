@@ -116,7 +116,7 @@ def methods(
         return add_detail(space, measured, begun, net, settings.detail_noise, mirrors)[0]
 
     made: dict[str, Callable[[], NDArray]] = {
-        "linear": lambda: result.scan.interpolated(1),
+        "linear": lambda: result.scan.as_it_came(1),
         "cubic": lambda: result.cubic,
         "linear, projected": lambda: measured.interpolated,
     }

@@ -35,7 +35,7 @@ class DataConsistency:
     def project(self, image: Image) -> Image:
         """The nearest image (X, Y, Z) that agrees with every scan."""
         if not self.others:
-            return self.scan.degradation.project(image, self.scan.volume.data, self.noise)
+            return self.scan.degradation.project(image, self.scan.slices, self.noise)
         return project_all(image, self._terms)
 
     def residual(self, image: Image) -> float:
@@ -51,9 +51,7 @@ class DataConsistency:
     @cached_property
     def _terms(self) -> list[tuple[LinearScan, Image, float]]:
         scan = self.scan
-        terms: list[tuple[LinearScan, Image, float]] = [
-            (scan.degradation, scan.volume.data, self.noise)
-        ]
+        terms: list[tuple[LinearScan, Image, float]] = [(scan.degradation, scan.slices, self.noise)]
         for other in self.others:
             onto = degradation_between(scan.fine, other.volume.grid, other.acquisition)
             onto = without_lost(onto, other.acquisition.axis, other.lost)
@@ -67,4 +65,4 @@ def _in_scale_of(scan: ThickScan, other: ThickScan) -> Image:
     two = other.volume.data[other.measured_brain]
     (low, middle, high), theirs = (np.percentile(v, [25, 50, 75]) for v in (one, two))
     gain = (high - low) / max(theirs[2] - theirs[0], 1e-6)
-    return (middle + gain * (other.volume.data - theirs[1])).astype(np.float32)
+    return (middle + gain * (other.slices - theirs[1])).astype(np.float32)

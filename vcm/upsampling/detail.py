@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from vcm.nets.detail import DEEPEST, DetailNet
 from vcm.precision import computes_bfloat16
+from vcm.upsampling.border import interpolate_to_border
 from vcm.upsampling.box import box_around
 from vcm.upsampling.consistency import DataConsistency
 from vcm.upsampling.space import Image, ResultSpace
-from vcm.upsampling.thick_scan import ThickScan, interpolate_to_border
+from vcm.upsampling.thick_scan import ThickScan
 
 #: Least share of the model in a voxel that has an uncertainty.
 RIM = 0.01

@@ -18,10 +18,11 @@ from vcm.embedded import network_folder
 from vcm.errors import VCMError
 from vcm.nets.detail import DetailNet
 from vcm.precision import computes_bfloat16
+from vcm.upsampling.border import interpolate_to_border
 from vcm.upsampling.box import box_around
 from vcm.upsampling.consistency import DataConsistency
 from vcm.upsampling.space import Image, ResultSpace
-from vcm.upsampling.thick_scan import ThickScan, interpolate_to_border
+from vcm.upsampling.thick_scan import ThickScan
 
 #: In place of a network's name: none is wanted.
 NONE = "none"

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from vcm.errors import VCMError
 from vcm.imaging.acquisition import runs_along
 from vcm.imaging.volume import Grid, Volume
+from vcm.upsampling.border import interpolate_to_border
 from vcm.upsampling.consistency import DataConsistency
 from vcm.upsampling.result import Upsampled
 from vcm.upsampling.space import Image
-from vcm.upsampling.thick_scan import ThickScan, interpolate_to_border
+from vcm.upsampling.thick_scan import ThickScan
 
 #: Voxels along the scan's axes, at most this much larger than the scan's own in plane, are projected onto the
 #: slices again: the operator is exact there. On others it is not, and a projection would do harm: 2 dB on
@@ -63,13 +64,13 @@ def on_grid_of(result: Upsampled, like: Volume, noise: float | None) -> Upsample
     measured = DataConsistency(scan, noise=noise) if noise and _is_exact(scan) else None
     view = in_view(own.volume.grid, like.grid)
     darkest = float(own.volume.data.min())
-    cubic = scan.interpolated()
+    begins, begun_here = own.interpolated(), scan.interpolated()
 
     def moved(image: Image, order: int = 3) -> Image:
         return interpolate_to_border(image, own.fine, like.grid, order)
 
     def placed(image: Image) -> Image:
-        begun = cubic + moved(image - result.cubic)
+        begun = begun_here + moved(image - begins)
         ended = begun if measured is None else measured.project(begun)
         return np.where(view, ended, darkest).astype(np.float32)
 
@@ -84,7 +85,7 @@ def on_grid_of(result: Upsampled, like: Volume, noise: float | None) -> Upsample
     return replace(
         result, scan=scan, mean=mean, std=None if result.std is None else masked(result.std),
         expected=placed(result.expected), samples=samples, unprojected=unprojected,
-        cubic=np.where(view, cubic, darkest).astype(np.float32),
+        cubic=np.where(view, scan.as_it_came(), darkest).astype(np.float32),
         generated_share=masked(result.generated_share), like=like,
     )  # fmt: skip
 

@@ -28,7 +28,7 @@ class ResultSpace:
 
     @cached_property
     def cubic(self) -> Image:
-        """The scan by cubic interpolation."""
+        """The slices by cubic interpolation."""
         return self.scan.interpolated()
 
     @cached_property

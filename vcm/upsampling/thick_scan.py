@@ -26,10 +26,12 @@ from vcm.imaging.brain import align_brain, find_background, on_black, refuse_lab
 from vcm.imaging.contrast import Contrast, find_contrast
 from vcm.imaging.degradation import Degradation
 from vcm.imaging.extraction import Brain, find_brain
-from vcm.imaging.geometry import resample, straight_grid, straightened, straightened_mask
+from vcm.imaging.geometry import straight_grid, straightened, straightened_mask
 from vcm.imaging.thick import as_thick
 from vcm.imaging.volume import Grid, Volume
+from vcm.upsampling.border import interpolate_to_border
 from vcm.upsampling.lost_slices import fill, find_lost, without_lost
+from vcm.upsampling.rim import rim_of
 
 #: A voxel outside the brain shows something where it is this much of the brain's range above the darkest,
 #: and a scan does where more than this share of them does.
@@ -66,6 +68,8 @@ class ThickScan:
         lost: Numbers of the slices, from 0, that hold no measurement.
         background: That the scan had, and the result is to have; None: 0 as it comes.
         found: The brain on the voxels of the file, and what tells it; None for a scan that was made here.
+        rim: (X, Y, Z) in a brain that was cut out of its slices, what the dropped voxels beside it would have
+            measured of it, scaled likewise, and NaN elsewhere; None: the scan was not cut, or not so.
     """
 
     volume: Volume
@@ -79,12 +83,25 @@ class ThickScan:
     lost: tuple[int, ...] = ()
     background: Background | None = None
     found: Brain | None = None
+    rim: NDArray[np.float32] | None = None
 
     @cached_property
     def degradation(self) -> Degradation:
         """Fine grid -> the slices that were measured."""
         whole = Degradation.between(self.fine, self.volume.grid, self.acquisition)
         return without_lost(whole, self.acquisition.axis, self.lost)
+
+    @property
+    def slices(self) -> NDArray[np.float32]:
+        """(X, Y, Z) what the result is made of: the scan, with its rim filled."""
+        data = self.volume.data
+        if self.rim is None:
+            return data
+        return np.where(np.isnan(self.rim), data, self.rim).astype(np.float32)
+
+    def as_it_came(self, order: int = 3) -> NDArray[np.float32]:
+        """The scan on the fine grid, its rim not filled: what a result is compared with. Orders as `interpolated`."""
+        return interpolate_to_border(self.volume.data, self.volume.grid, self.fine, order)
 
     @property
     def shows_more_than_brain(self) -> bool:
@@ -107,8 +124,8 @@ class ThickScan:
         return self.brain & self.is_measured.reshape(shape)
 
     def interpolated(self, order: int = 3) -> NDArray[np.float32]:
-        """The whole scan on the fine grid: 1 linear, 3 cubic. Beyond the outermost slices it is constant."""
-        return interpolate_to_border(self.volume.data, self.volume.grid, self.fine, order)
+        """The slices on the fine grid: 0 nearest, 1 linear, 3 cubic. Beyond the outermost slices it is constant."""
+        return interpolate_to_border(self.slices, self.volume.grid, self.fine, order)
 
     def condition(self) -> NDArray[np.float32]:
         """(2, X, Y, Z) on the model's grid, as modules are trained on it."""
@@ -130,6 +147,8 @@ class ThickScan:
         values = (low + data * (high - low)).astype(np.float32)
         if self.background is not None:
             shows = ~self.background.where
+            if self.rim is not None:
+                shows = shows | ~np.isnan(self.rim)
             near = interpolate_to_border(shows, self.volume.grid, self.fine, order=1)
             values[near <= 0] = self.background.value
         return values
@@ -179,20 +198,23 @@ def to_thick_scan(
     aligned = align_brain(image, brain, model, any_contrast=True)
     contrast = find_contrast(aligned.image, model, image.source)
     low, high = aligned.intensity_range
-    scaled = ((image.data - low) / max(high - low, 1e-6)).astype(np.float32)
+    width = max(high - low, 1e-6)
+    scaled = ((image.data - low) / width).astype(np.float32)
+    rim = _rim(image, brain, acquisition, fine, SHOWN * width)
     return ThickScan(
         image.with_data(scaled), brain, acquisition, fine, model, aligned.to_common,
         (low + black, high + black), contrast, lost, background, found,
+        None if rim is None else ((rim - low) / width).astype(np.float32),
     )  # fmt: skip
 
 
-def interpolate_to_border(data: NDArray, grid: Grid, fine: Grid, order: int) -> NDArray[np.float32]:
-    """Interpolate to `fine`; beyond the outermost voxel centres values stay those of the border."""
-    pad = 3
-    padded = np.pad(data, pad, mode="edge").astype(np.float32)
-    affine = grid.affine.copy()
-    affine[:3, 3] -= affine[:3, :3] @ np.full(3, float(pad))
-    return resample(Volume(padded, affine), fine, order=order).astype(np.float32)
+def _rim(
+    image: Volume, brain: NDArray[np.bool_], acquisition: Acquisition, fine: Grid, shown: float
+) -> NDArray[np.float32] | None:
+    """The rim of a brain-extracted scan on a background of 0, see `rim_of`; None for any other scan."""
+    if (image.data[~brain] > shown).mean() > LEAST_SHOWN:
+        return None
+    return rim_of(image, brain | (image.data > 0), acquisition, fine)
 
 
 def _lost_in_words(image: Volume, lost: Sequence[int]) -> str:

@@ -302,12 +302,12 @@ def upsample(
         generated = np.maximum(share, head_share)
     std = None if std is None else widen_over_lost(std, scan)
     residual = {
-        "cubic": measured.residual(space.cubic),
+        "cubic": measured.residual(scan.as_it_came()),
         "before": measured.residual(placed),
         "after": measured.residual(mean),
     }
     made = Upsampled(
-        scan, asked, mean, std, what, expected, projected, unprojected, space.cubic,
+        scan, asked, mean, std, what, expected, projected, unprojected, scan.as_it_came(),
         generated, residual,
     )  # fmt: skip
     return _on_voxels_of(like, made, ended)

@@ -48,10 +48,10 @@ def upsample_without_model(
         image, std, generated = add_head_detail(scan, net, noise, detail_noise, mirrors)
         std, what = widen_over_lost(std, scan), OF_DETAIL
     none = np.empty((0, *scan.fine.shape), np.float32)
-    before = measured.residual(space.cubic)
+    before = measured.residual(scan.as_it_came())
     residual = {"cubic": before, "before": before, "after": measured.residual(image)}
     return Upsampled(
-        scan, {}, image, std, what, expected, none, none, space.cubic, generated, residual
+        scan, {}, image, std, what, expected, none, none, scan.as_it_came(), generated, residual
     )
 
 

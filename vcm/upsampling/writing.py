@@ -91,7 +91,7 @@ def _split(name: str) -> tuple[str, str]:
 def _draw(result: Upsampled, path: Path) -> None:
     scan = result.scan
     columns = {
-        "thick slices": scan.interpolated(order=0),
+        "thick slices": scan.as_it_came(order=0),
         "cubic interpolation": result.cubic,
         "upsampled": result.mean,
     }
@@ -113,6 +113,7 @@ def describe_result(result: Upsampled) -> dict[str, Any]:
         "Warning": "Detail between the slices is made by a generative model: not for diagnosis.",
         "Acquisition": str(scan.acquisition),
         "LostSlices": list(scan.lost),
+        "RimVoxelsFilled": 0 if scan.rim is None else int(np.isfinite(scan.rim).sum()),
         **scan.contrast.describe(),
         "ModelTookPart": result.model_took_part,
         "FrozenModelTookPart": scan.contrast.is_t1w,
