@@ -42,11 +42,11 @@ def shifting(by: float) -> DetailNet:
 
 def test_a_network_without_opinion_changes_nothing_but_the_error(scan):
     image, std, share = add_head_detail(scan, DetailNet(CHANNELS, 2, False).eval(), 0.1, 0.5, False)
-    measured = scan.degradation.residual(image, scan.volume.data)
-    assert measured < 0.6 * scan.degradation.residual(scan.interpolated(1), scan.volume.data)
+    measured = scan.degradation.residual(image, scan.slices)
+    assert measured < 0.6 * scan.degradation.residual(scan.interpolated(1), scan.slices)
     head = share > 0.99
     width = 1 - np.percentile(
-        scan.volume.data, 0.5
+        scan.slices, 0.5
     )  # the network sees air as 0, below the brain's least
     assert std[head].mean() == pytest.approx(0.05 * width, rel=0.02) and not std[share == 0].any()
 
