@@ -13,7 +13,7 @@ from vcm.errors import VCMError
 from vcm.imaging.acquisition import find_acquisition, in_plane_grid
 from vcm.imaging.geometry import resample
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
-from vcm.upsampling.other_grid import in_view
+from vcm.upsampling.border import in_view
 
 pytestmark = pytest.mark.slow
 

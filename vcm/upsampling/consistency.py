@@ -55,14 +55,20 @@ class DataConsistency:
         for other in self.others:
             onto = degradation_between(scan.fine, other.volume.grid, other.acquisition)
             onto = without_lost(onto, other.acquisition.axis, other.lost)
-            terms.append((onto, _in_scale_of(scan, other), self.noise))
+            gain, offset = scale_between(scan, other)
+            terms.append((onto, (gain * other.slices + offset).astype(np.float32), self.noise))
         return terms
 
 
-def _in_scale_of(scan: ThickScan, other: ThickScan) -> Image:
-    """Values of another scan, scaled as the first: medians and spreads of the two brains agree."""
+def scale_between(scan: ThickScan, other: ThickScan) -> tuple[float, float]:
+    """(gain, offset) that bring values of another scan to the scale of a first.
+
+    Medians and spreads of the two brains agree then.
+    """
+    if other is scan:
+        return 1.0, 0.0
     one = scan.volume.data[scan.measured_brain]
     two = other.volume.data[other.measured_brain]
     (low, middle, high), theirs = (np.percentile(v, [25, 50, 75]) for v in (one, two))
-    gain = (high - low) / max(theirs[2] - theirs[0], 1e-6)
-    return (middle + gain * (other.slices - theirs[1])).astype(np.float32)
+    gain = float((high - low) / max(theirs[2] - theirs[0], 1e-6))
+    return gain, float(middle - gain * theirs[1])

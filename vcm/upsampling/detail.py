@@ -103,14 +103,50 @@ def add_detail_on_other_grid(
     return replace(consistency, noise=noise).project(detailed), _inside(space, error)
 
 
-def has_spacing_of_model(scan: ThickScan) -> bool:
-    """Whether the result has the spacing that the network was trained at."""
+def brain_with_detail(
+    scan: ThickScan,
+    brain: NDArray[np.float32],
+    net: DetailNet,
+    noise: float,
+    detail_noise: float,
+    mirrors: bool,
+    expected: Image | None = None,
+) -> tuple[Image, Image, Image]:
+    """The brain that a model expects under one scan with the network's detail, in scan space.
+
+    Args:
+        scan: Can have detail, see `can_add_detail`.
+        brain: What the model expects, (X, Y, Z) on its own grid.
+        net: Of the model.
+        noise: Of the projection that the network reads.
+        detail_noise: Of the projection of its image.
+        mirrors: As `add_detail` has it.
+        expected: The brain in scan space and projected; None: it is made here.
+
+    Returns:
+        (X, Y, Z) on the scan's fine grid: the image; the standard deviation of its error; the share that the
+        model made.
+    """
+    space, measured = ResultSpace(scan), DataConsistency(scan, noise=noise)
+    if expected is None:
+        expected = measured.project(space.to_scan_space(brain))
+    if _has_spacing_of_model(scan):
+        image, std = add_detail(space, measured, expected, net, detail_noise, mirrors)
+    else:
+        image, std = add_detail_on_other_grid(
+            space, measured, brain, expected, net, detail_noise, mirrors
+        )
+    return image, std, space.share_of_brain
+
+
+def can_add_detail(scan: ThickScan) -> bool:
+    """Whether the network was trained at the result's spacing, or at one that refines the slices."""
+    refines = float(np.mean(scan.model.spacing)) < scan.acquisition.spacing
+    return _has_spacing_of_model(scan) or refines
+
+
+def _has_spacing_of_model(scan: ThickScan) -> bool:
     return bool(np.allclose(scan.fine.spacing, scan.model.spacing, rtol=ALIKE))
-
-
-def is_refined_by_model(scan: ThickScan) -> bool:
-    """Whether the model's spacing is finer than that of the slices, as in training."""
-    return float(np.mean(scan.model.spacing)) < scan.acquisition.spacing
 
 
 @torch.inference_mode()

@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vcm.errors import VCMError
 from vcm.imaging.acquisition import runs_along
-from vcm.imaging.volume import Grid, Volume
-from vcm.upsampling.border import interpolate_to_border
+from vcm.imaging.volume import Volume
+from vcm.upsampling.border import in_view, interpolate_to_border
 from vcm.upsampling.consistency import DataConsistency
 from vcm.upsampling.result import Upsampled
 from vcm.upsampling.space import Image
@@ -88,17 +87,6 @@ def on_grid_of(result: Upsampled, like: Volume, noise: float | None) -> Upsample
         cubic=np.where(view, scan.as_it_came(), darkest).astype(np.float32),
         generated_share=masked(result.generated_share), like=like,
     )  # fmt: skip
-
-
-def in_view(scan: Grid, grid: Grid) -> NDArray[np.bool_]:
-    """Which voxels of a grid lie in the field of view of a scan, outer voxel border to outer voxel border."""
-    steps = np.linalg.inv(scan.affine) @ grid.affine
-    i, j, k = np.ogrid[tuple(slice(n) for n in grid.shape)]
-    inside = np.ones(grid.shape, bool)
-    for (a, b, c, d), extent in zip(steps[:3], scan.shape, strict=True):
-        place = a * i + b * j + c * k + d
-        inside &= (place >= -0.5 - 1e-4) & (place <= extent - 0.5 + 1e-4)
-    return inside
 
 
 def _is_exact(scan: ThickScan) -> bool:

@@ -33,10 +33,8 @@ from vcm.upsampling.configuration import Upsampling
 from vcm.upsampling.consistency import DataConsistency
 from vcm.upsampling.detail import (
     RIM,
-    add_detail,
-    add_detail_on_other_grid,
-    has_spacing_of_model,
-    is_refined_by_model,
+    brain_with_detail,
+    can_add_detail,
 )
 from vcm.upsampling.example import example_scan
 from vcm.upsampling.head_detail import add_head_detail, load_detail
@@ -45,6 +43,7 @@ from vcm.upsampling.page import upsampling_page
 from vcm.upsampling.prior import encode_slices, expected_brain, refuse_unfit, sample_brain
 from vcm.upsampling.result import OF_DETAIL, OF_NOTHING, OF_SAMPLES, Upsampled
 from vcm.upsampling.same_scan import refuse_same_scan
+from vcm.upsampling.several import DetailedScan, combine
 from vcm.upsampling.space import Image, ResultSpace
 from vcm.upsampling.thick_scan import to_thick_scan
 from vcm.upsampling.widen import widen_over_lost
@@ -99,7 +98,7 @@ def upsample_files(
     check_output(out)
     pipeline = load_pipeline(config.model)
     refuse_unfit(pipeline, config.model)
-    samples = how_many_samples(config.samples, pipeline, len(paths), config.consistency)
+    samples = how_many_samples(config.samples, pipeline, config.consistency)
     settings["samples"] = samples
     _refuse_output(config.output, samples)
     check_settings(**{name: settings[name] for name in _CHECKED})
@@ -222,7 +221,7 @@ def upsample(
 
     Returns:
         The result. Its uncertainty is what the detail network expects of its own error, where the
-        model has such a network and one scan is given; else the spread of the samples, which tells how
+        model has such a network; else the spread of the samples, which tells how
         they differ and not how far off they all are. Where slices are lost it is at least the error of
         interpolation over such a gap.
 
@@ -231,7 +230,7 @@ def upsample(
     """
     refuse_unfit(pipeline)
     images = [scans] if isinstance(scans, Volume) else list(scans)
-    samples = how_many_samples(samples, pipeline, len(images), consistency)
+    samples = how_many_samples(samples, pipeline, consistency)
     check_settings(profile, samples, steps, seed, noise, detail_noise, precision)
     precision = resolve_precision(precision, pipeline.device)
     brains: list[Volume | None] = [*masks] if masks else [None] * len(images)
@@ -281,18 +280,23 @@ def upsample(
     placed = space.to_scan_space(brain)
     mean = expected = project(placed)
     std, what = (projected.std(0, ddof=1), OF_SAMPLES) if samples > 1 else (None, OF_NOTHING)
-    if pipeline.detail is not None and consistency and not others:
-        if has_spacing_of_model(scan):
-            mean, std = add_detail(
-                space, measured, expected, pipeline.detail, detail_noise, mirrors
-            )
-            what = OF_DETAIL
-        elif is_refined_by_model(scan):
-            mean, std = add_detail_on_other_grid(
-                space, measured, brain, expected, pipeline.detail, detail_noise, mirrors
-            )
-            what = OF_DETAIL
     generated = space.share_of_brain
+    every = (scan, *others)
+    if pipeline.detail is not None and consistency and all(map(can_add_detail, every)):
+        brains_of_others = [
+            expected_brain(pipeline, encode_slices(pipeline, other.condition()), inputs, precision)
+            for other in others
+        ]
+        known = [None] * len(every) if others else [expected]
+        each = [
+            DetailedScan(
+                one, *brain_with_detail(one, told, pipeline.detail, noise, detail_noise, mirrors, begun)
+            )
+            for one, told, begun in zip(every, (brain, *brains_of_others), known, strict=True)
+        ]  # fmt: skip
+        combined = combine(each, noise) if others else each[0]
+        mean, std, generated = combined.image, combined.std, combined.share
+        what = OF_DETAIL
     of_head = whole_head and scan.shows_more_than_brain
     if detail is not None and consistency and not others and of_head:
         head, head_std, head_share = add_head_detail(scan, detail, noise, detail_noise, mirrors)
@@ -313,13 +317,11 @@ def upsample(
     return _on_voxels_of(like, made, ended)
 
 
-def how_many_samples(
-    asked: int | None, pipeline: VCMPipeline, scans: int, consistency: bool
-) -> int:
+def how_many_samples(asked: int | None, pipeline: VCMPipeline, consistency: bool) -> int:
     """As asked; else 1 where the model's detail network states the error, and 4 where their spread is all there is."""
     if asked is not None:
         return asked
-    return 1 if pipeline.detail is not None and consistency and scans == 1 else 4
+    return 1 if pipeline.detail is not None and consistency else 4
 
 
 def check_settings(

@@ -15,6 +15,7 @@ from vcm.nets.detail import DetailNet
 from vcm.upsampling.consistency import DataConsistency
 from vcm.upsampling.head_detail import add_head_detail
 from vcm.upsampling.result import OF_DETAIL, OF_NO_MODEL, Upsampled
+from vcm.upsampling.several import DetailedScan, combine
 from vcm.upsampling.space import ResultSpace
 from vcm.upsampling.thick_scan import ThickScan
 from vcm.upsampling.widen import widen_over_lost
@@ -29,14 +30,14 @@ def upsample_without_model(
     consistency: bool,
     mirrors: bool,
 ) -> Upsampled:
-    """Cubic interpolation projected onto the slices; of one scan, with the detail of a network if one is given.
+    """Cubic interpolation projected onto the slices, or the detail of a network if one is given.
 
     Args:
         scan: Of any contrast.
         others: Further scans of the same head and contrast.
         net: Trained on any contrast; None: none.
-        noise: Of the projection before the network.
-        detail_noise: Of the last projection.
+        noise: Of the projection before the network, and onto several scans.
+        detail_noise: Of the last projection onto one.
         consistency: Project at all.
         mirrors: Average the network over mirror images of the head.
     """
@@ -44,9 +45,14 @@ def upsample_without_model(
     measured = DataConsistency(scan, tuple(others), detail_noise)
     image = expected = measured.project(space.cubic) if consistency else space.cubic
     std, generated, what = None, np.zeros(scan.fine.shape, np.float32), OF_NO_MODEL
-    if net is not None and consistency and not others:
-        image, std, generated = add_head_detail(scan, net, noise, detail_noise, mirrors)
-        std, what = widen_over_lost(std, scan), OF_DETAIL
+    if net is not None and consistency:
+        each = [
+            DetailedScan(one, *add_head_detail(one, net, noise, detail_noise, mirrors))
+            for one in (scan, *others)
+        ]
+        made = combine(each, noise) if others else each[0]
+        image, generated = made.image, made.share
+        std, what = widen_over_lost(made.std, scan), OF_DETAIL
     none = np.empty((0, *scan.fine.shape), np.float32)
     before = measured.residual(scan.as_it_came())
     residual = {"cubic": before, "before": before, "after": measured.residual(image)}
