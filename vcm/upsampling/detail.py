@@ -110,7 +110,6 @@ def brain_with_detail(
     noise: float,
     detail_noise: float,
     mirrors: bool,
-    expected: Image | None = None,
 ) -> tuple[Image, Image, Image]:
     """The brain that a model expects under one scan with the network's detail, in scan space.
 
@@ -121,15 +120,13 @@ def brain_with_detail(
         noise: Of the projection that the network reads.
         detail_noise: Of the projection of its image.
         mirrors: As `add_detail` has it.
-        expected: The brain in scan space and projected; None: it is made here.
 
     Returns:
         (X, Y, Z) on the scan's fine grid: the image; the standard deviation of its error; the share that the
         model made.
     """
     space, measured = ResultSpace(scan), DataConsistency(scan, noise=noise)
-    if expected is None:
-        expected = measured.project(space.to_scan_space(brain))
+    expected = measured.project(space.to_scan_space(brain))
     if _has_spacing_of_model(scan):
         image, std = add_detail(space, measured, expected, net, detail_noise, mirrors)
     else:

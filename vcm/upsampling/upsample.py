@@ -281,22 +281,22 @@ def upsample(
     mean = expected = project(placed)
     std, what = (projected.std(0, ddof=1), OF_SAMPLES) if samples > 1 else (None, OF_NOTHING)
     generated = space.share_of_brain
-    every = (scan, *others)
-    if pipeline.detail is not None and consistency and all(map(can_add_detail, every)):
-        brains_of_others = [
-            expected_brain(pipeline, encode_slices(pipeline, other.condition()), inputs, precision)
-            for other in others
-        ]
-        known = [None] * len(every) if others else [expected]
+    net = pipeline.detail if consistency else None
+    if net is not None and all(map(can_add_detail, (scan, *others))):
         each = [
-            DetailedScan(
-                one, *brain_with_detail(one, told, pipeline.detail, noise, detail_noise, mirrors, begun)
+            DetailedScan(scan, *brain_with_detail(scan, brain, net, noise, detail_noise, mirrors))
+        ]
+        for other in others:
+            told = expected_brain(
+                pipeline, encode_slices(pipeline, other.condition()), inputs, precision
             )
-            for one, told, begun in zip(every, (brain, *brains_of_others), known, strict=True)
-        ]  # fmt: skip
-        combined = combine(each, noise) if others else each[0]
-        mean, std, generated = combined.image, combined.std, combined.share
-        what = OF_DETAIL
+            each.append(
+                DetailedScan(
+                    other, *brain_with_detail(other, told, net, noise, detail_noise, mirrors)
+                )
+            )
+        detailed = combine(each, noise) if others else each[0]
+        mean, std, generated, what = detailed.image, detailed.std, detailed.share, OF_DETAIL
     of_head = whole_head and scan.shows_more_than_brain
     if detail is not None and consistency and not others and of_head:
         head, head_std, head_share = add_head_detail(scan, detail, noise, detail_noise, mirrors)
