@@ -8,7 +8,8 @@ subject by each method, on the whole grid. A row per labelled subject, method, s
 OUT/segmentation.tsv: Dice, 95 % Hausdorff distance [mm], relative error of the volume; costs in
 OUT/costs.tsv: CPU seconds of the fit and of one scan. Fitted segmenters stay in OUT/fitted. Rows that
 are there already are not made again, so it can be stopped and resumed. The split `test` is for the
-final table alone: choose settings with --split train.
+final table alone: choose settings with --split train. With --elsewhere the scans of another study are segmented instead, all of them;
+benchmarks/aseg.tsv names the labels of FreeSurfer.
 
 A method is a source of features and the voices that are heard beside it. Sources (see SOURCES):
 diffusion, mae (--mae, a network of `vcm pretrain slices objective=masked`), untrained and surroundings tell what the pretraining is worth; paper is
@@ -268,6 +269,10 @@ def main() -> None:
         "--no-unet", action="store_true", help="without the U-Net, whose fit costs most"
     )
     parser.add_argument("--split", default="test")
+    parser.add_argument(
+        "--elsewhere", nargs=3, type=Path, metavar=("PREPARED", "SOURCE", "NAMES"),
+        help="of another study, instead of the split",
+    )  # fmt: skip
     parser.add_argument("--subjects", type=int, default=0, help="the first few alone; 0: all")
     parser.add_argument("--steps", type=int, default=FitSettings.steps)
     parser.add_argument("--out", type=Path, default=Path("runs/segmentation"))
@@ -283,7 +288,12 @@ def main() -> None:
     # The voices that do not depend on the features are those of `diffusion`.
     sources = ["diffusion", *(s for s in given.sources if s != "diffusion")]
     everyone = {s.subject: s for s in load_prepared(given.prepared)}
-    chosen = [s for s in everyone.values() if s.split == given.split][: given.subjects or None]
+    chosen = [s for s in everyone.values() if s.split == given.split]
+    source, tested = given.source, table
+    if given.elsewhere:
+        prepared, source, labels = given.elsewhere
+        chosen, tested = load_prepared(prepared), read_table(labels)
+    chosen = chosen[: given.subjects or None]
     nets = {"diffusion": load_denoisers(given.slices)[0]}
     if given.mae:
         nets["mae"] = load_denoisers(given.mae)[0]
@@ -302,7 +312,7 @@ def main() -> None:
         }  # fmt: skip
         for subject in chosen:
             if subject.subject != labelled:
-                truth = labels_of(subject, given.source, table, given.sides)
+                truth = labels_of(subject, source, tested, given.sides)
                 key = {"labelled": labelled, "subject": subject.subject}
                 segment_with(segmenters, subject.image(), truth, key, results, costs)
     print_tables(results.rows)

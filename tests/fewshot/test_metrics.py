@@ -179,3 +179,11 @@ def test_groups_are_measured_apart():
     truth, score = np.array([0, 1, 0, 1]), np.array([0.1, 0.9, 0.9, 0.1])
     groups = metrics.per_group(metrics.auroc, ["a", "a", "b", "b"], truth, score)
     assert groups == {"a": 1.0, "b": 0.0}
+
+
+def test_a_library_that_warns_of_itself_is_not_heard():
+    mask = np.zeros((6, 6, 6), bool)
+    mask[2:4, 2:4, 2:4] = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert metrics.normalized_surface_distance(mask, mask, (1.0, 1.0, 1.0)) == 1

@@ -7,6 +7,7 @@ as a case left out. What is undefined for everybody (AUROC of one class) is NaN.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -165,11 +166,14 @@ def normalized_surface_distance(
     )
     # A border of background, so that a mask at the edge of the volume has a surface there too.
     a, b = (np.pad(m[window], 1) for m in (a, b))
-    value = compute_surface_dice(
-        torch.from_numpy(a)[None, None], torch.from_numpy(b)[None, None],
-        class_thresholds=[tolerance], include_background=True,
-        spacing=[float(s) for s in spacing], use_subvoxels=True,
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        # MONAI 1.5 calls its own function with an argument that it has deprecated.
+        warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
+        value = compute_surface_dice(
+            torch.from_numpy(a)[None, None], torch.from_numpy(b)[None, None],
+            class_thresholds=[tolerance], include_background=True,
+            spacing=[float(s) for s in spacing], use_subvoxels=True,
+        )  # fmt: skip
     return float(value[0, 0])
 
 
