@@ -323,6 +323,7 @@ def segment_with(
     key: dict[str, str], results: Table, costs: Table,
 ) -> None:  # fmt: skip
     """Rows of one subject that are not there yet; the atlas and the U-Net are asked once for all sources."""
+    image = segmenters["diffusion"].alike(image).image
     mask = image > 0
     atlas: NDArray[np.float32] | None = None
     unet: NDArray[np.float32] | None = None

@@ -132,7 +132,7 @@ def segment_tissues(given, folder, number):
 def segment_apply(given, folder, number):
     scan, _ = write_head(folder, number)
 
-    def predict(image, voices):
+    def predict(image, voices, match):
         level = np.clip(image, 0, 1)
         posterior = np.stack([1 - level, level]).astype(np.float16)
         return Prediction(posterior, level.astype(np.float32), np.zeros(2))

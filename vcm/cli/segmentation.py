@@ -62,15 +62,17 @@ def apply(
     """Segment scans with what `vcm segment fit` learned, each on its own voxels."""
     from vcm.device import choose_device
     from vcm.segmentation.apply import find_scans, segment_files
+    from vcm.segmentation.likeness import check_match
     from vcm.segmentation.segmenter import FewShotSegmenter
 
+    check_match(config.match)
     if config.model is None:
         raise VCMError("No segmenter is given: add --model FOLDER, which vcm segment fit wrote.")
     segmenter = FewShotSegmenter.from_pretrained(config.model).to(choose_device(config.device))
     if bids:
         from vcm.segmentation.derivation import segmentation_derivation
 
-        made = segmentation_derivation(config.model, segmenter, config.voices or None)
+        made = segmentation_derivation(config.model, segmenter, config.voices or None, config.match)
         run_dataset(made, config.scans, config.out, participant_label, desc, config.overwrite)
         return
     found = find_scans(config.scans)
@@ -78,7 +80,7 @@ def apply(
     with progress("Segmenting") as tell:
         rows = segment_files(
             found, config.model, segmenter, config.out, config.voices or None, config.overwrite,
-            lambda name: tell(next(done), len(found)),
+            config.match, lambda name: tell(next(done), len(found)),
         )  # fmt: skip
     for row in rows:
         print(f"{row['scan']}\t{row['status']}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.files import (
     check_output,
     fingerprint,
@@ -31,7 +32,8 @@ from vcm.report.layers import Layer
 from vcm.report.page import Page, Section, Table, picture_of
 from vcm.report.picture import outlined
 from vcm.report.viewer import Viewer
-from vcm.segmentation.segmenter import FewShotSegmenter
+from vcm.segmentation.likeness import UNLIKE
+from vcm.segmentation.segmenter import FewShotSegmenter, Prediction
 
 MARK = "vcm segment apply"
 #: Bytes per voxel of a scan that its results take, at most: labels, probability, uncertainty.
@@ -50,6 +52,8 @@ class Segmented:
         spread: Standard deviation of each volume over the perceptrons [mL].
         on_grid: The brain and its classes on the model's grid, for pictures.
         brain: Of the scan, on its voxels.
+        unlike: By how much it looks unlike the labelled scans, see vcm.segmentation.likeness.Alike.
+        matched: Whether its brightness was matched to theirs.
     """
 
     labels: Volume
@@ -59,10 +63,15 @@ class Segmented:
     spread: dict[str, float]
     on_grid: tuple[NDArray[np.float32], NDArray[np.int16]]
     brain: Brain
+    unlike: float | None = None
+    matched: bool = False
 
 
 def segment_scan(
-    scan: Volume, segmenter: FewShotSegmenter, voices: Sequence[str] | None = None
+    scan: Volume,
+    segmenter: FewShotSegmenter,
+    voices: Sequence[str] | None = None,
+    match: str = "auto",
 ) -> Segmented:
     """Segment one scan in memory.
 
@@ -70,6 +79,8 @@ def segment_scan(
         scan: T1w, with its skull or without.
         segmenter: Fitted.
         voices: Some of those that it was fitted with. Default: all.
+        match: Give it the brightness of the labelled scans: auto (where it looks different, and a
+            VCMWarning says so), always or never.
 
     Raises:
         VCMError: No whole brain is found in the scan.
@@ -77,7 +88,9 @@ def segment_scan(
     grid = model_grid(segmenter.features.spacing)
     brain = find_brain(scan)
     aligned = align_brain(scan, brain.mask, grid)
-    found = segmenter.predict(aligned.image, voices)
+    found = segmenter.predict(aligned.image, voices, match)
+    if found.unlike is not None and found.unlike > UNLIKE:
+        warnings.warn(_unlike_in_words(scan, found), VCMWarning, stacklevel=2)
     best, chosen = _to_scan(found.posterior, grid, scan, aligned.to_common)
     uncertainty = from_model_grid(found.uncertainty, grid, scan.grid, aligned.to_common)
     labels = np.asarray(segmenter.indices)[chosen]
@@ -93,6 +106,16 @@ def segment_scan(
         dict(zip(names, map(float, spread), strict=True)),
         (aligned.image, found.labels),
         brain,
+        found.unlike,
+        found.matched,
+    )
+
+
+def _unlike_in_words(scan: Volume, found: Prediction) -> str:
+    done = "it was given theirs" if found.matched else "it was left as it is, as match=never asks"
+    return (
+        f"{scan.source} looks unlike the labelled scans, as scans of another study do: its brightness differs by "
+        f"{found.unlike:.2f} of the range (of one study: up to {UNLIKE:g}), and {done}; look at its labels."
     )
 
 
@@ -144,6 +167,7 @@ def segment_files(
     out: Path,
     voices: Sequence[str] | None = None,
     overwrite: bool = False,
+    match: str = "auto",
     report: Callable[[str], None] = lambda name: None,
 ) -> list[dict[str, object]]:
     """Write the results of every scan, and a table of all of them.
@@ -156,6 +180,7 @@ def segment_files(
             left as it is.
         voices: Some of those that it was fitted with. Default: all.
         overwrite: Replace results of other scans or segmenters.
+        match: As `segment_scan` has it.
         report: Told each scan that is done.
 
     Returns:
@@ -172,7 +197,7 @@ def segment_files(
     for path in scans:
         made_from: dict[str, object] = {
             "SourceSHA256": sha256(path) if path.is_file() else None,
-            "Segmenter": checksums, "Voices": list(voices or segmenter.voices),
+            "Segmenter": checksums, "Voices": list(voices or segmenter.voices), "Match": match,
         }  # fmt: skip
         stem = _stem(path)
         sidecar = out / f"{stem}_dseg.json"
@@ -188,7 +213,7 @@ def segment_files(
         try:
             scan = read_volume(path)
             check_output(out, BYTES * scan.data.size)
-            found = segment_scan(scan, segmenter, voices)
+            found = segment_scan(scan, segmenter, voices, match)
         except VCMError as error:
             if len(scans) == 1:
                 raise
@@ -257,6 +282,8 @@ def _write(
     record = made_from | {
         "LabelMap": dict(zip(map(str, segmenter.indices), segmenter.names, strict=True)),
         **found.brain.describe(),
+        "UnlikeLabelledScans": None if found.unlike is None else round(found.unlike, 4),
+        "BrightnessMatched": found.matched,
         "VolumesML": found.volumes,
         "VolumesStandardDeviationML": found.spread,
         "Trust": segmenter.trust,

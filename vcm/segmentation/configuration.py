@@ -108,6 +108,8 @@ class Applying:
         scans: T1w scans (NIfTI), with the skull or without, or folders of them.
         out: Folder for label maps, maps of probability and uncertainty, volumes and pictures.
         voices: As for fit. Default: those that the segmenter was fitted with.
+        match: Give a scan the brightness of the labelled ones: auto (where it looks like one of another
+            study), always or never.
         device: auto, cpu, cuda, cuda:1, mps.
         overwrite: Replace results that were made from other inputs.
     """
@@ -118,6 +120,7 @@ class Applying:
     scans: list[Path] = field(default_factory=list)
     out: Path = Path("segmented")
     voices: list[str] = field(default_factory=list)
+    match: str = "auto"
     device: str = "auto"
     overwrite: bool = False
 

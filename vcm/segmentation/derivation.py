@@ -13,7 +13,10 @@ from vcm.segmentation.segmenter import FewShotSegmenter
 
 
 def segmentation_derivation(
-    model: Path, segmenter: FewShotSegmenter, voices: Sequence[str] | None = None
+    model: Path,
+    segmenter: FewShotSegmenter,
+    voices: Sequence[str] | None = None,
+    match: str = "auto",
 ) -> Derivation:
     """What is made of each scan.
 
@@ -21,14 +24,17 @@ def segmentation_derivation(
         model: Folder of the segmenter.
         segmenter: Loaded from it.
         voices: Some of those that it was fitted with. Default: all.
+        match: Brightness of the labelled scans: auto, always or never.
     """
 
     def run(path: Path, work: Path, person: Participant) -> Mapping[str, object]:
-        (row,) = segment_files([path], model, segmenter, work, voices)
+        (row,) = segment_files([path], model, segmenter, work, voices, match=match)
         uncertainty = next(work.glob("*_desc-uncertainty.nii.gz"))  # BIDS wants a suffix
         uncertainty.rename(uncertainty.with_name(uncertainty.name.replace(".nii", "_probseg.nii")))
         return {f"{k} [mL]": v for k, v in row.items() if k not in ("scan", "status")}
 
-    settings = {"segmenter": fingerprint(model), "voices": list(voices or segmenter.voices)}
+    settings = {
+        "segmenter": fingerprint(model), "voices": list(voices or segmenter.voices), "match": match,
+    }  # fmt: skip
     labels = list(zip(segmenter.indices, segmenter.names, strict=True))
     return Derivation("Segmented scans", "T1w", run, settings, {"mask": {"Type": "Brain"}}, labels)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +31,13 @@ from vcm.segmentation.classifier_fit import FitSettings, fit_classifier
 from vcm.segmentation.copies import warped_copy
 from vcm.segmentation.features import DiffusionFeatures, load_denoisers
 from vcm.segmentation.labelled import UNKNOWN, LabelledBrain
+from vcm.segmentation.likeness import Alike, made_alike
 from vcm.segmentation.unet_fit import BoxUNet, fit_unet
 from vcm.segmentation.voxels import choose_voxels
 
 VOICES = ("features", "atlas", "unet")
+#: File of the labelled brains.
+ATLAS = "atlas.safetensors"
 #: Voxels that go through the perceptrons at a time.
 CHUNK = 65_536
 #: Probability below which no voice can push a class, so that none has a veto.
@@ -75,11 +78,15 @@ class Prediction:
             brain.
         uncertainty: (X, Y, Z) disagreement of the perceptrons, Jensen-Shannon divergence in 0..1.
         spread: (C,) standard deviation, over the perceptrons, of the number of voxels of each class.
+        unlike: By how much the brain looks unlike the labelled ones, see `Alike`.
+        matched: Whether its brightness was matched to theirs.
     """
 
     posterior: NDArray[np.float16]
     uncertainty: NDArray[np.float32]
     spread: NDArray[np.float64]
+    unlike: float | None = None
+    matched: bool = False
 
     @property
     def labels(self) -> NDArray[np.int16]:
@@ -166,13 +173,21 @@ class FewShotSegmenter:
         return self
 
     def predict(
-        self, image: NDArray[np.float32], voices: Sequence[str] | None = None
+        self,
+        image: NDArray[np.float32],
+        voices: Sequence[str] | None = None,
+        match: str = "auto",
     ) -> Prediction:
         """Name the voxels of a brain.
 
         Args:
             image: (X, Y, Z) in 0..1 on the model's grid, 0 outside the brain.
             voices: Some of those that it was fitted with. Default: all of them.
+            match: Give the scan the brightness of the labelled ones: auto (where it looks different),
+                always or never.
+
+        Raises:
+            VCMError: It is not fitted, or a voice or `match` is unknown.
         """
         chosen = self.voices if voices is None else tuple(voices)
         if self.classifier is None:
@@ -183,7 +198,14 @@ class FewShotSegmenter:
                 f"voices is {list(chosen)}, but the segmenter was fitted with {', '.join(self.voices)}: "
                 "choose from these."
             )
-        return self.combined(self.listen(image, chosen), chosen)
+        alike = self.alike(image, match)
+        found = self.combined(self.listen(alike.image, chosen), chosen)
+        return replace(found, unlike=alike.unlike, matched=alike.matched)
+
+    def alike(self, image: NDArray[np.float32], match: str = "auto") -> Alike:
+        """A brain as the labelled scans would show it; arguments as `predict` has them."""
+        labelled = [brain.image for brain in self.brains]
+        return made_alike(image, labelled, self.features.spacing, match)
 
     def listen(self, image: NDArray[np.float32], voices: Sequence[str]) -> Heard:
         """What each voice says of a brain; the perceptrons are always heard, for the uncertainty.
@@ -335,12 +357,11 @@ class FewShotSegmenter:
         if self.unet is not None:
             self.unet.net.save_pretrained(folder / "unet")
         arrays: dict[str, NDArray] = {}
-        for n, brain in enumerate(self.brains if "atlas" in self.voices else ()):
+        for n, brain in enumerate(self.brains):
             # save_file writes the memory as it lies, whatever the order of the axes there.
             arrays[f"image.{n}"] = np.ascontiguousarray(brain.image)
             arrays[f"labels.{n}"] = np.ascontiguousarray(brain.labels)
-        if arrays:
-            save_file(arrays, folder / "atlas.safetensors")
+        save_file(arrays, folder / ATLAS)
         write_json(folder / "segmenter.json", self._description())
 
     def _description(self) -> dict[str, object]:
@@ -380,8 +401,8 @@ class FewShotSegmenter:
             net = TissueSegmenter.from_pretrained(folder / "unet").float().eval()
             box = said.get("unet_box")  # earlier versions had none
             made.unet = BoxUNet(net, None if box is None else np.asarray(box))
-        if "atlas" in made.voices:
-            arrays = load_file(folder / "atlas.safetensors")
+        if (folder / ATLAS).is_file():  # earlier versions wrote it for the atlas alone
+            arrays = load_file(folder / ATLAS)
             count = sum(name.startswith("image.") for name in arrays)
             made.brains = [
                 LabelledBrain(arrays[f"image.{n}"], arrays[f"labels.{n}"]) for n in range(count)

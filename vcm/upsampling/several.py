@@ -16,6 +16,9 @@ from vcm.upsampling.consistency import DataConsistency, scale_between
 from vcm.upsampling.space import Image
 from vcm.upsampling.thick_scan import ThickScan
 
+#: Errors below this are the fade of an interpolation to where no network took part.
+LEAST_STD = 1e-3
+
 
 @dataclass(frozen=True)
 class DetailedScan:
@@ -56,7 +59,7 @@ def combine(each: Sequence[DetailedScan], noise: float) -> DetailedScan:
         )
         total += np.where(seen, gain * image + offset, 0)
         views += seen
-        stated = seen & (std > 0)
+        stated = seen & (std > LEAST_STD)
         precision[stated] += 1 / (gain * std[stated]) ** 2
         share = np.maximum(share, np.where(seen, made, 0))
     mean = (total / np.maximum(views, 1)).astype(np.float32)
