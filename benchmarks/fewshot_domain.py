@@ -38,6 +38,7 @@ from vcm.fewshot.shots import draw_shots, strata_of
 from vcm.fewshot.tasks import task_from
 from vcm.fewshot.views import seen_otherwise
 from vcm.files import read_table, write_table
+from vcm.imaging.brightness import local_brightness
 from vcm.imaging.geometry import resample
 from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume
 
@@ -52,6 +53,8 @@ class Variant:
         tight: IXI is masked without extracerebral CSF, as brain extraction does it.
         coarse: ds002748 is read at 2 mm first.
         ranks: A voxel's brightness is its rank within the brain, so contrast is fixed.
+        local: A voxel's brightness is its deviation from the mean within about 10 mm, over the standard deviation
+            there, so that bias field and contrast are fixed.
         extent: Every brain is scaled to the same spread along each axis.
         pooled: Voxels of 4 mm are means of prepared voxels of 2 mm, as pretraining prepares them.
         views: So many views of each shot, as pretraining draws them, are trained on beside it. It needs
@@ -61,6 +64,7 @@ class Variant:
     tight: bool = False
     coarse: bool = False
     ranks: bool = False
+    local: bool = False
     extent: bool = False
     pooled: bool = False
     views: int = 0
@@ -71,6 +75,8 @@ VARIANTS = {
     "IXI masked without extracerebral CSF": Variant(tight=True),
     "ds002748 read at 2 mm": Variant(coarse=True),
     "brightness by rank": Variant(ranks=True),
+    "local brightness": Variant(local=True),
+    "mask and local brightness": Variant(tight=True, local=True),
     "same extent": Variant(extent=True),
     "mask and resolution": Variant(tight=True, coarse=True),
     "mask and brightness": Variant(tight=True, ranks=True),
@@ -111,11 +117,11 @@ def main() -> None:
             )
         else:
             x, x_same = (
-                _features([_ixi(c, outer if v.tight else [], v.extent) for c in cases], v.ranks)
+                _features([_ixi(c, outer if v.tight else [], v.extent) for c in cases], v)
                 for cases in (train, same)
             )
             x = x[:, None]
-            x_other = _features([_other(c, v.coarse, v.extent) for c in other], v.ranks)
+            x_other = _features([_other(c, v.coarse, v.extent) for c in other], v)
         for test, features, cases in (("IXI", x_same, same), ("ds002748", x_other, other)):
             rows.append({"variant": name, "test": test, **_errors(x, train, features, cases)})
             print(rows[-1], flush=True)
@@ -170,12 +176,14 @@ def _views(case: Case, mask: str, count: int = 0) -> NDArray[np.float32]:
     return np.stack([gaussian_filter(p, VOXELS_SMOOTHING).ravel() for p in pooled])
 
 
-def _features(stack: Sequence[NDArray[np.float32]], ranks: bool) -> NDArray[np.float64]:
-    """Smoothed voxels; with `ranks` each voxel's rank within the brain, so that contrast is fixed."""
+def _features(stack: Sequence[NDArray[np.float32]], variant: Variant) -> NDArray[np.float64]:
+    """Smoothed voxels, with brightness as the variant has it."""
     rows = []
     for image in stack:
         values = image.astype(np.float64)
-        if ranks:
+        if variant.local:
+            values = local_brightness(image, VOXELS_SPACING[0])
+        if variant.ranks:
             inside = values > 0
             values[inside] = rankdata(values[inside]) / inside.sum()
         rows.append(gaussian_filter(values, VOXELS_SMOOTHING).ravel())

@@ -80,7 +80,7 @@ class FineTuning(SyntheticShots, Encoders, NetworkTraining):
 
     Attributes:
         task: YAML file of the task and its data, see docs/fewshot.md.
-        method: mean, voxels, views, volumes, network, latents, denoiser, untrained, mae or hybrid for a
+        method: mean, voxels, local, views, volumes, network, latents, denoiser, untrained, mae or hybrid for a
             number or class, any but mean also as NAME+synthetic; mean, scratch, segmenter, untrained,
             mae or hybrid for a label map.
         shots: Number of labelled scans to draw from the training cases; 0 takes all.

@@ -19,6 +19,7 @@ from torch.nn.functional import avg_pool3d
 from vcm.errors import VCMError
 from vcm.fewshot.preparation import prepare
 from vcm.fewshot.views import seen_otherwise
+from vcm.imaging.brightness import local_brightness
 from vcm.imaging.volume import Volume
 
 #: voxels: 4 mm, smoothed by a Gaussian of one voxel, within a box of 192 x 224 x 192 mm.
@@ -29,13 +30,13 @@ SEGMENTER_SPACING, SEGMENTER_SHAPE = (2.0,) * 3, (80, 112, 80)
 BRAIN_CLASSES = (1, 2, 3, 4, 5, 6, 8)
 #: Features that a pretrained network pools from one scan.
 POOLED = ("network", "untrained", "mae", "hybrid", "latents", "denoiser")
-FEATURES = ("voxels", "coarse", "volumes", *POOLED)
+FEATURES = ("voxels", "local", "coarse", "volumes", *POOLED)
 #: coarse: means of prepared voxels over so many along each axis, smoothed as voxels are.
 COARSE = 2
 #: Views of each shot that a method with views is fitted to, beside the shot itself.
 VIEWS = 4
 #: Features that are all of one unit, so that their spreads compare.
-ONE_UNIT = ("voxels", "coarse")
+ONE_UNIT = ("voxels", "local", "coarse")
 #: Features of the frozen diffusion model, which a container does not hold.
 FROZEN = ("latents", "denoiser")
 #: Features that need a pretrained network.
@@ -54,7 +55,8 @@ def features(
     """The features of a case.
 
     Args:
-        name: one of FEATURES. voxels, coarse: intensities of all slots. volumes: fractions of the brain that
+        name: one of FEATURES. voxels, coarse: intensities of all slots. local: the same as deviations from
+            their surroundings. volumes: fractions of the brain that
             seven tissues take, and the brain's volume [L]. The others: activations of a network, pooled.
         scans: slot -> scan.
         slots: of the task, in their order.
@@ -68,6 +70,10 @@ def features(
     if name == "voxels":
         made = prepare(scans, slots, VOXELS_SPACING, VOXELS_SHAPE, mask, VOXELS_SMOOTHING)
         return np.asarray(made.image, dtype=np.float64).ravel()
+    if name == "local":
+        made = prepare(scans, slots, VOXELS_SPACING, VOXELS_SHAPE, mask)
+        each = [local_brightness(image, VOXELS_SPACING[0]) for image in made.image]
+        return np.concatenate([gaussian_filter(v, VOXELS_SMOOTHING).ravel() for v in each])
     if name == "coarse":
         return np.concatenate([coarse(_image(scans, slot, mask)) for slot in slots])
     if name not in FEATURES:

@@ -44,6 +44,7 @@ METHODS = {
     for m in (
         Method("mean", _ANY),
         Method("voxels", CLOSED_FORM, feature="voxels"),
+        Method("local", CLOSED_FORM, feature="local"),
         Method("views", CLOSED_FORM, feature="coarse", views=True),
         Method("volumes", CLOSED_FORM, feature="volumes", parents=_SEGMENTER),
         Method("network", CLOSED_FORM, feature="network", start="network", parents=_SEGMENTER),

@@ -12,26 +12,16 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from vcm.errors import VCMError
+from vcm.imaging.brightness import look_of
 
-#: Width of the Gaussian that is meant by `around` [mm].
-AROUND = 10.0
 #: Scans whose local means differ by more than this share of the range, on average, look different. 40 pairs
 #: of 14 training subjects of IXI differ by 0.022 to 0.047, scans of two other studies from them by 0.055 to 0.136.
 UNLIKE = 0.05
-#: Least intensity in a brain, and least deviation that is scaled up.
-LEAST, LEAST_DEVIATION = 1e-3, 3e-3
+#: Least intensity in a brain.
+LEAST = 1e-3
 MATCHES = ("auto", "always", "never")
-
-
-class Look(NamedTuple):
-    """Brightness around each voxel (X, Y, Z): its mean, its standard deviation, where there is brain."""
-
-    mean: NDArray[np.float32]
-    deviation: NDArray[np.float32]
-    brain: NDArray[np.bool_]
 
 
 class Alike(NamedTuple):
@@ -47,30 +37,6 @@ class Alike(NamedTuple):
     image: NDArray[np.float32]
     unlike: float | None
     matched: bool
-
-
-def look_of(images: Sequence[NDArray[np.float32]], spacing: float) -> Look:
-    """How one brain looks, or several on average.
-
-    Args:
-        images: (X, Y, Z) in 0..1, 0 outside the brain.
-        spacing: Of the voxels [mm].
-    """
-    means, deviations, weights = [], [], []
-    for image in images:
-        brain = (image > 0).astype(np.float32)
-        weight = np.maximum(_smooth(brain, spacing), 1e-6)
-        mean = _smooth(image, spacing) / weight
-        square = _smooth(image * image, spacing) / weight
-        means.append(mean)
-        deviations.append(np.sqrt(np.maximum(square - mean * mean, LEAST_DEVIATION**2)))
-        weights.append(weight)
-    total = np.sum(weights, 0)
-    mean, deviation = (
-        (np.sum([w * v for w, v in zip(weights, each, strict=True)], 0) / total).astype(np.float32)
-        for each in (means, deviations)
-    )
-    return Look(mean, deviation, np.any([image > 0 for image in images], 0))
 
 
 def made_alike(
@@ -107,7 +73,3 @@ def check_match(match: str) -> None:
     """Refuse with VCMError what is none of MATCHES."""
     if match not in MATCHES:
         raise VCMError(f"match is {match}: choose {', '.join(MATCHES[:-1])} or {MATCHES[-1]}.")
-
-
-def _smooth(image: NDArray[np.float32], spacing: float) -> NDArray[np.float32]:
-    return np.asarray(gaussian_filter(image, AROUND / spacing), dtype=np.float32)
