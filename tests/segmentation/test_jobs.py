@@ -81,6 +81,38 @@ def test_labels_come_back_on_the_scans_own_voxels(files, applied):
     assert float(row["bright"]) == pytest.approx(volume)
 
 
+def test_a_scan_of_another_study_is_matched_and_this_is_said(files, model, tmp_path, capsys):
+    given = nib.load(files / "sub-1_T1w.nii.gz")
+    data = given.get_fdata()
+    bias = np.linspace(0.5, 1.5, data.shape[0])[:, None, None]
+    scan = tmp_path / "sub-2_T1w.nii.gz"
+    nib.save(nib.Nifti1Image((bias * data**0.5).astype(np.float32), given.affine), scan)
+    truth = np.asarray(nib.load(files / "sub-1_dseg.nii.gz").dataobj)
+    right = {}
+    for match in ("auto", "never"):
+        out = tmp_path / match
+        words = [
+            str(scan),
+            f"--model={model}",
+            "--out",
+            str(out),
+            "--match",
+            match,
+            "--voices",
+            "features",
+        ]
+        assert run_command(["segment", "apply", *words]) == 0
+        assert "looks unlike the labelled scans" in capsys.readouterr().err
+        sidecar = json.loads((out / "sub-2_dseg.json").read_text())
+        assert sidecar["UnlikeLabelledScans"] > 0.05
+        assert sidecar["BrightnessMatched"] == (match == "auto")
+        found = np.asarray(nib.load(out / "sub-2_dseg.nii.gz").dataobj)
+        right[match] = np.mean(found[truth > 0] == truth[truth > 0])
+    assert right["auto"] > right["never"]
+    assert run_command(["segment", "apply", str(scan), f"--model={model}", "--match", "often"]) == 2
+    assert "match is often" in capsys.readouterr().err
+
+
 def test_one_bad_scan_does_not_stop_the_others(applied, model, capsys):
     scans, out, code = applied
     assert code == 2

@@ -5,7 +5,7 @@ import pytest
 
 from vcm.errors import VCMError
 from vcm.segmentation.classifier_fit import FitSettings
-from vcm.segmentation.labelled import UNKNOWN
+from vcm.segmentation.labelled import UNKNOWN, LabelledBrain
 from vcm.segmentation.segmenter import FewShotSegmenter, Heard, check_voices, multiplied
 
 NAMES = ["background", "left", "right", "dark"]
@@ -143,3 +143,19 @@ def test_a_network_that_learned_nothing_is_not_heard(tiny_features, phantom, mon
     segmenter.save_pretrained(tmp_path)
     # By the estimates alone, which earlier versions saved too.
     assert not FewShotSegmenter.from_pretrained(tmp_path).unet_helps.any()
+
+
+def test_slices_alone_are_enough_to_know_how_the_labelled_scan_looks(
+    tiny_features, phantom, tmp_path
+):
+    brain = phantom()
+    sparse = np.full_like(brain.labels, UNKNOWN)
+    sparse[:, :, 8:16:2] = brain.labels[:, :, 8:16:2]
+    made = FewShotSegmenter(tiny_features, NAMES).fit(
+        [LabelledBrain(brain.image, sparse)], ("features",), FitSettings(steps=5), 0, 2000, 0
+    )
+    made.save_pretrained(tmp_path / "sparse")
+    loaded = FewShotSegmenter.from_pretrained(tmp_path / "sparse")
+    assert loaded.alike(brain.image).unlike == 0
+    darker = np.where(brain.image > 0, 0.4 * brain.image, 0).astype(np.float32)
+    assert loaded.predict(darker).matched and not loaded.predict(darker, match="never").matched
