@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from vcm.imaging.acquisition import find_acquisition, isotropic_grid
 from vcm.imaging.volume import Volume
 from vcm.upsampling.thick_scan import ThickScan
-from vcm.upsampling.widen import error_over_gap, runs, widen_over_lost
+from vcm.upsampling.widen import AT_RIM, error_over_gap, runs, widen_at_rim, widen_over_lost
 
 
 def scan(lost=(), flip=False) -> ThickScan:
@@ -58,3 +60,13 @@ def test_what_is_stated_already_stays():
     broken = scan((8, 9))
     std = np.full(broken.fine.shape, 2, np.float32)
     np.testing.assert_array_equal(widen_over_lost(std, broken), std)
+
+
+def test_the_stated_error_grows_where_the_rim_was_filled():
+    whole = scan()
+    rim = np.full(whole.volume.data.shape, np.nan, np.float32)
+    rim[2:4] = 0.3
+    std = np.full(whole.fine.shape, 0.1, np.float32)
+    found = widen_at_rim(std, replace(whole, rim=rim))
+    assert np.allclose(found[2:4], AT_RIM * 0.1) and np.allclose(found[6:], 0.1)
+    assert widen_at_rim(std, whole) is std

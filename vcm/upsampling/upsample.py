@@ -46,7 +46,7 @@ from vcm.upsampling.same_scan import refuse_same_scan
 from vcm.upsampling.several import DetailedScan, combine
 from vcm.upsampling.space import Image, ResultSpace
 from vcm.upsampling.thick_scan import to_thick_scan
-from vcm.upsampling.widen import widen_over_lost
+from vcm.upsampling.widen import widen_at_rim, widen_over_lost
 from vcm.upsampling.without_model import in_words, refuse_other_contrasts, upsample_without_model
 from vcm.upsampling.writing import describe_result, file_names, write_result
 from vcm.weights.load import load_pipeline
@@ -304,6 +304,8 @@ def upsample(
         mean = (share * mean + (1 - share) * head).astype(np.float32)
         std = head_std if std is None else np.where(share > RIM, std, head_std)
         generated = np.maximum(share, head_share)
+    if what == OF_DETAIL and std is not None and not others:
+        std = widen_at_rim(std, scan)
     std = None if std is None else widen_over_lost(std, scan)
     residual = {
         "cubic": measured.residual(scan.as_it_came()),

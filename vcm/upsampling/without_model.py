@@ -18,7 +18,7 @@ from vcm.upsampling.result import OF_DETAIL, OF_NO_MODEL, Upsampled
 from vcm.upsampling.several import DetailedScan, combine
 from vcm.upsampling.space import ResultSpace
 from vcm.upsampling.thick_scan import ThickScan
-from vcm.upsampling.widen import widen_over_lost
+from vcm.upsampling.widen import widen_at_rim, widen_over_lost
 
 
 def upsample_without_model(
@@ -52,7 +52,8 @@ def upsample_without_model(
         ]
         made = combine(each, noise) if others else each[0]
         image, generated = made.image, made.share
-        std, what = widen_over_lost(made.std, scan), OF_DETAIL
+        std = made.std if others else widen_at_rim(made.std, scan)
+        std, what = widen_over_lost(std, scan), OF_DETAIL
     none = np.empty((0, *scan.fine.shape), np.float32)
     before = measured.residual(scan.as_it_came())
     residual = {"cubic": before, "before": before, "after": measured.residual(image)}
