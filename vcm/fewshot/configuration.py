@@ -89,7 +89,7 @@ class FineTuning(SyntheticShots, Encoders, NetworkTraining):
     """
 
     task: str = ""
-    method: str = "local"
+    method: str = "voxels"
     shots: int = 0
     seed: int = 0
     out: str = "runs/fewshot"
@@ -111,7 +111,7 @@ class FewShotStudy(SyntheticShots, Encoders, NetworkTraining):
     """
 
     tasks: list[str] = field(default_factory=list)
-    methods: list[str] = field(default_factory=lambda: ["mean", "local", "volumes"])
+    methods: list[str] = field(default_factory=lambda: ["mean", "voxels", "local", "volumes"])
     shots: list[int] = field(default_factory=lambda: [20])
     seeds: int = 10
     reference: str = "mean"
