@@ -104,8 +104,9 @@ def add_detail_on_other_grid(
 
 
 def brain_with_detail(
-    scan: ThickScan,
+    space: ResultSpace,
     brain: NDArray[np.float32],
+    placed: Image,
     net: DetailNet,
     noise: float,
     detail_noise: float,
@@ -114,8 +115,9 @@ def brain_with_detail(
     """The brain that a model expects under one scan with the network's detail, in scan space.
 
     Args:
-        scan: Can have detail, see `can_add_detail`.
+        space: Of one scan that can have detail, see `can_add_detail`.
         brain: What the model expects, (X, Y, Z) on its own grid.
+        placed: The same in scan space.
         net: Of the model.
         noise: Of the projection that the network reads.
         detail_noise: Of the projection of its image.
@@ -125,9 +127,9 @@ def brain_with_detail(
         (X, Y, Z) on the scan's fine grid: the image; the standard deviation of its error; the share that the
         model made.
     """
-    space, measured = ResultSpace(scan), DataConsistency(scan, noise=noise)
-    expected = measured.project(space.to_scan_space(brain))
-    if _has_spacing_of_model(scan):
+    measured = DataConsistency(space.scan, noise=noise)
+    expected = measured.project(placed)
+    if _has_spacing_of_model(space.scan):
         image, std = add_detail(space, measured, expected, net, detail_noise, mirrors)
     else:
         image, std = add_detail_on_other_grid(

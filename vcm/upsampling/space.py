@@ -32,6 +32,11 @@ class ResultSpace:
         return self.scan.interpolated()
 
     @cached_property
+    def as_it_came(self) -> Image:
+        """The scan by cubic interpolation, its rim not filled: what a result is compared with."""
+        return self.cubic if self.scan.rim is None else self.scan.as_it_came()
+
+    @cached_property
     def share_of_brain(self) -> Image:
         """1 inside the brain, 0 outside it and beyond the model's view, smooth over about 2 mm."""
         scan = self.scan

@@ -91,7 +91,7 @@ class ThickScan:
         whole = Degradation.between(self.fine, self.volume.grid, self.acquisition)
         return without_lost(whole, self.acquisition.axis, self.lost)
 
-    @property
+    @cached_property
     def slices(self) -> NDArray[np.float32]:
         """(X, Y, Z) what the result is made of: the scan, with its rim filled."""
         data = self.volume.data

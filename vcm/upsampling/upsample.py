@@ -284,15 +284,20 @@ def upsample(
     net = pipeline.detail if consistency else None
     if net is not None and all(map(can_add_detail, (scan, *others))):
         each = [
-            DetailedScan(scan, *brain_with_detail(scan, brain, net, noise, detail_noise, mirrors))
+            DetailedScan(
+                scan,
+                *brain_with_detail(space, brain, placed, net, noise, detail_noise, mirrors),
+            )
         ]
         for other in others:
             told = expected_brain(
                 pipeline, encode_slices(pipeline, other.condition()), inputs, precision
             )
+            there = ResultSpace(other)
+            put = there.to_scan_space(told)
             each.append(
                 DetailedScan(
-                    other, *brain_with_detail(other, told, net, noise, detail_noise, mirrors)
+                    other, *brain_with_detail(there, told, put, net, noise, detail_noise, mirrors)
                 )
             )
         detailed = combine(each, noise) if others else each[0]
@@ -308,12 +313,12 @@ def upsample(
         std = widen_at_rim(std, scan)
     std = None if std is None else widen_over_lost(std, scan)
     residual = {
-        "cubic": measured.residual(scan.as_it_came()),
+        "cubic": measured.residual(space.as_it_came),
         "before": measured.residual(placed),
         "after": measured.residual(mean),
     }
     made = Upsampled(
-        scan, asked, mean, std, what, expected, projected, unprojected, scan.as_it_came(),
+        scan, asked, mean, std, what, expected, projected, unprojected, space.as_it_came,
         generated, residual,
     )  # fmt: skip
     return _on_voxels_of(like, made, ended)

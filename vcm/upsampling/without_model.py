@@ -55,10 +55,10 @@ def upsample_without_model(
         std = made.std if others else widen_at_rim(made.std, scan)
         std, what = widen_over_lost(std, scan), OF_DETAIL
     none = np.empty((0, *scan.fine.shape), np.float32)
-    before = measured.residual(scan.as_it_came())
+    before = measured.residual(space.as_it_came)
     residual = {"cubic": before, "before": before, "after": measured.residual(image)}
     return Upsampled(
-        scan, {}, image, std, what, expected, none, none, scan.as_it_came(), generated, residual
+        scan, {}, image, std, what, expected, none, none, space.as_it_came, generated, residual
     )
 
 
