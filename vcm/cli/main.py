@@ -49,6 +49,7 @@ COMMANDS = (
     Command(("pretrain", "detail"), training.detail),
     Command(("pretrain", "encoder"), training.encoder),
     Command(("pretrain", "contrasts"), training.contrasts),
+    Command(("pretrain", "translator"), training.translator),
     Command(("pretrain", "slices"), segmentation.slices),
     Command(("fewshot", "index"), fewshot.index),
     Command(("fewshot", "study"), fewshot.study),

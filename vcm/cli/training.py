@@ -17,7 +17,7 @@ from vcm.training.fine_configuration import (
     FineDiffusionTraining,
     FineModuleTraining,
 )
-from vcm.upsampling.configuration import ContrastTraining, DetailTraining
+from vcm.upsampling.configuration import ContrastTraining, DetailTraining, TranslatorTraining
 
 
 def train(
@@ -98,6 +98,13 @@ def contrasts(config: ContrastTraining) -> None:
     from vcm.upsampling.contrast_training import pretrain_contrasts
 
     _print(pretrain_contrasts(config), 3)
+
+
+def translator(config: TranslatorTraining) -> None:
+    """Train the network of `vcm upsample --to T1w`; run again to resume."""
+    from vcm.upsampling.translation_training import pretrain_translator
+
+    _print(pretrain_translator(config), 3)
 
 
 def _print(measures: Mapping[str, float], digits: int) -> None:

@@ -103,11 +103,12 @@ def pack_weights(
     model: Annotated[str, "Name of an embedded model, or a folder."],
     *,
     out: Annotated[Path, "Folder for the copy."],
+    bits: Annotated[int, "Per weight: 16, half precision, or 8."] = 16,
 ) -> None:
-    """Copy a model in half precision, as the embedded ones are stored."""
+    """Copy a model in half precision or in 8 bits, as the embedded ones are stored."""
     from vcm.weights.packing import pack
 
-    print(f"{pack(model, out) / 1e6:.1f} MB in {out}")
+    print(f"{pack(model, out, bits) / 1e6:.1f} MB in {out}")
 
 
 def export_weights(

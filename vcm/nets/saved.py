@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models import modeling_utils
+from torch import Tensor
+
+from vcm.nets.rounding import restore
 
 
 # Loading a folder, diffusers looks for this name in the module of each network's class, and takes the
@@ -27,3 +30,8 @@ class ModelMixin(modeling_utils.ModelMixin, ConfigMixin):
         # As torch has it; diffusers wraps it without types.
         to: Callable[..., Any]  # type: ignore[assignment]
     config_name: str = modeling_utils.ModelMixin.config_name  # type: ignore[assignment]
+
+    def _fix_state_dict_keys_on_load(self, state_dict: dict[str, Tensor]) -> None:
+        """What diffusers calls with the tensors of a file before it loads them: weights in 8 bits become float32."""
+        super()._fix_state_dict_keys_on_load(state_dict)
+        restore(state_dict)

@@ -46,7 +46,10 @@ class Upsampling:
             more closely.
         detail: Network that adds the detail of scans that are not T1w: its name, a folder that vcm
             pretrain contrasts wrote, or none, and they are interpolated.
-        whole_head: Let that network add the detail outside the brain of a T1w scan too, which is
+        to: Contrast of a further result, T1w: the T1w brain that is expected under a scan of another contrast,
+            with the standard deviation of its error. Synthetic throughout. Default: none.
+        translator: Network that makes it: its name, or a folder that vcm pretrain translator wrote.
+        whole_head: Let the detail network add the detail outside the brain of a T1w scan too, which is
             interpolated otherwise.
         mirrors: Average the detail network over two mirror images: twice as slow, slightly better.
         age: Age of the subject [years]. Default: typical of the training subjects.
@@ -85,6 +88,8 @@ class Upsampling:
     noise: float = 0.1
     detail_noise: float = 0.5
     detail: str = "heads1mm"
+    to: str | None = None
+    translator: str = "t1w2mm"
     whole_head: bool = False
     mirrors: bool = True
     age: float | None = None
@@ -209,4 +214,37 @@ class DetailTraining(TrainingSchedule):
     nll_weight: float = 0.1
     batch_size: int = 1
     learning_rate: float = 4e-4
+    ema_decay: float = 0.995
+
+
+@dataclass
+class TranslatorTraining(TrainingSchedule):
+    """Configuration of `vcm pretrain translator`.
+
+    Attributes:
+        data: Folders of T1w scans that vcm prepare wrote, or one pack of them (.npz); the brains of split
+            train are learned from, in random contrasts.
+        start: Folder of a network of the same sizes to start from, which an earlier run wrote. Default:
+            random weights.
+        out: Folder of the training run.
+        deform: Factor on all deformations; 0: the brains as they are, mirrored half of the time.
+        channels: Channels of the levels of the network, and of its last layer.
+        fold: Edge of the blocks of voxels that are folded into channels [voxel].
+        nll_weight: Weight of the likelihood of the stated error in the loss.
+        measured: Random scans of the brains of split validation that the network is measured with at the
+            end.
+    """
+
+    headings: ClassVar[dict[str, str]] = {"data": "Data and result", "channels": "Network and loss"}
+
+    data: list[str] = field(default_factory=list)
+    start: str = ""
+    out: str = "runs/translator"
+    deform: float = 1.0
+    channels: list[int] = field(default_factory=lambda: [32, 48, 64, 96, 128, 32])
+    fold: int = 2
+    nll_weight: float = 0.1
+    measured: int = 32
+    batch_size: int = 1
+    learning_rate: float = 1e-3
     ema_decay: float = 0.995

@@ -26,8 +26,13 @@ def upsampling_derivation(config: Upsampling, command: Sequence[str] = ()) -> De
         command: What the sidecars give as the command.
 
     Raises:
-        VCMError: Masks are given, which belong to single scans.
+        VCMError: Masks are given, which belong to single scans, or a contrast that T1w scans have.
     """
+    if config.to is not None:
+        raise VCMError(
+            f"to is {config.to}, but the scans that are read of a dataset are T1w already: give single scans.",
+            argument="to",
+        )
     if config.masks:
         raise VCMError("Masks belong to single scans, but a dataset is given: leave them out.")
 

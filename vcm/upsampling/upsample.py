@@ -46,6 +46,7 @@ from vcm.upsampling.same_scan import refuse_same_scan
 from vcm.upsampling.several import DetailedScan, combine
 from vcm.upsampling.space import Image, ResultSpace
 from vcm.upsampling.thick_scan import to_thick_scan
+from vcm.upsampling.translate import check_contrast, load_translator, translate
 from vcm.upsampling.widen import widen_at_rim, widen_over_lost
 from vcm.upsampling.without_model import in_words, refuse_other_contrasts, upsample_without_model
 from vcm.upsampling.writing import describe_result, file_names, write_result
@@ -102,9 +103,11 @@ def upsample_files(
     settings["samples"] = samples
     _refuse_output(config.output, samples)
     check_settings(**{name: settings[name] for name in _CHECKED})
+    check_contrast(config.to)
     like = read_volume(config.like) if config.like else None
     device = choose_device(config.device)
     detail = load_detail(config.detail)
+    translator = load_translator(config.translator) if config.to else None
 
     # Load.
     if paths == [EXAMPLE] and not EXAMPLE.exists():
@@ -115,7 +118,7 @@ def upsample_files(
         "MasksSHA256": [sha256(path) for path in masks],
     }
     given = [*paths, *masks, *([config.like] if config.like else [])]
-    names = file_names(paths[0].name, samples, config.seed, config.output)
+    names = file_names(paths[0].name, samples, config.seed, config.output, config.to)
     written = [out / name for name in names.values()]
     sidecar = out / names["sidecar"]
     refuse_to_replace(written, given, sidecar, sources, config.overwrite)
@@ -131,6 +134,7 @@ def upsample_files(
         **settings,
     )  # fmt: skip
 
+    translated = None if translator is None else translate(result, translator.to(device))
     if config.output == "sample" and not len(result.samples):
         raise VCMError(
             f"output is sample, but {paths[0].name} is {result.scan.contrast.name} and the model draws "
@@ -152,12 +156,17 @@ def upsample_files(
         "Model": config.model,
         "ModelSHA256": fingerprint(model_folder(config.model)),
         "DetailSHA256": None if detail is None else fingerprint(network_folder(config.detail)),
+        "TranslatorSHA256": None
+        if translator is None
+        else fingerprint(network_folder(config.translator)),
         "Device": str(device),
         "Versions": versions(),
     }
-    files = write_result(result, out, names, record)
+    files = write_result(result, out, names, record, translated)
     name = names["picture"].removesuffix("_desc-upsampled_comparison.png")
-    write_report(out, lambda: upsampling_page(result, name, out / names["picture"], record))
+    write_report(
+        out, lambda: upsampling_page(result, name, out / names["picture"], record, translated)
+    )
     return files
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -9,16 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from vcm.files import write_set
+from vcm.files import synthetic_mark, write_set
 from vcm.imaging.contrast import contrast_of_name
 from vcm.imaging.volume import Volume, write_volume
 from vcm.report.picture import compared
 from vcm.upsampling.result import Upsampled
+from vcm.upsampling.translate import TranslatedBrain
 
 MARK = "upsampled by a generative model, vcm"
+MARK_TRANSLATED = "synthetic, made of another contrast, vcm upsample"
 
 
-def file_names(source: str, samples: int, seed: int, output: str) -> dict[str, str]:
+def file_names(
+    source: str, samples: int, seed: int, output: str, to: str | None = None
+) -> dict[str, str]:
     """Names of the files by what they are; the volumes first, of these the result first.
 
     Args:
@@ -26,6 +31,7 @@ def file_names(source: str, samples: int, seed: int, output: str) -> dict[str, s
         samples: How many are drawn.
         seed: Of the first.
         output: mean or sample.
+        to: Contrast that it is translated to; None: none.
     """
     stem, suffix = _split(source)
     volume = f"{stem}_desc-upsampled_{suffix}"
@@ -38,13 +44,21 @@ def file_names(source: str, samples: int, seed: int, output: str) -> dict[str, s
         names[f"sample {n}"] = f"{stem}_desc-upsampled_seed-{seed + n}_{suffix}.nii.gz"
     if output == "sample":
         names["mean"] = f"{stem}_desc-upsampledmean_{suffix}.nii.gz"
+    if to is not None:
+        names["translated"] = f"{stem}_desc-synthetic_{to}.nii.gz"
+        names["translated std"] = f"{stem}_desc-syntheticstd_{to}.nii.gz"
+        names["translated sidecar"] = f"{stem}_desc-synthetic_{to}.json"
     names["brain mask"] = f"{stem}_desc-brain_mask.nii.gz"
     names["picture"] = f"{stem}_desc-upsampled_comparison.png"
     return names | {"sidecar": f"{volume}.json"}
 
 
 def write_result(
-    result: Upsampled, out: Path, names: Mapping[str, str], record: Mapping[str, Any]
+    result: Upsampled,
+    out: Path,
+    names: Mapping[str, str],
+    record: Mapping[str, Any],
+    translated: TranslatedBrain | None = None,
 ) -> list[Path]:
     """Every file of one upsampling, whole, and the sidecar that tells what they are.
 
@@ -53,6 +67,7 @@ def write_result(
         out: Folder.
         names: As `file_names` gives them.
         record: What goes into the sidecar.
+        translated: The same brain in another contrast, if there is one.
 
     Returns:
         Paths; the first is the result.
@@ -69,14 +84,35 @@ def write_result(
         volume = volumes.get(what)
         if volume is not None:
             writers[out / name] = _writer(volume)
-    writers[out / names["picture"]] = lambda part: _draw(result, part)
+    if translated is not None:
+        of_it = {"translated": translated.image, "translated std": translated.std}
+        writers |= {out / names[w]: _writer(v, MARK_TRANSLATED) for w, v in of_it.items()}
+        told = json.dumps(_describe_translated(names, record), indent=2, ensure_ascii=False)
+        writers[out / names["translated sidecar"]] = lambda part: part.write_text(told + "\n")
+    writers[out / names["picture"]] = lambda part: _draw(result, part, translated)
     sidecar = out / names["sidecar"]
     write_set(sidecar, dict(record), writers)
     return [*writers, sidecar]
 
 
-def _writer(volume: Volume) -> Callable[[Path], object]:
-    return lambda part: write_volume(volume, part, MARK)
+def _writer(volume: Volume, mark: str = MARK) -> Callable[[Path], object]:
+    return lambda part: write_volume(volume, part, mark)
+
+
+def _describe_translated(names: Mapping[str, str], record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the sidecar of a translated brain says; how the scan was read is in the other one."""
+    kept = ("Command", "Sources", "SourcesSHA256", "Contrast", "TranslatorSHA256", "Versions")
+    return {
+        **synthetic_mark(),
+        "Description": "T1w brain that is expected under a scan of another contrast; 0 and 1 are percentiles "
+        "of a brain. It is no measurement: what the scan does not show is guessed.",
+        "Uncertainty": {
+            "File": names["translated std"],
+            "Description": "Standard deviation of its error, as the network states it.",
+        },
+        "MadeOf": names["result"],
+        **{key: record[key] for key in kept if key in record},
+    }
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -88,7 +124,7 @@ def _split(name: str) -> tuple[str, str]:
     return (stem, suffix) if found and (by_bids or known) else (name, "T1w")
 
 
-def _draw(result: Upsampled, path: Path) -> None:
+def _draw(result: Upsampled, path: Path, translated: TranslatedBrain | None) -> None:
     scan = result.scan
     columns = {
         "thick slices": scan.as_it_came(order=0),
@@ -97,6 +133,8 @@ def _draw(result: Upsampled, path: Path) -> None:
     }
     if len(result.samples):
         columns["one sample"] = result.samples[0]
+    if translated is not None:
+        columns["expected T1w, synthetic"] = translated.image.data
     if result.std is not None:
         stated = result.std[result.generated_share > 0.5]
         white = max(float(np.percentile(stated, 99)) if stated.size else 0.0, 1e-6)

@@ -1,4 +1,4 @@
-"""Copy a model in half precision, as the embedded ones are stored."""
+"""Copy a model in half precision or in 8 bits, as the embedded ones are stored."""
 
 from __future__ import annotations
 
@@ -6,29 +6,34 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from vcm.checksums import record_checksums
 from vcm.embedded import NETWORK, model_folder
 from vcm.errors import VCMError
 from vcm.files import check_output, write_whole
 from vcm.nets.detail import DetailNet
+from vcm.nets.rounding import round_network, rounded_names, to_stored
 from vcm.nets.saved import ModelMixin
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.nets.slice_denoiser import SliceDenoiser
+from vcm.nets.translator import Translator
 from vcm.weights.load import load_pipeline
 
 #: Networks that are copied alone, by the class that their configuration names.
 NETWORKS: dict[str, type[ModelMixin]] = {
     "TissueSegmenter": TissueSegmenter, "SliceDenoiser": SliceDenoiser, "DetailNet": DetailNet,
+    "Translator": Translator,
 }  # fmt: skip
 
 
-def pack(model: str | Path, out: Path) -> int:
-    """Copy a model, or the folder of one of NETWORKS, in half precision.
+def pack(model: str | Path, out: Path, bits: int = 16) -> int:
+    """Copy a model, or the folder of one of NETWORKS, in half precision or in 8 bits.
 
     Args:
         model: Name of an embedded model, or a folder.
         out: Folder for the copy; must not exist yet.
+        bits: Per weight: 16, half precision, or 8, see vcm.nets.rounding.
 
     Returns:
         Size of its tensors [bytes].
@@ -36,27 +41,37 @@ def pack(model: str | Path, out: Path) -> int:
     Raises:
         VCMError: There is no such model, or `out` is there or cannot be written.
     """
+    if bits not in (8, 16):
+        raise VCMError(f"bits is {bits}: choose 16 (half precision) or 8.")
     if out.exists():
         raise VCMError(f"{out} exists already: choose another folder for the copy.")
     folder = Path(model) if Path(model).is_dir() else model_folder(model)
     check_output(out, sum(p.stat().st_size for p in folder.rglob("*.safetensors")))
-    write_whole(out, lambda part: _write(model, part))
+    write_whole(out, lambda part: _write(model, part, bits))
     return sum(path.stat().st_size for path in out.rglob("*.safetensors"))
 
 
-def _write(model: str | Path, out: Path) -> None:
+def _write(model: str | Path, out: Path, bits: int) -> None:
     folder = Path(model)
+    parts: dict[Path, torch.nn.Module] = {}
     if (folder / NETWORK).is_file():
         network = _network_class(folder).from_pretrained(folder)
-        torch.nn.Module.to(network, torch.float16)
+        _to_bits(network, bits)
         network.save_pretrained(out)
+        parts[out] = network
     else:
         pipeline = load_pipeline(model)
-        for part in pipeline.components.values():
+        for name, part in pipeline.components.items():
             if isinstance(part, torch.nn.Module):
-                torch.nn.Module.to(part, torch.float16)
+                _to_bits(part, bits)
+                parts[out / name] = part
         pipeline.record_frozen()
         pipeline.save_pretrained(out)
+    if bits == 8:
+        for place, part in parts.items():
+            for file in place.glob("*.safetensors"):
+                stored = to_stored(load_file(file), rounded_names(part))
+                save_file(stored, file, metadata={"format": "pt"})
     for path in out.rglob("*.json"):
         table = json.loads(path.read_text(encoding="utf-8"))
         # Where a copy came from is no business of those who get it.
@@ -73,3 +88,10 @@ def _network_class(folder: Path) -> type[ModelMixin]:
             f"{', '.join(NETWORKS)}."
         )
     return NETWORKS[name]
+
+
+def _to_bits(network: torch.nn.Module, bits: int) -> None:
+    if bits == 8:
+        round_network(network.float())
+    else:
+        torch.nn.Module.to(network, torch.float16)
