@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from vcm.evaluation.measures import realism
 from vcm.imaging.conditions import one_hot
+from vcm.imaging.scan_pool import load_pool
 from vcm.imaging.spectrum import band_names, power_ratio
 from vcm.imaging.vocabulary import NUMBER_OF_CLASSES
 from vcm.metrics import dice, psnr
-from vcm.training.scan_pool import load_pool
 from vcm.weights.load import load_pipeline
 from vcm.weights.segmenter import load_segmenter
 

@@ -78,7 +78,7 @@ def plan(text: str) -> dict[str, float]:
 
 def pack_folders(given: argparse.Namespace) -> None:
     """Prepared folders -> one file."""
-    from vcm.training.scan_pool import pack_scans
+    from vcm.imaging.scan_pool import pack_scans
 
     print(f"{given.out}: {pack_scans(given.data, given.out) / 1e6:.1f} MB")
 

@@ -315,6 +315,17 @@ def test_pretrain_contrasts(device, tmp_path):
     assert finite(pretrain_contrasts(load_config(ContrastTraining, None, given)))
 
 
+def test_pretrain_translator(device, prepared, tmp_path):
+    from vcm.upsampling.configuration import TranslatorTraining
+    from vcm.upsampling.translation_training import pretrain_translator
+
+    given = [
+        f"data=[{prepared}]", f"out={tmp_path / 'run'}", "channels=[4,4,4,4,4,4]", "measured=0", *BRIEF,
+    ]  # fmt: skip
+    pretrain_translator(load_config(TranslatorTraining, None, given))
+    assert (tmp_path / "run" / "model" / "config.json").is_file()
+
+
 def test_pretrain_slices(device, two_scans, tmp_path):
     from vcm.segmentation.configuration import SliceTraining
     from vcm.segmentation.pretrain import pretrain_slices

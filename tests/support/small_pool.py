@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from vcm.imaging.scan_pool import ScanPool
 from vcm.imaging.volume import Grid
-from vcm.training.scan_pool import ScanPool
 
 RANGES = {
     "sex": (0.0, 1.0), "age": (20.0, 80.0), "ventricular_volume": (0.0, 5.0), "brain_volume": (1.0, 30.0),

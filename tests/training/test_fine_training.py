@@ -11,6 +11,7 @@ from small_pool import small_pool
 from vcm.errors import VCMError
 from vcm.imaging.covariates import to_unit
 from vcm.imaging.prepared_set import load_prepared
+from vcm.imaging.scan_pool import load_pool
 from vcm.nets.band_autoencoder import BandAutoencoder
 from vcm.nets.fine_denoiser import FineDenoiser
 from vcm.nets.with_linear_prior import WithLinearPrior
@@ -23,7 +24,6 @@ from vcm.training.fine_configuration import (
     FineModuleTraining,
 )
 from vcm.training.module import train
-from vcm.training.scan_pool import load_pool
 from vcm.weights.load import load_pipeline
 
 SHORT = {

@@ -46,7 +46,7 @@ def sample(pipeline, condition, age=45.0, seed=0):
 def test_all_weights_together_stay_small():
     assert embedded_models() == ["brain1mm", "brain2mm"]
     shelf = model_folder("brain2mm").parent
-    assert sum(p.stat().st_size for p in shelf.rglob("*.safetensors")) < 131e6
+    assert sum(p.stat().st_size for p in shelf.rglob("*.safetensors")) < 90e6
 
 
 @pytest.mark.slow

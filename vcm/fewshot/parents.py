@@ -24,6 +24,7 @@ from vcm.fewshot.methods import Method
 from vcm.fewshot.network import ENCODER, FewShotUNet
 from vcm.files import read_table, sha256
 from vcm.nets.frozen_checksum import checksum_of
+from vcm.nets.rounding import restore
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 #: In the folder of an encoder: the scans that it was trained on.
@@ -122,6 +123,7 @@ def load_parent(name: str) -> Parent:
             "vcm pretrain encoder or a segmenter of vcm pretrain segmenter: give the folder of one."
         )
     weights = load_file(folder / _WEIGHTS)
+    restore(weights)
     if card["_class_name"] == "ScanEncoder":
         start = "unet."
         weights = {n.removeprefix(start): w for n, w in weights.items() if n.startswith(start)}

@@ -64,7 +64,9 @@ def round_network(net: nn.Module) -> None:
         tensor.copy_(stored)
 
 
-def to_stored(tensors: dict[str, Tensor], names: set[str]) -> dict[str, Tensor]:
+def to_stored(
+    tensors: dict[str, Shaped[Tensor, ...]], names: set[str]
+) -> dict[str, Shaped[Tensor, ...]]:
     """A state in 8 bits where `names` says so, in half precision elsewhere."""
     stored = {}
     for name, tensor in tensors.items():
@@ -75,7 +77,7 @@ def to_stored(tensors: dict[str, Tensor], names: set[str]) -> dict[str, Tensor]:
     return stored
 
 
-def restore(tensors: dict[str, Tensor]) -> None:
+def restore(tensors: dict[str, Shaped[Tensor, ...]]) -> None:
     """Make a stored state, in place, one that a network loads."""
     for name in [n for n in tensors if n.endswith(SCALE)]:
         weight = name.removesuffix(SCALE)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models import modeling_utils
-from torch import Tensor
 
 from vcm.nets.rounding import restore
 
@@ -31,7 +30,7 @@ class ModelMixin(modeling_utils.ModelMixin, ConfigMixin):
         to: Callable[..., Any]  # type: ignore[assignment]
     config_name: str = modeling_utils.ModelMixin.config_name  # type: ignore[assignment]
 
-    def _fix_state_dict_keys_on_load(self, state_dict: dict[str, Tensor]) -> None:
+    def _fix_state_dict_keys_on_load(self, state_dict: Any) -> None:
         """What diffusers calls with the tensors of a file before it loads them: weights in 8 bits become float32."""
         super()._fix_state_dict_keys_on_load(state_dict)
         restore(state_dict)

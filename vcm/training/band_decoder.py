@@ -26,6 +26,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from vcm.errors import VCMError
+from vcm.imaging.scan_pool import ScanPool, load_pool
 from vcm.imaging.spectrum import BANDS, power_ratio
 from vcm.learning.batches import Draw
 from vcm.learning.processes import Processes
@@ -45,7 +46,6 @@ from vcm.nets.patches import to_patches
 from vcm.nets.saved import ModelMixin
 from vcm.report.training import write_training_report
 from vcm.training.fine_configuration import BandDecoderTraining
-from vcm.training.scan_pool import ScanPool, load_pool
 
 #: Steps over which the adversarial loss rises to its weight; scans that a validation looks at.
 RAMP, HELD_OUT = 500, 4

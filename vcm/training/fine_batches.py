@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from vcm.imaging.deformation import DeformationSizes
+from vcm.imaging.scan_pool import ScanDraw, ScanPool
 from vcm.learning.batches import moved
 from vcm.nets.band_autoencoder import BandAutoencoder
 from vcm.training.fine_configuration import BrainDraws
-from vcm.training.scan_pool import ScanDraw, ScanPool
 
 
 class BrainBatch(NamedTuple):

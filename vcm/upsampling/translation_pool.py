@@ -18,7 +18,7 @@ from vcm.imaging.conditions import CSF
 from vcm.imaging.deformation import DeformationSizes
 from vcm.imaging.random_contrast import painted, recoloured, with_bias_field
 from vcm.imaging.random_lesions import draw_lesions
-from vcm.training.scan_pool import ScanPool
+from vcm.imaging.scan_pool import ScanPool
 
 Random = np.random.Generator
 Image = NDArray[np.float32]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vcm.errors import VCMError
 from vcm.imaging.deformation import DeformationSizes
+from vcm.imaging.scan_pool import ScanPool, load_pool
 from vcm.learning.batches import Draw, moved
 from vcm.learning.measures import ScanMeasures, write_measures
 from vcm.learning.processes import Processes
@@ -25,7 +26,6 @@ from vcm.learning.start import check_network, load_start
 from vcm.metrics import psnr
 from vcm.nets.translator import Translator
 from vcm.report.training import write_training_report
-from vcm.training.scan_pool import ScanPool, load_pool
 from vcm.upsampling.configuration import TranslatorTraining
 from vcm.upsampling.translation_pool import TranslationBatch, draw_brains
 

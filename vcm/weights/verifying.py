@@ -23,6 +23,7 @@ from vcm.checksums import verify_checksums
 from vcm.embedded import INDEX, model_folder
 from vcm.errors import VCMError
 from vcm.nets.frozen_checksum import FROZEN_PARTS, checksum_of, latent_scale, recorded_checksum
+from vcm.nets.rounding import SCALE, from_rows
 from vcm.weights.names import fault_table, load_faults, not_finite
 
 #: What `vcm weights import` writes into a model's folder.
@@ -46,13 +47,20 @@ class _Part:
     network: nn.Module
     files: list[Path]
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every stored tensor, one in memory at a time, sorted by name over all files."""
+    def tensors(self) -> Iterator[tuple[str, Tensor, bool]]:
+        """Every tensor as it is loaded, one in memory at a time, sorted by name over all files.
+
+        The third is whether it is stored in 8 bits.
+        """
         with ExitStack() as stack:
             opened = [stack.enter_context(safe_open(path, framework="pt")) for path in self.files]
             holder = {name: stored for stored in opened for name in stored.keys()}  # noqa: SIM118
             for name in sorted(holder):
-                yield name, holder[name].get_tensor(name)
+                value, scale = holder[name].get_tensor(name), name + SCALE
+                if scale in holder:
+                    yield name, from_rows(value, holder[scale].get_tensor(scale)), True
+                elif not (name.endswith(SCALE) and name.removesuffix(SCALE) in holder):
+                    yield name, value, False
 
 
 def verify(folder: str | Path) -> list[Row]:
@@ -118,13 +126,14 @@ def _check(part: _Part) -> tuple[Row, dict[str, list[str]]]:
     hollow: dict[str, Tensor] = {}
     bad: list[str] = []
     types: set[str] = set()
+    rounded = 0
     try:
-        for name, value in part.tensors():
+        for name, value, in_8_bits in part.tensors():
             hollow[name] = torch.empty_like(value, device="meta")
             bad += not_finite({name: value})
-            types |= (
-                {str(value.dtype).removeprefix("torch.")} if value.is_floating_point() else set()
-            )
+            rounded += value.numel() if in_8_bits else 0
+            if value.is_floating_point() and not in_8_bits:
+                types.add(str(value.dtype).removeprefix("torch."))
     except (SafetensorError, OSError) as error:
         raise VCMError(
             f"The tensors of the {part.name} cannot be read ({error}): the file is truncated or damaged; "
@@ -134,14 +143,15 @@ def _check(part: _Part) -> tuple[Row, dict[str, list[str]]]:
     faults["types of numbers, not one"] = sorted(types) if len(types) > 1 else []
     numbers = sum(value.numel() for value in hollow.values())
     total = len(part.network.state_dict())
-    found = f"{len(hollow)} of {total} tensors, {numbers:,} numbers, {', '.join(types)}, all finite"
+    kinds = ", ".join([*sorted(types), *([f"8 bits for {rounded:,}"] if rounded else [])])
+    found = f"{len(hollow)} of {total} tensors, {numbers:,} numbers, {kinds}, all finite"
     return Row(part.name, found), faults
 
 
 def _check_frozen(folder: Path, parts: list[_Part]) -> list[Row]:
     """The checksum of the frozen model against those recorded at import and in the module."""
     named = {part.name: part for part in parts}
-    tensors = ((f"{p}.{name}", v) for p in FROZEN_PARTS for name, v in named[p].tensors())
+    tensors = ((f"{p}.{name}", v) for p in FROZEN_PARTS for name, v, _ in named[p].tensors())
     found = checksum_of(tensors, latent_scale(named["autoencoder"].config))
     recorded = {"module": recorded_checksum(named["module"].config) if "module" in named else None}
     if (folder / RECORD).is_file():

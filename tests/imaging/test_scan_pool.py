@@ -12,8 +12,8 @@ from vcm.files import write_table
 from vcm.imaging.conditions import ventricular_and_brain_volume
 from vcm.imaging.deformation import DeformationSizes
 from vcm.imaging.prepared_set import COLUMNS
+from vcm.imaging.scan_pool import load_pool, pack_scans
 from vcm.imaging.volume import Volume, write_volume
-from vcm.training.scan_pool import load_pool, pack_scans
 
 
 def test_covariates_are_those_of_the_map() -> None:
