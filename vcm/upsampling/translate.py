@@ -28,7 +28,7 @@ from vcm.upsampling.translation_pool import to_read
 #: Contrasts that a scan can be translated to.
 CONTRASTS = ("T1w",)
 #: Standard deviation of the window of the regression [mm], and the variance that counts as noise in it.
-WINDOW, NOISE = 5.0, 1e-3
+WINDOW, NOISE = 3.0, 3e-3
 #: Most that a regression may multiply the scan's detail with.
 STEEPEST = 1.5
 
