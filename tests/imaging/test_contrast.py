@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion
 
-from vcm.imaging.contrast import LEAST_SEPARATION, contrast_of_name, find_contrast, t1w_separation
+from vcm.imaging.contrast import (
+    LEAST_SEPARATION,
+    Contrast,
+    contrast_of_name,
+    find_contrast,
+    t1w_separation,
+)
 from vcm.imaging.geometry import model_grid, resample
 from vcm.imaging.registration import common_template
 
@@ -78,3 +84,16 @@ def test_a_name_that_the_intensities_contradict_is_no_t1w(brain):
     assert find_contrast(inverted, GRID, "sub-1_T1w.nii.gz").name == "T1w"
     assert not find_contrast(inverted, GRID, "sub-1_T1w.nii.gz").is_t1w
     assert not find_contrast(brain, GRID, "sub-1_T2w.nii.gz").is_t1w
+
+
+@pytest.mark.parametrize(
+    ("contrast", "in_doubt"),
+    [
+        (Contrast("T1w", "intensities", 0.6), True),
+        (Contrast("T1w", "intensities", 1.0), False),
+        (Contrast("T1w", "file name", 0.6), False),
+        (Contrast("FLAIR", "intensities", 0.2), False),
+    ],
+)
+def test_weak_intensities_without_a_name_leave_a_doubt(contrast, in_doubt):
+    assert contrast.is_in_doubt is in_doubt

@@ -175,3 +175,11 @@ def test_a_dataset_is_refused(tmp_path, capsys):
     given = ["upsample", str(tmp_path), "--bids", "--to", "T1w", "--out", str(tmp_path / "out")]
     assert run_command(given) == 2
     assert "give single scans" in capsys.readouterr().err
+
+
+def test_a_scan_that_only_looks_t1w_is_named(thick_model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("vcm.imaging.contrast.SURE_SEPARATION", 99.0)
+    path = write_volume(cut(head(), "axial", 6.0)[0], tmp_path / "brain.nii.gz")
+    given = ["upsample", path, "--model", thick_model, "--spacing", "2", "--samples", "0"]
+    assert run_command([*map(str, given), "--out", str(tmp_path / "out")]) == 0
+    assert "is taken for T1w by its intensities alone" in capsys.readouterr().err

@@ -24,6 +24,8 @@ from vcm.imaging.volume import Grid, Volume
 
 #: Least separation of a T1w scan; what scans of several contrasts have: benchmarks/contrast.py.
 LEAST_SEPARATION = 0.45
+#: Below this a scan that no name calls T1w may be another one: a FLAIR had up to 0.72, T1w scans 0.49 or more.
+SURE_SEPARATION = 0.8
 #: Template intensities of brain and the two tissues; how far grey matter lies within the brain [2 mm].
 BRAIN, WHITE, GREY, WITHIN = 0.1, 0.75, (0.4, 0.65), 5
 #: Standard deviations of a normal distribution per distance between its quartiles.
@@ -60,6 +62,12 @@ class Contrast:
     def is_t1w(self) -> bool:
         """Whether name and intensities are those of T1w, so that a model of T1w scans knows it."""
         return self.name in ("T1w", "T1w+gd") and self.separation >= LEAST_SEPARATION
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether it is taken for T1w by intensities that another contrast may have."""
+        named = self.method != "intensities"
+        return self.is_t1w and not named and self.separation < SURE_SEPARATION
 
     def describe(self) -> dict[str, Any]:
         """What a sidecar says of it."""

@@ -89,7 +89,7 @@ def translate(result: Upsampled, net: Translator) -> TranslatedBrain:
     if scan.contrast.is_t1w:
         raise VCMError(
             f"{scan.volume.source} is T1w by its {scan.contrast.method}, so there is nothing to translate: "
-            "leave out --to.",
+            "leave out --to, or if it is another contrast, let its file name say so, such as sub-1_FLAIR.nii.gz.",
             argument="to",
         )
     common = _InCommonSpace(result, net)

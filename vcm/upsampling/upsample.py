@@ -48,7 +48,12 @@ from vcm.upsampling.space import Image, ResultSpace
 from vcm.upsampling.thick_scan import to_thick_scan
 from vcm.upsampling.translate import check_contrast, load_translator, translate
 from vcm.upsampling.widen import widen_at_rim, widen_over_lost
-from vcm.upsampling.without_model import in_words, refuse_other_contrasts, upsample_without_model
+from vcm.upsampling.without_model import (
+    in_doubt,
+    in_words,
+    refuse_other_contrasts,
+    upsample_without_model,
+)
 from vcm.upsampling.writing import describe_result, file_names, write_result
 from vcm.weights.load import load_pipeline
 
@@ -254,6 +259,8 @@ def upsample(
     ]  # fmt: skip
 
     refuse_other_contrasts([scan, *others])
+    if scan.contrast.is_in_doubt:
+        warnings.warn(in_doubt(scan), VCMWarning, stacklevel=2)
     if like is not None:
         refuse_grid(like, scan)
     ended = detail_noise if consistency else None

@@ -91,3 +91,12 @@ def refuse_other_contrasts(scans: Sequence[ThickScan]) -> None:
                 f"{first.volume.source} {first.contrast.name} by its {first.contrast.method}: give scans of "
                 "one contrast, each contrast in a command of its own."
             )
+
+
+def in_doubt(scan: ThickScan) -> str:
+    """What is said of a scan that is T1w by its intensities, and not by much."""
+    return (
+        f"{scan.volume.source} is taken for T1w by its intensities alone (white matter "
+        f"{scan.contrast.separation:.2f} deviations brighter than grey; a FLAIR had 0.72): if it is another "
+        "contrast, let its file name say so, such as sub-1_FLAIR.nii.gz."
+    )
