@@ -150,6 +150,11 @@ def test_the_t1w_brain_lies_where_the_scan_lies(thick_model, translator, tmp_pat
     [
         (["--to", "FLAIR"], "to is FLAIR: choose T1w"),
         (["--to", "T1w", "--translator", "nowhere"], "nowhere holds no translator"),
+        (
+            ["--to", "T1w", "--translator", "heads1mm"],
+            "heads1mm holds no translator, but a DetailNet",
+        ),
+        (["--detail", "t1w2mm"], "holds no detail network for any contrast, but a Translator"),
     ],
 )
 def test_what_cannot_be_translated_is_refused(thick_model, tmp_path, capsys, options, words):

@@ -66,8 +66,8 @@ class Contrast:
     @property
     def is_in_doubt(self) -> bool:
         """Whether it is taken for T1w by intensities that another contrast may have."""
-        named = self.method != "intensities"
-        return self.is_t1w and not named and self.separation < SURE_SEPARATION
+        weak = self.separation < SURE_SEPARATION
+        return self.is_t1w and self.method == "intensities" and weak
 
     def describe(self) -> dict[str, Any]:
         """What a sidecar says of it."""

@@ -184,10 +184,14 @@ def of_split(split: str | None, scans: Iterable[Scan], folders: Iterable[str | P
     return chosen
 
 
-def nobody(split: str | None, folders: Iterable[str | Path]) -> VCMError:
+class NobodyError(VCMError):
+    """No subject of a split is there."""
+
+
+def nobody(split: str | None, folders: Iterable[str | Path]) -> NobodyError:
     """The error for a folder without a subject of that split, or without any."""
     which = f" of split '{split}'" if split else " that can be used"
-    return VCMError(
+    return NobodyError(
         f"No subject{which} in {', '.join(map(str, folders))}: check participants.tsv, and its column "
         "split."
     )

@@ -17,6 +17,7 @@ from monai.networks.nets.basic_unet import BasicUNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vcm.nets.mirrors import mean_over_mirrors
 from vcm.nets.patches import from_patches, to_patches
 from vcm.nets.saved import ModelMixin
 
@@ -93,21 +94,8 @@ class DetailNet(ModelMixin):
     def over_mirrors(
         self, read: Float[Tensor, "B 3 X Y Z"], mirrors: Sequence[Sequence[int]] = MIRRORS
     ) -> Detailed:
-        """Means of what it says of mirror images of the input, such as were seen in training.
-
-        As many times the work; their errors differ and cancel in part.
-
-        Args:
-            read: As `forward` has it.
-            mirrors: Axes of (B, C, X, Y, Z) that each image is mirrored along.
-        """
-        image = torch.zeros_like(read[:, :1], dtype=torch.float32)
-        std = image.clone()
-        for axes in map(list, mirrors):
-            found: Detailed = self(read.flip(axes))
-            image += found.image.flip(axes) / len(mirrors)
-            std += found.std.flip(axes) / len(mirrors)
-        return Detailed(image, std)
+        """Means of what it says of mirror images of the input, see `mean_over_mirrors`."""
+        return Detailed(*mean_over_mirrors(self, read, mirrors))
 
     @torch.no_grad()
     def over_tiles(

@@ -27,7 +27,7 @@ SCALE = ".row_scale"
 def round_rows(
     weight: Shaped[Tensor, "rows ..."],
 ) -> tuple[Int8[Tensor, "rows ..."], Float[Tensor, " rows"]]:
-    """Q and s of a weight; s is rounded up, so that no q is cut off."""
+    """The q and s of a weight; s is rounded up, so that no q is cut off."""
     rows = weight.float().flatten(1)
     exact = rows.abs().amax(1) / MOST
     scale = exact.half()
@@ -65,8 +65,8 @@ def round_network(net: nn.Module) -> None:
 
 
 def to_stored(
-    tensors: dict[str, Shaped[Tensor, ...]], names: set[str]
-) -> dict[str, Shaped[Tensor, ...]]:
+    tensors: dict[str, Shaped[Tensor, " ..."]], names: set[str]
+) -> dict[str, Shaped[Tensor, " ..."]]:
     """A state in 8 bits where `names` says so, in half precision elsewhere."""
     stored = {}
     for name, tensor in tensors.items():
@@ -77,7 +77,7 @@ def to_stored(
     return stored
 
 
-def restore(tensors: dict[str, Shaped[Tensor, ...]]) -> None:
+def restore(tensors: dict[str, Shaped[Tensor, " ..."]]) -> None:
     """Make a stored state, in place, one that a network loads."""
     for name in [n for n in tensors if n.endswith(SCALE)]:
         weight = name.removesuffix(SCALE)

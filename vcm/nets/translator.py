@@ -14,12 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from diffusers.configuration_utils import register_to_config
 from monai.networks.nets.basic_unet import BasicUNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vcm.nets.mirrors import mean_over_mirrors
 from vcm.nets.patches import from_patches, to_patches
 from vcm.nets.saved import ModelMixin
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 LEAST_STD, FIRST_STD = 0.01, 0.1
 #: Knots of the curve T1w(v) over 0..1, and the voxels that each counts beside its own, of the mean.
 KNOTS, BESIDE = 33, 100.0
+#: Axes of (B, C, X, Y, Z) that a brain is mirrored along: none, and left for right.
+MIRRORS = ((), (2,))
 #: What the network reads: the scan, the curve of it, the mean brain.
 READS = 3
 
@@ -65,6 +69,7 @@ class Translator(ModelMixin):
         super().__init__()
         self.fold = fold
         shape = tuple(grid["shape"])
+        self.affine = np.array(grid["affine"], np.float64).reshape(4, 4)
         self.register_buffer("template", torch.zeros(1, 1, *shape))
         self.register_buffer("scale", torch.tensor([0.5, 0.25]))
         self.net = BasicUNet(3, READS * fold**3, channels[-1], tuple(channels))
@@ -101,8 +106,7 @@ class Translator(ModelMixin):
 
     def over_mirrors(self, scan: Float[Tensor, "B 1 X Y Z"]) -> Translated:
         """Means of what it says of a brain and of its mirror image, left for right."""
-        own, other = self(scan), self(scan.flip(2))
-        return Translated((own.image + other.image.flip(2)) / 2, (own.std + other.std.flip(2)) / 2)
+        return Translated(*mean_over_mirrors(self, scan, MIRRORS))
 
     def forward(self, scan: Float[Tensor, "B 1 X Y Z"]) -> Translated:
         """Read brains (B, 1, X, Y, Z), see vcm.imaging.brain.to_unit_range; `fold` divides their extents."""

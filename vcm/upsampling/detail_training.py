@@ -33,6 +33,7 @@ from vcm.report.training import write_training_report
 from vcm.upsampling.configuration import DetailTraining
 from vcm.upsampling.detail_pool import DetailBatch, DetailPool, draw_crops, pooled, split_channels
 from vcm.upsampling.prior import refuse_unfit
+from vcm.upsampling.stated_error import mean_inside, unlikelihood
 from vcm.weights.load import load_pipeline
 
 #: Mean squared error that counts as none, in decibels: of a crop that shows nothing but smooth tissue.
@@ -63,16 +64,12 @@ class DetailObjective(nn.Module):
         """loss, which is minimised, and its two terms."""
         read, truth, brain = batch
         found = self.net(read)
-
-        def inside(values: Tensor) -> Tensor:
-            total: Tensor = (values * brain).flatten(1).sum(1) / brain.flatten(1).sum(1)
-            return total
-
+        inside = partial(mean_inside, mask=brain)
         squared = (found.image - truth).square()
         after, before = inside(squared), inside((read[:, :1] - truth).square())
         relative = after / (before + 1e-4)
         share = ((after + FLOOR) / (before + FLOOR)).log() if self.in_decibels else relative
-        stated = found.std.log() + squared.detach() / (2 * found.std.square())
+        stated = unlikelihood(squared, found.std)
         nll = inside(stated)
         if self.beta:
             weight = found.std.detach().pow(2 * self.beta)

@@ -13,8 +13,6 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, gaussian_filter
 
-from vcm.checksums import verify_checksums
-from vcm.embedded import network_folder
 from vcm.errors import VCMError
 from vcm.nets.detail import DetailNet
 from vcm.precision import computes_bfloat16
@@ -23,6 +21,7 @@ from vcm.upsampling.box import box_around
 from vcm.upsampling.consistency import DataConsistency
 from vcm.upsampling.space import Image, ResultSpace
 from vcm.upsampling.thick_scan import ThickScan
+from vcm.weights.network import load_network
 
 #: In place of a network's name: none is wanted.
 NONE = "none"
@@ -50,19 +49,13 @@ def load_detail(name: str | Path) -> DetailNet | None:
     """
     if str(name) == NONE:
         return None
-    folder = network_folder(name)
-    complaint = f"{name} holds no detail network for any contrast"
+    what = "detail network for any contrast"
     remedy = "give the folder `model` of a run of vcm pretrain contrasts, or none."
-    if not (folder / "config.json").is_file():
-        raise VCMError(f"{complaint}: {remedy}", argument="detail")
-    verify_checksums(folder)
-    try:
-        net = DetailNet.from_pretrained(folder, use_safetensors=True).float().eval()
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
-        raise VCMError(f"{complaint} that can be read: {remedy}", argument="detail") from error
+    net = load_network(DetailNet, name, what, remedy, "detail")
     if net.expects:
         raise VCMError(
-            f"{complaint}, but one that reads what a model expects: {remedy}", argument="detail"
+            f"{name} holds no {what}, but one that reads what a model expects: {remedy}",
+            argument="detail",
         )
     net.net.to(memory_format=torch.channels_last_3d)
     return net

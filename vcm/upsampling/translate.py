@@ -15,8 +15,6 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from vcm.checksums import verify_checksums
-from vcm.embedded import network_folder
 from vcm.errors import VCMError
 from vcm.imaging.geometry import from_model_grid, to_model_grid
 from vcm.imaging.volume import Grid, Volume
@@ -24,6 +22,7 @@ from vcm.nets.translator import Translator
 from vcm.upsampling.result import Upsampled
 from vcm.upsampling.space import Image, ResultSpace
 from vcm.upsampling.translation_pool import to_read
+from vcm.weights.network import load_network
 
 #: Contrasts that a scan can be translated to.
 CONTRASTS = ("T1w",)
@@ -61,18 +60,8 @@ def load_translator(name: str | Path) -> Translator:
     Raises:
         VCMError: No such network lies there, or its files are not those that were saved.
     """
-    folder = network_folder(name)
-    complaint = f"{name} holds no translator"
     remedy = "give t1w2mm, or the folder `model` of a run of vcm pretrain translator."
-    if not (folder / "config.json").is_file():
-        raise VCMError(f"{complaint}: {remedy}", argument="translator")
-    verify_checksums(folder)
-    try:
-        net = Translator.from_pretrained(folder, use_safetensors=True).float().eval()
-        _grid_of(net)
-    except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
-        raise VCMError(f"{complaint} that can be read: {remedy}", argument="translator") from error
-    return net
+    return load_network(Translator, name, "translator", remedy, "translator")
 
 
 def translate(result: Upsampled, net: Translator) -> TranslatedBrain:
@@ -162,7 +151,7 @@ class _InCommonSpace:
 
 def _grid_of(net: Translator) -> Grid:
     x, y, z = net.config.grid["shape"]
-    return Grid((x, y, z), np.asarray(net.config.grid["affine"], np.float64))
+    return Grid((x, y, z), net.affine)
 
 
 def add_detail(

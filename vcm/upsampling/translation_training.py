@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from vcm.errors import VCMError
 from vcm.imaging.deformation import DeformationSizes
 from vcm.imaging.scan_pool import ScanPool, load_pool
+from vcm.imaging.source import NobodyError
 from vcm.learning.batches import Draw, moved
 from vcm.learning.measures import ScanMeasures, write_measures
 from vcm.learning.processes import Processes
@@ -27,6 +28,7 @@ from vcm.metrics import psnr
 from vcm.nets.translator import Translator
 from vcm.report.training import write_training_report
 from vcm.upsampling.configuration import TranslatorTraining
+from vcm.upsampling.stated_error import mean_inside, unlikelihood
 from vcm.upsampling.translation_pool import TranslationBatch, draw_brains
 
 #: Mean squared error that counts as none, in decibels.
@@ -53,14 +55,9 @@ class TranslatorObjective(nn.Module):
         """loss, which is minimised, and its two terms: mse and nll."""
         scan, truth, brain = batch
         found = self.net(scan)
-
-        def inside(values: Tensor) -> Tensor:
-            total: Tensor = (values * brain).flatten(1).sum(1) / brain.flatten(1).sum(1)
-            return total
-
         squared = (found.image - truth).square()
-        mse = inside(squared)
-        nll = inside(found.std.log() + squared.detach() / (2 * found.std.square())).mean()
+        mse = mean_inside(squared, brain)
+        nll = mean_inside(unlikelihood(squared, found.std), brain).mean()
         loss = (mse + FLOOR).log().mean() + self.nll_weight * nll
         return {"loss": loss, "mse": mse.mean().detach(), "nll": nll.detach()}
 
@@ -120,7 +117,7 @@ def _measure(net: Translator, config: TranslatorTraining) -> list[ScanMeasures]:
     """PSNR [dB] of random scans, undeformed, before and after the network."""
     try:
         pool = load_pool(config.data, "validation")
-    except VCMError:  # nobody is held out
+    except NobodyError:
         return []
     rows = []
     for number in range(config.measured):

@@ -139,12 +139,12 @@ def upsample_files(
         **settings,
     )  # fmt: skip
 
-    translated = None if translator is None else translate(result, translator.to(device))
     if config.output == "sample" and not len(result.samples):
         raise VCMError(
             f"output is sample, but {paths[0].name} is {result.scan.contrast.name} and the model draws "
             "samples of T1w scans only: choose output mean."
         )
+    translated = None if translator is None else translate(result, translator.to(device))
 
     # Write. Another run may have finished meanwhile.
     refuse_to_replace(written, given, sidecar, sources, config.overwrite)

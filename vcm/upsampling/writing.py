@@ -88,7 +88,9 @@ def write_result(
         of_it = {"translated": translated.image, "translated std": translated.std}
         writers |= {out / names[w]: _writer(v, MARK_TRANSLATED) for w, v in of_it.items()}
         told = json.dumps(_describe_translated(names, record), indent=2, ensure_ascii=False)
-        writers[out / names["translated sidecar"]] = lambda part: part.write_text(told + "\n")
+        writers[out / names["translated sidecar"]] = lambda part: part.write_text(
+            told + "\n", encoding="utf-8"
+        )
     writers[out / names["picture"]] = lambda part: _draw(result, part, translated)
     sidecar = out / names["sidecar"]
     write_set(sidecar, dict(record), writers)

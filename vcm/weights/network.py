@@ -1,0 +1,43 @@
+"""Load one network that travels alone, by name or folder, with every check."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TypeVar
+
+from vcm.checksums import verify_checksums
+from vcm.embedded import NETWORK, network_folder
+from vcm.errors import VCMError
+from vcm.nets.saved import ModelMixin
+
+Net = TypeVar("Net", bound=ModelMixin)
+
+
+def load_network(kind: type[Net], name: str | Path, what: str, remedy: str, argument: str) -> Net:
+    """A network in float32, ready to be asked.
+
+    Args:
+        kind: Its class.
+        name: Of an embedded network, or its folder.
+        what: It is, in words, for a refusal.
+        remedy: What to give instead, likewise.
+        argument: Of the command that named it.
+
+    Raises:
+        VCMError: No such network lies there, or its files are not those that were saved.
+    """
+    folder = network_folder(name)
+    complaint = f"{name} holds no {what}"
+    if not (folder / NETWORK).is_file():
+        raise VCMError(f"{complaint}: {remedy}", argument=argument)
+    verify_checksums(folder)
+    try:
+        # diffusers would load what fits of another network, and leave the rest at random.
+        own = json.loads((folder / NETWORK).read_text(encoding="utf-8")).get("_class_name")
+        if own != kind.__name__:
+            raise VCMError(f"{complaint}, but a {own}: {remedy}", argument=argument)
+        found: Net = kind.from_pretrained(folder, use_safetensors=True).float().eval()
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
+        raise VCMError(f"{complaint} that can be read: {remedy}", argument=argument) from error
+    return found
