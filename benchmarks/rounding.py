@@ -60,8 +60,10 @@ def of_maps(data: Path, pair: Pair, limit: int) -> Iterator[dict[str, float]]:
     for subject in [s for s in load_prepared(data) if s.split == "test"][:limit]:
         classes = torch.from_numpy(subject.classes())
         condition = torch.from_numpy(as_condition("classes", subject.classes()))[None]
-        told = {"seed": 3, "age": 40, "sex": "F"}
-        under, free = ([p(given, **told).volumes for p in pair] for given in ([condition], None))
+        under, free = (
+            [p(given, seed=3, age=40, sex="F").volumes for p in pair]
+            for given in ([condition], None)
+        )
         inside = (classes > 0)[None, None]
         found = [dice(segmenter.classes(v)[0], classes, 8).nanmean() for v in under]
         yield {

@@ -32,12 +32,16 @@ def load_network(kind: type[Net], name: str | Path, what: str, remedy: str, argu
     if not (folder / NETWORK).is_file():
         raise VCMError(f"{complaint}: {remedy}", argument=argument)
     verify_checksums(folder)
+    unreadable = f"{complaint} that can be read: {remedy}"
     try:
+        own = json.loads((folder / NETWORK).read_text(encoding="utf-8"))["_class_name"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise VCMError(unreadable, argument=argument) from error
+    if own != kind.__name__:
         # diffusers would load what fits of another network, and leave the rest at random.
-        own = json.loads((folder / NETWORK).read_text(encoding="utf-8")).get("_class_name")
-        if own != kind.__name__:
-            raise VCMError(f"{complaint}, but a {own}: {remedy}", argument=argument)
+        raise VCMError(f"{complaint}, but a {own}: {remedy}", argument=argument)
+    try:
         found: Net = kind.from_pretrained(folder, use_safetensors=True).float().eval()
-    except (OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
-        raise VCMError(f"{complaint} that can be read: {remedy}", argument=argument) from error
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
+        raise VCMError(unreadable, argument=argument) from error
     return found
