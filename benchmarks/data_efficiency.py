@@ -33,17 +33,18 @@ SAME_RATE = {
     "vcm-no-prior": "vcm", "vcm-published": "vcm", "controlnet-no-prior": "controlnet",
 }  # fmt: skip
 ALL = 0
+UNTRAINED = ("real", "frozen")
 _encoded: set[str] = set()
 
 
 def plan() -> Iterator[tuple[str, str, int, int]]:
     """Method, condition, number of scans (0: all), seed; the most telling ones first."""
-    yield from (("real", "classes", ALL, 0), ("frozen", "classes", ALL, 0))
+    yield from ((method, "classes", ALL, 0) for method in UNTRAINED)
     for condition in ("classes", "ventricles"):
         yield from ((method, condition, 10, 0) for method in ("start", *FIVE))
-    yield from ((method, "classes", 50, 0) for method in FIVE)
+    yield from ((method, "classes", 50, seed) for seed in (0, 1) for method in ("start", *FIVE))
     yield from ((method, "classes", ALL, 0) for method in ("start", *FIVE))
-    yield from ((method, "classes", 10, 1) for method in FIVE)
+    yield from ((method, "classes", 10, 1) for method in ("start", *FIVE))
     yield from ((variant, "classes", 10, 0) for variant in SAME_RATE)
     yield from ((method, "ventricles", ALL, 0) for method in ("start", *FIVE))
     yield from ((method, "ventricles", 50, 0) for method in FIVE)
@@ -60,6 +61,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--draws", type=int, default=2)
     parser.add_argument("--rates", type=float, nargs="+", default=[5e-4, 2e-3])
+    parser.add_argument("--rate-steps", type=int, help="default: half of --steps")
+    parser.add_argument("--methods", nargs="+", default=None, help="these alone; default: all")
+    parser.add_argument("--conditions", nargs="+", default=["classes", "ventricles"])
+    parser.add_argument("--samples", type=int, nargs="+", default=[10, 50, ALL], help="0: all")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     given.work.mkdir(parents=True, exist_ok=True)
@@ -67,9 +73,17 @@ def main() -> None:
         "data": given.data, "model": given.model, "segmenter": given.segmenter,
         "work": str(given.work), "draws": given.draws,
     }  # fmt: skip
-    chosen = {method: _choose_rate(method, given, common) for method in TUNED}
+    tuned = [m for m in TUNED if given.methods is None or m in given.methods]
+    chosen = {method: _choose_rate(method, given, common) for method in tuned}
     rows, subjects = _read(given.out / "runs.tsv"), _read(given.out / "subjects.tsv")
     for method, condition, samples, seed in plan():
+        if (
+            (given.methods is not None and method not in given.methods)
+            or condition not in given.conditions
+            or (method not in UNTRAINED and samples not in given.samples)
+            or seed not in given.seeds
+        ):
+            continue
         key = {"method": method, "condition": condition, "samples": samples, "seed": seed}
         if any(all(row[k] == str(v) for k, v in key.items()) for row in rows):
             continue
@@ -85,14 +99,14 @@ def main() -> None:
 
 
 def _choose_rate(method: str, given: argparse.Namespace, common: dict[str, Any]) -> float:
-    """The rate with the lowest loss on held-out training scans after half the steps."""
+    """The rate with the lowest loss on held-out training scans after --rate-steps."""
     rows = _read(given.out / "rates.tsv")
     for rate in given.rates:
         key = {"method": method, "learning_rate": rate}
         if any(all(row[k] == str(v) for k, v in key.items()) for row in rows):
             continue
         about = {"condition": "classes", "samples": TUNED_SAMPLES, "seed": 0, "validate": True}
-        found = _run(common | key | about | {"steps": given.steps // 2})
+        found = _run(common | key | about | {"steps": given.rate_steps or given.steps // 2})
         rows.append(key | {"validation_loss": found["run"]["validation_loss"]})
         _write(given.out / "rates.tsv", rows)
         print(json.dumps(rows[-1]), flush=True)

@@ -73,7 +73,9 @@ class Run:
     model: str
     segmenter: str
     work: str
+    sampler: str = "dpm++-karras"
     sampler_steps: int = 10
+    temperature: float = 0.95
     limit: int | None = None
     validate: bool = False
 
@@ -100,7 +102,7 @@ class Run:
             "copies": 2,
             "learning_rate": self.learning_rate,
             "mixed_precision": "bf16",
-            "temperature": 0.6,
+            "temperature": self.temperature,
             "warmup_steps": min(30, self.steps // 4),
             "checkpoint_every": self.steps,
             "validate_every": self.steps if self.validate else 0,
@@ -160,7 +162,7 @@ def _sample(
     run: Run, pipeline: VCMPipeline, cases: list[Case], truth: list[NDArray[np.uint8]]
 ) -> list[NDArray[np.float32]]:
     """One volume per case under its own condition; subject n has seed n, whatever the method."""
-    pipeline.use_scheduler("dpm++")
+    pipeline.use_scheduler(run.sampler)
     volumes = []
     for n, (case, classes) in enumerate(zip(cases, truth, strict=True)):
         given = None
@@ -171,7 +173,7 @@ def _sample(
             given = [torch.from_numpy(drawn)[None]]
         inputs = network_inputs(pipeline.input_rule, case.inputs)
         made = pipeline(
-            given, inputs, num_inference_steps=run.sampler_steps, temperature=0.6,
+            given, inputs, num_inference_steps=run.sampler_steps, temperature=run.temperature,
             generator=torch.Generator().manual_seed(n), precision="bfloat16", output_type="np",
         )  # fmt: skip
         # As `vcm evaluate` keeps them.

@@ -326,7 +326,7 @@ class VCMPipeline(DiffusionPipeline):
         conditioning_scale: float = 1.0,
         control_guidance_start: float = 0.0,
         control_guidance_end: float = 1.0,
-        features: Float[Tensor, "_ F x y z"] | None = None,
+        features: Float[Tensor, "_ F u v w"] | None = None,
         inside: Bool[Tensor, "_ 1 X Y Z"] | None = None,
         precision: str = "float32",
         callback_on_step_end: StepEnd | None = None,
@@ -494,11 +494,16 @@ class VCMPipeline(DiffusionPipeline):
         device = generator.device if generator is not None else torch.device("cpu")
         return torch.randn((1, *self.latent_shape), generator=generator, device=device)
 
-    def _check_features(self, features: Float[Tensor, "_ F x y z"] | None) -> None:
-        if features is not None and tuple(features.shape[2:]) != self.latent_shape[1:]:
+    def _check_features(self, features: Float[Tensor, "_ F u v w"] | None) -> None:
+        if features is None:
+            return
+        # A module that reaches into a folded U-Net has features on that U-Net's grid, not the latent's.
+        step = self.module.downsampling
+        needed = tuple(n * self.latent_factor // step for n in self.latent_shape[1:])
+        if tuple(features.shape[2:]) != needed:
             raise VCMError(
-                f"The conditions lead to features of {tuple(features.shape[2:])} positions, but a latent "
-                f"of this model has {self.latent_shape[1:]}: give conditions on its grid of "
+                f"The conditions lead to features of {tuple(features.shape[2:])} positions, but this "
+                f"model needs {needed}: give conditions on its grid of "
                 f"{tuple(self.config.grid.get('shape', ()))} voxels."
             )
 
@@ -627,7 +632,7 @@ def _cast(parts: Any, dtype: torch.dtype) -> None:
 @torch.inference_mode()
 def draw_volume(
     pipeline: VCMPipeline,
-    features: Float[Tensor, "1 F x y z"] | None,
+    features: Float[Tensor, "1 F u v w"] | None,
     inputs: Float[Tensor, "1 K"],
     seed: int,
     steps: int,

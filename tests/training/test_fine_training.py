@@ -9,6 +9,7 @@ import torch
 from small_pool import small_pool
 
 from vcm.errors import VCMError
+from vcm.imaging.conditions import one_hot
 from vcm.imaging.covariates import to_unit
 from vcm.imaging.prepared_set import load_prepared
 from vcm.imaging.scan_pool import load_pool
@@ -195,10 +196,17 @@ def test_vcm_train_steers_it_with_a_method_that_reaches_into_the_folded_unet(
         embedding_channels=[4, 4, 8, 8], tracker="none", mixed_precision="no",
     )  # fmt: skip
     assert train(config)["steered"] > 0
-    module = load_pipeline(tmp_path / "run" / "model").module
+    pipeline = load_pipeline(tmp_path / "run" / "model")
+    module = pipeline.module
     assert isinstance(module, WithLinearPrior)
     assert module.fold == 2
     assert bool(module.prior.mix.any())
+    classes = load_prepared(small_prepared)[0].classes()
+    inputs = torch.full((1, net.config.covariates), 0.5)
+    hot = torch.from_numpy(one_hot(classes))[None]
+    made = pipeline([hot], inputs, num_inference_steps=1, output_type="np")
+    assert made.volumes.shape[2:] == classes.shape
+    assert np.isfinite(made.volumes).all()
 
 
 def test_covariates_of_a_pool_are_those_of_its_table(small_prepared: Path) -> None:

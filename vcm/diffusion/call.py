@@ -73,7 +73,7 @@ def count_volumes(
     latents: Float[Tensor, "B C x y z"] | None,
     covariates: Float[Tensor, "_ K"],
     conditions: Sequence[Shaped[Tensor, "_ _ X Y Z"] | None] | None,
-    features: Float[Tensor, "_ F x y z"] | None,
+    features: Float[Tensor, "_ F u v w"] | None,
 ) -> int:
     """How many volumes; one row of covariates, conditions or features serves all of them."""
     given = {

@@ -31,7 +31,7 @@ class SteeredPrediction:
     denoiser: Any
     module: Any
     covariates: Float[Tensor, "1 K"]
-    features: Float[Tensor, "1 F x y z"] | None
+    features: Float[Tensor, "1 F u v w"] | None
     scale: float
     window: tuple[float, float]
     steps: int

@@ -41,7 +41,7 @@ class ConditionFeatures(nn.Module):
         z_t: Float[Tensor, "B C x y z"],
         t: Num[Tensor, "#B"],
         inputs: Float[Tensor, "#B K"],
-        features: Float[Tensor, "#B F x y z"],
+        features: Float[Tensor, "#B F u v w"],
         conditioning_scale: float = 1.0,
     ) -> Steered:
         """The same as `steer`: calling a control method steers, with the hooks of torch in effect."""
