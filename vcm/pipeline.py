@@ -498,8 +498,8 @@ class VCMPipeline(DiffusionPipeline):
         if features is None:
             return
         # A module that reaches into a folded U-Net has features on that U-Net's grid, not the latent's.
-        step = self.module.downsampling
-        needed = tuple(n * self.latent_factor // step for n in self.latent_shape[1:])
+        fold = self.module.downsampling // self.autoencoder.factor
+        needed = tuple(n // fold for n in self.latent_shape[1:])
         if tuple(features.shape[2:]) != needed:
             raise VCMError(
                 f"The conditions lead to features of {tuple(features.shape[2:])} positions, but this "

@@ -7,12 +7,15 @@ neither may be renamed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models import modeling_utils
 
+from vcm.errors import VCMError
 from vcm.nets.rounding import restore
+
 
 
 # Loading a folder, diffusers looks for this name in the module of each network's class, and takes the
@@ -29,6 +32,37 @@ class ModelMixin(modeling_utils.ModelMixin, ConfigMixin):
         # As torch has it; diffusers wraps it without types.
         to: Callable[..., Any]  # type: ignore[assignment]
     config_name: str = modeling_utils.ModelMixin.config_name  # type: ignore[assignment]
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path | None, **options: Any
+    ) -> Any:
+        """As diffusers has it, but of this class alone and with every weight.
+
+        diffusers loads what fits of another network, and leaves the rest at random.
+
+        Args:
+            pretrained_model_name_or_path: Folder that holds the network.
+            options: As diffusers has them; `output_loading_info` returns what was loaded beside the network.
+
+        Raises:
+            VCMError: A network of another class lies there, or weights are missing or left over.
+        """
+        folder = pretrained_model_name_or_path
+        asked = options.pop("output_loading_info", False)
+        own = {k: v for k, v in options.items() if k in ("subfolder", "local_files_only")}
+        card: Any = cls.load_config(folder, **own)
+        name = card.get("_class_name", cls.__name__)
+        if name != cls.__name__:
+            raise VCMError(f"{folder} holds a {name}, not a {cls.__name__}: give a folder of one.")
+        net, info = super().from_pretrained(folder, output_loading_info=True, **options)  # type: ignore[misc]
+        wrong = sorted({*info["missing_keys"], *info["unexpected_keys"]})
+        if wrong:
+            raise VCMError(
+                f"{folder} lacks weights of a {cls.__name__}, or has others ({wrong[0]}, {len(wrong)} in all): its "
+                "config.json and its weights do not belong together, so copy it again."
+            )
+        return (net, info) if asked else net
 
     def _fix_state_dict_keys_on_load(self, state_dict: Any) -> None:
         """What diffusers calls with the tensors of a file before it loads them: weights in 8 bits become float32."""
