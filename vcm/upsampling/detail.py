@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vcm.heap import trim_heap
 from vcm.nets.detail import DEEPEST, DetailNet
 from vcm.precision import computes_bfloat16
 from vcm.upsampling.border import interpolate_to_border
@@ -161,6 +162,7 @@ def _ask(
     box = box_around(space.share_of_brain > 0, MARGIN, DEEPEST * net.fold)
     read = np.ascontiguousarray(detail_input(space, consistency, expected, box))
     part = torch.from_numpy(read)[None].to(net.device)
+    trim_heap()  # of what made the input; the network takes most memory of all
     half = computes_bfloat16(net.device)
     with torch.autocast(net.device.type, torch.bfloat16, enabled=half):
         found = (net.over_mirrors if mirrors else net)(part)

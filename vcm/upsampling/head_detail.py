@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, gaussian_filter
 
 from vcm.errors import VCMError
+from vcm.heap import trim_heap
 from vcm.nets.detail import DetailNet
 from vcm.precision import computes_bfloat16
 from vcm.upsampling.border import interpolate_to_border
@@ -102,6 +103,7 @@ def _change(measured: DataConsistency, net: DetailNet, mirrors: bool) -> tuple[I
     across = ResultSpace(scan).across
     read = np.stack([v[box] for v in (scaled, scan.nearness(), np.zeros_like(scaled))])
     batch = torch.from_numpy(np.ascontiguousarray(np.moveaxis(read, 1 + across, -1)))[None]
+    trim_heap()  # of what made the input; the network takes most memory of all
     half = computes_bfloat16(net.device)
     with torch.autocast(net.device.type, torch.bfloat16, enabled=half):
         found = net.over_tiles(batch, HEAD_MIRRORS if mirrors else HEAD_MIRRORS[:1])
