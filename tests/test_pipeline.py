@@ -1,3 +1,4 @@
+import copy
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from vcm import VCMPipeline
 from vcm.diffusion.sampling import make_scheduler
 from vcm.errors import VCMError
+from vcm.nets.detail import DetailNet
 from vcm.weights.load import load_pipeline
 
 MIDDLE = torch.full((1, 4), 0.5)
@@ -39,6 +41,29 @@ def test_a_sample_is_the_same_alone_and_among_others(pipeline, condition):
     together = latents(pipeline, condition, seeds(3, 4))
     assert torch.equal(together[1:], latents(pipeline, condition, seeds(4)))
     assert not torch.equal(together[0], together[1])
+
+
+def kernels(net):
+    return [part.weight for part in net.modules() if isinstance(part, torch.nn.Conv3d)]
+
+
+def test_the_detail_network_keeps_its_channels_last_and_says_the_same(pipeline, tmp_path):
+    """In a pipeline that is made, saved and loaded again."""
+    torch.manual_seed(0)
+    plain = DetailNet((4, 4, 4, 4, 4, 4))
+    torch.nn.init.normal_(plain.head.weight, std=0.1)
+    read = torch.rand(1, 3, 32, 34, 36)
+    with torch.inference_mode():
+        expected = plain(read)
+        parts = {**pipeline.components, "detail": copy.deepcopy(plain)}
+        made = VCMPipeline(**parts, grid=pipeline.config.grid)
+        made.save_pretrained(tmp_path)
+        for one in (made, VCMPipeline.from_pretrained(tmp_path)):
+            assert all(
+                w.is_contiguous(memory_format=torch.channels_last_3d) for w in kernels(one.detail)
+            )
+            torch.testing.assert_close(one.detail(read), expected, atol=1e-5, rtol=0)
+    assert not kernels(plain)[0].is_contiguous(memory_format=torch.channels_last_3d)
 
 
 def test_a_saved_pipeline_computes_the_same(pipeline, condition, tmp_path):

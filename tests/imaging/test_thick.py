@@ -3,12 +3,13 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from vcm.errors import VCMError
+from vcm.imaging.acquisition import grid_about
 from vcm.imaging.conditions import as_condition
 from vcm.imaging.degradation import simulate_thick
 from vcm.imaging.draws import PARTS, draw_condition, draw_known, tilted
 from vcm.imaging.geometry import model_grid, resample
 from vcm.imaging.registration import common_template
-from vcm.imaging.thick import as_thick
+from vcm.imaging.thick import as_thick, nearness_to_slices
 from vcm.imaging.volume import Volume
 
 GRID = model_grid()
@@ -84,6 +85,28 @@ def test_the_short_way_along_one_axis_equals_the_general_one(brain, axis, monkey
     monkeypatch.setattr(room, "_along_one_axis", lambda *_: False)
     general = as_thick(thick, acquisition, GRID)
     np.testing.assert_allclose(short, general, atol=2e-4)
+
+
+@pytest.mark.parametrize("turn", [0, 7])
+@pytest.mark.parametrize("spacing", [1.0, 1.7])
+def test_nearness_alone_is_the_second_channel_by_the_definition_voxel_for_voxel(
+    brain, turn, spacing
+):
+    """On voxels of the scan, on others along it, and on turned ones; slice 3 is lost."""
+    thick, acquisition = simulate_thick(Volume(brain, GRID.affine), "axial", 5.3, 5.0)
+    world = np.eye(4)
+    world[:3, :3] = Rotation.from_euler("x", turn, degrees=True).as_matrix()
+    grid = grid_about((30, 40, 50), GRID, (spacing, spacing, 1.3))
+    found = nearness_to_slices(thick, acquisition, grid, world, [3])
+    np.testing.assert_array_equal(found, as_thick(thick, acquisition, grid, world, [3])[1])
+    steps = np.linalg.inv(thick.affine) @ np.linalg.inv(world) @ grid.affine
+    for voxel in np.random.default_rng(0).integers(0, grid.shape, (200, 3)):
+        place = (steps @ [*voxel, 1])[:3]
+        near = 1 - 2 * abs(place[2] - round(place[2]))
+        shown = (place >= 0).all() and (place <= np.array(thick.data.shape) - 1).all()
+        expected = near if shown and round(place[2]) != 3 else 0
+        assert found[tuple(voxel)] == pytest.approx(expected, abs=2e-4)
+    assert (found > 0).mean() > 0.5
 
 
 def test_a_tilted_condition_lies_where_the_head_lies(brain, monkeypatch):

@@ -6,14 +6,14 @@ import torch
 
 from vcm.errors import VCMError
 from vcm.imaging import brain
-from vcm.imaging.degradation import simulate_thick
+from vcm.imaging.degradation import Degradation, simulate_thick
 from vcm.imaging.geometry import model_grid
 from vcm.imaging.registration import common_template
 from vcm.imaging.volume import Volume
 from vcm.nets.detail import DetailNet
 from vcm.upsampling import head_detail
 from vcm.upsampling.head_detail import add_head_detail, load_detail
-from vcm.upsampling.thick_scan import to_thick_scan
+from vcm.upsampling.thick_scan import ThickScan, to_thick_scan
 
 CHANNELS = (4, 4, 4, 4, 4, 4)
 
@@ -49,6 +49,25 @@ def test_a_network_without_opinion_changes_nothing_but_the_error(scan):
         scan.slices, 0.5
     )  # the network sees air as 0, below the brain's least
     assert std[head].mean() == pytest.approx(0.05 * width, rel=0.02) and not std[share == 0].any()
+
+
+def test_the_slices_are_interpolated_and_projected_once_for_the_network_and_for_the_result(
+    scan, monkeypatch
+):
+    """And once more with what the network adds."""
+    done = []
+
+    def counted(name, method):
+        def call(*given, **options):
+            done.append(name)
+            return method(*given, **options)
+
+        return call
+
+    for kind, name in ((ThickScan, "interpolated"), (Degradation, "project")):
+        monkeypatch.setattr(kind, name, counted(name, getattr(kind, name)))
+    add_head_detail(scan, shifting(0.1), 0.1, 0.5, False)
+    assert done == ["interpolated", "project", "project"]
 
 
 def test_what_it_says_is_added_in_the_head_alone_and_projected(scan):

@@ -92,18 +92,21 @@ def find_background(data: NDArray) -> NDArray[np.bool_]:
     return np.isin(parts, outer[outer > 0])
 
 
-def on_black(image: Volume, mask: NDArray[np.bool_]) -> tuple[Volume, float]:
+def on_black(
+    image: Volume, mask: NDArray[np.bool_], background: NDArray[np.bool_] | None = None
+) -> tuple[Volume, float]:
     """A scan as if its background had been 0 and its brain positive, so that nothing bleeds into its rim.
 
     Args:
         image: A scan with any background, or with its skull on.
         mask: (X, Y, Z) where its brain is.
+        background: What `find_background` finds of it; None: it is found.
 
     Returns:
         The scan, 0 in the background, and the intensity that was taken for 0. It is the scan itself, and
         0, where the background is 0 and the brain positive.
     """
-    background = find_background(image.data)
+    background = find_background(image.data) if background is None else background
     black = _black(image.data[mask & ~background], image.data[background])
     if black == 0 and not np.any(image.data[background]):
         return image, 0.0

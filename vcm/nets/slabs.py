@@ -15,8 +15,6 @@ written. The parts in which MAISI itself may run a convolution are not used.
 
 from __future__ import annotations
 
-import ctypes
-import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -35,6 +33,7 @@ from monai.networks.nets.autoencoderkl import AEKLResBlock, AutoencoderKL
 from torch import Tensor, nn
 
 from vcm.errors import VCMError
+from vcm.heap import trim_heap
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -142,7 +141,7 @@ class _Slabs:
         for start in range(0, extent, self.thickness):
             yield start, min(start + self.thickness, extent)
             if self.device.type == "cpu":
-                _trim_heap()
+                trim_heap()
 
     def new(self, *shape: int, dtype: torch.dtype | None = None) -> Float[Tensor, "B C X Y Z"]:
         """An unwritten map (B, C, X, Y, Z). With its channels last, a slab is one piece of memory."""
@@ -384,19 +383,6 @@ _LAYERS: dict[type[nn.Module], Callable[[_Slabs, Any, _Map], _Map]] = {
     MaisiGroupNorm3D: _group_norm,
     MaisiUpsample: _upsample_linearly,
 }
-
-
-_MALLOC_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-
-
-def _trim_heap() -> None:
-    """Give the memory of a finished slab back to the system, where the C library is glibc.
-
-    It keeps freed blocks below 32 MiB and often finds no room for an aligned block (torch asks for
-    no others) where one of the same size was freed: slab by slab, the heap can grow by a gigabyte.
-    """
-    if _MALLOC_TRIM is not None:
-        _MALLOC_TRIM(0)
 
 
 _UPSAMPLING = (UpSample, MaisiUpsample)

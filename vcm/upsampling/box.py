@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 #: Along three axes.
 Box = tuple[slice, slice, slice]
+#: The box that leaves nothing out.
+WHOLE: Box = (slice(None), slice(None), slice(None))
 
 
 def box_around(mask: NDArray[np.bool_], margin: int, least: int = 1) -> Box:

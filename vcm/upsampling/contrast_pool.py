@@ -22,7 +22,7 @@ from vcm.imaging.degradation import Degradation, simulate_thick
 from vcm.imaging.draws import draw_gains
 from vcm.imaging.extraction import find_brain
 from vcm.imaging.random_contrast import blurred_in_plane, painted, recoloured, with_bias_field
-from vcm.imaging.thick import as_thick
+from vcm.imaging.thick import nearness_to_slices
 from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume
 from vcm.progress import track
 from vcm.upsampling.detail_pool import DetailBatch
@@ -158,7 +158,7 @@ def thick_read(
     assumed = Degradation.between(fine, thick.grid, find_acquisition(thick.grid, "axial"))
     interpolated = as_thick_values(thick, fine)
     projected = assumed.project(interpolated, thick.data, noise)
-    nearness = as_thick(thick, acquisition, fine)[1]
+    nearness = nearness_to_slices(thick, acquisition, fine)
     return np.stack([projected, nearness, np.zeros_like(nearness)]).astype(np.float32)
 
 

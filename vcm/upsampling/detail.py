@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vcm.heap import trim_heap
 from vcm.nets.detail import DEEPEST, DetailNet
 from vcm.precision import computes_bfloat16
 from vcm.upsampling.border import interpolate_to_border
-from vcm.upsampling.box import box_around
+from vcm.upsampling.box import WHOLE, Box, box_around
 from vcm.upsampling.consistency import DataConsistency
 from vcm.upsampling.space import Image, ResultSpace
 from vcm.upsampling.thick_scan import ThickScan
@@ -28,7 +29,7 @@ ALIKE = 0.1
 
 
 def detail_input(
-    space: ResultSpace, consistency: DataConsistency, expected: Image
+    space: ResultSpace, consistency: DataConsistency, expected: Image, box: Box = WHOLE
 ) -> NDArray[np.float32]:
     """(3, X, Y, Z) as DetailNet reads it, slices across the last axis, see vcm.nets.detail.READS.
 
@@ -36,9 +37,10 @@ def detail_input(
         space: Of one scan.
         consistency: With the same scan.
         expected: The brain that the model expects, in scan space and projected.
+        box: Of the fine grid, which the network is to see.
     """
-    channels = np.stack([consistency.interpolated, space.scan.nearness(), expected])
-    return np.moveaxis(channels, 1 + space.across, -1)
+    channels = (consistency.interpolated, space.scan.nearness(), expected)
+    return np.moveaxis(np.stack([c[box] for c in channels]), 1 + space.across, -1)
 
 
 def add_detail(
@@ -105,36 +107,32 @@ def add_detail_on_other_grid(
 
 def brain_with_detail(
     space: ResultSpace,
+    measured: DataConsistency,
     brain: NDArray[np.float32],
-    placed: Image,
+    expected: Image,
     net: DetailNet,
     noise: float,
-    detail_noise: float,
     mirrors: bool,
 ) -> tuple[Image, Image, Image]:
     """The brain that a model expects under one scan with the network's detail, in scan space.
 
     Args:
         space: Of one scan that can have detail, see `can_add_detail`.
+        measured: Consistency with that scan alone.
         brain: What the model expects, (X, Y, Z) on its own grid.
-        placed: The same in scan space.
+        expected: The same in scan space and projected.
         net: Of the model.
-        noise: Of the projection that the network reads.
-        detail_noise: Of the projection of its image.
+        noise: As `add_detail` has it.
         mirrors: As `add_detail` has it.
 
     Returns:
         (X, Y, Z) on the scan's fine grid: the image; the standard deviation of its error; the share that the
         model made.
     """
-    measured = DataConsistency(space.scan, noise=noise)
-    expected = measured.project(placed)
     if _has_spacing_of_model(space.scan):
-        image, std = add_detail(space, measured, expected, net, detail_noise, mirrors)
+        image, std = add_detail(space, measured, expected, net, noise, mirrors)
     else:
-        image, std = add_detail_on_other_grid(
-            space, measured, brain, expected, net, detail_noise, mirrors
-        )
+        image, std = add_detail_on_other_grid(space, measured, brain, expected, net, noise, mirrors)
     return image, std, space.share_of_brain
 
 
@@ -162,13 +160,13 @@ def _ask(
     the deviation 0.
     """
     box = box_around(space.share_of_brain > 0, MARGIN, DEEPEST * net.fold)
-    image, std = expected.copy(), np.zeros_like(expected)
-    in_plane = [part for axis, part in enumerate(box) if axis != space.across]
-    read = detail_input(space, consistency, expected)[:, *in_plane, box[space.across]]
-    part = torch.from_numpy(np.ascontiguousarray(read))[None].to(net.device)
+    read = np.ascontiguousarray(detail_input(space, consistency, expected, box))
+    part = torch.from_numpy(read)[None].to(net.device)
+    trim_heap()  # of what made the input; the network takes most memory of all
     half = computes_bfloat16(net.device)
     with torch.autocast(net.device.type, torch.bfloat16, enabled=half):
         found = (net.over_mirrors if mirrors else net)(part)
+    image, std = expected.copy(), np.zeros_like(expected)
     image[box], std[box] = (np.moveaxis(v[0, 0].cpu().numpy(), -1, space.across) for v in found)
     return image, std
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, gaussian_filter
 
 from vcm.errors import VCMError
+from vcm.heap import trim_heap
 from vcm.nets.detail import DetailNet
 from vcm.precision import computes_bfloat16
 from vcm.upsampling.border import interpolate_to_border
@@ -79,22 +80,21 @@ def add_head_detail(
     """
     own = bool(np.allclose(scan.fine.spacing, TRAINED, rtol=ALIKE))
     there = scan if own or scan.acquisition.spacing <= TRAINED else scan.at_spacing(TRAINED)
-    change, std, share = _change(there, net, noise, mirrors)
+    measured = DataConsistency(scan, noise=noise)
+    read = measured if there is scan else DataConsistency(there, noise=noise)
+    change, std, share = _change(read, net, mirrors)
     if there is not scan:
         change, std, share = (
             interpolate_to_border(v, there.fine, scan.fine, order=1) for v in (change, std, share)
         )
-    measured = DataConsistency(scan, noise=noise)
     image = replace(measured, noise=detail_noise).project(measured.interpolated + change)
     return image, std, share
 
 
 @torch.inference_mode()
-def _change(
-    scan: ThickScan, net: DetailNet, noise: float, mirrors: bool
-) -> tuple[Image, Image, Image]:
+def _change(measured: DataConsistency, net: DetailNet, mirrors: bool) -> tuple[Image, Image, Image]:
     """What the network adds to the interpolation, the error that it states, and where it was asked."""
-    interpolated = DataConsistency(scan, noise=noise).interpolated
+    scan, interpolated = measured.scan, measured.interpolated
     air = min(0.0, float(np.percentile(scan.volume.data, AIR)))
     width = 1 - air
     scaled = ((interpolated - air) / width).astype(np.float32)
@@ -103,6 +103,7 @@ def _change(
     across = ResultSpace(scan).across
     read = np.stack([v[box] for v in (scaled, scan.nearness(), np.zeros_like(scaled))])
     batch = torch.from_numpy(np.ascontiguousarray(np.moveaxis(read, 1 + across, -1)))[None]
+    trim_heap()  # of what made the input; the network takes most memory of all
     half = computes_bfloat16(net.device)
     with torch.autocast(net.device.type, torch.bfloat16, enabled=half):
         found = net.over_tiles(batch, HEAD_MIRRORS if mirrors else HEAD_MIRRORS[:1])

@@ -27,7 +27,7 @@ from vcm.imaging.contrast import Contrast, find_contrast
 from vcm.imaging.degradation import Degradation
 from vcm.imaging.extraction import Brain, find_brain
 from vcm.imaging.geometry import straight_grid, straightened, straightened_mask
-from vcm.imaging.thick import as_thick
+from vcm.imaging.thick import as_thick, nearness_to_slices
 from vcm.imaging.volume import Grid, Volume
 from vcm.upsampling.border import interpolate_to_border
 from vcm.upsampling.lost_slices import fill, find_lost, without_lost
@@ -135,7 +135,7 @@ class ThickScan:
 
     def nearness(self) -> NDArray[np.float32]:
         """(X, Y, Z) on the fine grid: 1 at the centre of a measured slice, 0 halfway between two."""
-        return as_thick(self.volume, self.acquisition, self.fine, lost=self.lost)[1]
+        return nearness_to_slices(self.volume, self.acquisition, self.fine, lost=self.lost)
 
     def at_spacing(self, spacing: float) -> ThickScan:
         """The same scan with another fine grid, of that spacing [mm]."""
@@ -232,10 +232,10 @@ def _straight_on_black(
     Returns:
         It, its brain there, the intensity that is 0 now, and the background that it had.
     """
-    dark, black = on_black(image, brain)
+    nothing = find_background(image.data)
+    dark, black = on_black(image, brain, nothing)
     background = None
     if dark is not image:
-        nothing = find_background(image.data)
         there = ~straightened_mask(~nothing, image)
         background = (
             Background(float(np.median(image.data[nothing])), there) if nothing.any() else None

@@ -299,23 +299,17 @@ def upsample(
     generated = space.share_of_brain
     net = pipeline.detail if consistency else None
     if net is not None and all(map(can_add_detail, (scan, *others))):
-        each = [
-            DetailedScan(
-                scan,
-                *brain_with_detail(space, brain, placed, net, noise, detail_noise, mirrors),
-            )
-        ]
+        alone = DataConsistency(scan, noise=noise)
+        begun = alone.project(placed) if others else expected
+        end = (net, detail_noise, mirrors)
+        each = [DetailedScan(scan, *brain_with_detail(space, alone, brain, begun, *end))]
         for other in others:
             told = expected_brain(
                 pipeline, encode_slices(pipeline, other.condition()), inputs, precision
             )
-            there = ResultSpace(other)
-            put = there.to_scan_space(told)
-            each.append(
-                DetailedScan(
-                    other, *brain_with_detail(there, told, put, net, noise, detail_noise, mirrors)
-                )
-            )
+            there, own = ResultSpace(other), DataConsistency(other, noise=noise)
+            put = own.project(there.to_scan_space(told))
+            each.append(DetailedScan(other, *brain_with_detail(there, own, told, put, *end)))
         detailed = combine(each, noise) if others else each[0]
         mean, std, generated, what = detailed.image, detailed.std, detailed.share, OF_DETAIL
     of_head = whole_head and scan.shows_more_than_brain
