@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from vcm.imaging.acquisition import SLICE_NAMES, Acquisition, isotropic_grid
 from vcm.imaging.extraction import find_brain
 from vcm.imaging.source import find_scans
 from vcm.imaging.volume import Volume, read_volume
+from vcm.upsampling.head_detail import load_detail
 from vcm.upsampling.profile import (
     CALIBRATED_SPACINGS,
     TRIED,
@@ -44,15 +47,20 @@ FAULTS = (0.0, 0.02)
 CONTRASTS = ("T1w", "T2w", "FLAIR")
 
 
-def scans_of(folder: Path, split: str) -> Iterator[tuple[str, str, Path]]:
+def scans_of(given: argparse.Namespace) -> Iterator[tuple[str, str, Path]]:
     """Subject, contrast and path of each scan; a folder without a split gives all, of three contrasts."""
-    if "split" in (folder / "participants.tsv").read_text(encoding="utf-8").splitlines()[0]:
-        yield from ((s.subject, "T1w", s.image) for s in find_scans(folder, split=split))
-        return
-    for contrast in CONTRASTS:
-        for path in sorted(folder.glob(f"sub-*/anat/sub-*_{contrast}.nii.gz")):
-            if "ce-gd" not in path.name:
-                yield path.parts[-3], contrast, path
+    for folder in given.folders:
+        header = (folder / "participants.tsv").read_text(encoding="utf-8").splitlines()[0]
+        if "split" in header:
+            found = [(s.subject, "T1w", s.image) for s in find_scans(folder, split=given.split)]
+        else:
+            found = [
+                (path.parts[-3], contrast, path)
+                for contrast in CONTRASTS
+                for path in sorted(folder.glob(f"sub-*/anat/sub-*_{contrast}.nii.gz"))
+                if "ce-gd" not in path.name
+            ]
+        yield from found[given.skip :][: given.limit]
 
 
 def cut(
@@ -65,23 +73,17 @@ def cut(
 
 def estimate(given: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
-    for folder in given.folders:
-        for subject, contrast, path in list(scans_of(folder, given.split))[given.skip :][
-            : given.limit
-        ]:
-            volume = read_volume(path)
-            for fault in given.faults:
-                for direction in SLICE_NAMES:
-                    for spacing in given.spacings:
-                        for factor in FACTORS:
-                            thick, acquisition = cut(volume, direction, spacing, factor, fault)
-                            key = {
-                                "subject": subject, "contrast": contrast, "direction": direction,
-                                "spacing": spacing, "fault": fault, "width": factor,
-                            }  # fmt: skip
-                            rows.append(key | found(thick, acquisition))
-            write_table(given.out / "slice_profile.tsv", rows, list(rows[0]))
-            print(subject, contrast, flush=True)
+    cuts = list(product(given.faults, SLICE_NAMES, given.spacings, FACTORS))
+    for subject, contrast, path in scans_of(given):
+        volume = read_volume(path)
+        for fault, direction, spacing, factor in cuts:
+            key = {
+                "subject": subject, "contrast": contrast, "direction": direction,
+                "spacing": spacing, "fault": fault, "width": factor,
+            }  # fmt: skip
+            rows.append(key | found(*cut(volume, direction, spacing, factor, fault)))
+        write_table(given.out / "slice_profile.tsv", rows, list(rows[0]))
+        print(subject, contrast, flush=True)
     summarize(rows)
 
 
@@ -119,48 +121,52 @@ def summarize(rows: list[dict[str, Any]]) -> None:
 
 
 def cost(given: argparse.Namespace) -> None:
-    pipeline = load_pipeline("brain1mm")
+    pipeline, detail = load_pipeline("brain1mm"), load_detail("heads1mm")
     rows: list[dict[str, Any]] = []
     spacing = 4.0
-    for subject, _, path in list(scans_of(given.folders[0], given.split))[given.skip :][
-        : given.limit
-    ]:
+    for subject, contrast, path in scans_of(given):
         truth = truth_at(path, 1.0, spacing)
-        brain = truth.data > 0
-        low, high = np.percentile(truth.data[brain], [0.5, 99.5])
+        low, high = np.percentile(truth.data[truth.data > 0], [0.5, 99.5])
         for factor in (0.6, 1.0, 1.4):
             thick, acquisition = cut(truth, "axial", spacing, factor)
-            told = found(thick, acquisition)
-            widths = {"true": factor, "spacing": 1.0, "auto": told["found"]}
+            thick = replace(thick, source=path.name)  # whose name tells the contrast
+            told = found(thick, acquisition)["found"]
+            widths = {"true": factor, "spacing": 1.0, "auto": 1.0 if told == "n/a" else told}
+            made: dict[float, dict[str, float]] = {}
             for assumed, width in widths.items():
-                made = upsample(thick, pipeline, samples=0, slice_thickness=width * spacing)
-                quality = measured(
-                    made.scan.in_units(made.mean), truth, (low, high), float(high - low)
-                )
-                row = {"subject": subject, "width": factor, "assumed": assumed, "as": width}
-                rows.append(row | {k: round(v, 4) for k, v in quality.items()})
+                if width not in made:
+                    result = upsample(
+                        thick, pipeline, detail=detail, samples=0, slice_thickness=width * spacing
+                    )
+                    image = result.scan.in_units(result.mean)
+                    made[width] = measured(image, truth, (low, high), float(high - low))
+                row = {"subject": subject, "contrast": contrast, "width": factor}
+                row |= {"assumed": assumed, "as": width}
+                rows.append(row | {k: round(v, 4) for k, v in made[width].items()})
                 print(rows[-1], flush=True)
             write_table(given.out / "cost.tsv", rows, list(rows[0]))
 
 
 def calibrate(given: argparse.Namespace) -> None:
+    given.split = "train"
     for direction in SLICE_NAMES[::-1]:
         means, spreads = [], []
         for spacing in CALIBRATED_SPACINGS:
-            each = []
-            for _, _, path in list(scans_of(given.folders[0], "train"))[given.skip :][
-                : given.limit
-            ]:
-                volume, of = read_volume(path), []
-                for factor in (0.6, 1.0, 1.4):
-                    thick, acquisition = cut(volume, direction, spacing, factor)
-                    fine = isotropic_grid(thick.grid, acquisition, 1.0)
-                    apart, _ = compare_directions(thick, find_brain(thick).mask, acquisition, fine)
-                    of.append(np.interp(np.log(factor), np.log(TRIED), apart))
-                each.append(np.mean(of))
+            each = [apart(read_volume(path), direction, spacing) for *_, path in scans_of(given)]
             means.append(round(float(np.mean(each)), 3))
             spreads.append(round(float(np.std(each, ddof=1)), 3))
         print(f'"{direction}": {tuple(means)},  # between brains {spreads}', flush=True)
+
+
+def apart(volume: Volume, direction: str, spacing: float) -> float:
+    """T at the true width, the mean over three widths."""
+    at = []
+    for factor in (0.6, 1.0, 1.4):
+        thick, acquisition = cut(volume, direction, spacing, factor)
+        fine = isotropic_grid(thick.grid, acquisition, 1.0)
+        found, _ = compare_directions(thick, find_brain(thick).mask, acquisition, fine)
+        at.append(np.interp(np.log(factor), np.log(TRIED), found))
+    return float(np.mean(at))
 
 
 def main() -> None:

@@ -68,13 +68,14 @@ def test_voxels_that_are_coarse_in_plane_are_not_taken_for_thin_slices(field):
 
 def test_lost_slices_and_what_is_no_brain_are_not_looked_at(field):
     thick, acquisition = simulate_thick(field, "axial", SPACING)
-    data, mask = thick.data.copy(), np.ones(thick.data.shape, bool)
-    data[:, :, 12:14] = 0
-    data[:40], mask[:40] = 5 * np.random.default_rng(0).random((40, *data.shape[1:])), False
-    broken = thick.with_data(data)
-    assert found(broken, acquisition, brain=mask, lost=(12, 13))[0] == pytest.approx(1, rel=0.15)
-    with pytest.raises(NoEstimate):
-        found(broken, acquisition)
+    dark, bright, mask = thick.data.copy(), thick.data.copy(), np.ones(thick.data.shape, bool)
+    dark[:, :, 12:14] = 0
+    bright[:40] += np.random.default_rng(0).random((40, *mask.shape[1:]))
+    mask[:40] = False
+    for data, told in ((dark, {"lost": (12, 13)}), (bright, {"brain": mask})):
+        broken = thick.with_data(data)
+        assert found(broken, acquisition, **told)[0] == pytest.approx(1, rel=0.15)
+        assert found(broken, acquisition)[0] != pytest.approx(1, rel=0.15)
 
 
 def test_what_does_not_tell_the_width_gives_none(field):

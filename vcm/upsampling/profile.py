@@ -42,7 +42,7 @@ ANISOTROPY = {
     "sagittal": (-0.019, -0.052, -0.005, 0.043),
 }
 #: Standard deviation of T between brains, beside what blocks of one brain tell.
-BETWEEN_BRAINS = 0.05
+BETWEEN_BRAINS = 0.04
 #: Standard deviation of log(width / spacing) over scanners, before a scan is seen.
 PRIOR = 0.4
 #: Widths that are tried [spacing]; between them T is interpolated.
@@ -166,10 +166,9 @@ def _posterior(apart: Sums, variance: Sums, spacing: float) -> EstimatedWidth:
     off = np.square(np.interp(log, tried, apart)) / np.interp(log, tried, variance)
     if off.min() > MOST_APART**2:
         raise NoEstimate("no width makes its planes vary as it does across the slices")
-    weight = np.exp(-0.5 * (off - off.min()))
-    if _deviation(log, weight)[1] > MOST_UNCERTAIN:
-        raise NoEstimate(f"its width is uncertain by more than {100 * MOST_UNCERTAIN:.0f} %")
-    mean, std = _deviation(log, weight * np.exp(-0.5 * np.square(log / PRIOR)))
+    mean, std = _deviation(log, np.exp(-0.5 * (off - off.min() + np.square(log / PRIOR))))
+    if std > MOST_UNCERTAIN:
+        raise NoEstimate(f"its width is uncertain by {100 * std:.0f} %")
     width = spacing * float(np.exp(mean))
     return EstimatedWidth(width, width * std)
 
