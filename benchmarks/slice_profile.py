@@ -48,18 +48,16 @@ CONTRASTS = ("T1w", "T2w", "FLAIR")
 
 
 def scans_of(given: argparse.Namespace) -> Iterator[tuple[str, str, Path]]:
-    """Subject, contrast and path of each scan; a folder without a split gives all, of three contrasts."""
+    """Subject, contrast and path of each scan; a folder of several contrasts gives three of all subjects."""
     for folder in given.folders:
-        header = (folder / "participants.tsv").read_text(encoding="utf-8").splitlines()[0]
-        if "split" in header:
+        found = [
+            (path.parts[-3], contrast, path)
+            for contrast in CONTRASTS
+            for path in sorted(folder.glob(f"sub-*/anat/sub-*_{contrast}.nii.gz"))
+            if "ce-gd" not in path.name
+        ]
+        if {contrast for _, contrast, _ in found} == {"T1w"}:
             found = [(s.subject, "T1w", s.image) for s in find_scans(folder, split=given.split)]
-        else:
-            found = [
-                (path.parts[-3], contrast, path)
-                for contrast in CONTRASTS
-                for path in sorted(folder.glob(f"sub-*/anat/sub-*_{contrast}.nii.gz"))
-                if "ce-gd" not in path.name
-            ]
         yield from found[given.skip :][: given.limit]
 
 
