@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from vcm.cli.console import notes
 from vcm.cli.derivatives import Bids, Desc, Participants, run_dataset
 from vcm.progress import progress
 from vcm.upsampling.configuration import Simulation, Upsampling
@@ -25,8 +26,11 @@ def upsample(
         return
     from vcm.upsampling.upsample import upsample_files
 
+    said: list[str] = []
     with progress("Upsampling") as on_step:
-        paths = upsample_files(config, ["vcm", *sys.argv[1:]], on_step)
+        paths = upsample_files(config, ["vcm", *sys.argv[1:]], on_step, said.append)
+    for sentence in said:
+        notes().print(sentence, soft_wrap=True)
     for path in paths:
         print(path)
 

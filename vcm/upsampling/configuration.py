@@ -24,7 +24,8 @@ class Upsampling:
         slice_axis: Direction across the slices: axial, coronal or sagittal. Default: from the
             header.
         slice_thickness: Thickness of a slice [mm]. Default: the spacing between slices.
-        profile: Sensitivity of a slice across its thickness: gaussian or boxcar.
+        profile: Sensitivity of a slice across its thickness: gaussian, boxcar, or auto (a Gaussian whose
+            width is found in each scan; not with slice_thickness).
         out: Folder for the volumes, the sidecar and the picture.
         overwrite: Replace earlier results in that folder that were made from other scans.
         spacing: Voxel size of the result [mm].

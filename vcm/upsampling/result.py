@@ -39,6 +39,7 @@ class Upsampled:
         generated_share: Share of each voxel that the model made, 0..1; elsewhere it is interpolated.
         residual: Root mean square of measured minus degraded result inside the brain: of the cubic
             interpolation, of the expected brain before the projection, of `mean`.
+        others: Further scans of the same head that it was made of.
         like: The scan whose voxels it has, in place of a grid along the first scan; None: that grid.
     """
 
@@ -53,6 +54,7 @@ class Upsampled:
     cubic: Image
     generated_share: Image
     residual: dict[str, float]
+    others: tuple[ThickScan, ...] = ()
     like: Volume | None = None
 
     @property

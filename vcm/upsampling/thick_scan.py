@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from vcm.errors import VCMWarning
 from vcm.imaging.acquisition import (
     Acquisition,
-    ProfileKind,
+    SliceProfile,
     find_acquisition,
     in_plane_grid,
     isotropic_grid,
@@ -31,6 +32,7 @@ from vcm.imaging.thick import as_thick, nearness_to_slices
 from vcm.imaging.volume import Grid, Volume
 from vcm.upsampling.border import interpolate_to_border
 from vcm.upsampling.lost_slices import fill, find_lost, without_lost
+from vcm.upsampling.profile import EstimatedWidth, NoEstimate, ProfileChoice, estimate_width
 from vcm.upsampling.rim import rim_of
 
 #: A voxel outside the brain shows something where it is this much of the brain's range above the darkest,
@@ -70,6 +72,7 @@ class ThickScan:
         found: The brain on the voxels of the file, and what tells it; None for a scan that was made here.
         rim: (X, Y, Z) in a brain that was cut out of its slices, what the dropped voxels beside it would have
             measured of it, scaled likewise, and NaN elsewhere; None: the scan was not cut, or not so.
+        width: Of the slices, where it was found in the scan; None: it was given, or taken for the spacing.
     """
 
     volume: Volume
@@ -84,6 +87,7 @@ class ThickScan:
     background: Background | None = None
     found: Brain | None = None
     rim: NDArray[np.float32] | None = None
+    width: EstimatedWidth | None = None
 
     @cached_property
     def degradation(self) -> Degradation:
@@ -137,6 +141,23 @@ class ThickScan:
         """(X, Y, Z) on the fine grid: 1 at the centre of a measured slice, 0 halfway between two."""
         return nearness_to_slices(self.volume, self.acquisition, self.fine, lost=self.lost)
 
+    def describe_profile(self) -> dict[str, Any]:
+        """What a sidecar says of its slices [mm]."""
+        acquisition, width = self.acquisition, self.width
+        return {
+            "Scan": self.volume.source,
+            "SpacingBetweenSlices": round(acquisition.spacing, 4),
+            "SliceProfile": acquisition.profile.kind,
+            "SliceThickness": round(acquisition.thickness, 4),
+            "SliceThicknessStd": None if width is None else round(width.std, 4),
+            "SliceThicknessFrom": "setting or header" if width is None else "the scan itself",
+        }
+
+    def width_in_words(self) -> str:
+        """How it was cut, and how sure that is where the scan itself told it."""
+        sure = "" if self.width is None else f"; its thickness, found in the scan, is {self.width}"
+        return f"{self.volume.source}: {self.acquisition}{sure}."
+
     def at_spacing(self, spacing: float) -> ThickScan:
         """The same scan with another fine grid, of that spacing [mm]."""
         return replace(self, fine=isotropic_grid(self.volume.grid, self.acquisition, spacing))
@@ -160,7 +181,7 @@ def to_thick_scan(
     spacing: float,
     axis: str | None = None,
     thickness: float | None = None,
-    profile: ProfileKind = "gaussian",
+    profile: ProfileChoice = "gaussian",
     mask: Volume | None = None,
     in_plane: bool = False,
 ) -> ThickScan:
@@ -175,7 +196,8 @@ def to_thick_scan(
         spacing: Of the result [mm].
         axis: axial, coronal or sagittal; None: the header tells.
         thickness: Of a slice [mm]; None: the spacing between slices.
-        profile: Of a slice.
+        profile: Of a slice; auto: Gaussian, as wide as the scan tells. Where it does not tell, a VCMWarning
+            says so, and a slice is as thick as the spacing.
         mask: Brain of the scan, on its voxels; None: it is found.
         in_plane: Keep the scan's voxels in plane: `spacing` holds across the slices alone.
 
@@ -185,7 +207,8 @@ def to_thick_scan(
     straight = (
         replace(image, affine=straight_grid(image.grid).affine) if image.grid.is_sheared else image
     )
-    acquisition = find_acquisition(straight, axis, thickness, profile)
+    kind = "gaussian" if profile == "auto" else profile
+    acquisition = find_acquisition(straight, axis, thickness, kind)
     lost = find_lost(image, acquisition.axis)
     if lost:
         warnings.warn(_lost_in_words(image, lost), VCMWarning, stacklevel=2)
@@ -194,17 +217,20 @@ def to_thick_scan(
     image, brain, black, background = _straight_on_black(image, found.mask)
     make = in_plane_grid if in_plane else isotropic_grid
     fine = make(image.grid, acquisition, spacing)
+    width = _width(image, brain, acquisition, fine, lost) if profile == "auto" else None
+    if width is not None:
+        acquisition = replace(acquisition, profile=SliceProfile("gaussian", width.fwhm))
     image, brain = fill(image, brain, acquisition.axis, lost)
     aligned = align_brain(image, brain, model, any_contrast=True)
     contrast = find_contrast(aligned.image, model, image.source)
     low, high = aligned.intensity_range
-    width = max(high - low, 1e-6)
-    scaled = ((image.data - low) / width).astype(np.float32)
-    rim = _rim(image, brain, acquisition, fine, SHOWN * width)
+    range_ = max(high - low, 1e-6)
+    scaled = ((image.data - low) / range_).astype(np.float32)
+    rim = _rim(image, brain, acquisition, fine, SHOWN * range_)
     return ThickScan(
         image.with_data(scaled), brain, acquisition, fine, model, aligned.to_common,
         (low + black, high + black), contrast, lost, background, found,
-        None if rim is None else ((rim - low) / width).astype(np.float32),
+        None if rim is None else ((rim - low) / range_).astype(np.float32), width,
     )  # fmt: skip
 
 
@@ -215,6 +241,27 @@ def _rim(
     if (image.data[~brain] > shown).mean() > LEAST_SHOWN:
         return None
     return rim_of(image, brain | (image.data > 0), acquisition, fine)
+
+
+def _width(
+    image: Volume,
+    brain: NDArray[np.bool_],
+    acquisition: Acquisition,
+    fine: Grid,
+    lost: Sequence[int],
+) -> EstimatedWidth | None:
+    """Of the slices, as the scan tells; None, after a warning, where it does not."""
+    try:
+        return estimate_width(image, brain, acquisition, fine, lost)
+    except NoEstimate as error:
+        warnings.warn(
+            f"{image.source} does not tell how thick its slices are ({error}): they are taken to be as thick as "
+            f"they are apart, {acquisition.spacing:.3g} mm; if you know better, give profile gaussian and "
+            "slice_thickness.",
+            VCMWarning,
+            stacklevel=3,
+        )
+        return None
 
 
 def _lost_in_words(image: Volume, lost: Sequence[int]) -> str:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from vcm.device import choose_device
 from vcm.embedded import model_folder, network_folder
 from vcm.errors import VCMError, VCMWarning
 from vcm.files import check_output, fingerprint, refuse_to_replace, sha256, versions
-from vcm.imaging.acquisition import ProfileKind, isotropic_about
+from vcm.imaging.acquisition import isotropic_about
 from vcm.imaging.volume import Volume, read_volume
 from vcm.inputs import InputRequest, network_inputs, resolve_inputs
 from vcm.nets.detail import DetailNet
@@ -41,6 +41,7 @@ from vcm.upsampling.head_detail import add_head_detail, load_detail
 from vcm.upsampling.other_grid import on_grid_of, refuse_grid
 from vcm.upsampling.page import upsampling_page
 from vcm.upsampling.prior import encode_slices, expected_brain, refuse_unfit, sample_brain
+from vcm.upsampling.profile import ProfileChoice, check_profile
 from vcm.upsampling.result import OF_DETAIL, OF_NOTHING, OF_SAMPLES, Upsampled
 from vcm.upsampling.same_scan import refuse_same_scan
 from vcm.upsampling.several import DetailedScan, combine
@@ -59,6 +60,8 @@ from vcm.weights.load import load_pipeline
 
 #: Called with the denoising steps that are done, and how many there are.
 OnStep = Callable[[int, int], None]
+#: Called with a sentence that a user should read, and that is no warning.
+OnNote = Callable[[str], None]
 #: Bytes per voxel of a compressed volume, at most; for the check that the disk has room.
 BYTES = 4
 #: Seeds are whole numbers below this.
@@ -72,13 +75,18 @@ _SETTINGS = (
     "precision",
 )  # fmt: skip
 #: Those that can be checked without a scan.
-_CHECKED = ("profile", "samples", "steps", "seed", "noise", "detail_noise", "precision")
+_CHECKED = (
+    "profile", "slice_thickness", "samples", "steps", "seed", "noise", "detail_noise", "precision",
+)  # fmt: skip
 #: Keys that the sidecar does not repeat among the settings.
 _NOT_RECORDED = ("scans", "masks", "like", "out", "overwrite")
 
 
 def upsample_files(
-    config: Upsampling, command: Sequence[str] = (), on_step: OnStep = lambda done, total: None
+    config: Upsampling,
+    command: Sequence[str] = (),
+    on_step: OnStep = lambda done, total: None,
+    on_note: OnNote = lambda sentence: None,
 ) -> list[Path]:
     """Upsample scans in files; write the result, its uncertainty, sidecar, picture and page.
 
@@ -86,6 +94,7 @@ def upsample_files(
         config: What the user chose.
         command: What the sidecar gives as the command that made it.
         on_step: Called with the denoising steps that are done, and how many there are.
+        on_note: Called with what was found in each scan.
 
     Returns:
         Paths of what is written; the first is the result.
@@ -144,6 +153,9 @@ def upsample_files(
             f"output is sample, but {paths[0].name} is {result.scan.contrast.name} and the model draws "
             "samples of T1w scans only: choose output mean."
         )
+    for scan in (result.scan, *result.others):
+        if scan.width is not None:
+            on_note(scan.width_in_words())
     translated = None if translator is None else translate(result, translator.to(device))
 
     # Write. Another run may have finished meanwhile.
@@ -215,7 +227,8 @@ def upsample(
             the grid where it is made.
         slice_axis: axial, coronal or sagittal; None: the axis of the largest voxel size.
         slice_thickness: [mm]; None: the spacing between slices.
-        profile: Sensitivity of a slice across its thickness: gaussian or boxcar.
+        profile: Sensitivity of a slice across its thickness: gaussian, boxcar, or auto, a Gaussian whose width
+            is found in each scan.
         about: What is known of the subject; None: nothing.
         allow_extrapolation: Accept ages and volumes outside the range of the training subjects.
         samples: Number of samples beside the expected brain, from 0; None: 1 where a detail network states
@@ -245,12 +258,12 @@ def upsample(
     refuse_unfit(pipeline)
     images = [scans] if isinstance(scans, Volume) else list(scans)
     samples = how_many_samples(samples, pipeline, consistency)
-    check_settings(profile, samples, steps, seed, noise, detail_noise, precision)
+    check_settings(profile, slice_thickness, samples, steps, seed, noise, detail_noise, precision)
     precision = resolve_precision(precision, pipeline.device)
     brains: list[Volume | None] = [*masks] if masks else [None] * len(images)
     _refuse_mismatched(images, masks)
     refuse_same_scan(images)
-    kind = cast(ProfileKind, profile)
+    kind = cast(ProfileChoice, profile)
     scan, *others = [
         to_thick_scan(
             image, pipeline.volume_grid, spacing, slice_axis, slice_thickness, kind, mask, in_plane
@@ -269,7 +282,7 @@ def upsample(
         made = upsample_without_model(
             scan, others, detail, noise, detail_noise, consistency, mirrors
         )
-        return _on_voxels_of(like, made, ended)
+        return _on_voxels_of(like, replace(made, others=tuple(others)), ended)
 
     # The model's part, on its own grid.
     rule = pipeline.input_rule
@@ -329,7 +342,7 @@ def upsample(
     }
     made = Upsampled(
         scan, asked, mean, std, what, expected, projected, unprojected, space.as_it_came,
-        generated, residual,
+        generated, residual, others=tuple(others),
     )  # fmt: skip
     return _on_voxels_of(like, made, ended)
 
@@ -343,6 +356,7 @@ def how_many_samples(asked: int | None, pipeline: VCMPipeline, consistency: bool
 
 def check_settings(
     profile: str,
+    slice_thickness: float | None,
     samples: int,
     steps: int,
     seed: int,
@@ -351,8 +365,7 @@ def check_settings(
     precision: str,
 ) -> None:
     """Refuse with VCMError what makes no sense for any scan. Arguments as `upsample` has them."""
-    if profile not in get_args(ProfileKind):
-        raise VCMError(f"profile is {profile}: choose gaussian or boxcar.")
+    check_profile(profile, slice_thickness)
     for name, value, least in (("samples", samples, 0), ("steps", steps, 1)):
         if value < least:
             raise VCMError(f"{name} is {value}: choose a whole number from {least}.")

@@ -152,6 +152,7 @@ def describe_result(result: Upsampled) -> dict[str, Any]:
         "Synthetic": "in part",
         "Warning": "Detail between the slices is made by a generative model: not for diagnosis.",
         "Acquisition": str(scan.acquisition),
+        "SliceProfiles": [one.describe_profile() for one in (scan, *result.others)],
         "LostSlices": list(scan.lost),
         "RimVoxelsFilled": 0 if scan.rim is None else int(np.isfinite(scan.rim).sum()),
         **scan.contrast.describe(),
