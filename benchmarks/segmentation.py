@@ -33,7 +33,7 @@ from monai.metrics import compute_hausdorff_distance
 from numpy.typing import NDArray
 from segmentation_tables import print_tables
 
-from vcm.embedded import model_folder
+from vcm.embedded import network_folder
 from vcm.files import read_table, write_table, write_whole
 from vcm.imaging.geometry import resample
 from vcm.imaging.prepared_set import Subject, load_prepared
@@ -295,9 +295,9 @@ def main() -> None:
         prepared, source, labels = given.elsewhere
         chosen, tested = load_prepared(prepared), read_table(labels)
     chosen = chosen[: given.subjects or None]
-    nets = {"diffusion": load_denoisers(model_folder(given.slices))[0]}
+    nets = {"diffusion": load_denoisers(network_folder(given.slices))[0]}
     if given.mae:
-        nets["mae"] = load_denoisers(model_folder(given.mae))[0]
+        nets["mae"] = load_denoisers(network_folder(given.mae))[0]
     given.out.mkdir(parents=True, exist_ok=True)
     results = Table(given.out / "segmentation.tsv", COLUMNS)
     costs = Table(given.out / "costs.tsv", ["labelled", "source", "what", "cpu_seconds"])
