@@ -128,7 +128,7 @@ def test_the_result_is_consistent_with_the_width_that_it_states(thick_model, tmp
     assert made.exit_code == 0
     record = json.loads((out / "sub-1_acq-axial_desc-upsampled_T1w.json").read_text("utf-8"))
     axial, coronal = record["SliceProfiles"]
-    assert axial["Scan"].endswith("sub-1_acq-axial_T1w.nii.gz")
+    assert axial["Scan"] == "sub-1_acq-axial_T1w.nii.gz"
     assert axial["SliceThickness"] == pytest.approx(4, abs=1.5)
     assert coronal["SliceThickness"] == pytest.approx(7, abs=1.5)
     assert 0 < axial["SliceThicknessStd"] < 2 and axial["SliceProfile"] == "gaussian"
@@ -136,3 +136,18 @@ def test_the_result_is_consistent_with_the_width_that_it_states(thick_model, tmp
     assert f"{coronal['SliceThickness']:.2f} ± {coronal['SliceThicknessStd']:.2f} mm" in made.error
     assert record["Settings"]["profile"] == "auto"
     assert read_volume(out / "sub-1_acq-axial_desc-upsampled_T1w.nii.gz").data.max() > 0
+
+
+def test_the_json_file_beside_a_scan_tells_its_thickness_unless_a_setting_does(
+    thick_model, tmp_path
+):
+    path = write_volume(cut(head(), "axial", 6.0)[0], tmp_path / "sub-1_T1w.nii.gz")
+    path.with_name("sub-1_T1w.json").write_text('{"SliceThickness": 4.5}', "utf-8")
+    small = ("--model", thick_model, "--spacing", "2", "--samples", "0", "--steps", "1")
+    for setting, thickness in ((), 4.5), (("--slice-thickness", "6.6"), 6.6):
+        out = tmp_path / f"{thickness}"
+        made = vcm("upsample", path, "--out", out, *small, *setting)
+        record = json.loads((out / "sub-1_desc-upsampled_T1w.json").read_text("utf-8"))
+        assert record["SliceProfiles"][0]["SliceThickness"] == thickness
+        assert ("slices of 4.5 mm, by the JSON file" in made.error) == (thickness == 4.5)
+    assert record["Settings"]["slice_thickness"] == 6.6

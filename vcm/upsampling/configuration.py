@@ -23,7 +23,8 @@ class Upsampling:
             skull or without.
         slice_axis: Direction across the slices: axial, coronal or sagittal. Default: from the
             header.
-        slice_thickness: Thickness of a slice [mm]. Default: the spacing between slices.
+        slice_thickness: Thickness of a slice [mm]. Default: SliceThickness in the JSON file beside the scan,
+            else the spacing between slices.
         profile: Sensitivity of a slice across its thickness: gaussian, boxcar, or auto (a Gaussian whose
             width is found in each scan; not with slice_thickness).
         out: Folder for the volumes, the sidecar and the picture.

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -145,12 +146,14 @@ class ThickScan:
         """What a sidecar says of its slices [mm]."""
         acquisition, width = self.acquisition, self.width
         return {
-            "Scan": self.volume.source,
+            "Scan": Path(self.volume.source).name,
             "SpacingBetweenSlices": round(acquisition.spacing, 4),
             "SliceProfile": acquisition.profile.kind,
             "SliceThickness": round(acquisition.thickness, 4),
             "SliceThicknessStd": None if width is None else round(width.std, 4),
-            "SliceThicknessFrom": "setting or header" if width is None else "the scan itself",
+            "SliceThicknessFrom": "setting, JSON file or spacing"
+            if width is None
+            else "the scan itself",
         }
 
     def width_in_words(self) -> str:

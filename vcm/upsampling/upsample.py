@@ -23,6 +23,7 @@ from vcm.embedded import model_folder, network_folder
 from vcm.errors import VCMError, VCMWarning
 from vcm.files import check_output, fingerprint, refuse_to_replace, sha256, versions
 from vcm.imaging.acquisition import isotropic_about
+from vcm.imaging.sidecar import told_thickness
 from vcm.imaging.volume import Volume, read_volume
 from vcm.inputs import InputRequest, network_inputs, resolve_inputs
 from vcm.nets.detail import DetailNet
@@ -138,6 +139,9 @@ def upsample_files(
     refuse_to_replace(written, given, sidecar, sources, config.overwrite)
     check_output(out, BYTES * _voxels(images[0], config, like) * len(names))
 
+    if config.slice_thickness is None and config.profile != "auto":
+        settings["slice_thickness"] = _told_thicknesses(paths, images, on_note)
+
     # Compute.
     about = InputRequest(age=config.age, sex=config.sex)
     settings["precision"] = resolve_precision(config.precision, device)
@@ -196,7 +200,7 @@ def upsample(
     in_plane: bool = False,
     like: Volume | None = None,
     slice_axis: str | None = None,
-    slice_thickness: float | None = None,
+    slice_thickness: float | Sequence[float | None] | None = None,
     profile: str = "gaussian",
     about: InputRequest | None = None,
     allow_extrapolation: bool = False,
@@ -226,7 +230,7 @@ def upsample(
         like: In the same world as the first scan: the result lies on its voxels, and `spacing` is that of
             the grid where it is made.
         slice_axis: axial, coronal or sagittal; None: the axis of the largest voxel size.
-        slice_thickness: [mm]; None: the spacing between slices.
+        slice_thickness: [mm], of all scans or one for each; None: the spacing between slices.
         profile: Sensitivity of a slice across its thickness: gaussian, boxcar, or auto, a Gaussian whose width
             is found in each scan.
         about: What is known of the subject; None: nothing.
@@ -258,7 +262,9 @@ def upsample(
     refuse_unfit(pipeline)
     images = [scans] if isinstance(scans, Volume) else list(scans)
     samples = how_many_samples(samples, pipeline, consistency)
-    check_settings(profile, slice_thickness, samples, steps, seed, noise, detail_noise, precision)
+    thick = _of_each(slice_thickness, len(images))
+    for one in thick:
+        check_settings(profile, one, samples, steps, seed, noise, detail_noise, precision)
     precision = resolve_precision(precision, pipeline.device)
     brains: list[Volume | None] = [*masks] if masks else [None] * len(images)
     _refuse_mismatched(images, masks)
@@ -266,9 +272,9 @@ def upsample(
     kind = cast(ProfileChoice, profile)
     scan, *others = [
         to_thick_scan(
-            image, pipeline.volume_grid, spacing, slice_axis, slice_thickness, kind, mask, in_plane
+            image, pipeline.volume_grid, spacing, slice_axis, one, kind, mask, in_plane
         )
-        for image, mask in zip(images, brains, strict=True)
+        for image, mask, one in zip(images, brains, thick, strict=True)
     ]  # fmt: skip
 
     refuse_other_contrasts([scan, *others])
@@ -375,6 +381,24 @@ def check_settings(
         if not 0 < ratio < np.inf:
             raise VCMError(f"{name} is {ratio}: choose a number above 0, such as {usual}.")
     check_precision(precision)
+
+
+def _told_thicknesses(
+    paths: Sequence[Path], images: Sequence[Volume], on_note: OnNote
+) -> list[float | None]:
+    """Thickness [mm] of each scan's slices by the file beside it, said; None where it does not tell."""
+    told = [told_thickness(p, max(i.grid.spacing)) for p, i in zip(paths, images, strict=True)]
+    for path, thickness in zip(paths, told, strict=True):
+        if thickness is not None:
+            on_note(f"{path.name}: slices of {thickness:g} mm, by the JSON file beside it.")
+    return told
+
+
+def _of_each(
+    thickness: float | Sequence[float | None] | None, count: int
+) -> Sequence[float | None]:
+    """One thickness for each of so many scans."""
+    return thickness if isinstance(thickness, Sequence) else [thickness] * count
 
 
 def _refuse_mismatched(scans: Sequence[Any], masks: Sequence[Any]) -> None:
