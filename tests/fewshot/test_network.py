@@ -67,7 +67,7 @@ def test_windows_give_what_the_whole_gives_far_from_their_borders(monkeypatch):
     assert torch.allclose(probabilities(Local(), image), whole.float(), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [None, "segmenter2mm"])
+@pytest.mark.parametrize("name", [None, "segmenter2mm", "anysegmenter2mm"])
 def test_a_start_has_a_class_for_background(name):
     parent = load_parent(name).network if name else None
     assert start_network(parent, 1, 3)(torch.rand(1, 1, 8, 8, 8)).shape[1] == 3

@@ -1,3 +1,4 @@
+import json
 from typing import ClassVar
 
 import numpy as np
@@ -7,6 +8,7 @@ from source_folders import bids
 
 from vcm.errors import VCMError
 from vcm.imaging.conditions import class_volumes
+from vcm.imaging.contrast import Contrast
 from vcm.imaging.geometry import model_grid
 from vcm.imaging.volume import Volume, read_volume
 from vcm.nets.segmenter import TissueSegmenter
@@ -79,3 +81,30 @@ def test_a_label_map_replaces_neither_its_scan_nor_that_of_another(tmp_path, mon
     ]:
         with pytest.raises(VCMError, match=word):
             segment_file(scan, target, "segmenter2mm")
+
+
+@pytest.mark.usefixtures("no_registration")
+@pytest.mark.parametrize(
+    ("name", "contrast", "chosen"),
+    [
+        ("sub-00_T1w", Contrast("T1w", "file name", 1.2), "segmenter2mm"),
+        ("sub-00_T1w", Contrast("T1w", "file name", 0.1), "anysegmenter2mm"),
+        ("scan", Contrast("T1w", "intensities", 1.2), "segmenter2mm"),
+        ("scan", Contrast("T1w", "intensities", 0.6), "anysegmenter2mm"),
+        ("sub-00_T2w", Contrast("T2w", "file name", -1.0), "anysegmenter2mm"),
+    ],
+)
+def test_the_contrast_chooses_the_segmenter(tmp_path, monkeypatch, name, contrast, chosen):
+    """Named T1w and not like it, or like it by weak intensities alone: the one for any contrast."""
+    asked = []
+    monkeypatch.setattr(
+        "vcm.preparation.segment.load_segmenter", lambda n: (asked.append(n), Thresholds())[1]
+    )
+    monkeypatch.setattr("vcm.preparation.segment.find_contrast", lambda *_: contrast)
+    monkeypatch.setattr("vcm.preparation.segment.fingerprints", lambda _: {})
+    scan = bids(tmp_path, [(0, 0, 0)]) / "sub-00" / "anat" / "sub-00_T1w.nii.gz"
+    given = scan.rename(tmp_path / f"{name}.nii.gz")
+    segment_file(given, tmp_path / "found_dseg.nii.gz", "auto")
+    told = json.loads((tmp_path / "found_dseg.json").read_text("utf-8"))
+    assert asked == [chosen] and told["LabelledBy"] == chosen
+    assert told["Contrast"] == contrast.name

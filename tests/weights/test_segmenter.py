@@ -10,7 +10,7 @@ from vcm.imaging.geometry import model_grid
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.weights.segmenter import (
     load_segmenter,
-    record_spacing,
+    record_training,
     seen_by,
     segment_on,
     segmenter_grid,
@@ -55,6 +55,6 @@ def test_what_lies_on_its_own_voxels_is_seen_as_it_is(net):
 def test_a_segmenter_remembers_its_spacing(tmp_path):
     net = TissueSegmenter((8, 8), 2)
     assert segmenter_grid(net).spacing == pytest.approx((2, 2, 2))
-    record_spacing(net, model_grid(1.0))
+    record_training(net, model_grid(1.0), "t1w")
     net.save_pretrained(tmp_path)
     assert segmenter_grid(load_segmenter(str(tmp_path))).shape == model_grid(1.0).shape

@@ -34,6 +34,10 @@ class Method:
 
 
 _SEGMENTER = "segmenter2mm: T1w scans and label maps of 133 IXI training subjects, no ages"
+_ANY_SEGMENTER = (
+    "anysegmenter2mm: scans of random contrast, with random lesions, made from T1w scans and label maps of 130 "
+    "IXI and 42 ds002748 training subjects"
+)
 _AUTOENCODER = "autoencoder of brain2mm: T1w scans of 118 IXI training subjects"
 _DENOISER = "brain2mm: T1w scans, ages and sexes of 118 IXI training subjects"
 _ENCODER = "encoder pretrained on unlabelled scans"
@@ -50,6 +54,7 @@ METHODS = {
         Method("network", CLOSED_FORM, feature="network", start="network", parents=_SEGMENTER),
         Method("scratch", _ANY, start="random"),
         Method("segmenter", ("segmentation",), start="network", parents=_SEGMENTER),
+        Method("anysegmenter", ("segmentation",), start="anysegmenter", parents=_ANY_SEGMENTER),
         Method("latents", CLOSED_FORM, feature="latents", parents=_AUTOENCODER),
         Method("denoiser", CLOSED_FORM, feature="denoiser", parents=_DENOISER),
         Method("untrained", _ANY, feature="untrained", start="untrained"),

@@ -31,6 +31,7 @@ _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _SEEN = "seen.tsv"
 #: Networks whose weights travel with the package, by feature.
 SEGMENTER = "segmenter2mm"
+ANY_SEGMENTER = "anysegmenter2mm"
 FROZEN_MODEL = "brain2mm"
 #: Feature of an encoder that saw nothing: what pretraining has to be better than.
 UNTRAINED = "untrained"
@@ -90,6 +91,8 @@ def parent_name(feature: str, encoders: Encoders) -> str:
     """
     if feature in _WITH_SEGMENTER:
         return SEGMENTER
+    if feature == "anysegmenter":
+        return ANY_SEGMENTER
     if feature in _OF_FROZEN_MODEL:
         return FROZEN_MODEL
     if feature not in ("mae", "hybrid"):

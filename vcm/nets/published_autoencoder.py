@@ -37,7 +37,7 @@ class PublishedAutoencoder(SlabDecoding, ModelMixin):
         latent_shape: Sequence[int] = (20, 28, 20),
     ) -> None:
         super().__init__()
-        self.scale = scale
+        self.scale, self.factor = scale, 2 ** (len(channels) - 1)
         self.latent_shape: tuple[int, ...] = (latent_channels, *latent_shape)
         self.net = AutoencoderKL(
             spatial_dims=3,

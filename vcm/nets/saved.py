@@ -17,7 +17,6 @@ from vcm.errors import VCMError
 from vcm.nets.rounding import restore
 
 
-
 # Loading a folder, diffusers looks for this name in the module of each network's class, and takes the
 # class for one that it can load if it derives from what it finds.
 class ModelMixin(modeling_utils.ModelMixin, ConfigMixin):

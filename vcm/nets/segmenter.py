@@ -33,6 +33,8 @@ class TissueSegmenter(ModelMixin):
         channels: Per level, the finest first.
         groups: Of the group normalisation.
         out_classes: Channels of the logits.
+        lesions: Whether one more channel, behind those of the classes, is the logit of a lesion. Classes are
+            those of the anatomy underneath.
         patch: Edge of the blocks of voxels that are folded into channels before the finest level, and
             unfolded again: much less time per volume, coarser borders.
     """
@@ -44,9 +46,10 @@ class TissueSegmenter(ModelMixin):
         groups: int = 8,
         out_classes: int = 9,
         patch: int = 1,
+        lesions: bool = False,
     ) -> None:
         super().__init__()
-        self.patch = patch
+        self.patch, self.out_classes = patch, out_classes
         norm = ("group", {"num_groups": groups})
         pairs = list(zip((patch**3, *channels), channels, strict=False))
         self.down = nn.ModuleList(
@@ -54,14 +57,14 @@ class TissueSegmenter(ModelMixin):
             for level, (a, b) in enumerate(pairs)
         )
         self.up = nn.ModuleList(UnetUpBlock(3, b, a, 3, 1, 2, norm) for a, b in pairs[:0:-1])
-        self.out = UnetOutBlock(3, channels[0], out_classes * patch**3)
+        self.out = UnetOutBlock(3, channels[0], (out_classes + lesions) * patch**3)
         self.downsampling = patch * 2 ** (len(channels) - 1)
         for module in self.modules():
             if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
                 nn.init.kaiming_normal_(module.weight, a=0.01)
 
     def forward(self, image: Float[Tensor, "B 1 X Y Z"]) -> Float[Tensor, "B classes X Y Z"]:
-        """Logits per class."""
+        """Logits per class, and of lesions behind them where the network knows lesions."""
         return self.decode(self.levels(image))
 
     def decode(self, levels: list[Float[Tensor, "B _ _ _ _"]]) -> Float[Tensor, "B classes X Y Z"]:
@@ -74,7 +77,7 @@ class TissueSegmenter(ModelMixin):
     @torch.no_grad()
     def classes(self, image: Float[Tensor, "B 1 X Y Z"]) -> UInt8[Tensor, "B X Y Z"]:
         """(B, 1, X, Y, Z) -> the most probable class per voxel, uint8 (B, X, Y, Z)."""
-        return self(image).argmax(1).to(torch.uint8)
+        return self(image)[:, : self.out_classes].argmax(1).to(torch.uint8)
 
     @torch.no_grad()
     def features(self, image: Float[Tensor, "B 1 X Y Z"]) -> Float[Tensor, "B F"]:

@@ -52,13 +52,14 @@ class Segmentation:
     """Configuration of `vcm segment tissues`.
 
     Attributes:
-        scan: T1-weighted scan (NIfTI), with the skull or without.
+        scan: Scan (NIfTI), with the skull or without; T1w is labelled best.
         out: Label map to write, for instance sub-01_dseg.nii.gz.
-        segmenter: Name of an embedded segmenter, or folder that vcm pretrain segmenter wrote.
+        segmenter: Name of an embedded segmenter, or folder that vcm pretrain segmenter wrote. auto:
+            segmenter2mm for T1w scans, anysegmenter2mm for other contrasts and where that is in doubt.
         overwrite: Replace a label map that is there.
     """
 
     scan: Path | None = None
     out: Path | None = None
-    segmenter: str = "segmenter2mm"
+    segmenter: str = "auto"
     overwrite: bool = False

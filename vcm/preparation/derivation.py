@@ -6,19 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vcm.derivatives import Derivation
-from vcm.files import fingerprint
 from vcm.imaging.bids import stem
 from vcm.imaging.participants import Participant
 from vcm.imaging.vocabulary import CLASS_NAMES
-from vcm.preparation.segment import segment_file
-from vcm.weights.segmenter import segmenter_folder
+from vcm.preparation.segment import fingerprints, segment_file
 
 
 def tissue_derivation(segmenter: str) -> Derivation:
     """What is made of each scan.
 
     Args:
-        segmenter: Name of an embedded segmenter, or its folder.
+        segmenter: Name of an embedded segmenter, its folder, or auto.
     """
 
     def run(path: Path, work: Path, person: Participant) -> Mapping[str, object]:
@@ -27,6 +25,6 @@ def tissue_derivation(segmenter: str) -> Derivation:
         )
         return {f"{name} [mL]": round(volume, 2) for name, volume in volumes.items()}
 
-    settings = {"segmenter": fingerprint(segmenter_folder(segmenter))}
+    settings = {"segmenter": fingerprints(segmenter)}
     labels = tuple(enumerate(CLASS_NAMES))
     return Derivation("Tissues", "T1w", run, settings, {"mask": {"Type": "Brain"}}, labels)

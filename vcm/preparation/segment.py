@@ -1,4 +1,7 @@
-"""Eight-class label maps made by the tissue segmenter: of a scan on its own voxels, and of prepared scans."""
+"""Eight-class label maps made by a tissue segmenter: of a scan on its own voxels, and of prepared scans.
+
+One segmenter knows T1w scans, another any contrast; where none is named, the scan decides.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,11 @@ from vcm.files import (
     write_set,
 )
 from vcm.imaging.bids import ENDINGS, stem
-from vcm.imaging.brain import align_brain
+from vcm.imaging.brain import AlignedBrain, align_brain
 from vcm.imaging.conditions import class_volumes
+from vcm.imaging.contrast import find_contrast
 from vcm.imaging.extraction import Brain, find_brain
-from vcm.imaging.geometry import from_model_grid, resample
+from vcm.imaging.geometry import from_model_grid, model_grid, resample
 from vcm.imaging.vocabulary import CLASS_NAMES
 from vcm.imaging.volume import Volume, read_volume, write_volume
 from vcm.nets.segmenter import TissueSegmenter
@@ -31,14 +35,23 @@ from vcm.report.folder import write_report
 from vcm.report.layers import Layer
 from vcm.report.page import Page, Section, Table
 from vcm.report.viewer import Viewer
-from vcm.weights.segmenter import load_segmenter, segmenter_folder, segmenter_grid
+from vcm.weights.segmenter import (
+    knows_any_contrast,
+    load_segmenter,
+    segmenter_folder,
+    segmenter_grid,
+)
+
+#: Stands for one of the two embedded segmenters, by the contrast of the scan.
+AUTO, FOR_T1W, FOR_ANY = "auto", "segmenter2mm", "anysegmenter2mm"
 
 
 def segment(scan: Volume, segmenter: TissueSegmenter, brain: Brain | None = None) -> Volume:
-    """Label the tissues of a T1w scan.
+    """Label the tissues of a scan.
 
     Args:
-        scan: The scan (X, Y, Z), with its skull or without, any intensities, on any voxels.
+        scan: The scan (X, Y, Z), with its skull or without, any intensities, on any voxels; T1w, but for a
+            segmenter that knows any contrast.
         brain: Where its brain is; None: it is found.
         segmenter: Names the tissues at the spacing of its training scans, wherever it lies.
 
@@ -50,10 +63,36 @@ def segment(scan: Volume, segmenter: TissueSegmenter, brain: Brain | None = None
         VCMError: No whole brain is found in the scan, or it is a label map.
     """
     grid = segmenter_grid(segmenter)
-    aligned = align_brain(scan, (brain or find_brain(scan)).mask, grid)
+    mask = (brain or find_brain(scan)).mask
+    aligned = align_brain(scan, mask, grid, any_contrast=knows_any_contrast(segmenter))
+    return _on_own_voxels(scan, aligned, segmenter)
+
+
+def _on_own_voxels(scan: Volume, aligned: AlignedBrain, segmenter: TissueSegmenter) -> Volume:
+    """Classes of an aligned brain on the voxels of its scan."""
+    grid = segmenter_grid(segmenter)
     found = _classes(aligned.image, segmenter)
     back = from_model_grid(found, grid, scan.grid, aligned.to_common, order=0)
     return scan.with_data(back.astype(np.uint8))
+
+
+def fingerprints(segmenter: str) -> dict[str, dict[str, str]]:
+    """Checksums of the segmenters that a name stands for, by name. Raises VCMError for none."""
+    names = (FOR_T1W, FOR_ANY) if segmenter == AUTO else (segmenter,)
+    return {name: fingerprint(segmenter_folder(name)) for name in names}
+
+
+def _label(scan: Volume, brain: Brain, segmenter: str) -> tuple[Volume, dict[str, Any]]:
+    """Classes on the scan's voxels, and what the sidecar says of who found them in which contrast."""
+    if segmenter != AUTO:
+        return segment(scan, load_segmenter(segmenter), brain), {"LabelledBy": segmenter}
+    grid = model_grid()
+    aligned = align_brain(scan, brain.mask, grid, any_contrast=True)
+    contrast = find_contrast(aligned.image, grid, scan.source)
+    known = contrast.is_t1w and not contrast.is_in_doubt
+    name = FOR_T1W if known else FOR_ANY
+    found = _on_own_voxels(scan, aligned, load_segmenter(name))
+    return found, {"LabelledBy": name, **contrast.describe()}
 
 
 def segment_file(
@@ -62,9 +101,10 @@ def segment_file(
     """Label a scan in a file.
 
     Args:
-        scan: A T1w scan, with its skull or without.
+        scan: A scan, with its skull or without.
         out: The label map to write.
-        segmenter: Name of an embedded segmenter, or its folder.
+        segmenter: Name of an embedded segmenter, or its folder; auto: the one for T1w scans where the scan is
+            one for sure, else the one for any contrast.
         overwrite: Whether a file that is there may be replaced, if it was made from something else.
 
     Returns:
@@ -79,14 +119,16 @@ def segment_file(
         raise VCMError(f"{out} is no name of a label map: give one that ends in .nii or .nii.gz.")
     check_output(out.parent)
     sidecar = out.with_name(f"{stem(out)}.json")
-    made_from = {"Image": sha256(scan), "Segmenter": fingerprint(segmenter_folder(segmenter))}
+    made_from = {"Image": sha256(scan), "Segmenter": fingerprints(segmenter)}
     mask_file = out.with_name(f"{stem(out).removesuffix('_dseg')}_desc-brain_mask.nii.gz")
     refuse_to_replace([out, mask_file, sidecar], [scan], sidecar, made_from, overwrite)
     image = read_volume(scan)
     check_output(out.parent, 2 * image.data.size)
     brain = find_brain(image)
-    found = segment(image, load_segmenter(segmenter), brain)
-    record = {"Sources": scan.name, **made_from, **brain.describe(), "Versions": versions()}
+    found, told = _label(image, brain, segmenter)
+    record = {
+        "Sources": scan.name, **made_from, **told, **brain.describe(), "Versions": versions(),
+    }  # fmt: skip
     marks = {out: (found, "eight classes, vcm segment tissues")}
     if brain.is_found_here:
         marks[mask_file] = (brain.as_volume(image), "brain mask, vcm segment tissues")
@@ -105,8 +147,12 @@ def _page(
     return Page(
         f"{name}: tissues",
         name,
-        "Eight tissue classes of a T1w scan, found by vcm segment tissues on the scan's own voxels.",
-        facts={"scan": str(record["Sources"]), "labelled": f"{sum(volumes.values()):.0f} mL"},
+        "Eight tissue classes, found by vcm segment tissues on the scan's own voxels.",
+        facts={
+            "scan": str(record["Sources"]),
+            "labelled": f"{sum(volumes.values()):.0f} mL",
+            "by": str(record["LabelledBy"]),
+        },
         viewer=Viewer(
             [Layer("scan", scan)], [Layer("tissues", found, "labels", names, shown=True)]
         ),

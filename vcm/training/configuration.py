@@ -200,6 +200,11 @@ class SegmenterTraining(TrainingSchedule):
     Attributes:
         data: Folders that vcm prepare wrote, with label maps.
         out: Folder of the training run; the segmenter is in its folder 'segmenter'.
+        contrasts: What the scans are made into: t1w, as they come, or any, brains deformed and in another contrast
+            and resolution at every step, with lesions.
+        deform: Size of the deformations, 1 is usual (any).
+        masses: Share of brains with a mass such as a tumour (any).
+        start: Folder of a segmenter with the same channels to start from. Default: random weights.
         channels: Channels per level.
         groups: Groups of the group normalisation.
     """
@@ -208,6 +213,10 @@ class SegmenterTraining(TrainingSchedule):
 
     data: list[str] = field(default_factory=list)
     out: str = "runs/segmenter"
+    contrasts: str = "t1w"
+    deform: float = 1.0
+    masses: float = 0.3
+    start: str = ""
     channels: list[int] = field(default_factory=lambda: [8, 32, 64, 128])
     groups: int = 8
     batch_size: int = 1

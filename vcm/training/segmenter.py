@@ -1,28 +1,37 @@
 """Pretrain the tissue segmenter that measures generated scans; stops and resumes.
 
 loss = Dice loss of the eight classes + cross-entropy of all nine
+     + Dice loss + weighted cross-entropy of lesions, for a segmenter of any contrast
 
-It learns from the training scans and their label maps only, so that it can judge test subjects.
+It learns from the training scans and their label maps only, so that it can judge test subjects. Scans of any
+contrast are made of them as SynthSeg does (Billot et al., Medical Image Analysis 2023).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from accelerate.utils import set_seed
-from monai.losses.dice import DiceCELoss
+from monai.losses.dice import DiceCELoss, DiceLoss
 from monai.networks.layers.simplelayers import GaussianFilter
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vcm.errors import VCMError
 from vcm.imaging.conditions import CLASS_NAMES, NUMBER_OF_CLASSES
+from vcm.imaging.deformation import DeformationSizes
 from vcm.imaging.prepared_set import Subject, load_prepared, with_classes
+from vcm.imaging.random_scan import draw_scan
+from vcm.imaging.scan_pool import ScanPool, load_pool
 from vcm.imaging.volume import read_volume
+from vcm.learning.batches import Draw
 from vcm.learning.measures import ScanMeasures, write_measures
+from vcm.learning.processes import Processes
 from vcm.learning.run import TrainingRun
 from vcm.metrics import dice
 from vcm.nets.segmenter import TissueSegmenter
@@ -30,7 +39,12 @@ from vcm.progress import track
 from vcm.report.training import write_training_report
 from vcm.training.configuration import SegmenterTraining
 from vcm.training.subjects import test_subjects
-from vcm.weights.segmenter import record_spacing
+from vcm.weights.segmenter import load_segmenter, record_training, segmenter_folder
+
+#: What the scans of a training are made into.
+CONTRASTS = ("t1w", "any")
+#: What is more than this much lesion is one; how many times a voxel of a lesion counts.
+LESION, RARE = 0.5, 10.0
 
 
 @dataclass(frozen=True)
@@ -66,10 +80,12 @@ class LabelledScans(NamedTuple):
     Attributes:
         images: Scans in 0..1 (B, 1, X, Y, Z).
         classes: Class maps 0..8, of the same shape.
+        lesions: 1 in lesions, of the same shape; empty for scans without.
     """
 
     images: Tensor
     classes: Tensor
+    lesions: Tensor
 
 
 class SegmenterObjective(nn.Module):
@@ -78,11 +94,27 @@ class SegmenterObjective(nn.Module):
     def __init__(self, net: TissueSegmenter) -> None:
         super().__init__()
         self.net = net
-        self.measure = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
+        self.of_classes = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
+        self.of_lesions = DiceLoss(sigmoid=True, batch=True)
 
     def forward(self, batch: LabelledScans) -> dict[str, Tensor]:
-        """loss, which is minimised."""
-        return {"loss": self.measure(self.net(batch.images).float(), batch.classes)}
+        """loss, which is minimised, and of it the part of the lesions where they are known."""
+        count = self.net.out_classes
+        logits = self.net(batch.images).float()
+        loss = self.of_classes(logits[:, :count], batch.classes)
+        if not batch.lesions.numel():
+            return {"loss": loss}
+        lesions = self._of_lesions(logits[:, count:], batch.lesions)
+        return {"loss": loss + lesions, "lesions": lesions.detach()}
+
+    def _of_lesions(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """Cross-entropy that weighs the few voxels of lesions more, and Dice loss where there are any."""
+        weight = torch.tensor(RARE, device=logits.device)
+        entropy = functional.binary_cross_entropy_with_logits(logits, truth, pos_weight=weight)
+        if not truth.any():  # Dice of nothing with anything pulls at nothing
+            return entropy
+        dice_loss: Tensor = self.of_lesions(logits, truth)
+        return entropy + dice_loss
 
 
 def pretrain_segmenter(config: SegmenterTraining) -> dict[str, float]:
@@ -96,14 +128,29 @@ def pretrain_segmenter(config: SegmenterTraining) -> dict[str, float]:
     """
     if not config.data:
         raise VCMError("No data is given: add data=[FOLDER] with a folder written by vcm prepare.")
+    if config.contrasts not in CONTRASTS:
+        raise VCMError(f"contrasts is {config.contrasts}: choose {' or '.join(CONTRASTS)}.")
+    if config.start:
+        segmenter_folder(config.start)
+    any_contrast = config.contrasts == "any"
     subjects = with_classes(load_prepared(*config.data, split="train"))
     held_out = test_subjects(config.data)
     held_out = with_classes(held_out) if held_out else []
     set_seed(config.seed)
-    net = TissueSegmenter(tuple(config.channels), config.groups)
-    record_spacing(net, read_volume(subjects[0].image_file).grid)
+    net = TissueSegmenter(tuple(config.channels), config.groups, lesions=any_contrast)
+    if config.start:
+        start_from(net, config.start)
+    record_training(net, read_volume(subjects[0].image_file).grid, config.contrasts)
     run = TrainingRun(config, net, SegmenterObjective(net))
-    run.fit(lambda _: TrainingScans(subjects, config.batch_size).draw)
+
+    def prepare(processes: Processes) -> Draw:
+        if not any_contrast:
+            return TrainingScans(subjects, config.batch_size).draw
+        sizes = DeformationSizes().times(config.deform)
+        pool = load_pool(config.data, "train")
+        return partial(draw_random_scans, pool, sizes, config.masses, config.batch_size)
+
+    run.fit(prepare)
     if not run.is_main:
         return {}
     net.save_pretrained(run.folder / "segmenter")
@@ -131,7 +178,52 @@ class TrainingScans:
             noise = torch.from_numpy(random.standard_normal(image.shape, dtype=np.float32))
             images.append(appearance.apply(image, noise))
             maps.append(classes)
-        return LabelledScans(torch.stack(images), torch.stack(maps))
+        return LabelledScans(torch.stack(images), torch.stack(maps), torch.empty(0))
+
+
+def draw_random_scans(
+    pool: ScanPool,
+    sizes: DeformationSizes,
+    masses: float,
+    batch_size: int,
+    random: np.random.Generator,
+) -> LabelledScans:
+    """Deformed brains of the pool in random contrast and resolution, with lesions.
+
+    Args:
+        pool: Of T1w scans.
+        sizes: Of the deformations.
+        masses: Share of brains with a mass, 0..1.
+        batch_size: B.
+        random: What the draw depends on, and nothing else.
+    """
+    brains = pool.make(pool.draw(batch_size, sizes, random))
+    pairs = list(zip(brains.images[:, 0].numpy(), brains.classes[:, 0].numpy(), strict=True))
+    drawn = [
+        draw_scan(image, classes, pool.grid.spacing[0], random, masses) for image, classes in pairs
+    ]
+    # A brain may have been drawn without the fluid around it.
+    maps = [classes * d.brain for (_, classes), d in zip(pairs, drawn, strict=True)]
+    images, classes, lesions = (
+        torch.from_numpy(np.stack(values))[:, None]
+        for values in ([d.scan for d in drawn], maps, [d.lesions > LESION for d in drawn])
+    )
+    return LabelledScans(images, classes, lesions.float())
+
+
+def start_from(net: TissueSegmenter, folder: str) -> None:
+    """Copy the weights of a saved segmenter; the channels of its last layer that it has. Raises VCMError."""
+    begun = load_segmenter(folder)
+    own, theirs = net.state_dict(), begun.state_dict()
+    for name, weight in theirs.items():
+        room = own.get(name)
+        if room is None or room.shape[1:] != weight.shape[1:] or len(room) < len(weight):
+            raise VCMError(
+                f"The segmenter in {folder} has other sizes than this run's ({name} differs): give the run "
+                f"the channels in {folder}/config.json, or start without it."
+            )
+        room[: len(weight)] = weight
+    net.load_state_dict(own)
 
 
 @torch.inference_mode()

@@ -17,11 +17,11 @@ from scipy.ndimage import gaussian_filter
 
 from vcm.errors import VCMError
 from vcm.imaging.geometry import from_model_grid, to_model_grid
+from vcm.imaging.random_scan import to_read
 from vcm.imaging.volume import Grid, Volume
 from vcm.nets.translator import Translator
 from vcm.upsampling.result import Upsampled
 from vcm.upsampling.space import Image, ResultSpace
-from vcm.upsampling.translation_pool import to_read
 from vcm.weights.network import load_network
 
 #: Contrasts that a scan can be translated to.

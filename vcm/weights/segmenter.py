@@ -8,15 +8,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vcm.checksums import verify_checksums
 from vcm.embedded import network_folder
 from vcm.errors import VCMError
 from vcm.imaging.geometry import model_grid, resample
 from vcm.imaging.volume import Grid, Volume
 from vcm.nets.segmenter import TissueSegmenter
+from vcm.weights.network import load_network
 
 #: Key in the segmenter's configuration: spacing of its training scans [mm]. Older ones have 2 mm.
 _SPACING = "_spacing"
+#: Key of the contrasts that it was trained on, see vcm pretrain segmenter; without it T1w.
+_CONTRASTS = "_contrasts"
 
 
 def segmenter_folder(name: str) -> Path:
@@ -40,14 +42,18 @@ def load_segmenter(name: str) -> TissueSegmenter:
     Raises:
         VCMError: There is none, or its files are not those that were saved.
     """
-    folder = segmenter_folder(name)
-    verify_checksums(folder)
-    return TissueSegmenter.from_pretrained(folder, use_safetensors=True).float().eval()
+    remedy = "give segmenter2mm, or the folder 'segmenter' that vcm pretrain segmenter wrote."
+    return load_network(TissueSegmenter, segmenter_folder(name), "segmenter", remedy, "segmenter")
 
 
-def record_spacing(net: TissueSegmenter, grid: Grid) -> None:
-    """Write into its configuration which voxels it was trained on."""
-    net.register_to_config(**{_SPACING: float(np.mean(grid.spacing))})
+def record_training(net: TissueSegmenter, grid: Grid, contrasts: str) -> None:
+    """Write into its configuration which voxels and contrasts it was trained on."""
+    net.register_to_config(**{_SPACING: float(np.mean(grid.spacing)), _CONTRASTS: contrasts})
+
+
+def knows_any_contrast(net: TissueSegmenter) -> bool:
+    """Whether it was trained on scans of any contrast, not on T1w scans alone."""
+    return bool(net.config.get(_CONTRASTS, "t1w") == "any")
 
 
 def segmenter_grid(net: TissueSegmenter) -> Grid:
