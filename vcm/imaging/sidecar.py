@@ -34,15 +34,17 @@ def told_thickness(scan: Path, spacing: float) -> float | None:
         value = told.get(KEY)
         thickness = None if value is None else float(value)
     except (OSError, ValueError, TypeError, AttributeError):
-        return _not_used(path, "cannot be read as a JSON object with a number for it", spacing)
+        _warn_unused(path, "cannot be read as a JSON object with a number for it", spacing)
+        return None
     if thickness is None:
         return None
     if not LEAST * spacing <= thickness <= MOST * spacing:
-        return _not_used(path, f"says {thickness:g} mm", spacing)
+        _warn_unused(path, f"says {thickness:g} mm", spacing)
+        return None
     return thickness
 
 
-def _not_used(path: Path, what: str, spacing: float) -> None:
+def _warn_unused(path: Path, what: str, spacing: float) -> None:
     warnings.warn(
         f"{path.name} {what} ({KEY}), and the slices are {spacing:.3g} mm apart: it is not used; give slice_thickness "
         "if you know how thick they are.",

@@ -6,8 +6,8 @@ neither may be renamed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusers.configuration_utils import ConfigMixin
@@ -34,7 +34,7 @@ class ModelMixin(modeling_utils.ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | Path | None, **options: Any
+        cls, pretrained_model_name_or_path: str | os.PathLike[Any] | None, **options: Any
     ) -> Any:
         """As diffusers has it, but of this class alone and with every weight.
 
@@ -47,14 +47,15 @@ class ModelMixin(modeling_utils.ModelMixin, ConfigMixin):
         Raises:
             VCMError: A network of another class lies there, or weights are missing or left over.
         """
-        folder = pretrained_model_name_or_path
+        folder: Any = pretrained_model_name_or_path
         asked = options.pop("output_loading_info", False)
         own = {k: v for k, v in options.items() if k in ("subfolder", "local_files_only")}
         card: Any = cls.load_config(folder, **own)
         name = card.get("_class_name", cls.__name__)
         if name != cls.__name__:
             raise VCMError(f"{folder} holds a {name}, not a {cls.__name__}: give a folder of one.")
-        net, info = super().from_pretrained(folder, output_loading_info=True, **options)  # type: ignore[misc]
+        found: Any = super().from_pretrained(folder, output_loading_info=True, **options)
+        net, info = found
         wrong = sorted({*info["missing_keys"], *info["unexpected_keys"]})
         if wrong:
             raise VCMError(
