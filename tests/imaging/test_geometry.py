@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from vcm.errors import VCMError
-from vcm.imaging import geometry
-from vcm.imaging.geometry import from_model_grid, model_grid, resample, to_model_grid
+from vcm.imaging.geometry import from_model_grid, model_grid, to_model_grid
 from vcm.imaging.volume import Grid, Volume
 
 angles = st.floats(-25, 25)
@@ -69,54 +68,3 @@ def test_the_model_grid_at_1_mm_covers_what_the_one_at_2_mm_does() -> None:
 def test_a_spacing_that_does_not_divide_the_field_of_view_is_refused() -> None:
     with pytest.raises(VCMError, match=r"1\.5 mm .* choose 2 or 1"):
         model_grid(1.5)
-
-
-def oblique_slices() -> Volume:
-    """Noise on thick slices of an oblique scan."""
-    affine = np.eye(4)
-    turn = Rotation.from_euler("xyz", [10, -5, 3], degrees=True).as_matrix()
-    affine[:3, :3] = turn * [0.7, 0.9, 4]
-    affine[:3, 3] = (-20, 11, 5)
-    return Volume(np.random.default_rng(0).random((40, 30, 9)).astype(np.float32), affine)
-
-
-def along(grid: Grid, spacing: tuple[float, float, float]) -> Grid:
-    """Voxels along those of a grid, from a little before its border on."""
-    affine = grid.affine.copy()
-    affine[:3, :3] *= np.divide(spacing, grid.spacing)
-    affine[:3, 3] = (grid.affine @ [-1.3, 0.25, -0.45, 1])[:3]
-    return Grid((33, 35, 44), affine)
-
-
-@pytest.mark.parametrize("order", [1, 3])
-@pytest.mark.parametrize("spacing", [(0.7, 0.9, 1.0), (0.8, 0.8, 0.8), (1.5, 1.5, 1.5)])
-@pytest.mark.parametrize("mirrored", [False, True])
-def test_along_parallel_axes_interpolation_equals_that_point_by_point(
-    order, spacing, mirrored, monkeypatch
-):
-    """On voxels finer and coarser than the scan's, and in the other direction."""
-    scan = oblique_slices()
-    grid = along(scan.grid, spacing)
-    if mirrored:
-        backward = np.diag([-1.0, 1.0, 1.0, 1.0])
-        backward[0, 3] = grid.shape[0] - 1
-        grid = Grid(grid.shape, grid.affine @ backward)
-    found = resample(scan, grid, order=order)
-    monkeypatch.setattr(geometry, "ROUNDING", 0.0)
-    monkeypatch.setattr(geometry, "along_axes", None)
-    expected = resample(scan, grid, order=order)
-    assert found.dtype == expected.dtype == np.float32
-    assert (expected != 0).mean() > 0.1 and (expected == 0).any()
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-
-
-def test_turned_and_exchanged_axes_are_interpolated_point_by_point(monkeypatch):
-    scan = oblique_slices()
-    grid = along(scan.grid, (1.0, 1.0, 1.0))
-    monkeypatch.setattr(geometry, "along_axes", None)
-    for turn in (Rotation.from_euler("z", 0.01, degrees=True).as_matrix(), np.eye(3)[[1, 0, 2]]):
-        turned = grid.affine.copy()
-        turned[:3, :3] = turned[:3, :3] @ turn
-        assert resample(scan, Grid(grid.shape, turned), order=3).any()
-    with pytest.raises(TypeError):
-        resample(scan, grid, order=3)

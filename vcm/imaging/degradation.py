@@ -27,8 +27,9 @@ from vcm.imaging.acquisition import (
     grid_about,
     parallel_axes,
 )
-from vcm.imaging.separable import Matrices, along_axes
 from vcm.imaging.volume import Grid, Volume
+
+Matrices = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
 #: Singular values of A_k below this share of the largest count as 0. Their inverse would raise
 #: the rounding of single precision (6e-8) above a hundredth of the intensity range.
@@ -137,8 +138,8 @@ class Degradation:
             raise ValueError(f"noise {noise:g} is negative")
         (u, s, v) = self._spectrum
         amplitude = s[0][:, None, None] * s[1][:, None] * s[2]
-        rest = along_axes((u[0].T, u[1].T, u[2].T), self._rest(x, y))
-        change = along_axes(v, rest * (amplitude / (amplitude**2 + noise**2)))
+        rest = _along_axes((u[0].T, u[1].T, u[2].T), self._rest(x, y))
+        change = _along_axes(v, rest * (amplitude / (amplitude**2 + noise**2)))
         return (x + self._to_fine(change)).astype(_real(x))
 
     def residual(self, x: NDArray, y: NDArray, mask: NDArray[np.bool_] | None = None) -> float:
@@ -167,12 +168,12 @@ class Degradation:
 
     def _degrade(self, x: NDArray) -> NDArray[np.float64]:
         _check_shape(x, self.fine, "fine grid")
-        return along_axes(self.matrices, x.transpose(self.axes))
+        return _along_axes(self.matrices, x.transpose(self.axes))
 
     def _adjoint(self, y: NDArray) -> NDArray[np.float64]:
         _check_shape(y, self.scan, "scan")
         a, b, c = self.matrices
-        return self._to_fine(along_axes((a.T, b.T, c.T), y))
+        return self._to_fine(_along_axes((a.T, b.T, c.T), y))
 
     def _rest(self, x: NDArray, y: NDArray) -> NDArray[np.float64]:
         _check_shape(y, self.scan, "scan")
@@ -304,6 +305,22 @@ def _check_shape(values: NDArray, grid: Grid, name: str) -> None:
 
 def _real(values: NDArray) -> np.dtype:
     return np.result_type(values.dtype, np.float32)
+
+
+def _along_axes(matrices: Matrices, values: NDArray) -> NDArray[np.float64]:
+    """(M_0 (x) M_1 (x) M_2) values; the most shrinking axis first keeps the others small."""
+    out = np.asarray(values, dtype=np.float64)
+    for k in sorted(range(3), key=lambda k: matrices[k].shape[0] / matrices[k].shape[1]):
+        if _is_identity(matrices[k]):
+            continue
+        out = np.moveaxis(np.tensordot(matrices[k], out, (1, k)), 0, k)
+    return out
+
+
+def _is_identity(matrix: NDArray[np.float64]) -> bool:
+    """Within rounding; in plane, where the two grids have the same voxels, this saves the most."""
+    rows, columns = matrix.shape
+    return rows == columns and bool(np.allclose(matrix, np.eye(rows), rtol=0, atol=1e-12))
 
 
 def _means(

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcm.imaging.acquisition import Acquisition
-from vcm.imaging.geometry import IDENTITY, ROUNDING, resample
+from vcm.imaging.geometry import IDENTITY, resample
 from vcm.imaging.volume import Grid, Volume
 
 Random = np.random.Generator
+#: Steps below this [voxel per voxel] are rounding of the affines: axes that are parallel.
+ROUNDING = 1e-9
 
 
 def as_thick(
