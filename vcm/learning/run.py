@@ -347,7 +347,7 @@ class TrainingRun:
 
     def _diverged(self, complaint: str) -> VCMError:
         return VCMError(
-            f"{complaint} at step {self.step}: lower learning_rate (or raise explosion where such "
-            f"a loss is no accident) and run the same command again, which resumes from step "
+            f"{complaint} at step {self.step}: lower learning_rate (or set mixed_precision=no, as small networks "
+            f"overflow in half precision; or raise explosion where such a loss is no accident) and run the same command again, which resumes from step "
             f"{self.kept} in {self.folder}."
         )
