@@ -17,10 +17,11 @@ def small(fold: int = 2) -> BandAutoencoder:
 
 @folds
 def test_band_limiting_undoes_interpolation_and_keeps_lengths(fold: int) -> None:
-    low = torch.randn(2, 1, *LOW[fold])
+    low = torch.randn(2, 1, *LOW[fold], generator=torch.Generator().manual_seed(0))
     image = interpolated(low, fold)
     assert image.shape == (2, 1, *SHAPE)
-    assert torch.allclose(band_limited(image, fold), low, atol=1e-5)
+    # Values of about 1, after three products of about a hundred terms each in float32.
+    assert torch.allclose(band_limited(image, fold), low, atol=5e-5)
     assert image.square().sum() == pytest.approx(float(low.square().sum()), rel=1e-5)
 
 
