@@ -66,7 +66,7 @@ def of_prepared(
         drawn = draw_scan(image, classes, 2.0, random)
         for contrast, scan, truth in (
             ("T1w", image, classes),
-            ("random", drawn.scan, classes * drawn.brain),
+            ("random", drawn.scan, drawn.classes),
         ):
             for name, net in nets.items():
                 found = net.classes(torch.from_numpy(scan)[None, None])[0].numpy()

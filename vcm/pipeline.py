@@ -124,9 +124,8 @@ class VCMPipeline(DiffusionPipeline):
             detail=detail,
         )
         compute_single_volumes_fast(autoencoder, denoiser, module, detail)
-        if isinstance(
-            detail, torch.nn.Module
-        ):  # on large maps its convolutions take two thirds of the time
+        # On large maps its convolutions take two thirds of the time then.
+        if isinstance(detail, torch.nn.Module):
             channels_last(detail)
         ranges: Any = {name: list(pair) for name, pair in (covariate_ranges or {}).items()}
         self.register_to_config(

@@ -59,7 +59,7 @@ def test_a_pair_is_that_of_its_generator_and_lies_in_its_brain(brain):
     one, again, other = (draw_scan(*brain, 2.0, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert all((a == b).all() for a, b in zip(one, again, strict=True))
     assert (one[0] != other[0]).any()
-    scan, truth, inside, _ = one
+    scan, truth, inside, *_ = one
     assert ((scan > 0) == inside).all() and scan.max() <= 1
     assert not truth[~inside].any() and truth.max() <= brain[0].max()
 

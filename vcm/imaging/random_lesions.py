@@ -14,16 +14,10 @@ Random = np.random.Generator
 MOST, SIZE = 0.04, (0.7, 2.0)
 #: Width of a lesion's soft border, in standard deviations of that noise.
 BORDER = 0.4
-#: Radius of a mass [mm], how far its surface wanders from a ball and over what width [shares of the radius],
-#: width of its soft border [mm], share of masses with a core, and the core's size as a share.
-RADIUS, WANDER, WAVES, SOFT, CORED, CORE = (
-    (5.0, 28.0),
-    0.35,
-    (0.25, 0.6),
-    (1.0, 4.0),
-    0.7,
-    (0.3, 0.8),
-)
+#: Radius of a mass [mm], how far its surface wanders from a ball and over what width [shares of the radius].
+RADIUS, WANDER, WAVES = (5.0, 28.0), 0.35, (0.25, 0.6)
+#: Width of a mass's soft border [mm], share of masses with a core, and the core's size as a share.
+SOFT, CORED, CORE = (1.0, 4.0), 0.7, (0.3, 0.8)
 
 
 class Mass(NamedTuple):

@@ -1,7 +1,7 @@
 """A scan of a brain in random contrast and resolution, made of its T1w image and its label map.
 
-What networks that know no contrast learn from: translators and tissue segmenters. Knows arrays on an isotropic
-grid and their generator; nothing of networks.
+What networks that know no contrast learn from: translators and tissue segmenters. Knows prepared scans on an
+isotropic grid and their generator; nothing of networks.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from scipy.ndimage import gaussian_filter1d
 
 from vcm.imaging.brain import to_unit_range
 from vcm.imaging.conditions import CSF
+from vcm.imaging.deformation import DeformationSizes
 from vcm.imaging.random_contrast import painted, recoloured, with_bias_field
 from vcm.imaging.random_lesions import draw_lesions, draw_mass
+from vcm.imaging.scan_pool import ScanPool
 
 Random = np.random.Generator
 Image = NDArray[np.float32]
@@ -42,12 +44,33 @@ class RandomScan(NamedTuple):
         t1w: In T1w, in 0..1, with its lesions.
         brain: True in the brain.
         lesions: 0..1, how far a voxel is lesion.
+        classes: 0..8, 0 outside the brain.
     """
 
     scan: Image
     t1w: Image
     brain: NDArray[np.bool_]
     lesions: Image
+    classes: NDArray[np.uint8]
+
+
+def draw_scans(
+    pool: ScanPool, sizes: DeformationSizes, count: int, random: Random, masses: float = 0.0
+) -> list[RandomScan]:
+    """Scans of deformed brains.
+
+    Args:
+        pool: Of T1w scans with their label maps.
+        sizes: Of the deformations.
+        count: Of the scans.
+        random: What the draw depends on, and nothing else.
+        masses: As `draw_scan` has it.
+    """
+    brains = pool.make(pool.draw(count, sizes, random))
+    return [
+        draw_scan(image.numpy(), classes.numpy(), pool.grid.spacing[0], random, masses)
+        for image, classes in zip(brains.images[:, 0], brains.classes[:, 0], strict=True)
+    ]
 
 
 def draw_scan(
@@ -81,7 +104,9 @@ def draw_scan(
     scan = scan + np.float32(NOISE * random.random() ** 2) * random.standard_normal(
         scan.shape, dtype=np.float32
     )
-    return RandomScan(to_read(scan, brain)[0], np.where(brain, t1w, 0), brain, lesions)
+    return RandomScan(
+        to_read(scan, brain)[0], np.where(brain, t1w, 0), brain, lesions, classes * brain
+    )
 
 
 def to_read(data: Image, brain: NDArray[np.bool_]) -> tuple[Image, tuple[float, float]]:

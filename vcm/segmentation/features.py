@@ -200,6 +200,8 @@ def load_denoisers(folder: str | Path) -> list[SliceDenoiser]:
         verify_checksums(part)
     try:
         return [SliceDenoiser.from_pretrained(part).float().eval() for part in parts]
+    except VCMError:  # says itself what is wrong
+        raise
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise VCMError(

@@ -26,7 +26,7 @@ from vcm.errors import VCMError
 from vcm.imaging.conditions import CLASS_NAMES, NUMBER_OF_CLASSES
 from vcm.imaging.deformation import DeformationSizes
 from vcm.imaging.prepared_set import Subject, load_prepared, with_classes
-from vcm.imaging.random_scan import draw_scan
+from vcm.imaging.random_scan import draw_scans
 from vcm.imaging.scan_pool import ScanPool, load_pool
 from vcm.imaging.volume import read_volume
 from vcm.learning.batches import Draw
@@ -197,16 +197,10 @@ def draw_random_scans(
         batch_size: B.
         random: What the draw depends on, and nothing else.
     """
-    brains = pool.make(pool.draw(batch_size, sizes, random))
-    pairs = list(zip(brains.images[:, 0].numpy(), brains.classes[:, 0].numpy(), strict=True))
-    drawn = [
-        draw_scan(image, classes, pool.grid.spacing[0], random, masses) for image, classes in pairs
-    ]
-    # A brain may have been drawn without the fluid around it.
-    maps = [classes * d.brain for (_, classes), d in zip(pairs, drawn, strict=True)]
+    drawn = draw_scans(pool, sizes, batch_size, random, masses)
     images, classes, lesions = (
         torch.from_numpy(np.stack(values))[:, None]
-        for values in ([d.scan for d in drawn], maps, [d.lesions > LESION for d in drawn])
+        for values in zip(*((d.scan, d.classes, d.lesions > LESION) for d in drawn), strict=True)
     )
     return LabelledScans(images, classes, lesions.float())
 

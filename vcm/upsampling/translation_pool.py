@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vcm.imaging.deformation import DeformationSizes
-from vcm.imaging.random_scan import draw_scan
+from vcm.imaging.random_scan import draw_scans
 from vcm.imaging.scan_pool import ScanPool
 
 
@@ -41,11 +41,7 @@ def draw_brains(
         batch_size: B.
         random: What the draw depends on, and nothing else.
     """
-    brains = pool.make(pool.draw(batch_size, sizes, random))
-    drawn = [
-        draw_scan(image.numpy(), classes.numpy(), pool.grid.spacing[0], random)
-        for image, classes in zip(brains.images[:, 0], brains.classes[:, 0], strict=True)
-    ]
+    drawn = draw_scans(pool, sizes, batch_size, random)
     scan, truth, brain = (
         torch.from_numpy(np.stack(values))[:, None].float()
         for values in ([d.scan for d in drawn], [d.t1w for d in drawn], [d.brain for d in drawn])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from vcm.checksums import verify_checksums
 from vcm.embedded import NETWORK, network_folder
@@ -34,11 +33,11 @@ def load_network(kind: type[Net], name: str | Path, what: str, remedy: str, argu
     verify_checksums(folder)
     unreadable = f"{complaint} that can be read: {remedy}"
     try:
-        own = json.loads((folder / NETWORK).read_text(encoding="utf-8"))["_class_name"]
+        card: Any = kind.load_config(folder)
+        own = card["_class_name"]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise VCMError(unreadable, argument=argument) from error
     if own != kind.__name__:
-        # diffusers would load what fits of another network, and leave the rest at random.
         raise VCMError(f"{complaint}, but a {own}: {remedy}", argument=argument)
     try:
         found: Net = kind.from_pretrained(folder, use_safetensors=True).float().eval()

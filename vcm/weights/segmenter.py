@@ -42,7 +42,7 @@ def load_segmenter(name: str) -> TissueSegmenter:
     Raises:
         VCMError: There is none, or its files are not those that were saved.
     """
-    remedy = "give segmenter2mm, or the folder 'segmenter' that vcm pretrain segmenter wrote."
+    remedy = "give segmenter2mm, anysegmenter2mm, or the folder 'segmenter' that vcm pretrain segmenter wrote."
     return load_network(TissueSegmenter, segmenter_folder(name), "segmenter", remedy, "segmenter")
 
 
