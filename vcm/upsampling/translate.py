@@ -22,6 +22,7 @@ from vcm.imaging.volume import Grid, Volume
 from vcm.nets.translator import Translator
 from vcm.upsampling.result import Upsampled
 from vcm.upsampling.space import Image, ResultSpace
+from vcm.upsampling.thick_scan import ThickScan
 from vcm.weights.network import load_network
 
 #: Contrasts that a scan can be translated to.
@@ -64,6 +65,16 @@ def load_translator(name: str | Path) -> Translator:
     return load_network(Translator, name, "translator", remedy, "translator")
 
 
+def refuse_t1w(scan: ThickScan) -> None:
+    """Raise VCMError for a scan that is T1w already."""
+    if scan.contrast.is_t1w:
+        raise VCMError(
+            f"{scan.volume.source} is T1w by its {scan.contrast.method}, so there is nothing to translate: "
+            "leave out --to, or if it is another contrast, let its file name say so, such as sub-1_FLAIR.nii.gz.",
+            argument="to",
+        )
+
+
 def translate(result: Upsampled, net: Translator) -> TranslatedBrain:
     """The T1w brain that is expected under an upsampled scan.
 
@@ -75,12 +86,7 @@ def translate(result: Upsampled, net: Translator) -> TranslatedBrain:
         VCMError: The scan is T1w already.
     """
     scan = result.scan
-    if scan.contrast.is_t1w:
-        raise VCMError(
-            f"{scan.volume.source} is T1w by its {scan.contrast.method}, so there is nothing to translate: "
-            "leave out --to, or if it is another contrast, let its file name say so, such as sub-1_FLAIR.nii.gz.",
-            argument="to",
-        )
+    refuse_t1w(scan)
     common = _InCommonSpace(result, net)
     with torch.inference_mode():
         found = net.over_mirrors(common.read.to(net.device))

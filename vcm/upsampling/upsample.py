@@ -47,8 +47,8 @@ from vcm.upsampling.result import OF_DETAIL, OF_NOTHING, OF_SAMPLES, Upsampled
 from vcm.upsampling.same_scan import refuse_same_scan
 from vcm.upsampling.several import DetailedScan, combine
 from vcm.upsampling.space import Image, ResultSpace
-from vcm.upsampling.thick_scan import to_thick_scan
-from vcm.upsampling.translate import check_contrast, load_translator, translate
+from vcm.upsampling.thick_scan import ThickScan, to_thick_scan
+from vcm.upsampling.translate import check_contrast, load_translator, refuse_t1w, translate
 from vcm.upsampling.widen import widen_at_rim, widen_over_lost
 from vcm.upsampling.without_model import (
     in_doubt,
@@ -63,6 +63,8 @@ from vcm.weights.load import load_pipeline
 OnStep = Callable[[int, int], None]
 #: Called with a sentence that a user should read, and that is no warning.
 OnNote = Callable[[str], None]
+#: Called with a scan that was read and found fit, before anything is computed; raises VCMError to refuse it.
+OnScan = Callable[[ThickScan], None]
 #: Bytes per voxel of a compressed volume, at most; for the check that the disk has room.
 BYTES = 4
 #: Seeds are whole numbers below this.
@@ -149,17 +151,8 @@ def upsample_files(
     detail = None if detail is None else detail.to(device)
     result = upsample(
         images, pipeline, masks=brains, about=about, like=like, detail=detail, on_step=on_step,
-        **settings,
+        on_scan=lambda scan: _meet(scan, config, on_note), **settings,
     )  # fmt: skip
-
-    if config.output == "sample" and not len(result.samples):
-        raise VCMError(
-            f"output is sample, but {paths[0].name} is {result.scan.contrast.name} and the model draws "
-            "samples of T1w scans only: choose output mean."
-        )
-    for scan in (result.scan, *result.others):
-        if scan.width is not None:
-            on_note(scan.width_in_words())
     translated = None if translator is None else translate(result, translator.to(device))
 
     # Write. Another run may have finished meanwhile.
@@ -191,6 +184,19 @@ def upsample_files(
     return files
 
 
+def _meet(scan: ThickScan, config: Upsampling, on_note: OnNote) -> None:
+    """Say what was found in a scan. Raises VCMError where what the user wants cannot be made of it."""
+    if config.to is not None:
+        refuse_t1w(scan)
+    if config.output == "sample" and not scan.contrast.is_t1w:
+        raise VCMError(
+            f"output is sample, but {scan.volume.source} is {scan.contrast.name} and the model draws samples "
+            "of T1w scans only: choose output mean."
+        )
+    if scan.width is not None:
+        on_note(scan.width_in_words())
+
+
 def upsample(
     scans: Volume | Sequence[Volume],
     pipeline: VCMPipeline,
@@ -215,6 +221,7 @@ def upsample(
     whole_head: bool = False,
     precision: str = "auto",
     on_step: OnStep = lambda done, total: None,
+    on_scan: OnScan = lambda scan: None,
 ) -> Upsampled:
     """Upsample scans in memory, on the device of the pipeline.
 
@@ -249,6 +256,8 @@ def upsample(
             otherwise.
         precision: Of the denoising: float32, bfloat16, or auto, bfloat16 where the hardware computes it.
         on_step: Called with the denoising steps that are done, and how many there are.
+        on_scan: Called with each scan as it was read, before anything is computed; may refuse it by a
+            VCMError.
 
     Returns:
         The result. Its uncertainty is what the detail network expects of its own error, where the
@@ -278,6 +287,8 @@ def upsample(
     ]  # fmt: skip
 
     refuse_other_contrasts([scan, *others])
+    for one in (scan, *others):
+        on_scan(one)
     if scan.contrast.is_in_doubt:
         warnings.warn(in_doubt(scan), VCMWarning, stacklevel=2)
     if like is not None:
