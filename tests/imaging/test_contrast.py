@@ -1,4 +1,4 @@
-"""A contrast is told from T1w by its deep tissues, not by the fluid around cortex."""
+"""A T1w brain is told by its deep tissues, and any contrast by white matter, cortex and fluid where they are known."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from scipy.ndimage import binary_erosion
 from vcm.imaging.contrast import (
     LEAST_SEPARATION,
     Contrast,
+    by_tissues,
     contrast_of_name,
-    find_contrast,
     t1w_separation,
 )
 from vcm.imaging.geometry import model_grid, resample
@@ -33,10 +33,8 @@ def flair(image, fluid):
     return np.where(image > 0, np.where(shell, 0.1, tissues) + noise, 0).clip(0)
 
 
-def test_a_t1w_brain_is_found(brain):
-    found = find_contrast(brain, GRID, "scan.nii.gz")
-    assert (found.name, found.method) == ("T1w", "intensities") and found.is_t1w
-    assert found.separation > LEAST_SEPARATION
+def test_white_matter_of_a_t1w_brain_is_apart_from_grey(brain):
+    assert t1w_separation(brain, GRID) > LEAST_SEPARATION
 
 
 def test_an_inverted_brain_is_as_far_on_the_other_side(brain):
@@ -46,19 +44,11 @@ def test_an_inverted_brain_is_as_far_on_the_other_side(brain):
 
 @pytest.mark.parametrize("fluid", [1, 5])
 def test_a_flair_is_no_t1w_however_loose_its_mask(brain, fluid):
-    found = find_contrast(flair(brain, fluid), GRID)
-    assert found.name == "FLAIR" and not found.is_t1w
+    assert t1w_separation(flair(brain, fluid), GRID) < LEAST_SEPARATION
 
 
-def test_a_t2w_brain_is_found(brain):
-    tissues = np.select([brain > 0.7, brain > 0.35, brain > 0], [0.25, 0.4, 0.95], 0.0)
-    noise = 0.03 * np.random.default_rng(2).standard_normal(brain.shape)
-    found = find_contrast(np.where(brain > 0, tissues + noise, 0).clip(0, 1), GRID, "scan")
-    assert found.name == "T2w" and not found.is_t1w
-
-
-def test_an_empty_image_has_no_known_contrast():
-    assert find_contrast(np.zeros(GRID.shape, np.float32), GRID, "nothing").name == "unknown"
+def test_an_empty_image_separates_nothing():
+    assert t1w_separation(np.zeros(GRID.shape, np.float32), GRID) == 0
 
 
 @pytest.mark.parametrize(
@@ -79,21 +69,51 @@ def test_the_name_of_a_file_tells_its_contrast(name, contrast):
     assert contrast_of_name(name) == contrast
 
 
-def test_a_name_that_the_intensities_contradict_is_no_t1w(brain):
-    inverted = np.where(brain > 0, 1.01 - brain, 0)
-    assert find_contrast(inverted, GRID, "sub-1_T1w.nii.gz").name == "T1w"
-    assert not find_contrast(inverted, GRID, "sub-1_T1w.nii.gz").is_t1w
-    assert not find_contrast(brain, GRID, "sub-1_T2w.nii.gz").is_t1w
+@pytest.mark.parametrize(
+    ("contrast", "is_t1w"),
+    [
+        (Contrast("T1w", "file name", 0.6), True),
+        (Contrast("T1w+gd", "file name", 0.6), True),
+        (Contrast("T1w", "file name", 0.3), False),
+        (Contrast("T2w", "file name", 0.6), False),
+        (Contrast("T1w", "intensities", 0.3, 0.2), True),
+        (Contrast("FLAIR", "intensities", 0.6, 0.0), False),
+    ],
+)
+def test_t1w_takes_name_and_intensities(contrast, is_t1w):
+    assert contrast.is_t1w is is_t1w
 
 
 @pytest.mark.parametrize(
     ("contrast", "in_doubt"),
     [
-        (Contrast("T1w", "intensities", 0.6), True),
-        (Contrast("T1w", "intensities", 1.0), False),
+        (Contrast("T1w", "intensities", 0.6, 0.09), True),
+        (Contrast("T1w", "intensities", 0.6, 0.2), False),
         (Contrast("T1w", "file name", 0.6), False),
-        (Contrast("FLAIR", "intensities", 0.2), False),
+        (Contrast("FLAIR", "intensities", 0.6, 0.0), False),
     ],
 )
 def test_weak_intensities_without_a_name_leave_a_doubt(contrast, in_doubt):
     assert contrast.is_in_doubt is in_doubt
+
+
+@pytest.mark.parametrize(
+    ("white", "grey", "fluid", "name"),
+    [
+        (0.8, 0.6, 0.1, "T1w"),
+        (0.7, 0.72, 0.1, "FLAIR"),
+        (0.3, 0.4, 0.9, "T2w"),
+        (0.5, 0.4, 0.9, "unknown"),
+    ],
+)
+def test_white_matter_cortex_and_fluid_tell_the_contrast(white, grey, fluid, name):
+    """Of a brain whose deep grey matter is dark in every contrast, as iron makes it."""
+    classes = np.repeat(np.arange(5, dtype=np.uint8), 1000).reshape(50, 10, 10)
+    image = np.take([0, white, grey, fluid, 0.4], classes)
+    found, above = by_tissues(image, classes)
+    assert found == name and above == pytest.approx((white - grey) / abs(white - fluid))
+
+
+def test_tissues_that_are_hardly_seen_tell_nothing():
+    empty = np.zeros((8, 8, 8), np.uint8)
+    assert by_tissues(empty.astype(np.float32), empty)[0] == "unknown"

@@ -113,6 +113,23 @@ def test_a_scan_of_another_study_is_matched_and_this_is_said(files, model, tmp_p
     assert "match is often" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("sub-1_FLAIR", "is FLAIR by its file name"), ("brain", "is T2w by its intensities")],
+)
+def test_a_scan_of_another_contrast_is_refused(files, model, tmp_path, capsys, name, words):
+    """A segmenter of T1w scans finds something in it, and most of it wrong."""
+    image = nib.load(files / "sub-1_T1w.nii.gz")
+    data = image.get_fdata()
+    other = np.where(data > 0, 1.1 * data.max() - data, 0).astype(np.float32)
+    nib.save(nib.Nifti1Image(other, image.affine), tmp_path / f"{name}.nii.gz")
+    given = ["segment", "apply", f"{tmp_path}/{name}.nii.gz", f"--model={model}"]
+    assert run_command([*given, "--out", f"{tmp_path}/out"]) == 2
+    told = capsys.readouterr().err
+    assert words in told and "fitted to T1w scans" in told
+    assert not list((tmp_path / "out").rglob("*"))
+
+
 def test_one_bad_scan_does_not_stop_the_others(applied, model, capsys):
     scans, out, code = applied
     assert code == 2

@@ -186,7 +186,7 @@ def test_a_dataset_is_refused(tmp_path, capsys):
 
 
 def test_a_scan_that_only_looks_t1w_is_named(thick_model, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("vcm.imaging.contrast.SURE_SEPARATION", 99.0)
+    monkeypatch.setattr("vcm.imaging.contrast.SURE_ABOVE_CORTEX", 99.0)
     path = write_volume(cut(head(), "axial", 6.0)[0], tmp_path / "brain.nii.gz")
     given = ["upsample", path, "--model", thick_model, "--spacing", "2", "--samples", "0"]
     assert run_command([*map(str, given), "--out", str(tmp_path / "out")]) == 0

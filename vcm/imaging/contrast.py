@@ -1,9 +1,11 @@
 """Which contrast a scan has: by its file name where that says so, and by its intensities.
 
-Knows where the template has white and deep grey matter and fluid, and no more. In T1w white matter is brighter
-than grey, in T2w, PD and FLAIR darker; fluid is brightest in T2w and darkest in FLAIR. Separation is how far the
-medians of white and deep grey matter are apart, in the spread of both. Cortex does not count: alignment is
-rigid, so what the template calls cortex is half fluid, whose darkness makes a FLAIR look like T1w.
+In T1w white matter is brighter than grey, in T2w, PD and FLAIR darker; fluid is brightest in T2w and darkest in FLAIR.
+Of a brain whose tissues are not known the template tells where white and deep grey matter are, which shows whether
+a T1w scan is one: separation is how far their medians are apart, in the spread of both. Cortex does not count there:
+alignment is rigid, so what the template calls cortex is half fluid, whose darkness makes a FLAIR look like T1w. But
+deep grey matter rich in iron is dark in FLAIR too. So where no name tells, the tissues of the brain itself do, by
+white matter, fluid and cortex.
 """
 
 from __future__ import annotations
@@ -15,23 +17,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_erosion, binary_fill_holes
+from scipy.ndimage import binary_erosion
 
 from vcm.errors import VCMWarning
 from vcm.imaging.geometry import resample
 from vcm.imaging.registration import common_template
+from vcm.imaging.vocabulary import CLASS_NAMES
 from vcm.imaging.volume import Grid, Volume
 
 #: Least separation of a T1w scan; what scans of several contrasts have: benchmarks/contrast.py.
 LEAST_SEPARATION = 0.45
-#: Below this a scan that no name calls T1w may be another one: a FLAIR had up to 0.72, T1w scans 0.49 or more.
-SURE_SEPARATION = 0.8
+#: Least that white matter of a T1w scan is brighter than the brightest quarter of cortex, see `by_tissues`, and below
+#: what a doubt remains: FLAIR had up to 0.05, T1w scans 0.11 or more (benchmarks/contrast.py).
+LEAST_ABOVE_CORTEX, SURE_ABOVE_CORTEX = 0.08, 0.1
 #: Template intensities of brain and the two tissues; how far grey matter lies within the brain [2 mm].
 BRAIN, WHITE, GREY, WITHIN = 0.1, 0.75, (0.4, 0.65), 5
 #: Standard deviations of a normal distribution per distance between its quartiles.
 PER_QUARTILES = 0.7413
-#: Template intensity of fluid, and how far it lies within the brain [2 mm].
-FLUID, FLUID_WITHIN = 0.35, 8
 #: What names of files call each contrast, in small letters; the last part of a name counts.
 SUFFIXES = {
     "t1w": "T1w", "t1": "T1w", "inplanet1": "T1w", "mprage": "T1w",
@@ -52,22 +54,39 @@ class Contrast:
         name: T1w, T1w+gd (with gadolinium), T2w, PD, FLAIR, T2* or unknown.
         method: file name, or intensities.
         separation: Of white from grey matter, see `t1w_separation`.
+        above_cortex: How much white matter is brighter than cortex, see `by_tissues`; None: not measured.
     """
 
     name: str
     method: str
     separation: float
+    above_cortex: float | None = None
 
     @property
     def is_t1w(self) -> bool:
         """Whether name and intensities are those of T1w, so that a model of T1w scans knows it."""
-        return self.name in ("T1w", "T1w+gd") and self.separation >= LEAST_SEPARATION
+        if self.above_cortex is None:
+            return self.name in ("T1w", "T1w+gd") and self.separation >= LEAST_SEPARATION
+        return self.name == "T1w" and self.above_cortex >= LEAST_ABOVE_CORTEX
 
     @property
     def is_in_doubt(self) -> bool:
         """Whether it is taken for T1w by intensities that another contrast may have."""
-        weak = self.separation < SURE_SEPARATION
-        return self.is_t1w and self.method == "intensities" and weak
+        weak = self.above_cortex is not None and self.above_cortex < SURE_ABOVE_CORTEX
+        return self.is_t1w and weak
+
+    @property
+    def evidence(self) -> str:
+        """What its intensities say for T1w or against it, in words."""
+        if self.above_cortex is None:
+            return (
+                f"white matter {self.separation:.2f} deviations brighter than grey, in T1w at least "
+                f"{LEAST_SEPARATION:g}"
+            )
+        return (
+            f"white matter brighter than the brightest cortex by {self.above_cortex:.2f} of its distance to "
+            f"fluid, in T1w at least by {LEAST_ABOVE_CORTEX:g}"
+        )
 
     def describe(self) -> dict[str, Any]:
         """What a sidecar says of it."""
@@ -75,22 +94,32 @@ class Contrast:
             "Contrast": self.name,
             "ContrastFrom": self.method,
             "WhiteGreySeparation": self.separation,
+            "WhiteAboveCortex": self.above_cortex,
         }
 
 
-def find_contrast(image: NDArray, grid: Grid, source: str = "") -> Contrast:
-    """Find the contrast of an aligned brain.
+def by_tissues(image: NDArray, classes: NDArray[np.uint8]) -> tuple[str, float]:
+    """Contrast of a brain whose tissues are known.
 
     Args:
-        image: (X, Y, Z) an aligned brain in 0..1, 0 outside it.
-        grid: Of the image, in the common space.
-        source: Name of its file.
+        image: (X, Y, Z) the brain in 0..1, 0 outside it.
+        classes: (X, Y, Z) its eight classes where they are sure, 0 elsewhere.
+
+    Returns:
+        T1w, T2w, FLAIR or unknown; and how much white matter is brighter than the brightest quarter of cortex,
+        (median white - third quartile of cortex) / |median white - median of the ventricles|.
     """
-    separation = t1w_separation(image, grid)
-    named = contrast_of_name(source)
-    if named:
-        return Contrast(named, "file name", separation)
-    return Contrast(_by_intensities(image, grid, separation), "intensities", separation)
+    names = ("white matter", "grey matter", "ventricles")
+    white, cortex, fluid = (
+        image[(classes == CLASS_NAMES.index(name)) & (image > 0)] for name in names
+    )
+    if min(map(len, (white, cortex, fluid))) < FEWEST:
+        return UNKNOWN, 0.0
+    bright, wet = float(np.median(white)), float(np.median(fluid))
+    above = (bright - float(np.percentile(cortex, 75))) / max(abs(bright - wet), 1e-6)
+    if wet < bright:
+        return "T1w" if above >= LEAST_ABOVE_CORTEX else "FLAIR", above
+    return "T2w" if above < 0 else UNKNOWN, above
 
 
 def warn_unless_t1w(image: NDArray, grid: Grid, source: str) -> None:
@@ -118,22 +147,6 @@ def contrast_of_name(source: str) -> str | None:
     found = SUFFIXES.get(suffix)
     enhanced = any(re.match(r"ce-|.*(gado|gd|postcontrast)", entity) for entity in entities)
     return "T1w+gd" if found == "T1w" and enhanced else found
-
-
-def _by_intensities(image: NDArray, grid: Grid, separation: float) -> str:
-    """T1w, T2w or FLAIR; unknown where white matter, grey matter and fluid are in no known order."""
-    white, grey = _tissues(grid)
-    seen = [image[mask & (image > 0)] for mask in (white, grey, _fluid(grid))]
-    if min(map(len, seen)) < FEWEST:
-        return UNKNOWN
-    bright, dark, fluid = (float(np.median(values)) for values in seen)
-    if separation >= LEAST_SEPARATION:
-        return "T1w" if fluid < bright else UNKNOWN
-    if fluid > max(bright, dark):
-        return "T2w"
-    # A rigid alignment takes some tissue for fluid, so the darkest quarter of it tells.
-    darkest = float(np.percentile(seen[2], 25))
-    return "FLAIR" if darkest < min(bright, dark) else UNKNOWN
 
 
 def t1w_separation(image: NDArray, grid: Grid) -> float:
@@ -164,11 +177,3 @@ def _tissues(grid: Grid) -> list[NDArray[np.bool_]]:
         resample(Volume(m.astype(np.uint8), template.affine), grid, order=0) > 0
         for m in (white, binary_erosion(grey) & deep)
     ]
-
-
-def _fluid(grid: Grid) -> NDArray[np.bool_]:
-    """Where the template has fluid of the ventricles, eroded."""
-    template = common_template()
-    within = binary_erosion(binary_fill_holes(template.data > BRAIN), iterations=FLUID_WITHIN)
-    fluid = binary_erosion(within & (template.data < FLUID))
-    return resample(Volume(fluid.astype(np.uint8), template.affine), grid, order=0) > 0

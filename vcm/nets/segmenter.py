@@ -75,9 +75,17 @@ class TissueSegmenter(ModelMixin):
         return from_patches(self.out(h), self.patch)
 
     @torch.no_grad()
-    def classes(self, image: Float[Tensor, "B 1 X Y Z"]) -> UInt8[Tensor, "B X Y Z"]:
-        """(B, 1, X, Y, Z) -> the most probable class per voxel, uint8 (B, X, Y, Z)."""
-        return self(image)[:, : self.out_classes].argmax(1).to(torch.uint8)
+    def classes(
+        self, image: Float[Tensor, "B 1 X Y Z"], least: float = 0.0
+    ) -> UInt8[Tensor, "B X Y Z"]:
+        """(B, 1, X, Y, Z) -> the most probable class per voxel, uint8 (B, X, Y, Z).
+
+        Args:
+            image: In 0..1.
+            least: Voxels whose class is less probable than this are background.
+        """
+        probable, found = self(image)[:, : self.out_classes].softmax(1).max(1)
+        return found.where(probable >= least, 0).to(torch.uint8)
 
     @torch.no_grad()
     def features(self, image: Float[Tensor, "B 1 X Y Z"]) -> Float[Tensor, "B F"]:

@@ -25,7 +25,6 @@ from vcm.files import (
 from vcm.imaging.bids import ENDINGS, stem
 from vcm.imaging.brain import AlignedBrain, align_brain
 from vcm.imaging.conditions import class_volumes
-from vcm.imaging.contrast import find_contrast
 from vcm.imaging.extraction import Brain, find_brain
 from vcm.imaging.geometry import from_model_grid, model_grid, resample
 from vcm.imaging.vocabulary import CLASS_NAMES
@@ -35,7 +34,10 @@ from vcm.report.folder import write_report
 from vcm.report.layers import Layer
 from vcm.report.page import Page, Section, Table
 from vcm.report.viewer import Viewer
+from vcm.weights.contrast import find_contrast
 from vcm.weights.segmenter import (
+    FOR_ANY,
+    FOR_T1W,
     knows_any_contrast,
     load_segmenter,
     segmenter_folder,
@@ -43,7 +45,7 @@ from vcm.weights.segmenter import (
 )
 
 #: Stands for one of the two embedded segmenters, by the contrast of the scan.
-AUTO, FOR_T1W, FOR_ANY = "auto", "segmenter2mm", "anysegmenter2mm"
+AUTO = "auto"
 
 
 def segment(scan: Volume, segmenter: TissueSegmenter, brain: Brain | None = None) -> Volume:

@@ -24,6 +24,7 @@ from vcm.files import (
     write_table,
 )
 from vcm.imaging.brain import align_brain
+from vcm.imaging.contrast import UNKNOWN, Contrast
 from vcm.imaging.extraction import Brain, find_brain
 from vcm.imaging.geometry import from_model_grid, model_grid
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
@@ -34,6 +35,7 @@ from vcm.report.picture import outlined
 from vcm.report.viewer import Viewer
 from vcm.segmentation.likeness import UNLIKE
 from vcm.segmentation.segmenter import FewShotSegmenter, Prediction
+from vcm.weights.contrast import find_contrast
 
 MARK = "vcm segment apply"
 #: Bytes per voxel of a scan that its results take, at most: labels, probability, uncertainty.
@@ -83,11 +85,12 @@ def segment_scan(
             VCMWarning says so), always or never.
 
     Raises:
-        VCMError: No whole brain is found in the scan.
+        VCMError: No whole brain is found in the scan, or its contrast is another than that of the labelled scans.
     """
     grid = model_grid(segmenter.features.spacing)
     brain = find_brain(scan)
     aligned = align_brain(scan, brain.mask, grid)
+    _refuse_other_contrast(scan, find_contrast(aligned.image, grid, scan.source), segmenter)
     found = segmenter.predict(aligned.image, voices, match)
     if found.unlike is not None and found.unlike > UNLIKE:
         warnings.warn(_unlike_in_words(scan, found), VCMWarning, stacklevel=2)
@@ -109,6 +112,24 @@ def segment_scan(
         found.unlike,
         found.matched,
     )
+
+
+def _refuse_other_contrast(scan: Volume, contrast: Contrast, segmenter: FewShotSegmenter) -> None:
+    """What names tissues by the brightness of one contrast names others in another."""
+    own, known = ({_family(n) for n in names} for names in ([contrast.name], segmenter.contrasts))
+    if own <= known or not known or UNKNOWN in own | known:
+        return
+    fitted = " and ".join(sorted(known))
+    raise VCMError(
+        f"{scan.source} is {contrast.name} by its {contrast.method}, and the segmenter was fitted to {fitted} scans, so "
+        f"its labels would be wrong: give {fitted} scans, fit a segmenter to a labelled {contrast.name} scan, or "
+        f"if it is {fitted}, let its file name say so, such as sub-1_{sorted(known)[0]}.nii.gz."
+    )
+
+
+def _family(contrast: str) -> str:
+    """With gadolinium or without is one."""
+    return contrast.removesuffix("+gd")
 
 
 def _unlike_in_words(scan: Volume, found: Prediction) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vcm.errors import VCMError
 from vcm.imaging.brain import align_brain
+from vcm.imaging.contrast import UNKNOWN as UNKNOWN_CONTRAST
 from vcm.imaging.extraction import find_brain
 from vcm.imaging.geometry import to_model_grid
 from vcm.imaging.participants import read_rows
@@ -26,6 +27,7 @@ from vcm.imaging.volume import (
     read_volume,
     refuse_other_voxels,
 )
+from vcm.weights.contrast import find_contrast
 
 #: Marks voxels whose label is unknown.
 UNKNOWN = -1
@@ -41,11 +43,13 @@ class LabelledBrain:
         image: (X, Y, Z) in 0..1, 0 outside the brain.
         labels: (X, Y, Z) of 0..C-1 in the order of the label table, UNKNOWN where not labelled.
         source: Name of the scan.
+        contrast: Of the scan, as vcm.imaging.contrast names it.
     """
 
     image: NDArray[np.float32]
     labels: NDArray[np.int16]
     source: str = "scan"
+    contrast: str = UNKNOWN_CONTRAST
 
     @property
     def whole(self) -> bool:
@@ -91,7 +95,8 @@ def read_labelled(
     brain = align_brain(image, find_brain(image).mask, grid)
     # Moved up, so that what lies outside the scan, which becomes 0, is background.
     moved = to_model_grid(numbered, grid, brain.to_common, order=0)
-    return LabelledBrain(brain.image, moved.astype(np.int16), scan.name)
+    contrast = find_contrast(brain.image, grid, image.source).name
+    return LabelledBrain(brain.image, moved.astype(np.int16), scan.name, contrast)
 
 
 def label_table(

@@ -113,6 +113,7 @@ class FewShotSegmenter:
         self.indices = list(range(len(names))) if indices is None else list(indices)
         self.voices: tuple[str, ...] = ()
         self.brains: list[LabelledBrain] = []
+        self.contrasts: set[str] = set()
         self.classifier: VoxelClassifier | None = None
         self.unet: BoxUNet | None = None
         self.atlas_helps = np.zeros(len(names), bool)
@@ -148,6 +149,7 @@ class FewShotSegmenter:
         """
         settings = settings or FitSettings()
         self.brains = list(brains)
+        self.contrasts = {brain.contrast for brain in brains}
         self.voices = check_voices(voices, all(b.whole for b in brains))
         each = max(1, voxels // (len(brains) * (copies + 1)))
         found, targets, weights = [], [], []
@@ -368,6 +370,7 @@ class FewShotSegmenter:
         return {
             "names": self.names,
             "indices": self.indices,
+            "contrasts": sorted(self.contrasts),
             "voices": list(self.voices),
             "atlas_helps": self.atlas_helps.tolist(),
             "trust": self.trust,
@@ -393,6 +396,8 @@ class FewShotSegmenter:
             DiffusionFeatures(denoisers, **said["features"]),  # type: ignore[arg-type]
             said["names"], said["indices"],  # type: ignore[arg-type]
         )  # fmt: skip
+        # Earlier versions did not say it, and were made for T1w scans.
+        made.contrasts = set(said.get("contrasts", ["T1w"]))  # type: ignore[call-overload]
         made.voices = tuple(said["voices"])  # type: ignore[arg-type]
         made.atlas_helps = np.asarray(said["atlas_helps"], bool)
         made.trust = said["trust"]  # type: ignore[assignment]

@@ -25,7 +25,7 @@ from vcm.imaging.acquisition import (
     isotropic_grid,
 )
 from vcm.imaging.brain import align_brain, find_background, on_black, refuse_label_map
-from vcm.imaging.contrast import Contrast, find_contrast
+from vcm.imaging.contrast import Contrast
 from vcm.imaging.degradation import Degradation
 from vcm.imaging.extraction import Brain, find_brain
 from vcm.imaging.geometry import straight_grid, straightened, straightened_mask
@@ -35,6 +35,7 @@ from vcm.upsampling.border import interpolate_to_border
 from vcm.upsampling.lost_slices import fill, find_lost, without_lost
 from vcm.upsampling.profile import EstimatedWidth, NoEstimate, ProfileChoice, estimate_width
 from vcm.upsampling.rim import rim_of
+from vcm.weights.contrast import find_contrast
 
 #: A voxel outside the brain shows something where it is this much of the brain's range above the darkest,
 #: and a scan does where more than this share of them does.

@@ -287,8 +287,8 @@ def upsample(
     ]  # fmt: skip
 
     refuse_other_contrasts([scan, *others])
-    for one in (scan, *others):
-        on_scan(one)
+    for met in (scan, *others):
+        on_scan(met)
     if scan.contrast.is_in_doubt:
         warnings.warn(in_doubt(scan), VCMWarning, stacklevel=2)
     if like is not None:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from vcm.errors import VCMError
-from vcm.imaging.contrast import LEAST_SEPARATION
 from vcm.nets.detail import DetailNet
 from vcm.upsampling.consistency import DataConsistency
 from vcm.upsampling.head_detail import add_head_detail
@@ -74,10 +73,7 @@ def in_words(scan: ThickScan, with_network: bool) -> str:
         if with_network
         else "the result is interpolated and made consistent with the slices, without detail from the model"
     )
-    return (
-        f"{source} {what} (white matter {contrast.separation:.2f} deviations brighter than grey, in T1w at "
-        f"least {LEAST_SEPARATION:g}), and the model knows T1w only: {done}."
-    )
+    return f"{source} {what} ({contrast.evidence}), and the model knows T1w only: {done}."
 
 
 def refuse_other_contrasts(scans: Sequence[ThickScan]) -> None:
@@ -96,7 +92,6 @@ def refuse_other_contrasts(scans: Sequence[ThickScan]) -> None:
 def in_doubt(scan: ThickScan) -> str:
     """What is said of a scan that is T1w by its intensities, and not by much."""
     return (
-        f"{scan.volume.source} is taken for T1w by its intensities alone (white matter "
-        f"{scan.contrast.separation:.2f} deviations brighter than grey; a FLAIR had 0.72): if it is another "
-        "contrast, let its file name say so, such as sub-1_FLAIR.nii.gz."
+        f"{scan.volume.source} is taken for T1w by its intensities alone ({scan.contrast.evidence}): if it is "
+        "another contrast, let its file name say so, such as sub-1_FLAIR.nii.gz."
     )

@@ -15,6 +15,8 @@ from vcm.imaging.volume import Grid, Volume
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.weights.network import load_network
 
+#: The embedded segmenters: of T1w scans, and of scans of any contrast.
+FOR_T1W, FOR_ANY = "segmenter2mm", "anysegmenter2mm"
 #: Key in the segmenter's configuration: spacing of its training scans [mm]. Older ones have 2 mm.
 _SPACING = "_spacing"
 #: Key of the contrasts that it was trained on, see vcm pretrain segmenter; without it T1w.
@@ -42,7 +44,9 @@ def load_segmenter(name: str) -> TissueSegmenter:
     Raises:
         VCMError: There is none, or its files are not those that were saved.
     """
-    remedy = "give segmenter2mm, anysegmenter2mm, or the folder 'segmenter' that vcm pretrain segmenter wrote."
+    remedy = (
+        f"give {FOR_T1W}, {FOR_ANY}, or the folder 'segmenter' that vcm pretrain segmenter wrote."
+    )
     return load_network(TissueSegmenter, segmenter_folder(name), "segmenter", remedy, "segmenter")
 
 
