@@ -14,6 +14,8 @@ _PACKAGE = Path(__file__).parent
 EXAMPLE = Path("brain2mm", "example_dseg.nii.gz")
 #: The file that makes a folder a model, and the one that makes it a single network.
 INDEX, NETWORK = "model_index.json", "config.json"
+#: The segmenters of scans in T1w, and of scans in any contrast.
+FOR_T1W, FOR_ANY = "segmenter2mm", "anysegmenter2mm"
 
 
 def search_paths(kind: str) -> tuple[Path, Path]:

@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
+import torch
 from few_shot_brains import write_brains
 
 from vcm.fewshot import features, fitting
-from vcm.fewshot.configuration import FewShotStudy
+from vcm.fewshot.configuration import Encoders, FewShotStudy
 from vcm.fewshot.features import VIEWS
 from vcm.fewshot.layouts import Target, find_cases
-from vcm.fewshot.methods import find_method
+from vcm.fewshot.methods import find_method, for_task
+from vcm.fewshot.parents import parent_name
 from vcm.fewshot.pool import Pool
 from vcm.fewshot.study import answer_cases
 from vcm.fewshot.tasks import task_from
@@ -50,3 +52,35 @@ def test_a_method_with_views_is_fitted_to_them_and_answers_the_scan(pool, tmp_pa
     row = answer_cases(model, pool("test"))[0]
     scans, mask = pool("test").scans(0)
     assert float(row["answer"]) == pytest.approx(model.answer(scans, mask).value, abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("slot", "feature", "parent"),
+    [
+        ("t1", "volumes", "segmenter2mm"),
+        ("t1ce", "volumes", "segmenter2mm"),
+        ("flair", "anyvolumes", "anysegmenter2mm"),
+        ("input", "anyvolumes", "anysegmenter2mm"),
+    ],
+)
+def test_tissues_are_measured_by_the_network_that_knows_the_sequence(slot, feature, parent):
+    task = task_from({"kind": "regression", "inputs": [slot]})
+    method = for_task(find_method("volumes", "regression"), task)
+    assert (method.name, method.feature) == ("volumes", feature)
+    assert method.parents.startswith(parent)
+    assert parent_name(method.feature, Encoders()) == parent
+
+
+def test_a_channel_of_lesions_is_no_tissue():
+    """It would be the brightest of all here, and a tenth class has no volume."""
+    logits = torch.zeros(1, 10, 40, 40, 40)
+    logits[:, 1], logits[:, 9] = 1, 2
+
+    class Segmenter:
+        device = torch.device("cpu")
+
+        def __call__(self, image):
+            return logits
+
+    fractions = features._volumes(torch.zeros(1, 1, 40, 40, 40), Segmenter())
+    assert fractions[0] == 1 and len(fractions) == 8

@@ -26,11 +26,15 @@ from vcm.imaging.volume import Volume
 VOXELS_SPACING, VOXELS_SHAPE, VOXELS_SMOOTHING = (4.0,) * 3, (48, 56, 48), 1.0
 #: What pretrained networks were trained on.
 SEGMENTER_SPACING, SEGMENTER_SHAPE = (2.0,) * 3, (80, 112, 80)
-#: Classes of the segmenter that lie within the brain: all but background and extracerebral CSF.
+#: What a segmenter tells apart, background included; behind them it may tell lesions.
+CLASSES = 9
+#: Those within the brain: all but background and extracerebral CSF.
 BRAIN_CLASSES = (1, 2, 3, 4, 5, 6, 8)
 #: Features that a pretrained network pools from one scan.
 POOLED = ("network", "untrained", "mae", "hybrid", "latents", "denoiser")
-FEATURES = ("voxels", "local", "coarse", "volumes", *POOLED)
+#: Volumes of tissues, by the segmenter of T1w scans and by that of any contrast.
+VOLUMES = ("volumes", "anyvolumes")
+FEATURES = ("voxels", "local", "coarse", *VOLUMES, *POOLED)
 #: coarse: means of prepared voxels over so many along each axis, smoothed as voxels are.
 COARSE = 2
 #: Views of each shot that a method with views is fitted to, beside the shot itself.
@@ -40,7 +44,7 @@ ONE_UNIT = ("voxels", "local", "coarse")
 #: Features of the frozen diffusion model, which a container does not hold.
 FROZEN = ("latents", "denoiser")
 #: Features that need a pretrained network.
-WITH_PARENT = ("volumes", *POOLED)
+WITH_PARENT = (*VOLUMES, *POOLED)
 
 Scans = Mapping[str, Volume]
 
@@ -56,8 +60,8 @@ def features(
 
     Args:
         name: one of FEATURES. voxels, coarse: intensities of all slots. local: the same as deviations from
-            their surroundings. volumes: fractions of the brain that
-            seven tissues take, and the brain's volume [L]. The others: activations of a network, pooled.
+            their surroundings. volumes, anyvolumes: fractions of the brain that seven tissues of the first
+            slot take, and the brain's volume [L]. The others: activations of a network, pooled.
         scans: slot -> scan.
         slots: of the task, in their order.
         mask: brain mask of a scan with its skull.
@@ -80,7 +84,7 @@ def features(
         raise VCMError(f"The features '{name}' are unknown: choose one of {', '.join(FEATURES)}.")
     if network is None:
         raise VCMError(f"The features '{name}' need a pretrained network, and none is given.")
-    if name == "volumes":
+    if name in VOLUMES:
         return _volumes(_single(scans, slots[0], mask), network)
     pooled = [
         network.features(_single(scans, slot, mask).to(network.device))[0].float().cpu()
@@ -129,13 +133,14 @@ def _single(scans: Scans, slot: str, mask: Volume | None) -> Tensor:
 
 @torch.inference_mode()
 def _volumes(image: Tensor, segmenter: Any) -> NDArray[np.float64]:
-    classes = segmenter(image.to(segmenter.device)).argmax(1).flatten().cpu()
+    logits = segmenter(image.to(segmenter.device))[:, :CLASSES]
+    classes = logits.argmax(1).flatten().cpu()
     voxel = float(np.prod(SEGMENTER_SPACING)) / 1e6
-    counts = torch.bincount(classes, minlength=9)[list(BRAIN_CLASSES)].double().numpy()
+    counts = torch.bincount(classes, minlength=CLASSES)[list(BRAIN_CLASSES)].double().numpy()
     brain = float(counts.sum())
     if brain * voxel < 0.2:
         raise VCMError(
             f"The segmenter finds {1000 * brain * voxel:.0f} mL of brain, less than 200 mL: this is no "
-            "T1w scan of a whole brain, so choose other features."
+            "scan of a whole brain that it knows, so choose other features."
         )
     return np.concatenate([counts / brain, [brain * voxel]])

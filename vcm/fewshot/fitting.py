@@ -19,7 +19,7 @@ from vcm.fewshot.configuration import Embedding, FewShotStudy, FineTuning, Synth
 from vcm.fewshot.end_to_end import fit_end_to_end
 from vcm.fewshot.features import FEATURES, FROZEN
 from vcm.fewshot.layouts import Case, Target, find_cases
-from vcm.fewshot.methods import CLOSED_FORM, METHODS, SYNTHETIC, Method, find_method
+from vcm.fewshot.methods import CLOSED_FORM, METHODS, SYNTHETIC, Method, find_method, for_task
 from vcm.fewshot.model import FittedModel
 from vcm.fewshot.parents import FROZEN_MODEL, describe_parents, open_parents
 from vcm.fewshot.pool import Pool, Source
@@ -44,7 +44,7 @@ def finetune(config: FineTuning) -> Path:
         raise VCMError("No task is given: give the YAML file of a task (see docs/fewshot.md).")
     check_output(out)
     given = read_task(config.task)
-    method = find_method(config.method, given.task.kind)
+    method = for_task(find_method(config.method, given.task.kind), given.task)
     parents = open_parents([method], config)
     pool = Pool.open(given.train, given.task, given.target, out / "features", parents)
     labels = list(pool.labels)

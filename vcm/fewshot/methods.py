@@ -8,8 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from vcm.errors import VCMError
+from vcm.fewshot.tasks import Task
 
 CLOSED_FORM = ("classification", "regression")
+#: Slots of a task whose tissues segmenter2mm knows.
+_T1W_SLOTS = ("t1", "t1ce")
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,15 @@ def known_method(name: str) -> Method | None:
         return None
     parents = _DENOISER if base.parents == "none" else f"{base.parents}; {_DENOISER}"
     return replace(base, name=name, kinds=CLOSED_FORM, parents=parents, synthetic=True)
+
+
+def for_task(method: Method, task: Task) -> Method:
+    """The method as it reads a task: tissues of scans that need not be T1w are found by anysegmenter2mm."""
+    if method.feature != "volumes" or task.slots[0] in _T1W_SLOTS:
+        return method
+    return replace(
+        method, feature="anyvolumes", parents=method.parents.replace(_SEGMENTER, _ANY_SEGMENTER)
+    )
 
 
 def find_method(name: str, kind: str) -> Method:

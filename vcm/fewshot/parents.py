@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vcm.checksums import verify_checksums
-from vcm.embedded import network_folder
+from vcm.embedded import FOR_ANY, FOR_T1W, network_folder
 from vcm.errors import VCMError
 from vcm.fewshot.configuration import Encoders
 from vcm.fewshot.methods import Method
@@ -30,12 +30,11 @@ _WEIGHTS = "diffusion_pytorch_model.safetensors"
 #: In the folder of an encoder: the scans that it was trained on.
 _SEEN = "seen.tsv"
 #: Networks whose weights travel with the package, by feature.
-SEGMENTER = "segmenter2mm"
-ANY_SEGMENTER = "anysegmenter2mm"
 FROZEN_MODEL = "brain2mm"
 #: Feature of an encoder that saw nothing: what pretraining has to be better than.
 UNTRAINED = "untrained"
 _WITH_SEGMENTER = ("volumes", "network")
+_WITH_ANY_SEGMENTER = ("anyvolumes", "anysegmenter")
 _OF_FROZEN_MODEL = ("latents", "denoiser")
 
 
@@ -90,9 +89,9 @@ def parent_name(feature: str, encoders: Encoders) -> str:
         VCMError: It is an encoder, and the configuration does not say which.
     """
     if feature in _WITH_SEGMENTER:
-        return SEGMENTER
-    if feature == "anysegmenter":
-        return ANY_SEGMENTER
+        return FOR_T1W
+    if feature in _WITH_ANY_SEGMENTER:
+        return FOR_ANY
     if feature in _OF_FROZEN_MODEL:
         return FROZEN_MODEL
     if feature not in ("mae", "hybrid"):

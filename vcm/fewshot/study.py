@@ -22,7 +22,7 @@ from vcm.cost import peak_memory, reset_peak
 from vcm.errors import VCMError
 from vcm.fewshot.configuration import FewShotStudy, NetworkTraining
 from vcm.fewshot.fitting import fit, synthetic_pool
-from vcm.fewshot.methods import SYNTHETIC, Method, find_method, known_method
+from vcm.fewshot.methods import SYNTHETIC, Method, find_method, for_task, known_method
 from vcm.fewshot.metrics import segmentation_scores
 from vcm.fewshot.model import Answer, FittedModel
 from vcm.fewshot.parents import Parent, describe_parents, load_parent, open_parents
@@ -80,7 +80,7 @@ def run_study(config: FewShotStudy) -> Path:
         for task in tasks
         for shots in config.shots
         for seed in range(config.seeds)
-        for method in methods_of(config, task.task.kind)
+        for method in methods_of(config, task.task)
         if not (_run_folder(out, task.name, method.name, shots, seed) / "run.json").is_file()
     ]
     # The training of a network shows a bar of its own, and two bars would not share a screen.
@@ -106,9 +106,7 @@ def open_tasks(config: FewShotStudy) -> list[TaskOfStudy]:
     names = [file.task.name for file in files]
     if len(set(names)) < len(names):
         raise VCMError(f"Two tasks have one name ({', '.join(names)}): give each another name.")
-    parents = open_parents(
-        [m for file in files for m in methods_of(config, file.task.kind)], config
-    )
+    parents = open_parents([m for file in files for m in methods_of(config, file.task)], config)
     found = []
     for file in files:
         found.append(_open_task(file, Path(config.out) / "features", parents))
@@ -124,16 +122,17 @@ def open_tasks(config: FewShotStudy) -> list[TaskOfStudy]:
 
 def with_synthetic(task: TaskOfStudy, config: FewShotStudy) -> TaskOfStudy:
     """The task with synthetic brains, made now, where a method adds them to its shots."""
-    if not any(m.synthetic for m in methods_of(config, task.task.kind)):
+    if not any(m.synthetic for m in methods_of(config, task.task)):
         return task
     pool = synthetic_pool(task.train, config, Path(config.out) / "synthetic")
     return replace(task, synthetic=pool)
 
 
-def methods_of(config: FewShotStudy, kind: str) -> list[Method]:
-    """The methods of the study that can do such a task; the unknown are refused."""
+def methods_of(config: FewShotStudy, task: Task) -> list[Method]:
+    """The methods of the study that can do a task, as they read it; the unknown are refused."""
+    kind = task.kind
     given = {name: known_method(name) for name in config.methods}
-    known = [m for m in given.values() if m is not None and kind in m.kinds]
+    known = [for_task(m, task) for m in given.values() if m is not None and kind in m.kinds]
     for name, method in given.items():
         if method is None:
             find_method(name, kind)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vcm.embedded import FOR_ANY, FOR_T1W
 from vcm.errors import VCMError
 from vcm.files import (
     check_output,
@@ -36,8 +37,6 @@ from vcm.report.page import Page, Section, Table
 from vcm.report.viewer import Viewer
 from vcm.weights.contrast import find_contrast
 from vcm.weights.segmenter import (
-    FOR_ANY,
-    FOR_T1W,
     knows_any_contrast,
     load_segmenter,
     segmenter_folder,

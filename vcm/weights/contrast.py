@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from numpy.typing import NDArray
 
+from vcm.embedded import FOR_ANY
 from vcm.imaging.contrast import Contrast, by_tissues, contrast_of_name, t1w_separation
 from vcm.imaging.volume import Grid
-from vcm.weights.segmenter import FOR_ANY, load_segmenter, seen_by
+from vcm.weights.segmenter import load_segmenter, seen_by
 
 #: Least probability of a tissue that tells the contrast.
 SURE = 0.8

@@ -8,15 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vcm.embedded import network_folder
+from vcm.embedded import FOR_ANY, FOR_T1W, network_folder
 from vcm.errors import VCMError
 from vcm.imaging.geometry import model_grid, resample
 from vcm.imaging.volume import Grid, Volume
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.weights.network import load_network
 
-#: The embedded segmenters: of T1w scans, and of scans of any contrast.
-FOR_T1W, FOR_ANY = "segmenter2mm", "anysegmenter2mm"
 #: Key in the segmenter's configuration: spacing of its training scans [mm]. Older ones have 2 mm.
 _SPACING = "_spacing"
 #: Key of the contrasts that it was trained on, see vcm pretrain segmenter; without it T1w.
