@@ -17,7 +17,7 @@ from vcm.errors import VCMError
 from vcm.fewshot.closed_form import LEAST_SPREAD, fit_constant, fit_line, refuse_one_label
 from vcm.fewshot.configuration import Embedding, FewShotStudy, FineTuning, SyntheticShots
 from vcm.fewshot.end_to_end import fit_end_to_end
-from vcm.fewshot.features import FEATURES, FROZEN
+from vcm.fewshot.features import FROZEN
 from vcm.fewshot.layouts import Case, Target, find_cases
 from vcm.fewshot.methods import CLOSED_FORM, METHODS, SYNTHETIC, Method, find_method, for_task
 from vcm.fewshot.model import FittedModel
@@ -153,19 +153,18 @@ def fit_embedding(config: Embedding) -> FittedModel:
         VCMError: the feature is unknown, or the scans cannot be read.
     """
     feature = config.feature
-    method = next((m for m in METHODS.values() if m.feature == feature), None)
-    if method is None or feature not in FEATURES:
-        raise VCMError(
-            f"The features '{feature}' are unknown: choose one of {', '.join(FEATURES)}."
-        )
-    parents = open_parents([method], config)
+    known = {m.feature: m for m in METHODS.values() if m.feature}
+    if feature not in known:
+        raise VCMError(f"The features '{feature}' are unknown: choose one of {', '.join(known)}.")
     task = Task("embedding", "embedding", (("input",),))
+    method = for_task(known[feature], task)
+    parents = open_parents([method], config)
     cases = []
     for folder in config.data:
         for case in find_cases(folder):
             cases += [_one_scan(case.name, s, p) for s, p in case.images.items()]
     pool = Pool(task, Target("label"), cases, "", Path(config.out) / "features", parents)
-    x = pool.features(feature)
+    x = pool.features(method.feature)
     scale = x.std(0)
     arrays = {
         "mean": torch.from_numpy(x.mean(0).astype(np.float32)),
@@ -175,7 +174,7 @@ def fit_embedding(config: Embedding) -> FittedModel:
         "unlabelled scans": len(cases), "parents": describe_parents(method, config),
         "vcm": __version__,
     }  # fmt: skip
-    model = FittedModel(feature, task, "embedding", arrays, feature, record=record)
+    model = FittedModel(feature, task, "embedding", arrays, method.feature, record=record)
     _add_network(model, pool)
     return model
 
