@@ -1,12 +1,15 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from vcm.errors import VCMError
 from vcm.segmentation.classifier_fit import FitSettings
+from vcm.segmentation.features import DiffusionFeatures
 from vcm.segmentation.labelled import UNKNOWN, LabelledBrain
 from vcm.segmentation.segmenter import FewShotSegmenter, Heard, check_voices, multiplied
+from vcm.segmentation.slabs import in_slabs
 
 NAMES = ["background", "left", "right", "dark"]
 QUICK = FitSettings(members=2, steps=300)
@@ -45,6 +48,36 @@ def test_posteriors_sum_to_one_and_are_background_outside(fitted, phantom):
     posterior = fitted.predict(brain.image).posterior.astype(np.float32)
     np.testing.assert_allclose(posterior.sum(0), 1, atol=5e-3)
     assert (posterior[0][brain.image == 0] == 1).all()
+
+
+@pytest.mark.parametrize("slab", [1, 5, 100])
+def test_slab_by_slab_it_says_the_same(fitted, phantom, monkeypatch, slab):
+    image = phantom(shift=0.7).image
+    whole = fitted.predict(image)
+    monkeypatch.setattr(fitted, "slab", slab)
+    part = fitted.predict(image)
+    assert (part.labels == whole.labels).mean() > 0.9999
+    np.testing.assert_allclose(part.uncertainty, whole.uncertainty, atol=2e-3)
+
+
+def test_noise_of_a_slice_does_not_depend_on_the_others(tiny_denoiser, phantom):
+    features = DiffusionFeatures(tiny_denoiser, time=0.4, noisy=True)
+    image = phantom().image
+    slabs = [features(image, slab) for slab in in_slabs(image > 0, 7)]
+    np.testing.assert_allclose(
+        np.concatenate(slabs).astype(np.float32), features(image).astype(np.float32), atol=5e-3
+    )
+
+
+def test_features_that_do_not_fit_are_refused_with_their_size(fitted, phantom, monkeypatch):
+    image = phantom().image
+    needed = fitted.features.bytes_for(int((image > 0).sum()))
+    free = SimpleNamespace(available=needed // 2)
+    monkeypatch.setattr("vcm.segmentation.slabs.psutil.virtual_memory", lambda: free)
+    with pytest.raises(VCMError, match=r"GB of memory are free: give --slab 16"):
+        fitted.predict(image)
+    monkeypatch.setattr(fitted, "slab", 4)
+    assert fitted.predict(image).labels.max() == 3
 
 
 def test_a_saved_segmenter_says_the_same(fitted, phantom, tmp_path):

@@ -32,7 +32,7 @@ def fit(config: Fitting) -> None:
     with stages("reading") as on_stage:
         segmenter = fit_segmenter(
             config.scans, config.labels, config.out, folder, config.names, config.unlabelled,
-            config.voices, config.time, config.noisy, config.blocks, config.copies, config.voxels, config.judged,
+            config.voices, config.time, config.noisy, config.blocks, config.copies, config.voxels, config.judged, config.slab,
             settings, choose_device(config.device), on_stage,
         )  # fmt: skip
     left_out = [voice for voice in config.voices if voice not in segmenter.voices]
@@ -64,11 +64,14 @@ def apply(
     from vcm.segmentation.apply import find_scans, segment_files
     from vcm.segmentation.likeness import check_match
     from vcm.segmentation.segmenter import FewShotSegmenter
+    from vcm.segmentation.slabs import check_slab
 
     check_match(config.match)
+    check_slab(config.slab)
     if config.model is None:
         raise VCMError("No segmenter is given: add --model FOLDER, which vcm segment fit wrote.")
     segmenter = FewShotSegmenter.from_pretrained(config.model).to(choose_device(config.device))
+    segmenter.slab = config.slab
     if bids:
         from vcm.segmentation.derivation import segmentation_derivation
 

@@ -69,6 +69,8 @@ class Fitting:
         voxels: Voxels to learn from, over all scans and copies; bounds the memory.
         judged: Further copies that nothing learns from, to estimate how far each voice can be trusted
             per structure. 0: not estimated, and the atlas is used for every structure.
+        slab: Slices of such a copy whose features are in memory at a time; 0: all of them. Fewer take less
+            memory and more time.
         seed: Seed of copies, voxels and perceptrons.
         device: auto, cpu, cuda, cuda:1, mps.
     """
@@ -95,6 +97,7 @@ class Fitting:
     patience: float = 0.25
     voxels: int = 150_000
     judged: int = 2
+    slab: int = 0
     seed: int = 0
     device: str = "auto"
 
@@ -110,6 +113,8 @@ class Applying:
         voices: As for fit. Default: those that the segmenter was fitted with.
         match: Give a scan the brightness of the labelled ones: auto (where it looks like one of another
             study), always or never.
+        slab: Slices whose features are in memory at a time; 0: the whole brain. Fewer take less memory and
+            more time.
         device: auto, cpu, cuda, cuda:1, mps.
         overwrite: Replace results that were made from other inputs.
     """
@@ -121,6 +126,7 @@ class Applying:
     out: Path = Path("segmented")
     voices: list[str] = field(default_factory=list)
     match: str = "auto"
+    slab: int = 0
     device: str = "auto"
     overwrite: bool = False
 

@@ -128,13 +128,12 @@ class DiffusionFeatures:
         x, y, z = image.shape
         place = place_slices((x, y, z), view)
         used = np.flatnonzero((rows >= 0).any((1, 2)))
-        generator = torch.Generator().manual_seed(self.seed + VIEWS.index(view))
         for first in range(0, len(used), SLAB):
             index = used[first : first + SLAB]
             clean = torch.from_numpy(np.ascontiguousarray(stack[index]))[:, None].float() * 2 - 1
             time = torch.full((len(index),), self.time)
             if self.noisy:
-                clean = add_noise(clean, torch.randn(clean.shape, generator=generator), time)
+                clean = add_noise(clean, self._noise(index, view, clean.shape), time)
             padded, size = _pad(clean, net.downsampling)
             where, _ = _pad(torch.from_numpy(place[index]), net.downsampling)
             views = torch.full((len(index),), VIEWS.index(view))
@@ -145,6 +144,15 @@ class DiffusionFeatures:
             inside = wanted >= 0
             values = torch.cat([_gather(m, padded.shape[2:], size, inside) for m in maps], 1)
             out[wanted[inside].numpy()] = values.cpu().half().numpy()
+
+    def _noise(self, index: NDArray[np.int64], view: str, shape: Sequence[int]) -> Tensor:
+        """Noise (B, 1, H, W) of each slice by its number, whichever others go with it."""
+        noise = torch.empty(tuple(shape))
+        for one, number in zip(noise, index, strict=True):
+            key = np.random.SeedSequence((self.seed, VIEWS.index(view), int(number)))
+            generator = torch.Generator().manual_seed(int(key.generate_state(1)[0]))
+            one.normal_(generator=generator)
+        return noise
 
 
 def _gather(maps: Tensor, padded: Sequence[int], size: Sequence[int], inside: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from vcm.segmentation.classifier_fit import FitSettings
 from vcm.segmentation.features import DiffusionFeatures, load_denoisers
 from vcm.segmentation.labelled import label_table, read_labelled, refuse_unlabelled_classes
 from vcm.segmentation.segmenter import FewShotSegmenter, check_voices
+from vcm.segmentation.slabs import check_slab
 
 #: What was learned from, beside the segmenter's own files.
 RECORD = "fit.json"
@@ -36,6 +37,7 @@ def fit_segmenter(
     copies: int = 12,
     voxels: int = 150_000,
     judged: int = 2,
+    slab: int = 0,
     settings: FitSettings | None = None,
     device: torch.device | str = "cpu",
     report: Callable[[str], None] = lambda stage: None,
@@ -56,6 +58,7 @@ def fit_segmenter(
         copies: Deformed copies of each scan.
         voxels: To learn from in all.
         judged: Copies that the trust in each voice is estimated on.
+        slab: Slices of a copy whose features are in memory at a time; 0: all of them.
         settings: Of the perceptrons.
         device: Where to compute.
         report: Told what is done, for a progress bar.
@@ -76,6 +79,7 @@ def fit_segmenter(
     check_output(out.parent)
     # Settings are checked before anything slow.
     check_voices(voices, unlabelled is None)
+    check_slab(slab)
     features = DiffusionFeatures(load_denoisers(slices), time, noisy, blocks).to(device)
     grid = model_grid(features.spacing)
     nets = sum(path.stat().st_size for path in slices.rglob("*.safetensors"))
@@ -89,6 +93,7 @@ def fit_segmenter(
     ]
     refuse_unlabelled_classes(brains, titles)
     segmenter = FewShotSegmenter(features, titles, indices)
+    segmenter.slab = slab
     segmenter.fit(brains, voices, settings, copies, voxels, judged, report)
     record = {
         "Scans": {scan.name: sha256(scan) for scan in scans},

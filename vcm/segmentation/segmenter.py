@@ -32,6 +32,7 @@ from vcm.segmentation.copies import warped_copy
 from vcm.segmentation.features import DiffusionFeatures, load_denoisers
 from vcm.segmentation.labelled import UNKNOWN, LabelledBrain
 from vcm.segmentation.likeness import Alike, made_alike
+from vcm.segmentation.slabs import in_slabs, refuse_too_large
 from vcm.segmentation.unet_fit import BoxUNet, fit_unet
 from vcm.segmentation.voxels import choose_voxels
 
@@ -101,6 +102,9 @@ class FewShotSegmenter:
         features: Of the voxels.
         names: Of the classes, background first.
         indices: Their labels in files. Default: 0, 1, 2 ...
+
+    Attributes:
+        slab: Sagittal slices of a brain whose features are in memory at a time; 0: all of them.
     """
 
     def __init__(
@@ -112,6 +116,7 @@ class FewShotSegmenter:
         self.features, self.names = features, list(names)
         self.indices = list(range(len(names))) if indices is None else list(indices)
         self.voices: tuple[str, ...] = ()
+        self.slab = 0
         self.brains: list[LabelledBrain] = []
         self.contrasts: set[str] = set()
         self.classifier: VoxelClassifier | None = None
@@ -276,11 +281,15 @@ class FewShotSegmenter:
     ) -> NDArray[np.float32]:
         """Probabilities (M, N, C) that each perceptron gives the voxels of a mask."""
         assert self.classifier is not None
-        found = self.features(image, mask)
+        slabs = list(in_slabs(mask, self.slab))
+        largest = max(int(slab.sum()) for slab in slabs)
+        refuse_too_large(self.features.bytes_for(largest), self.slab)
         parts = []
-        for first in range(0, len(found), CHUNK):
-            chunk = torch.from_numpy(found[first : first + CHUNK]).to(self._device)
-            parts.append(self.classifier(chunk).cpu().numpy())
+        for slab in slabs:
+            found = self.features(image, slab)
+            for first in range(0, len(found), CHUNK):
+                chunk = torch.from_numpy(found[first : first + CHUNK]).to(self._device)
+                parts.append(self.classifier(chunk).cpu().numpy())
         return np.concatenate(parts, 1)
 
     def ask_atlas(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
