@@ -53,7 +53,7 @@ class Derivation:
 
     Attributes:
         title: Of the dataset and its index.
-        suffix: Of the files that are read: T1w, dseg.
+        suffix: Of the files that are read: T1w, FLAIR, dseg.
         run: Makes the results of one.
         settings: Whatever changes them, for the record and to know what is done already.
         keys: Further entries of the images' sidecars, such as SkullStripped, by suffix.

@@ -182,7 +182,24 @@ def test_a_t1w_scan_is_refused_before_anything_is_made(
 def test_a_dataset_is_refused(tmp_path, capsys):
     given = ["upsample", str(tmp_path), "--bids", "--to", "T1w", "--out", str(tmp_path / "out")]
     assert run_command(given) == 2
-    assert "give single scans" in capsys.readouterr().err
+    assert "choose others by --suffix" in capsys.readouterr().err
+
+
+def test_other_scans_of_a_dataset_are_chosen_by_their_suffix(thick_model, translator, tmp_path):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    write_volume(
+        cut(inverted(head()), "axial", 6.0)[0], raw / "sub-1" / "anat" / "sub-1_T2w.nii.gz"
+    )
+    given = [
+        "upsample", raw, "--bids", "--suffix", "T2w", "--to", "T1w", "--model", thick_model, "--spacing",
+        "2", "--samples", "0", "--detail", "none", "--translator", translator, "--out", out,
+    ]  # fmt: skip
+    assert run_command([*map(str, given)]) == 0
+    anat = out / "sub-1" / "anat"
+    for name, stripped in (("desc-upsampled_T2w", False), ("desc-synthetic_T1w", True)):
+        assert (anat / f"sub-1_{name}.nii.gz").is_file()
+        told = json.loads((anat / f"sub-1_{name}.json").read_text())
+        assert told["SkullStripped"] is stripped
 
 
 def test_a_scan_that_only_looks_t1w_is_named(thick_model, tmp_path, capsys, monkeypatch):

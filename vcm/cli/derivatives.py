@@ -14,12 +14,15 @@ from vcm.progress import progress
 if TYPE_CHECKING:
     from vcm.derivatives import Derivation
 
-#: Options; each command that takes them has the three.
+#: Options; each command that takes them has these; Suffix where scans may have any contrast.
 Bids = Annotated[
     bool, "Read a BIDS dataset, write a BIDS derivatives dataset; run again to resume."
 ]
 Participants = Annotated[
     str | None, "With --bids: labels of the subjects, joined by commas. Default: all."
+]
+Suffix = Annotated[
+    str, "With --bids: the suffix of the scans that are meant, such as T2w or FLAIR."
 ]
 Desc = Annotated[
     str, "With --bids: the desc of the files that are meant, where a scan has several."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Annotated
 
-from vcm.cli.derivatives import Bids, Desc, Participants, run_dataset
+from vcm.cli.derivatives import Bids, Desc, Participants, Suffix, run_dataset
 from vcm.errors import VCMError
 from vcm.preparation.configuration import Preparation, Segmentation
 
@@ -72,13 +72,15 @@ def segment(
     *,
     bids: Bids = False,
     participant_label: Participants = None,
+    suffix: Suffix = "T1w",
     desc: Desc = "",
 ) -> None:
     """Make an eight-class label map of a scan, a condition for `vcm synthesize`."""
     if bids:
         from vcm.preparation.derivation import tissue_derivation
 
-        given, made = [config.scan] if config.scan else [], tissue_derivation(config.segmenter)
+        given = [config.scan] if config.scan else []
+        made = tissue_derivation(config.segmenter, suffix)
         run_dataset(made, given, config.out, participant_label, desc, config.overwrite)
         return
     if config.scan is None or config.out is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from vcm.cli.console import notes
-from vcm.cli.derivatives import Bids, Desc, Participants, run_dataset
+from vcm.cli.derivatives import Bids, Desc, Participants, Suffix, run_dataset
 from vcm.progress import progress
 from vcm.upsampling.configuration import Simulation, Upsampling
 
@@ -15,13 +15,14 @@ def upsample(
     *,
     bids: Bids = False,
     participant_label: Participants = None,
+    suffix: Suffix = "T1w",
     desc: Desc = "",
 ) -> None:
     """Turn thick slices into an isotropic volume with its uncertainty, in the scan's own space."""
     if bids:
         from vcm.upsampling.derivation import upsampling_derivation
 
-        made = upsampling_derivation(config, ["vcm", *sys.argv[1:]])
+        made = upsampling_derivation(config, suffix, ["vcm", *sys.argv[1:]])
         run_dataset(made, config.scans, config.out, participant_label, desc, config.overwrite)
         return
     from vcm.upsampling.upsample import upsample_files

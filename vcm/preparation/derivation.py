@@ -1,4 +1,4 @@
-"""`vcm segment tissues` for every T1w scan of a BIDS dataset."""
+"""`vcm segment tissues` for every scan of one contrast of a BIDS dataset."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from vcm.imaging.vocabulary import CLASS_NAMES
 from vcm.preparation.segment import fingerprints, segment_file
 
 
-def tissue_derivation(segmenter: str) -> Derivation:
+def tissue_derivation(segmenter: str, suffix: str = "T1w") -> Derivation:
     """What is made of each scan.
 
     Args:
         segmenter: Name of an embedded segmenter, its folder, or auto.
+        suffix: Of the scans: T1w, T2w, FLAIR.
     """
 
     def run(path: Path, work: Path, person: Participant) -> Mapping[str, object]:
-        volumes = segment_file(
-            path, work / f"{stem(path).removesuffix('_T1w')}_dseg.nii.gz", segmenter
-        )
+        name = stem(path).removesuffix(f"_{suffix}")
+        volumes = segment_file(path, work / f"{name}_dseg.nii.gz", segmenter)
         return {f"{name} [mL]": round(volume, 2) for name, volume in volumes.items()}
 
-    settings = {"segmenter": fingerprints(segmenter)}
+    settings = {"segmenter": fingerprints(segmenter), "suffix": suffix}
     labels = tuple(enumerate(CLASS_NAMES))
-    return Derivation("Tissues", "T1w", run, settings, {"mask": {"Type": "Brain"}}, labels)
+    return Derivation("Tissues", suffix, run, settings, {"mask": {"Type": "Brain"}}, labels)

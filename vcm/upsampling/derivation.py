@@ -1,4 +1,4 @@
-"""`vcm upsample` for every T1w scan of a BIDS dataset."""
+"""`vcm upsample` for every scan of one contrast of a BIDS dataset."""
 
 from __future__ import annotations
 
@@ -18,19 +18,23 @@ from vcm.weights.grid import inputs_of
 _NOT_SETTINGS = ("scans", "masks", "out", "device", "overwrite")
 
 
-def upsampling_derivation(config: Upsampling, command: Sequence[str] = ()) -> Derivation:
+def upsampling_derivation(
+    config: Upsampling, suffix: str = "T1w", command: Sequence[str] = ()
+) -> Derivation:
     """What is made of each scan.
 
     Args:
         config: What the user chose; `scans` is the folder. An age or a sex in it holds for all.
+        suffix: Of the scans: T1w, T2w, FLAIR.
         command: What the sidecars give as the command.
 
     Raises:
         VCMError: Masks are given, which belong to single scans, or a contrast that T1w scans have.
     """
-    if config.to is not None:
+    if config.to == suffix:
         raise VCMError(
-            f"to is {config.to}, but the scans that are read of a dataset are T1w already: give single scans.",
+            f"to is {config.to}, but the scans that are read are {suffix} already: choose others by --suffix, "
+            "such as T2w or FLAIR.",
             argument="to",
         )
     if config.masks:
@@ -46,5 +50,10 @@ def upsampling_derivation(config: Upsampling, command: Sequence[str] = ()) -> De
         return {"files": len(files)}
 
     settings = {k: v for k, v in asdict(config).items() if k not in _NOT_SETTINGS}
-    keys: dict[str, dict[str, Any]] = {"T1w": {"SkullStripped": False}, "mask": {"Type": "ROI"}}
-    return Derivation("Upsampled scans", "T1w", run, settings, keys, reads=reads)
+    settings["suffix"] = suffix
+    keys: dict[str, dict[str, Any]] = {
+        suffix: {"SkullStripped": False}, "mask": {"Type": "ROI"},
+    }  # fmt: skip
+    if config.to is not None:
+        keys[config.to] = {"SkullStripped": True}  # a translation is that of the brain alone
+    return Derivation("Upsampled scans", suffix, run, settings, keys, reads=reads)
