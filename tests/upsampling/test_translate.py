@@ -208,3 +208,4 @@ def test_a_scan_that_only_looks_t1w_is_named(thick_model, tmp_path, capsys, monk
     given = ["upsample", path, "--model", thick_model, "--spacing", "2", "--samples", "0"]
     assert run_command([*map(str, given), "--out", str(tmp_path / "out")]) == 0
     assert "is taken for T1w by its intensities alone" in capsys.readouterr().err
+    assert (tmp_path / "out" / "brain_desc-upsampled.nii.gz").is_file()

@@ -33,17 +33,17 @@ def file_names(
         output: mean or sample.
         to: Contrast that it is translated to; None: none.
     """
-    stem, suffix = _split(source)
-    volume = f"{stem}_desc-upsampled_{suffix}"
+    stem, end = _split(source)
+    volume = f"{stem}_desc-upsampled{end}"
     names = {
         "result": f"{volume}.nii.gz",
         "generated": f"{stem}_desc-generated_mask.nii.gz",
-        "uncertainty": f"{stem}_desc-upsampledstd_{suffix}.nii.gz",
+        "uncertainty": f"{stem}_desc-upsampledstd{end}.nii.gz",
     }
     for n in range(samples):
-        names[f"sample {n}"] = f"{stem}_desc-upsampled_seed-{seed + n}_{suffix}.nii.gz"
+        names[f"sample {n}"] = f"{stem}_desc-upsampled_seed-{seed + n}{end}.nii.gz"
     if output == "sample":
-        names["mean"] = f"{stem}_desc-upsampledmean_{suffix}.nii.gz"
+        names["mean"] = f"{stem}_desc-upsampledmean{end}.nii.gz"
     if to is not None:
         names["translated"] = f"{stem}_desc-synthetic_{to}.nii.gz"
         names["translated std"] = f"{stem}_desc-syntheticstd_{to}.nii.gz"
@@ -118,12 +118,12 @@ def _describe_translated(names: Mapping[str, str], record: Mapping[str, Any]) ->
 
 
 def _split(name: str) -> tuple[str, str]:
-    """sub-1_T1w.nii.gz -> (sub-1, T1w); a name that says no contrast is taken for T1w."""
+    """sub-1_T1w.nii.gz -> (sub-1, _T1w); brain.nii.gz, which says no contrast, -> (brain, nothing)."""
     name = name.removesuffix(".gz").removesuffix(".nii")
     stem, found, suffix = name.rpartition("_")
     by_bids = suffix.isalnum() and "-" in stem
     known = contrast_of_name(name) is not None
-    return (stem, suffix) if found and (by_bids or known) else (name, "T1w")
+    return (stem, f"_{suffix}") if found and (by_bids or known) else (name, "")
 
 
 def _draw(result: Upsampled, path: Path, translated: TranslatedBrain | None) -> None:
