@@ -90,7 +90,7 @@ def test_a_label_map_replaces_neither_its_scan_nor_that_of_another(tmp_path, mon
         ("sub-00_T1w", Contrast("T1w", "file name", 1.2), "segmenter2mm"),
         ("sub-00_T1w", Contrast("T1w", "file name", 0.1), "anysegmenter2mm"),
         ("scan", Contrast("T1w", "intensities", 1.2), "segmenter2mm"),
-        ("scan", Contrast("T1w", "intensities", 0.6, 0.09), "anysegmenter2mm"),
+        ("scan", Contrast("T1w", "intensities", 0.6, 0.12), "anysegmenter2mm"),
         ("sub-00_T2w", Contrast("T2w", "file name", -1.0), "anysegmenter2mm"),
     ],
 )

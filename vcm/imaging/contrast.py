@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, gaussian_filter1d
 
 from vcm.errors import VCMWarning
 from vcm.imaging.geometry import resample
@@ -27,9 +27,9 @@ from vcm.imaging.volume import Grid, Volume
 
 #: Least separation of a T1w scan; what scans of several contrasts have: benchmarks/contrast.py.
 LEAST_SEPARATION = 0.45
-#: Least that white matter of a T1w scan is brighter than the brightest quarter of cortex, see `by_tissues`, and below
-#: what a doubt remains: FLAIR had up to 0.05, T1w scans 0.11 or more (benchmarks/contrast.py).
-LEAST_ABOVE_CORTEX, SURE_ABOVE_CORTEX = 0.08, 0.1
+#: Least that white matter of a T1w scan is brighter than cortex, see `by_tissues`, and below what a doubt remains: FLAIR
+#: had up to 0.02, T1w scans 0.18 or more (benchmarks/contrast.py).
+LEAST_ABOVE_CORTEX, SURE_ABOVE_CORTEX = 0.1, 0.14
 #: Template intensities of brain and the two tissues; how far grey matter lies within the brain [2 mm].
 BRAIN, WHITE, GREY, WITHIN = 0.1, 0.75, (0.4, 0.65), 5
 #: Standard deviations of a normal distribution per distance between its quartiles.
@@ -42,6 +42,8 @@ SUFFIXES = {
     "pdw": "PD", "pd": "PD", "flair": "FLAIR", "t2starw": "T2*", "t2star": "T2*", "swi": "T2*",
 }  # fmt: skip
 UNKNOWN = "unknown"
+#: Of the histograms of tissues, and the standard deviation that they are smoothed with [bin].
+BINS, SMOOTHED = 100, 3
 #: Fewest voxels of a tissue that tell anything.
 FEWEST = 100
 
@@ -84,8 +86,8 @@ class Contrast:
                 f"{LEAST_SEPARATION:g}"
             )
         return (
-            f"white matter brighter than the brightest cortex by {self.above_cortex:.2f} of its distance to "
-            f"fluid, in T1w at least by {LEAST_ABOVE_CORTEX:g}"
+            f"white matter {self.above_cortex:.2f} of its distance to fluid brighter than cortex, in T1w at least "
+            f"{LEAST_ABOVE_CORTEX:g}"
         )
 
     def describe(self) -> dict[str, Any]:
@@ -106,8 +108,9 @@ def by_tissues(image: NDArray, classes: NDArray[np.uint8]) -> tuple[str, float]:
         classes: (X, Y, Z) its eight classes where they are sure, 0 elsewhere.
 
     Returns:
-        T1w, T2w, FLAIR or unknown; and how much white matter is brighter than the brightest quarter of cortex,
-        (median white - third quartile of cortex) / |median white - median of the ventricles|.
+        T1w, T2w, FLAIR or unknown; and how much white matter is brighter than cortex, (white - cortex) /
+        |white - fluid|, by the most frequent brightness of the first two and the median of the ventricles. What
+        cortex shares its voxels with does not count so.
     """
     names = ("white matter", "grey matter", "ventricles")
     white, cortex, fluid = (
@@ -115,11 +118,17 @@ def by_tissues(image: NDArray, classes: NDArray[np.uint8]) -> tuple[str, float]:
     )
     if min(map(len, (white, cortex, fluid))) < FEWEST:
         return UNKNOWN, 0.0
-    bright, wet = float(np.median(white)), float(np.median(fluid))
-    above = (bright - float(np.percentile(cortex, 75))) / max(abs(bright - wet), 1e-6)
+    bright, wet = _most_frequent(white), float(np.median(fluid))
+    above = (bright - _most_frequent(cortex)) / max(abs(bright - wet), 1e-6)
     if wet < bright:
         return "T1w" if above >= LEAST_ABOVE_CORTEX else "FLAIR", above
     return "T2w" if above < 0 else UNKNOWN, above
+
+
+def _most_frequent(values: NDArray) -> float:
+    """The peak of a smoothed histogram of values in 0..1."""
+    counts, _ = np.histogram(values, BINS, (0, 1))
+    return (int(gaussian_filter1d(counts.astype(float), SMOOTHED).argmax()) + 0.5) / BINS
 
 
 def warn_unless_t1w(image: NDArray, grid: Grid, source: str) -> None:
