@@ -7,7 +7,7 @@ first, for each method, by the loss on 8 training scans that are held out; test 
 every run is trained with as many optimiser steps as every other, in a process of its own, and samples
 each test subject's condition. rates.tsv, runs.tsv (one row per run) and subjects.tsv (one row per run and
 subject) grow as runs end; a run that stands there is not repeated, so the same command goes on after a
-stop. `data_efficiency_page.py` makes the page and its plots from these tables alone.
+stop. study.json has the settings. `data_efficiency_page.py` makes the page and its plots from these tables alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 # No torch in this process, so that each run's peak of memory is its own: see fresh_process.
-from vcm.files import read_table, write_table
+from vcm.files import read_table, write_json, write_table
 
 RUN = Path(__file__).with_name("data_efficiency_run.py")
 FIVE = ("vcm", "mcm", "controlnet", "controlnet-lite", "t2i-adapter")
@@ -33,6 +33,8 @@ SAME_RATE = {
     "vcm-no-prior": "vcm", "vcm-published": "vcm", "controlnet-no-prior": "controlnet",
 }  # fmt: skip
 ALL = 0
+#: Of the samples; the sampler is that of data_efficiency_run.py.
+TEMPERATURE = 0.95
 UNTRAINED = ("real", "frozen")
 _encoded: set[str] = set()
 
@@ -71,8 +73,9 @@ def main() -> None:
     given.work.mkdir(parents=True, exist_ok=True)
     common = {
         "data": given.data, "model": given.model, "segmenter": given.segmenter,
-        "work": str(given.work), "draws": given.draws,
+        "work": str(given.work), "draws": given.draws, "temperature": TEMPERATURE,
     }  # fmt: skip
+    write_json(given.out / "study.json", about(given))
     tuned = [m for m in TUNED if given.methods is None or m in given.methods]
     chosen = {method: _choose_rate(method, given, common) for method in tuned}
     rows, subjects = _read(given.out / "runs.tsv"), _read(given.out / "subjects.tsv")
@@ -96,6 +99,29 @@ def main() -> None:
         _write(given.out / "subjects.tsv", subjects)
         _write(given.out / "runs.tsv", rows)
         print(json.dumps(rows[-1]), flush=True)
+
+
+def about(given: argparse.Namespace) -> dict[str, Any]:
+    """What the page says of the whole study."""
+    return {
+        "title": "Which control method learns most from few scans",
+        "command": " ".join(["python benchmarks/data_efficiency.py PREPARED", *_options()]),
+        "rate_steps": given.rate_steps or given.steps // 2,
+        "temperature": TEMPERATURE,
+        "sampler": "DPM-Solver++ with the noise levels of Karras et al.",
+    }
+
+
+def _options() -> list[str]:
+    """Those of the command line that are no paths."""
+    kept: list[str] = []
+    paths = False
+    for word in sys.argv[1:]:
+        if word.startswith("--"):
+            paths = word in ("--out", "--work")
+        if not paths and (word.startswith("--") or kept):
+            kept.append(word)
+    return kept
 
 
 def _choose_rate(method: str, given: argparse.Namespace, common: dict[str, Any]) -> float:

@@ -9,6 +9,7 @@ people, stands on top of the page.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,9 +34,13 @@ class Study:
     """The tables, asked by what a run was."""
 
     def __init__(self, folder: Path) -> None:
+        self.about = json.loads((folder / "study.json").read_text(encoding="utf-8"))
         self.rates, self.runs, self.subjects = (
             read_table(folder / f"{name}.tsv") for name in ("rates", "runs", "subjects")
         )
+        self.conditions = [
+            c for c in TITLES if any(r["condition"] == c and r["method"] in FIVE for r in self.runs)
+        ]
 
     def run(self, method: str, condition: str, samples: str, seed: str) -> Row | None:
         """Its row, if that run was made."""
@@ -85,7 +90,7 @@ def main() -> None:
     folder = parser.parse_args().folder
     study = Study(folder)
     pages = [_head(study), _text(folder / "reading.md")]
-    for condition in TITLES:
+    for condition in study.conditions:
         pages.append(_condition(study, condition))
         _plot(study, condition, folder / f"{condition}.png")
         pages.append(f"![Adherence and likeness by number of scans]({folder.name}/{condition}.png)")
@@ -98,22 +103,22 @@ def main() -> None:
 def _head(study: Study) -> str:
     trained = [r for r in study.runs if r["method"] in (*FIVE, *VARIANTS)]
     steps = sorted({r["steps"] for r in trained})
-    return f"""# Which control method learns most from few scans
+    return f"""# {study.about["title"]}
 
 Made by two commands, from the tables beside this page ({len(trained)} trainings, one row each in `runs.tsv`;
 {len({r["subject"] for r in study.subjects})} test subjects, one row per training and subject in `subjects.tsv`):
 
-    python benchmarks/data_efficiency.py PREPARED --steps {" ".join(steps)}
+    {study.about["command"]}
     python benchmarks/data_efficiency_page.py
 
 `PREPARED` is what `vcm prepare` makes of the development set IXI at 2 mm. Every module steers the same frozen
 brain2mm, is trained for {" or ".join(steps)} optimiser steps of 2 scans with 2 noises each (bf16, cosine, the scan or its
-mirror), and draws one volume per test subject from the subject's own condition (DPM-Solver++, 10 steps, temperature
-0.6; subject n has seed n, whatever the method). Adherence is the Dice of `segmenter2mm`, which saw real training
+mirror), and draws one volume per test subject from the subject's own condition ({study.about["sampler"]},
+10 steps, temperature {study.about["temperature"]:g}; subject n has seed n, whatever the method). Adherence is the Dice of `segmenter2mm`, which saw real training
 scans only, with the condition; its **share** is the ratio to the Dice that it reaches on the real scans. PSNR and
 SSIM compare with the subject's real scan inside the brain. Brackets are 95 % bootstrap intervals over subjects; they
-do not hold what another training seed would change, which the two seeds at N = 10 show. `start` is the linear
-reading of the condition that all five methods start from (`linear_prior`), with no training at all."""
+do not hold what another training seed would change, which the two seeds show. `start` is the linear reading of the
+condition that all methods start from (`linear_prior`), with no training at all."""
 
 
 def _text(path: Path) -> str:
@@ -177,6 +182,8 @@ def _kid(row: Row) -> str:
 def _variants(study: Study) -> str:
     """What the released code leaves open, each against the shipped form at the same N."""
     ceiling = study.ceiling("classes")
+    if not any(r["method"] in VARIANTS for r in study.runs):
+        return ""
     lines = [
         "## Variants (eight-class map)\n",
         "`vcm`: no norm after the heads, lambda 0, linear start. Each variant changes one thing, `vcm-published` all: "
@@ -218,8 +225,8 @@ def _costs(study: Study) -> str:
 def _rates(study: Study) -> str:
     lines = [
         "## Learning rates\n",
-        "Chosen by the loss on 8 training scans that were held out, N = 50, eight-class map, half the steps "
-        "(`rates.tsv`); a variant has that of the method that it is a variant of.\n",
+        "Chosen by the loss on 8 training scans that were held out, N = 50, eight-class map, after "
+        f"{study.about['rate_steps']} steps (`rates.tsv`); a variant has that of the method that it is a variant of.\n",
         "| method | learning rate | loss |", "|---|---|---|",
     ]  # fmt: skip
     for row in study.rates:

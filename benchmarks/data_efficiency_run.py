@@ -73,9 +73,9 @@ class Run:
     model: str
     segmenter: str
     work: str
+    temperature: float
     sampler: str = "dpm++-karras"
     sampler_steps: int = 10
-    temperature: float = 0.95
     limit: int | None = None
     validate: bool = False
 
