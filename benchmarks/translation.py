@@ -42,6 +42,7 @@ from vcm.imaging.extraction import find_brain
 from vcm.imaging.volume import Volume, read_volume
 from vcm.metrics import bootstrap_interval, dice, psnr, ssim
 from vcm.preparation.segment import segment
+from vcm.upsampling import local_detail
 from vcm.upsampling import translate as translation
 from vcm.upsampling.head_detail import load_detail
 from vcm.upsampling.simulate import simulate_slices
@@ -110,9 +111,9 @@ def measure(
     upsampled = time.process_time()
     made = translation.translate(result, net)
     seconds = {"translated": time.process_time() - upsampled, "upsampled": upsampled - started}
-    steepest, translation.STEEPEST = translation.STEEPEST, 0.0
+    steepest, local_detail.STEEPEST = local_detail.STEEPEST, 0.0
     coarse = translation.translate(result, net).image.data
-    translation.STEEPEST = steepest
+    local_detail.STEEPEST = steepest
     volumes = {"translated": made.image.data, "coarse": coarse}
     guessed, mean = translation.before_network(result, net)
     volumes |= {"curve": guessed, "mean brain": mean}

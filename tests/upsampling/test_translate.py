@@ -15,7 +15,7 @@ from vcm.imaging.random_lesions import draw_lesions
 from vcm.imaging.random_scan import draw_scan
 from vcm.imaging.volume import read_volume, write_volume
 from vcm.nets.translator import Translated, Translator
-from vcm.upsampling.translate import add_detail
+from vcm.upsampling.local_detail import add_detail
 
 SMALL = (4, 4, 4, 4, 4, 4)
 

@@ -6,7 +6,7 @@ Knows SimpleITK and its conventions; nothing of files or labels.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,11 +53,38 @@ def align_rigid(brain: Volume, seed: int = 1) -> NDArray[np.float64]:
     """
     import SimpleITK as sitk
 
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     fixed, moving = to_itk(common_template()), to_itk(straightened(brain))
     start = sitk.CenteredTransformInitializer(
         fixed, moving, sitk.Euler3DTransform(), sitk.CenteredTransformInitializerFilter.MOMENTS
     )
+    return _search(fixed, moving, start, seed)
+
+
+def align_to(fixed: Volume, moving: Volume, seed: int = 1) -> NDArray[np.float64]:
+    """Find the rigid motion between two brains of one head, by the same method, from where their headers place them.
+
+    Args:
+        fixed: (X, Y, Z) brain of any contrast, 0 outside it; voxels of about 2 mm are enough.
+        moving: (X', Y', Z') likewise.
+        seed: Of the sampling; not 0.
+
+    Returns:
+        (4, 4) rigid, world of `moving` -> world of `fixed`, RAS+ [mm].
+    """
+    import SimpleITK as sitk
+
+    image = to_itk(straightened(fixed))
+    start = sitk.Euler3DTransform()
+    middle = [(n - 1) / 2 for n in image.GetSize()]
+    start.SetCenter(image.TransformContinuousIndexToPhysicalPoint(middle))
+    return _search(image, to_itk(straightened(moving)), start, seed)
+
+
+def _search(fixed: Image, moving: Image, start: Any, seed: int) -> NDArray[np.float64]:
+    """World of `moving` -> world of `fixed` in RAS+, from a start that maps fixed to moving in LPS."""
+    import SimpleITK as sitk
+
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(HISTOGRAM_BINS)
     method.SetMetricSamplingStrategy(method.REGULAR)

@@ -33,6 +33,8 @@ class Upsampling:
         in_plane: Keep the scan's own voxels in the plane of the slices; `spacing` holds across them alone.
         like: Scan in the same place, registered to the first, whose voxels the result gets (such as the
             T1w scan of 1 mm of the same session). Default: voxels along the first scan's own axes.
+        guide: Scan of the same head in another contrast and of finer voxels across the slices (such as a T1w scan
+            of 1 mm beside a thick FLAIR), whose edges sharpen the result. It need not be registered. Default: none.
         output: What the result is: mean (the expected brain, least error) or sample (sharper,
             larger error).
         samples: Number of samples to generate in addition to the result. 0 is fastest and leaves
@@ -78,6 +80,7 @@ class Upsampling:
     spacing: float = 1.0
     in_plane: bool = False
     like: Path | None = None
+    guide: Path | None = None
     slice_axis: str | None = None
     slice_thickness: float | None = None
     profile: str = "gaussian"

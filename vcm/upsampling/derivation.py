@@ -37,8 +37,12 @@ def upsampling_derivation(
             "such as T2w or FLAIR.",
             argument="to",
         )
-    if config.masks:
-        raise VCMError("Masks belong to single scans, but a dataset is given: leave them out.")
+    for name in ("masks", "guide"):
+        if getattr(config, name):
+            raise VCMError(
+                f"{name} belongs to single scans, but a dataset is given: leave it out.",
+                argument=name,
+            )
 
     reads = [
         n for n in ("age", "sex") if n in inputs_of(config.model) and getattr(config, n) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from vcm.imaging.volume import Volume
 from vcm.inputs import ModelInput
 from vcm.upsampling.space import Image
 from vcm.upsampling.thick_scan import ThickScan
+
+if TYPE_CHECKING:
+    from vcm.upsampling.guide import Guide
 
 #: What the uncertainty of a result is.
 OF_DETAIL = "error that the detail network expects, one standard deviation"
@@ -40,6 +44,7 @@ class Upsampled:
         residual: Root mean square of measured minus degraded result inside the brain: of the cubic
             interpolation, of the expected brain before the projection, of `mean`.
         others: Further scans of the same head that it was made of.
+        guide: The scan of another contrast whose edges it follows; None: none.
         like: The scan whose voxels it has, in place of a grid along the first scan; None: that grid.
     """
 
@@ -55,6 +60,7 @@ class Upsampled:
     generated_share: Image
     residual: dict[str, float]
     others: tuple[ThickScan, ...] = ()
+    guide: Guide | None = None
     like: Volume | None = None
 
     @property

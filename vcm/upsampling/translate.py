@@ -12,14 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from vcm.errors import VCMError
 from vcm.imaging.geometry import from_model_grid, to_model_grid
 from vcm.imaging.random_scan import to_read
 from vcm.imaging.volume import Grid, Volume
 from vcm.nets.translator import Translator
+from vcm.upsampling.local_detail import add_detail
 from vcm.upsampling.result import Upsampled
 from vcm.upsampling.space import Image, ResultSpace
 from vcm.upsampling.thick_scan import ThickScan
@@ -27,10 +26,8 @@ from vcm.weights.network import load_network
 
 #: Contrasts that a scan can be translated to.
 CONTRASTS = ("T1w",)
-#: Standard deviation of the window of the regression [mm], and the variance that counts as noise in it.
-WINDOW, NOISE = 3.0, 3e-3
-#: Most that a regression may multiply the scan's detail with.
-STEEPEST = 1.5
+#: Neighbourhood that tells the slope of the detail [mm].
+WINDOW = 3.0
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ def translate(result: Upsampled, net: Translator) -> TranslatedBrain:
     inside = common.share > 0.5
     detailed = add_detail(
         image, common.scaled(result.mean), common.scaled(common.back(common.coarse)), inside,
-        scan.fine.spacing,
+        scan.fine.spacing, WINDOW,
     )  # fmt: skip
     made = np.clip(detailed, 0, None) * common.share
     stated = np.maximum(std, 0) * (common.share > 0)
@@ -158,34 +155,3 @@ class _InCommonSpace:
 def _grid_of(net: Translator) -> Grid:
     x, y, z = net.config.grid["shape"]
     return Grid((x, y, z), net.affine)
-
-
-def add_detail(
-    image: Image,
-    scan: Image,
-    smooth: Image,
-    inside: NDArray[np.bool_],
-    spacing: tuple[float, float, float],
-) -> Image:
-    """Add what a scan shows beyond its smooth version to an image that is as smooth.
-
-    Args:
-        image: (X, Y, Z) to be detailed.
-        scan: (X, Y, Z) in another contrast.
-        smooth: (X, Y, Z) the same, as smooth as `image`.
-        inside: (X, Y, Z) the voxels that the regression is told by.
-        spacing: Of the voxels [mm].
-    """
-    sigma = [WINDOW / s for s in spacing]
-    weight = inside.astype(np.float32)
-    total = np.maximum(gaussian_filter(weight, sigma), 1e-3)
-
-    def mean(values: Image) -> Image:
-        local: Image = gaussian_filter((weight * values).astype(np.float32), sigma) / total
-        return local
-
-    x, y = mean(smooth), mean(image)
-    covariance = mean(smooth * image) - x * y
-    variance = np.maximum(mean(smooth * smooth) - x * x, 0)
-    slope = np.clip(covariance / (variance + NOISE), -STEEPEST, STEEPEST)
-    return np.asarray(np.where(inside, image + slope * (scan - smooth), image), dtype=np.float32)

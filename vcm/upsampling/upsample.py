@@ -38,6 +38,7 @@ from vcm.upsampling.detail import (
     can_add_detail,
 )
 from vcm.upsampling.example import example_scan
+from vcm.upsampling.guide import follow, place_guide
 from vcm.upsampling.head_detail import add_head_detail, load_detail
 from vcm.upsampling.other_grid import on_grid_of, refuse_grid
 from vcm.upsampling.page import upsampling_page
@@ -82,7 +83,7 @@ _CHECKED = (
     "profile", "slice_thickness", "samples", "steps", "seed", "noise", "detail_noise", "precision",
 )  # fmt: skip
 #: Keys that the sidecar does not repeat among the settings.
-_NOT_RECORDED = ("scans", "masks", "like", "out", "overwrite")
+_NOT_RECORDED = ("scans", "masks", "like", "guide", "out", "overwrite")
 
 
 def upsample_files(
@@ -121,7 +122,8 @@ def upsample_files(
     _refuse_output(config.output, samples)
     check_settings(**{name: settings[name] for name in _CHECKED})
     check_contrast(config.to)
-    like = read_volume(config.like) if config.like else None
+    _refuse_guide(config)
+    like, guide = (read_volume(p) if p else None for p in (config.like, config.guide))
     device = choose_device(config.device)
     detail = load_detail(config.detail)
     translator = load_translator(config.translator) if config.to else None
@@ -133,8 +135,9 @@ def upsample_files(
     sources = {
         "SourcesSHA256": [sha256(path) for path in paths],
         "MasksSHA256": [sha256(path) for path in masks],
+        "GuideSHA256": sha256(config.guide) if config.guide else None,
     }
-    given = [*paths, *masks, *([config.like] if config.like else [])]
+    given = [*paths, *masks, *(p for p in (config.like, config.guide) if p)]
     names = file_names(paths[0].name, samples, config.seed, config.output, config.to)
     written = [out / name for name in names.values()]
     sidecar = out / names["sidecar"]
@@ -150,7 +153,7 @@ def upsample_files(
     pipeline.to(device)
     detail = None if detail is None else detail.to(device)
     result = upsample(
-        images, pipeline, masks=brains, about=about, like=like, detail=detail, on_step=on_step,
+        images, pipeline, masks=brains, about=about, like=like, guide=guide, detail=detail, on_step=on_step,
         on_scan=lambda scan: _meet(scan, config, on_note), **settings,
     )  # fmt: skip
     translated = None if translator is None else translate(result, translator.to(device))
@@ -205,6 +208,7 @@ def upsample(
     spacing: float = 1.0,
     in_plane: bool = False,
     like: Volume | None = None,
+    guide: Volume | None = None,
     slice_axis: str | None = None,
     slice_thickness: float | Sequence[float | None] | None = None,
     profile: str = "gaussian",
@@ -236,6 +240,8 @@ def upsample(
         in_plane: Keep the first scan's own voxels in plane; `spacing` holds across the slices alone.
         like: In the same world as the first scan: the result lies on its voxels, and `spacing` is that of
             the grid where it is made.
+        guide: A scan of the same head in another contrast, with finer voxels across the slices: its edges
+            sharpen the result. Samples have none of it.
         slice_axis: axial, coronal or sagittal; None: the axis of the largest voxel size.
         slice_thickness: [mm], of all scans or one for each; None: the spacing between slices.
         profile: Sensitivity of a slice across its thickness: gaussian, boxcar, or auto, a Gaussian whose width
@@ -293,13 +299,20 @@ def upsample(
         warnings.warn(in_doubt(scan), VCMWarning, stacklevel=2)
     if like is not None:
         refuse_grid(like, scan)
+    led_by = None if guide is None else place_guide(guide, scan)
     ended = detail_noise if consistency else None
+
+    def finished(made: Upsampled) -> Upsampled:
+        if led_by is not None:
+            made = follow(made, led_by, detail, noise, detail_noise, mirrors)
+        return _on_voxels_of(like, made, ended)
+
     if not scan.contrast.is_t1w:
         warnings.warn(in_words(scan, detail is not None), VCMWarning, stacklevel=2)
         made = upsample_without_model(
             scan, others, detail, noise, detail_noise, consistency, mirrors
         )
-        return _on_voxels_of(like, replace(made, others=tuple(others)), ended)
+        return finished(replace(made, others=tuple(others)))
 
     # The model's part, on its own grid.
     rule = pipeline.input_rule
@@ -361,7 +374,7 @@ def upsample(
         scan, asked, mean, std, what, expected, projected, unprojected, space.as_it_came,
         generated, residual, others=tuple(others),
     )  # fmt: skip
-    return _on_voxels_of(like, made, ended)
+    return finished(made)
 
 
 def how_many_samples(asked: int | None, pipeline: VCMPipeline, consistency: bool) -> int:
@@ -419,6 +432,21 @@ def _refuse_mismatched(scans: Sequence[Any], masks: Sequence[Any]) -> None:
         raise VCMError(
             f"{len(masks)} masks are given for {len(scans)} scans: give one for each, in the same "
             "order, or none, and the brains are found."
+        )
+
+
+def _refuse_guide(config: Upsampling) -> None:
+    if config.guide is None:
+        return
+    if not config.consistency:
+        raise VCMError(
+            "guide sharpens a result that agrees with its slices, and consistency is false: leave one of the two out.",
+            argument="guide",
+        )
+    if config.output == "sample":
+        raise VCMError(
+            "guide sharpens the expected brain, and output is sample: choose output mean, or leave guide out.",
+            argument="guide",
         )
 
 

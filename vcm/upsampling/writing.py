@@ -14,6 +14,7 @@ from vcm.files import synthetic_mark, write_set
 from vcm.imaging.contrast import contrast_of_name
 from vcm.imaging.volume import Volume, write_volume
 from vcm.report.picture import compared
+from vcm.upsampling.guide import Guide
 from vcm.upsampling.result import Upsampled
 from vcm.upsampling.translate import TranslatedBrain
 
@@ -145,6 +146,16 @@ def _draw(result: Upsampled, path: Path, translated: TranslatedBrain | None) -> 
     compared(list(columns.values()), list(columns), scan.fine, path, outline=brain)
 
 
+def _describe_guide(guide: Guide | None) -> dict[str, Any]:
+    if guide is None:
+        return {"Guide": None}
+    return {
+        "Guide": Path(guide.source).name,
+        "GuideToScan": guide.to_scan.tolist(),
+        "GuideOverlap": round(guide.overlap, 4),
+    }
+
+
 def describe_result(result: Upsampled) -> dict[str, Any]:
     """What a sidecar says of the computation."""
     scan = result.scan
@@ -159,6 +170,7 @@ def describe_result(result: Upsampled) -> dict[str, Any]:
         "ModelTookPart": result.model_took_part,
         "FrozenModelTookPart": scan.contrast.is_t1w,
         **(scan.found.describe() if scan.found else {}),
+        **_describe_guide(result.guide),
         "Inputs": {name: asdict(given) for name, given in result.inputs.items()},
         "Spacing": list(scan.fine.spacing),
         "Uncertainty": result.uncertainty_kind,

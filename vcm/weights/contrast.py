@@ -15,7 +15,7 @@ SURE = 0.8
 
 
 def find_contrast(image: NDArray, grid: Grid, source: str = "") -> Contrast:
-    """Find the contrast of an aligned brain.
+    """Find the contrast of an aligned brain. Where a network is asked, it takes a second on a CPU.
 
     Args:
         image: (X, Y, Z) an aligned brain in 0..1, 0 outside it.

@@ -1,0 +1,142 @@
+"""A scan of another contrast and finer slices as the guide of a result: its edges, where the result follows them.
+
+The guide is cut into the slices of the scan and upsampled like it, so that what is lost on the way is known of the
+guide, and a regression in every neighbourhood says how much of that the scan shows too. The projection onto the
+slices has the last word. Knows images in memory; no files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vcm.errors import VCMError
+from vcm.imaging.brain import on_black
+from vcm.imaging.extraction import find_brain
+from vcm.imaging.geometry import resample
+from vcm.imaging.registration import align_to
+from vcm.imaging.volume import Volume
+from vcm.nets.detail import DetailNet
+from vcm.upsampling.consistency import DataConsistency
+from vcm.upsampling.head_detail import add_head_detail
+from vcm.upsampling.local_detail import add_detail
+from vcm.upsampling.lost_slices import fill
+from vcm.upsampling.result import Upsampled
+from vcm.upsampling.space import Image, ResultSpace
+from vcm.upsampling.thick_scan import ThickScan
+
+#: Neighbourhood that tells how far the scan follows the guide [mm], chosen on two brains (docs/study/any_contrast.md).
+WINDOW = 2.0
+#: Voxels that the registration sees [mm], and the least overlap (Dice) of the two brains after it.
+SEEN, LEAST_OVERLAP = 2.0, 0.85
+#: A guide is finer than the scan across its slices by this factor at least.
+FINER = 1.5
+
+
+@dataclass(frozen=True)
+class Guide:
+    """A guide in the place of a scan.
+
+    Attributes:
+        source: Name of its file.
+        image: (X, Y, Z) on the fine grid of the scan, 0..1 in its brain.
+        seen: (X, Y, Z) where its brain and that of the scan are.
+        to_scan: (4, 4) rigid, its world -> that of the scan, RAS+ [mm].
+        overlap: Dice of the two brains.
+    """
+
+    source: str
+    image: Image
+    seen: NDArray[np.bool_]
+    to_scan: NDArray[np.float64]
+    overlap: float
+
+
+def place_guide(volume: Volume, scan: ThickScan) -> Guide:
+    """Find where a guide lies.
+
+    Args:
+        volume: Of the head of the scan, in any contrast, with the skull or without.
+        scan: It.
+
+    Raises:
+        VCMError: It is no finer than the scan, shows no brain, or that of another head or place.
+    """
+    _refuse_coarse(volume, scan)
+    found = find_brain(volume).mask
+    shown, _ = on_black(volume, found)
+    values = np.where(found, shown.data, 0).astype(np.float32)
+    low, high = np.percentile(values[found], [0.5, 99.5])
+    scaled = ((values - low) / max(high - low, 1e-6)).astype(np.float32)
+    brain = shown.with_data(np.where(found, scaled, 0).astype(np.float32))
+    coarse = scan.at_spacing(SEEN)
+    own = ResultSpace(coarse)
+    fixed = np.where(own.share_of_brain > 0.5, own.cubic, 0).astype(np.float32)
+    motion = align_to(Volume(fixed, coarse.fine.affine), brain)
+    moved = replace(brain, affine=motion @ brain.affine)
+    inside = resample(moved.with_data(found.astype(np.float32)), scan.fine, order=1) > 0.5
+    share = ResultSpace(scan).share_of_brain > 0.5
+    overlap = float(2 * (inside & share).sum() / max(inside.sum() + share.sum(), 1))
+    if overlap < LEAST_OVERLAP:
+        raise VCMError(
+            f"The brain of {volume.source} overlaps that of {scan.volume.source} by {overlap:.2f} (Dice) where the "
+            f"best rigid motion puts it, expected at least {LEAST_OVERLAP:g}: give a guide of the same head, near the "
+            "same place.",
+            argument="guide",
+        )
+    return Guide(
+        volume.source, resample(moved, scan.fine, order=3), inside & share, motion, overlap
+    )
+
+
+def _refuse_coarse(volume: Volume, scan: ThickScan) -> None:
+    across = scan.volume.affine[:3, scan.acquisition.axis]
+    direction = across / np.linalg.norm(across)
+    # Its voxel size along the direction of the scan's slices.
+    size = float(np.abs(np.linalg.inv(volume.affine[:3, :3]) @ direction).max()) ** -1
+    if size * FINER > scan.acquisition.spacing:
+        raise VCMError(
+            f"{volume.source} has voxels of {size:.2g} mm across the slices of {scan.volume.source}, which are "
+            f"{scan.acquisition.spacing:.2g} mm apart: give a guide that is finer there, such as a scan of 1 mm.",
+            argument="guide",
+        )
+
+
+def follow(
+    result: Upsampled,
+    guide: Guide,
+    net: DetailNet | None,
+    noise: float,
+    detail_noise: float,
+    mirrors: bool,
+) -> Upsampled:
+    """A result with what the guide shows of it.
+
+    Args:
+        result: On the fine grid of its scan, consistent with its slices.
+        guide: In the same place.
+        net: A network for any contrast, which upsamples the guide's slices; None: they are interpolated.
+        noise: Of the projection that the network reads.
+        detail_noise: Of the last projection.
+        mirrors: Average the network over mirror images.
+
+    Returns:
+        The same with another mean and residual. Its stated error is that of the result without the guide.
+    """
+    scan = result.scan
+    whole = replace(scan, lost=())
+    cut = scan.volume.with_data(whole.degradation.degrade(guide.image).astype(np.float32))
+    cut, _ = fill(cut, scan.brain, scan.acquisition.axis, scan.lost)
+    thick = replace(scan, volume=cut, rim=None, background=None)
+    if net is None:
+        smooth = DataConsistency(thick, noise=noise).interpolated
+    else:
+        smooth, _, _ = add_head_detail(thick, net, noise, detail_noise, mirrors)
+    spacing = scan.fine.spacing
+    added = add_detail(result.mean, guide.image, smooth, guide.seen, spacing, WINDOW)
+    measured = DataConsistency(scan, result.others, detail_noise)
+    mean = measured.project(added)
+    residual = result.residual | {"after": measured.residual(mean)}
+    return replace(result, mean=mean, residual=residual, guide=guide)
