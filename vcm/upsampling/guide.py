@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcm.errors import VCMError
-from vcm.imaging.brain import on_black
+from vcm.imaging.brain import on_black, refuse_label_map
 from vcm.imaging.extraction import find_brain
 from vcm.imaging.geometry import resample
 from vcm.imaging.registration import align_to
@@ -66,6 +66,7 @@ def place_guide(volume: Volume, scan: ThickScan) -> Guide:
     """
     _refuse_coarse(volume, scan)
     found = find_brain(volume).mask
+    refuse_label_map(volume, found)
     shown, _ = on_black(volume, found)
     values = np.where(found, shown.data, 0).astype(np.float32)
     low, high = np.percentile(values[found], [0.5, 99.5])
