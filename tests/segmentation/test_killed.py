@@ -30,7 +30,7 @@ def segment(given, out):
             patch.setattr(f"vcm.segmentation.apply.{name}", lambda *arguments: None)
         patch.setattr("vcm.segmentation.apply.outlined", lambda *arguments: arguments[2].touch())
         segmenter = SimpleNamespace(
-        contrasts=set(),
+        contrasts={"T1w"},
             features=SimpleNamespace(spacing=2.0), predict=predict, indices=[0, 7], trust={},
             names=["background", "bright"], voices=("features",),
         )  # fmt: skip

@@ -80,12 +80,12 @@ def test_detail_of_the_scan_comes_back_in_the_other_contrast():
     truth = (1.5 - 0.8 * scan).astype(np.float32)
     smooth, image = (gaussian_filter(v, 1.5) for v in (scan, truth))
     inside = np.ones(scan.shape, bool)
-    found = add_detail(image, scan, smooth, inside, (1.0, 1.0, 1.0))
+    found = add_detail(image, scan, smooth, inside, (1.0, 1.0, 1.0), 3.0)
     inner = (slice(6, -6),) * 3
     before, after = (np.square(v - truth)[inner].mean() for v in (image, found))
     assert after < 0.05 * before
     unrelated = add_detail(
-        image, random.random(scan.shape).astype(np.float32), smooth * 0, inside, (1.0,) * 3
+        image, random.random(scan.shape).astype(np.float32), smooth * 0, inside, (1.0,) * 3, 3.0
     )
     np.testing.assert_allclose(unrelated, image, atol=0.05)
 
