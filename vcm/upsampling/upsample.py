@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -28,8 +28,15 @@ from vcm.imaging.volume import Volume, read_volume
 from vcm.inputs import InputRequest, network_inputs, resolve_inputs
 from vcm.nets.detail import DetailNet
 from vcm.pipeline import VCMPipeline
-from vcm.precision import check_precision, resolve_precision
+from vcm.precision import resolve_precision
 from vcm.report.folder import write_report
+from vcm.upsampling.checks import (
+    check_settings,
+    how_many_samples,
+    refuse_guide,
+    refuse_mismatched,
+    refuse_output,
+)
 from vcm.upsampling.configuration import Upsampling
 from vcm.upsampling.consistency import DataConsistency
 from vcm.upsampling.detail import (
@@ -43,7 +50,7 @@ from vcm.upsampling.head_detail import add_head_detail, load_detail
 from vcm.upsampling.other_grid import on_grid_of, refuse_grid
 from vcm.upsampling.page import upsampling_page
 from vcm.upsampling.prior import encode_slices, expected_brain, refuse_unfit, sample_brain
-from vcm.upsampling.profile import ProfileChoice, check_profile
+from vcm.upsampling.profile import ProfileChoice
 from vcm.upsampling.result import OF_DETAIL, OF_NOTHING, OF_SAMPLES, Upsampled
 from vcm.upsampling.same_scan import refuse_same_scan
 from vcm.upsampling.several import DetailedScan, combine
@@ -68,8 +75,6 @@ OnNote = Callable[[str], None]
 OnScan = Callable[[ThickScan], None]
 #: Bytes per voxel of a compressed volume, at most; for the check that the disk has room.
 BYTES = 4
-#: Seeds are whole numbers below this.
-MOST_SEED = 2**63
 #: Stands for a scan that travels with the package.
 EXAMPLE = Path("example")
 #: Keys of the configuration that `upsample` takes too.
@@ -109,7 +114,7 @@ def upsample_files(
     # Check all that can be checked before the first step of work.
     paths, masks, out = config.scans, config.masks, config.out
     settings = {name: getattr(config, name) for name in _SETTINGS}
-    _refuse_mismatched(paths, masks)
+    refuse_mismatched(paths, masks)
     if config.in_plane and config.like:
         raise VCMError(
             "in_plane keeps the scan's own voxels and like takes those of another scan: choose one of the two."
@@ -119,10 +124,10 @@ def upsample_files(
     refuse_unfit(pipeline, config.model)
     samples = how_many_samples(config.samples, pipeline, config.consistency)
     settings["samples"] = samples
-    _refuse_output(config.output, samples)
+    refuse_output(config.output, samples)
     check_settings(**{name: settings[name] for name in _CHECKED})
     check_contrast(config.to)
-    _refuse_guide(config)
+    refuse_guide(config)
     like, guide = (read_volume(p) if p else None for p in (config.like, config.guide))
     device = choose_device(config.device)
     detail = load_detail(config.detail)
@@ -282,7 +287,7 @@ def upsample(
         check_settings(profile, one, samples, steps, seed, noise, detail_noise, precision)
     precision = resolve_precision(precision, pipeline.device)
     brains: list[Volume | None] = [*masks] if masks else [None] * len(images)
-    _refuse_mismatched(images, masks)
+    refuse_mismatched(images, masks)
     refuse_same_scan(images)
     kind = cast(ProfileChoice, profile)
     scan, *others = [
@@ -377,36 +382,6 @@ def upsample(
     return finished(made)
 
 
-def how_many_samples(asked: int | None, pipeline: VCMPipeline, consistency: bool) -> int:
-    """As asked; else 1 where the model's detail network states the error, and 4 where their spread is all there is."""
-    if asked is not None:
-        return asked
-    return 1 if pipeline.detail is not None and consistency else 4
-
-
-def check_settings(
-    profile: str,
-    slice_thickness: float | None,
-    samples: int,
-    steps: int,
-    seed: int,
-    noise: float,
-    detail_noise: float,
-    precision: str,
-) -> None:
-    """Refuse with VCMError what makes no sense for any scan. Arguments as `upsample` has them."""
-    check_profile(profile, slice_thickness)
-    for name, value, least in (("samples", samples, 0), ("steps", steps, 1)):
-        if value < least:
-            raise VCMError(f"{name} is {value}: choose a whole number from {least}.")
-    if not 0 <= seed < MOST_SEED - samples:
-        raise VCMError(f"seed is {seed}: choose a whole number from 0, below 2^63 - samples.")
-    for name, ratio, usual in (("noise", noise, 0.1), ("detail_noise", detail_noise, 0.5)):
-        if not 0 < ratio < np.inf:
-            raise VCMError(f"{name} is {ratio}: choose a number above 0, such as {usual}.")
-    check_precision(precision)
-
-
 def _told_thicknesses(
     paths: Sequence[Path], images: Sequence[Volume], on_note: OnNote
 ) -> list[float | None]:
@@ -423,38 +398,6 @@ def _of_each(
 ) -> Sequence[float | None]:
     """One thickness for each of so many scans."""
     return thickness if isinstance(thickness, Sequence) else [thickness] * count
-
-
-def _refuse_mismatched(scans: Sequence[Any], masks: Sequence[Any]) -> None:
-    if not scans:
-        raise VCMError("No scan is given: add a scan of thick slices.")
-    if masks and len(masks) != len(scans):
-        raise VCMError(
-            f"{len(masks)} masks are given for {len(scans)} scans: give one for each, in the same "
-            "order, or none, and the brains are found."
-        )
-
-
-def _refuse_guide(config: Upsampling) -> None:
-    if config.guide is None:
-        return
-    if not config.consistency:
-        raise VCMError(
-            "guide sharpens a result that agrees with its slices, and consistency is false: leave one of the two out.",
-            argument="guide",
-        )
-    if config.output == "sample":
-        raise VCMError(
-            "guide sharpens the expected brain, and output is sample: choose output mean, or leave guide out.",
-            argument="guide",
-        )
-
-
-def _refuse_output(output: str, samples: int) -> None:
-    if output not in ("mean", "sample"):
-        raise VCMError(f"output is {output}: choose mean or sample.")
-    if output == "sample" and not samples:
-        raise VCMError("output is sample and samples is 0: draw at least 1.")
 
 
 def _after(begun: int, total: int, on_step: OnStep) -> Callable[[int], None]:
