@@ -84,7 +84,8 @@ def write_files(folder: Path) -> dict[str, Path]:
 
 def aligned_by_header(patch: pytest.MonkeyPatch) -> None:
     """These brains lie in common space, so nothing is searched; and ellipsoids are taken for T1w."""
-    patch.setattr("vcm.imaging.contrast.t1w_separation", lambda image, grid: 1.0)
+    for room in ("imaging", "weights"):
+        patch.setattr(f"vcm.{room}.contrast.t1w_separation", lambda image, grid: 1.0)
     patch.setattr("vcm.weights.contrast._by_its_tissues", lambda image, grid: ("T1w", 1.0))
     patch.setattr("vcm.imaging.brain.align_rigid", lambda image: np.eye(4))
     patch.setattr("vcm.imaging.placing.align_rigid", lambda image: np.eye(4))
