@@ -82,6 +82,17 @@ def test_guides_that_cannot_be_used_are_refused(thick, results):
         place_guide(replace(large, affine=affine), scan)
 
 
+def test_a_label_map_or_a_head_far_off_is_no_guide(results):
+    scan, whole = results[0].scan, head()
+    labels = replace(whole, data=np.where(whole.data > 400, 2, whole.data > 0).astype(np.float32))
+    with pytest.raises(VCMError, match="is a label map, not a scan"):
+        place_guide(labels, scan)
+    far = whole.affine.copy()
+    far[:3, 3] += 900
+    with pytest.raises(VCMError, match="too far apart"):
+        place_guide(replace(whole, affine=far), scan)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

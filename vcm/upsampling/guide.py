@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcm.errors import VCMError
-from vcm.imaging.brain import on_black, refuse_label_map
+from vcm.imaging.brain import on_black, refuse_unfit
 from vcm.imaging.extraction import find_brain
 from vcm.imaging.geometry import resample
 from vcm.imaging.registration import align_to
@@ -66,7 +66,7 @@ def place_guide(volume: Volume, scan: ThickScan) -> Guide:
     """
     _refuse_coarse(volume, scan)
     found = find_brain(volume).mask
-    refuse_label_map(volume, found)
+    refuse_unfit(volume, found)
     shown, _ = on_black(volume, found)
     values = np.where(found, shown.data, 0).astype(np.float32)
     low, high = np.percentile(values[found], [0.5, 99.5])
@@ -75,7 +75,16 @@ def place_guide(volume: Volume, scan: ThickScan) -> Guide:
     coarse = scan.at_spacing(SEEN)
     own = ResultSpace(coarse)
     fixed = np.where(own.share_of_brain > 0.5, own.cubic, 0).astype(np.float32)
-    motion = align_to(Volume(fixed, coarse.fine.affine), brain)
+    try:
+        motion = align_to(Volume(fixed, coarse.fine.affine), brain)
+    except (
+        RuntimeError
+    ) as error:  # SimpleITK: the two do not overlap, where their headers place them
+        raise VCMError(
+            f"{volume.source} and {scan.volume.source} cannot be registered: their headers place them too far apart. "
+            "Give a guide of the same session, or register it first.",
+            argument="guide",
+        ) from error
     moved = replace(brain, affine=motion @ brain.affine)
     inside = resample(moved.with_data(found.astype(np.float32)), scan.fine, order=1) > 0.5
     share = ResultSpace(scan).share_of_brain > 0.5
