@@ -9,7 +9,7 @@ from scipy.ndimage import binary_erosion
 from small_heads import cut, head
 
 from vcm.cli.main import run_command
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.imaging.geometry import resample
 from vcm.imaging.volume import write_volume
 from vcm.upsampling.guide import place_guide
@@ -80,6 +80,13 @@ def test_guides_that_cannot_be_used_are_refused(thick, results):
     affine[:3, :3] *= 0.85
     with pytest.raises(VCMError, match="give a guide of the same head"):
         place_guide(replace(large, affine=affine), scan)
+
+
+def test_a_guide_of_another_shape_is_named(results):
+    other = head()
+    affine = other.affine @ np.diag([0.95, 0.95, 0.95, 1])
+    with pytest.warns(VCMWarning, match="look whether the guide is of the same subject"):
+        place_guide(replace(other, affine=affine), results[0].scan)
 
 
 def test_a_label_map_or_a_head_far_off_is_no_guide(results):

@@ -7,12 +7,13 @@ slices has the last word. Knows images in memory; no files.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.imaging.brain import on_black, refuse_unfit
 from vcm.imaging.extraction import find_brain
 from vcm.imaging.geometry import resample
@@ -31,6 +32,8 @@ from vcm.upsampling.thick_scan import ThickScan
 WINDOW = 2.0
 #: Voxels that the registration sees [mm], and the least overlap (Dice) of the two brains after it.
 SEEN, LEAST_OVERLAP = 2.0, 0.85
+#: Below this overlap the guide may be of another head.
+DOUBTFUL_OVERLAP = 0.965
 #: A guide is finer than the scan across its slices by this factor at least.
 FINER = 1.5
 
@@ -95,6 +98,13 @@ def place_guide(volume: Volume, scan: ThickScan) -> Guide:
             f"best rigid motion puts it, expected at least {LEAST_OVERLAP:g}: give a guide of the same head, near the "
             "same place.",
             argument="guide",
+        )
+    if overlap < DOUBTFUL_OVERLAP:
+        warnings.warn(
+            f"The brain of {volume.source} overlaps that of {scan.volume.source} by {overlap:.2f} (Dice; two scans of "
+            "one head had 0.99, of two heads 0.94): look whether the guide is of the same subject.",
+            VCMWarning,
+            stacklevel=2,
         )
     return Guide(
         volume.source, resample(moved, scan.fine, order=3), inside & share, motion, overlap
