@@ -1,6 +1,9 @@
 """Heads whose truth is known, and their thick slices."""
 
+from dataclasses import replace
+
 import numpy as np
+from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 from scipy.spatial.transform import Rotation
 
 from vcm.imaging.degradation import simulate_thick
@@ -28,3 +31,15 @@ def cut(whole: Volume, axis: str, spacing: float):
     """Thick slices of a head, brain-extracted as they are."""
     thick, acquisition = simulate_thick(whole, axis, spacing)
     return thick.with_data(np.where(thick.data > 80, thick.data, 0)), acquisition
+
+
+def bent(whole, seed):
+    """Another head: everything displaced by some millimetres, the outline kept."""
+    random = np.random.default_rng(seed)
+    places = np.indices(whole.data.shape).astype(np.float32)
+    deep = np.minimum(distance_transform_edt(whole.data > 0) / 6, 1)
+    moved = [
+        p + deep * 300 * gaussian_filter(random.standard_normal(p.shape), 6, mode="wrap")
+        for p in places
+    ]
+    return replace(whole, data=map_coordinates(whole.data, moved, order=1))

@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion
-from small_heads import cut, head
+from small_heads import bent, cut, head
 
 from vcm.cli.main import run_command
-from vcm.errors import VCMError, VCMWarning
+from vcm.errors import VCMError
 from vcm.imaging.geometry import resample
 from vcm.imaging.volume import write_volume
-from vcm.upsampling.guide import place_guide
+from vcm.upsampling.guide import find_guide, place_guide
+from vcm.upsampling.thick_scan import to_thick_scan
 from vcm.upsampling.upsample import upsample
 from vcm.weights.load import load_pipeline
 
@@ -82,11 +83,18 @@ def test_guides_that_cannot_be_used_are_refused(thick, results):
         place_guide(replace(large, affine=affine), scan)
 
 
-def test_a_guide_of_another_shape_is_named(results):
-    other = head()
-    affine = other.affine @ np.diag([0.95, 0.95, 0.95, 1])
-    with pytest.warns(VCMWarning, match="look whether the guide is of the same subject"):
-        place_guide(replace(other, affine=affine), results[0].scan)
+def test_the_scan_of_another_head_or_a_mirrored_one_is_no_guide(thick_model):
+    """Their brains overlap all but wholly."""
+    one, other = bent(head(), 0), bent(head(), 1)
+    given = replace(cut(as_t2w(one), "axial", 8.0)[0], source="sub-1_T2w.nii.gz")
+    scan = to_thick_scan(given, load_pipeline(thick_model).volume_grid, 2.0)
+    assert place_guide(one, scan).overlap > 0.94
+    assert find_guide(other, scan).overlap > 0.94
+    with pytest.raises(VCMError, match=r"shows another head than sub-1_T2w\.nii\.gz"):
+        place_guide(other, scan)
+    flipped = replace(one, affine=np.diag([-1, 1, 1, 1]) @ one.affine)
+    with pytest.raises(VCMError, match="left and right are exchanged"):
+        place_guide(flipped, scan)
 
 
 def test_a_label_map_or_a_head_far_off_is_no_guide(results):

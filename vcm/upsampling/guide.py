@@ -7,13 +7,12 @@ slices has the last word. Knows images in memory; no files.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vcm.errors import VCMError, VCMWarning
+from vcm.errors import VCMError
 from vcm.imaging.brain import on_black, refuse_unfit
 from vcm.imaging.extraction import find_brain
 from vcm.imaging.geometry import resample
@@ -25,15 +24,14 @@ from vcm.upsampling.head_detail import add_head_detail
 from vcm.upsampling.local_detail import add_detail
 from vcm.upsampling.lost_slices import fill
 from vcm.upsampling.result import Upsampled
+from vcm.upsampling.same_head import Brain, Likeness, brain_on_slices, likeness
 from vcm.upsampling.space import Image, ResultSpace
 from vcm.upsampling.thick_scan import ThickScan
 
 #: Neighbourhood that tells how far the scan follows the guide [mm], chosen on two brains (docs/study/any_contrast.md).
 WINDOW = 2.0
-#: Voxels that the registration sees [mm], and the least overlap (Dice) of the two brains after it.
-SEEN, LEAST_OVERLAP = 2.0, 0.85
-#: Below this overlap the guide may be of another head.
-DOUBTFUL_OVERLAP = 0.965
+#: The least overlap (Dice) of the two brains after the registration.
+LEAST_OVERLAP = 0.85
 #: A guide is finer than the scan across its slices by this factor at least.
 FINER = 1.5
 
@@ -48,6 +46,7 @@ class Guide:
         seen: (X, Y, Z) where its brain and that of the scan are.
         to_scan: (4, 4) rigid, its world -> that of the scan, RAS+ [mm].
         overlap: Dice of the two brains.
+        likeness: How well the slices of the scan follow it.
     """
 
     source: str
@@ -55,10 +54,11 @@ class Guide:
     seen: NDArray[np.bool_]
     to_scan: NDArray[np.float64]
     overlap: float
+    likeness: Likeness
 
 
 def place_guide(volume: Volume, scan: ThickScan) -> Guide:
-    """Find where a guide lies.
+    """Find where a guide lies, and refuse one of another head.
 
     Args:
         volume: Of the head of the scan, in any contrast, with the skull or without.
@@ -67,48 +67,54 @@ def place_guide(volume: Volume, scan: ThickScan) -> Guide:
     Raises:
         VCMError: It is no finer than the scan, shows no brain, or that of another head or place.
     """
+    guide = find_guide(volume, scan)
+    if guide.overlap < LEAST_OVERLAP:
+        raise VCMError(
+            f"The brain of {volume.source} overlaps that of {scan.volume.source} by {guide.overlap:.2f} (Dice) where "
+            f"the best rigid motion puts it, expected at least {LEAST_OVERLAP:g}: give a guide of the same head, near "
+            "the same place.",
+            argument="guide",
+        )
+    if not guide.likeness.is_of_one_head:
+        raise VCMError(
+            f"{volume.source} shows another head than {scan.volume.source}, or left and right are exchanged in one of "
+            f"them ({guide.likeness}): give a guide of the same head.",
+            argument="guide",
+        )
+    return guide
+
+
+def find_guide(volume: Volume, scan: ThickScan) -> Guide:
+    """Find where a guide lies, whosever head it shows; otherwise as `place_guide`."""
     _refuse_coarse(volume, scan)
     found = find_brain(volume).mask
     refuse_unfit(volume, found)
-    shown, _ = on_black(volume, found)
-    values = np.where(found, shown.data, 0).astype(np.float32)
-    low, high = np.percentile(values[found], [0.5, 99.5])
-    scaled = ((values - low) / max(high - low, 1e-6)).astype(np.float32)
-    brain = shown.with_data(np.where(found, scaled, 0).astype(np.float32))
-    coarse = scan.at_spacing(SEEN)
-    own = ResultSpace(coarse)
-    fixed = np.where(own.share_of_brain > 0.5, own.cubic, 0).astype(np.float32)
+    brain = Brain(_scaled(volume, found), found)
+    fixed = brain_on_slices(scan).image
     try:
-        motion = align_to(Volume(fixed, coarse.fine.affine), brain)
-    except (
-        RuntimeError
-    ) as error:  # SimpleITK: the two do not overlap, where their headers place them
+        motion = align_to(fixed, brain.image)
+    except RuntimeError as error:  # of SimpleITK: the two do not overlap
         raise VCMError(
             f"{volume.source} and {scan.volume.source} cannot be registered: their headers place them too far apart. "
             "Give a guide of the same session, or register it first.",
             argument="guide",
         ) from error
-    moved = replace(brain, affine=motion @ brain.affine)
-    inside = resample(moved.with_data(found.astype(np.float32)), scan.fine, order=1) > 0.5
+    moved = brain.moved(motion)
+    there = moved.image.with_data(found.astype(np.float32))
+    inside = resample(there, scan.fine, order=1) > 0.5
     share = ResultSpace(scan).share_of_brain > 0.5
     overlap = float(2 * (inside & share).sum() / max(inside.sum() + share.sum(), 1))
-    if overlap < LEAST_OVERLAP:
-        raise VCMError(
-            f"The brain of {volume.source} overlaps that of {scan.volume.source} by {overlap:.2f} (Dice) where the "
-            f"best rigid motion puts it, expected at least {LEAST_OVERLAP:g}: give a guide of the same head, near the "
-            "same place.",
-            argument="guide",
-        )
-    if overlap < DOUBTFUL_OVERLAP:
-        warnings.warn(
-            f"The brain of {volume.source} overlaps that of {scan.volume.source} by {overlap:.2f} (Dice; two scans of "
-            "one head had 0.99, of two heads 0.94): look whether the guide is of the same subject.",
-            VCMWarning,
-            stacklevel=2,
-        )
-    return Guide(
-        volume.source, resample(moved, scan.fine, order=3), inside & share, motion, overlap
-    )
+    image = resample(moved.image, scan.fine, order=3)
+    found_alike = likeness(scan, fixed, moved)
+    return Guide(volume.source, image, inside & share, motion, overlap, found_alike)
+
+
+def _scaled(volume: Volume, found: NDArray[np.bool_]) -> Volume:
+    """Its brain, 0..1 but for the outermost percentiles, on 0."""
+    shown, _ = on_black(volume, found)
+    low, high = np.percentile(shown.data[found], [0.5, 99.5])
+    scaled = (shown.data - low) / max(high - low, 1e-6)
+    return shown.with_data(np.where(found, scaled, 0).astype(np.float32))
 
 
 def _refuse_coarse(volume: Volume, scan: ThickScan) -> None:

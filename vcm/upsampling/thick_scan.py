@@ -75,6 +75,8 @@ class ThickScan:
         rim: (X, Y, Z) in a brain that was cut out of its slices, what the dropped voxels beside it would have
             measured of it, scaled likewise, and NaN elsewhere; None: the scan was not cut, or not so.
         width: Of the slices, where it was found in the scan; None: it was given, or taken for the spacing.
+        motion: (4, 4) rigid, world of the file -> that of the first scan of the head, RAS+ [mm], by which it was
+            brought here; None: it lies where its header says.
     """
 
     volume: Volume
@@ -90,6 +92,7 @@ class ThickScan:
     found: Brain | None = None
     rim: NDArray[np.float32] | None = None
     width: EstimatedWidth | None = None
+    motion: NDArray[np.float64] | None = None
 
     @cached_property
     def degradation(self) -> Degradation:
@@ -155,6 +158,7 @@ class ThickScan:
             "SliceThicknessFrom": "setting, JSON file or spacing"
             if width is None
             else "the scan itself",
+            "Motion": None if self.motion is None else self.motion.tolist(),
         }
 
     def width_in_words(self) -> str:

@@ -49,6 +49,7 @@ from vcm.upsampling.guide import follow, place_guide
 from vcm.upsampling.head_detail import add_head_detail, load_detail
 from vcm.upsampling.other_grid import on_grid_of, refuse_grid
 from vcm.upsampling.page import upsampling_page
+from vcm.upsampling.placement import bring_together, distance
 from vcm.upsampling.prior import encode_slices, expected_brain, refuse_unfit, sample_brain
 from vcm.upsampling.profile import ProfileChoice
 from vcm.upsampling.result import OF_DETAIL, OF_NOTHING, OF_SAMPLES, Upsampled
@@ -162,6 +163,10 @@ def upsample_files(
         on_scan=lambda scan: _meet(scan, config, on_note), **settings,
     )  # fmt: skip
     translated = None if translator is None else translate(result, translator.to(device))
+    for other in result.others:
+        on_note(
+            f"{other.volume.source}: brought to {result.scan.volume.source}, by {distance(other):.1f} mm on average."
+        )
 
     # Write. Another run may have finished meanwhile.
     refuse_to_replace(written, given, sidecar, sources, config.overwrite)
@@ -236,7 +241,8 @@ def upsample(
 
     Args:
         scans: Thick slices of one head and contrast, in any intensities. The result lies in the space
-            of the first and has its intensities. Where they are not T1w no model takes part: they are
+            of the first and has its intensities; the others are registered to it, see
+            `vcm.upsampling.placement`. Where they are not T1w no model takes part: they are
             interpolated and projected onto the slices, and a VCMWarning says so.
         pipeline: A model whose module reads thick slices, such as `load_pipeline("brain1mm")`.
         masks: Brain masks on the voxels of the scans, one per scan; none: the brains are found, with
@@ -302,6 +308,7 @@ def upsample(
         on_scan(met)
     if scan.contrast.is_in_doubt:
         warnings.warn(in_doubt(scan), VCMWarning, stacklevel=2)
+    others = bring_together(scan, others)
     if like is not None:
         refuse_grid(like, scan)
     led_by = None if guide is None else place_guide(guide, scan)

@@ -153,6 +153,8 @@ def _describe_guide(guide: Guide | None) -> dict[str, Any]:
         "Guide": Path(guide.source).name,
         "GuideToScan": guide.to_scan.tolist(),
         "GuideOverlap": round(guide.overlap, 4),
+        "GuideAgreement": round(guide.likeness.agreement, 4),
+        "GuideMirroredAgreement": round(guide.likeness.mirrored, 4),
     }
 
 
