@@ -18,9 +18,9 @@ from vcm.imaging.volume import Volume
 from vcm.upsampling.space import Image, ResultSpace
 from vcm.upsampling.thick_scan import ThickScan
 
-#: A scan of the same head explains this many times what its mirror image explains: at least 1.9 times in scans of four
+#: A scan of the same head explains this many times what its mirror image explains: at least 1.6 times in scans of four
 #: people, of other heads at most 1.35 times (docs/study/any_contrast.md).
-SAME_HEAD = 1.6
+SAME_HEAD = 1.45
 #: What explains so much is of the same head even if that is its own mirror image, as a template is.
 SURELY_SAME = 0.7
 #: Voxels that scans are compared and registered on, and the standard deviation of a neighbourhood [mm].
