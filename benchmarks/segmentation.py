@@ -101,7 +101,7 @@ SOURCES: dict[str, Source] = {
     "paper": Source(lambda n: DiffusionFeatures(n, noisy=True, surroundings=False), ALONE, 0),
     "nine": Source(DiffusionFeatures, ALONE, 0, lambda brain: nine_slices(brain, chosen=False)),
     "nine chosen": Source(
-        DiffusionFeatures, ALONE, labelled=lambda brain: nine_slices(brain, chosen=True)
+        DiffusionFeatures, labelled=lambda brain: nine_slices(brain, chosen=True)
     ),
     "sagittal": Source(of_one_view("sagittal"), ALONE),
     "coronal": Source(of_one_view("coronal"), ALONE),
@@ -326,7 +326,7 @@ def segment_with(
     """Rows of one subject that are not there yet; the atlas and the U-Net are asked once for all sources."""
     image = segmenters["diffusion"].alike(image).image
     mask = image > 0
-    atlas: NDArray[np.float32] | None = None
+    atlases: dict[str, NDArray[np.float32]] = {}
     unet: NDArray[np.float32] | None = None
     for name, segmenter in segmenters.items():
         products = {
@@ -340,13 +340,15 @@ def segment_with(
         clock = Clock(costs, key["labelled"], name)
         members = segmenter.ask_perceptrons(image, mask)
         clock.lap("scan, features")
-        if "atlas" in wanted and atlas is None:
-            atlas = segmenter.ask_atlas(image, mask)
+        # One that completed its labels has an atlas of its own.
+        own = name if segmenter.completed else "diffusion"
+        if "atlas" in wanted and own not in atlases:
+            atlases[own] = segmenter.ask_atlas(image, mask)
             clock.lap("scan, atlas")
         if "unet" in wanted and unet is None:
             unet = segmenters["diffusion"].ask_unet(image, mask)
             clock.lap("scan, unet")
-        heard = Heard(mask, members, atlas, unet)
+        heard = Heard(mask, members, atlases.get(own), unet)
         rows = []
         for method, product in products.items():
             found = segmenter.combined(heard, product).labels

@@ -124,7 +124,7 @@ def test_features_that_lose_a_structure_are_not_heard_for_it():
 
 
 @pytest.mark.slow
-def test_slices_alone_are_enough_and_unknown_voxels_teach_nothing(tiny_features, phantom):
+def test_slices_alone_are_enough_and_unknown_voxels_teach_nothing(tiny_features, phantom, tmp_path):
     brain = phantom()
     labels = np.full_like(brain.labels, UNKNOWN)
     for axis, places in ((0, (11, 16, 21)), (1, (13, 20, 26)), (2, (10, 12, 14))):
@@ -137,10 +137,19 @@ def test_slices_alone_are_enough_and_unknown_voxels_teach_nothing(tiny_features,
     segmenter = FewShotSegmenter(tiny_features, NAMES).fit(
         [sparse], ("features", "atlas"), QUICK, 0
     )
-    assert segmenter.voices == ("features",)
+    assert segmenter.voices == ("features", "atlas") and segmenter.completed
+    (atlas,) = segmenter.brains
+    known = labels != UNKNOWN
+    assert atlas.whole and np.array_equal(atlas.labels[known], labels[known])
+    assert min(dice(atlas.labels, brain.labels, k) for k in (1, 2, 3)) > 0.8
+    segmenter.save_pretrained(tmp_path)
+    loaded = FewShotSegmenter.from_pretrained(tmp_path)
+    assert loaded.completed and np.array_equal(loaded.brains[0].labels, atlas.labels)
     other = phantom(shift=1.0, seed=3)
-    found = segmenter.predict(other.image).labels
-    assert min(dice(found, other.labels, k) for k in (1, 2, 3)) > 0.8
+    for voices in (["features"], None):
+        found = segmenter.predict(other.image, voices).labels
+        assert min(dice(found, other.labels, k) for k in (1, 2, 3)) > 0.8
+        assert np.array_equal(loaded.predict(other.image, voices).labels, found)
 
 
 def test_voices_that_cannot_be_heard_are_refused(fitted, phantom):

@@ -65,7 +65,9 @@ def test_a_head_that_moved_between_two_scans_is_brought_back(whole, first, ready
 
 def test_a_scan_of_another_head_or_a_mirrored_one_is_refused(whole, first, ready):
     other = ready(cut(bent(head(), 1), "coronal", 6.0)[0], "sub-2_T1w.nii.gz")
-    with pytest.raises(VCMError, match=r"sub-2_T1w\.nii\.gz shows another head than sub-1_acq-axial"):
+    with pytest.raises(
+        VCMError, match=r"sub-2_T1w\.nii\.gz shows another head than sub-1_acq-axial"
+    ):
         bring_together(first, [other])
     slices = cut(whole, "coronal", 6.0)[0]
     flipped = replace(slices, affine=np.diag([-1, 1, 1, 1]) @ slices.affine)

@@ -3,7 +3,8 @@
 Voices, each a probability per class and voxel, are multiplied:
 
     features   perceptrons on diffusion features (arXiv 2407.12329; Baranchuk et al., ICLR 2022)
-    atlas      the labelled brains warped onto the scan; only for classes where it helps
+    atlas      the labelled brains warped onto the scan; only for classes where it helps. Where labels are drawn in
+               some slices only, the perceptrons name the voxels between them first
     unet       a 3D U-Net fitted to augmented copies of the labelled brains; likewise
 
 Knows arrays on the model's grid; files are the affair of vcm.segmentation.fit and apply.
@@ -43,8 +44,9 @@ ATLAS = "atlas.safetensors"
 CHUNK = 65_536
 #: Probability below which no voice can push a class, so that none has a veto.
 LEAST = 1e-3
-#: Weight of the atlas in the product with features and U-Net, each of which has 1.
-ATLAS_BESIDE_UNET = 0.5
+#: Weight of the atlas in the product with features and U-Net, each of which has 1, and of one that the features
+#: completed, in a product with them.
+LESSER_ATLAS = 0.5
 #: Where the features find so many times more or fewer voxels of a class than the atlas does, the atlas alone
 #: is heard for it: its volumes err less, and features that fail on a scan fail by much.
 DOUBTFUL = 1.5
@@ -105,6 +107,7 @@ class FewShotSegmenter:
 
     Attributes:
         slab: Sagittal slices of a brain whose features are in memory at a time; 0: all of them.
+        completed: Whether the perceptrons named voxels of the labelled brains that were not labelled.
     """
 
     def __init__(
@@ -116,7 +119,7 @@ class FewShotSegmenter:
         self.features, self.names = features, list(names)
         self.indices = list(range(len(names))) if indices is None else list(indices)
         self.voices: tuple[str, ...] = ()
-        self.slab = 0
+        self.slab, self.completed = 0, False
         self.brains: list[LabelledBrain] = []
         self.contrasts: set[str] = set()
         self.classifier: VoxelClassifier | None = None
@@ -155,7 +158,8 @@ class FewShotSegmenter:
         settings = settings or FitSettings()
         self.brains = list(brains)
         self.contrasts = {brain.contrast for brain in brains}
-        self.voices = check_voices(voices, all(b.whole for b in brains))
+        whole = all(b.whole for b in brains)
+        self.voices = check_voices(voices, whole)
         each = max(1, voxels // (len(brains) * (copies + 1)))
         found, targets, weights = [], [], []
         for number, brain in enumerate(brains):
@@ -175,9 +179,21 @@ class FewShotSegmenter:
         if "unet" in self.voices:
             report("3D U-Net")
             self.unet = fit_unet(self.brains, len(self.names), settings.seed, self._device)
+        if "atlas" in self.voices and not whole:
+            report("the slices between")
+            self.brains = [self._complete(brain) for brain in brains]
+            self.completed = True
         report("trust")
-        self._judge(copies, judged, settings.seed)
+        self._judge(brains, copies, judged, settings.seed)
         return self
+
+    def _complete(self, brain: LabelledBrain) -> LabelledBrain:
+        """With the most probable labels where there were none."""
+        mask = (brain.image > 0) & (brain.labels == UNKNOWN)
+        labels = np.where(brain.labels == UNKNOWN, 0, brain.labels)
+        if mask.any():
+            labels[mask] = self.ask_perceptrons(brain.image, mask).mean(0).argmax(1)
+        return replace(brain, labels=labels.astype(np.int16))
 
     def predict(
         self,
@@ -249,7 +265,8 @@ class FewShotSegmenter:
             weights.append(1.0)
         if atlas is not None:
             parts.append(atlas)
-            weights.append(ATLAS_BESIDE_UNET if "unet" in voices else 1.0)
+            lesser = "unet" in voices or (self.completed and features is not None)
+            weights.append(LESSER_ATLAS if lesser else 1.0)
         if "unet" in voices:
             unet = heard.unet
             assert unet is not None
@@ -319,10 +336,10 @@ class FewShotSegmenter:
         assert self.unet is not None
         return self.unet(image)[:, mask].T
 
-    def _judge(self, copies: int, judged: int, seed: int) -> None:
-        """Dice of each voice per class on copies that it did not learn from."""
+    def _judge(self, brains: Sequence[LabelledBrain], copies: int, judged: int, seed: int) -> None:
+        """Dice of each voice per class on copies that it did not learn from, where they are labelled."""
         found: dict[str, list[NDArray]] = {voice: [] for voice in self.voices}
-        for number, brain in enumerate(self.brains):
+        for number, brain in enumerate(brains):
             for copy in range(copies + 1, copies + 1 + judged):
                 image, labels = self._copy(brain, number, copy, seed)
                 if not (image > 0).any():
@@ -381,6 +398,7 @@ class FewShotSegmenter:
             "indices": self.indices,
             "contrasts": sorted(self.contrasts),
             "voices": list(self.voices),
+            "completed": self.completed,
             "atlas_helps": self.atlas_helps.tolist(),
             "trust": self.trust,
             "unet_box": self.unet.box.tolist() if self.unet and self.unet.box is not None else None,
@@ -410,6 +428,9 @@ class FewShotSegmenter:
         made.voices = tuple(said["voices"])  # type: ignore[arg-type]
         made.atlas_helps = np.asarray(said["atlas_helps"], bool)
         made.trust = said["trust"]  # type: ignore[assignment]
+        made.completed = bool(
+            said.get("completed", False)
+        )  # earlier versions did not complete labels
         made.classifier = VoxelClassifier.from_pretrained(folder / "classifier").eval()
         if "unet" in made.voices:
             net = TissueSegmenter.from_pretrained(folder / "unet").float().eval()
@@ -433,7 +454,7 @@ class FewShotSegmenter:
 
 
 def check_voices(voices: Sequence[str], whole: bool) -> tuple[str, ...]:
-    """The voices that can be heard: no atlas and no U-Net from labels drawn in some slices only.
+    """The voices that can be heard: of labels drawn in some slices only, no U-Net, and an atlas beside the features.
 
     Raises:
         VCMError: A voice is unknown, or none is left.
@@ -441,13 +462,14 @@ def check_voices(voices: Sequence[str], whole: bool) -> tuple[str, ...]:
     unknown = [v for v in voices if v not in VOICES]
     if unknown or not voices:
         raise VCMError(f"voices is {list(voices)}: choose one or more of {', '.join(VOICES)}.")
-    left = tuple(v for v in VOICES if v in voices and (whole or v == "features"))
-    if not left:
+    if whole:
+        return tuple(v for v in VOICES if v in voices)
+    if "features" not in voices:
         raise VCMError(
             f"voices is {list(voices)}, but the labels are drawn in some slices only, which the voice "
             "features alone can learn from: add it."
         )
-    return left
+    return tuple(v for v in ("features", "atlas") if v in voices)
 
 
 def multiplied(
