@@ -1,10 +1,10 @@
-"""What a T1w scan of fine voxels is worth as the guide of a thick scan of another contrast.
+"""What a scan of fine voxels is worth as the guide of a thick scan of another contrast.
 
     python benchmarks/guide.py OPENMS_MNI --out runs/guide
 
 OPENMS_MNI as in any_contrast.py. T2w and FLAIR are cut into slices of 4 mm in three directions and upsampled with the
-defaults, without samples: alone; guided by the T1w scan of the session (1 mm); and guided by it turned by 5 degrees
-and shifted by 4 mm, as a patient moves between two scans. `guide.tsv` has a row for each: PSNR [dB] and SSIM in the
+defaults, without samples: alone; guided by the T1w scan of the session (1 mm); guided by it turned by 5 degrees
+and shifted by 4 mm, as a patient moves between two scans; and guided by the other of T2w and FLAIR. `guide.tsv` has a row for each: PSNR [dB] and SSIM in the
 brain, contrast of the lesions over the truth's, CPU seconds, and for guides how far the registration left voxels of
 the brain from where they belong, root mean square [mm].
 """
@@ -55,7 +55,12 @@ def distance(one: NDArray, other: NDArray, scan: Volume) -> float:
 
 
 def measure(
-    truth: Volume, t1w: Volume, lesions: NDArray, key: dict[str, Any], models: tuple[Any, Any]
+    truth: Volume,
+    t1w: Volume,
+    other: tuple[str, Volume],
+    lesions: NDArray,
+    key: dict[str, Any],
+    models: tuple[Any, Any],
 ) -> Iterator[dict[str, Any]]:
     """Rows of one scan in one direction."""
     pipeline, net = models
@@ -67,6 +72,7 @@ def measure(
     elsewhere, back = moved(t1w)
     guides: dict[str, tuple[Volume | None, NDArray]] = {
         "none": (None, np.eye(4)), "T1w": (t1w, np.eye(4)), "T1w, moved": (elsewhere, back),
+        other[0]: (other[1], np.eye(4)),
     }  # fmt: skip
     for name, (guide, right) in guides.items():
         started = time.process_time()
@@ -120,11 +126,14 @@ def main() -> None:
         mask = read_volume(anat / f"{subject}_label-lesion_mask.nii.gz")
         lesions = whole_slices(mask, SPACING).data > 0
         t1w = whole_slices(read_volume(anat / f"{subject}_T1w.nii.gz"), SPACING)
-        for contrast in CONTRASTS:
-            truth = whole_slices(read_volume(anat / f"{subject}_{contrast}.nii.gz"), SPACING)
+        scans = {
+            c: whole_slices(read_volume(anat / f"{subject}_{c}.nii.gz"), SPACING) for c in CONTRASTS
+        }
+        for contrast, other in (CONTRASTS, CONTRASTS[::-1]):
             for direction in DIRECTIONS:
                 key = {"subject": subject, "contrast": contrast, "direction": direction}
-                for row in measure(truth, t1w, lesions, key, models):
+                both = scans[contrast], t1w, (other, scans[other])
+                for row in measure(*both, lesions, key, models):
                     rows.append(row)
                     print(*row.values(), flush=True)
                     write_table(given.out / "guide.tsv", rows, list(rows[0]))

@@ -30,6 +30,8 @@ from vcm.upsampling.thick_scan import ThickScan
 
 #: Neighbourhood that tells how far the scan follows the guide [mm], chosen on two brains (docs/study/any_contrast.md).
 WINDOW = 2.0
+#: Power of the share of variance that the guide explains there, see `add_detail`: with 0 a FLAIR takes 0.5 dB from a T2w.
+CAUTION = 1.0
 #: The least overlap (Dice) of the two brains after the registration.
 LEAST_OVERLAP = 0.85
 #: A guide is finer than the scan across its slices by this factor at least.
@@ -161,7 +163,7 @@ def follow(
     else:
         smooth, _, _ = add_head_detail(thick, net, noise, detail_noise, mirrors)
     spacing = scan.fine.spacing
-    added = add_detail(result.mean, guide.image, smooth, guide.seen, spacing, WINDOW)
+    added = add_detail(result.mean, guide.image, smooth, guide.seen, spacing, WINDOW, CAUTION)
     measured = DataConsistency(scan, result.others, detail_noise)
     mean = measured.project(added)
     residual = result.residual | {"after": measured.residual(mean)}

@@ -10,6 +10,8 @@ from vcm.upsampling.space import Image
 
 #: Variance that noise alone has, in intensities of 0..1, and the most that the detail may be multiplied with.
 NOISE, STEEPEST = 3e-3, 1.5
+#: Variance below which nothing is explained.
+LEAST_VARIANCE = 1e-4
 
 
 def add_detail(
@@ -19,8 +21,12 @@ def add_detail(
     inside: NDArray[np.bool_],
     spacing: tuple[float, float, float],
     window: float,
+    caution: float = 0.0,
 ) -> Image:
     """Add what a scan shows beyond its smooth version to an image that is as smooth.
+
+    The detail is multiplied by the slope of a regression, and by a power of the share of the image's variance that it
+    explains: where the two hardly go together the slope says little of their detail.
 
     Args:
         image: (X, Y, Z) to be detailed.
@@ -29,6 +35,7 @@ def add_detail(
         inside: (X, Y, Z) the voxels that the regression is told by.
         spacing: Of the voxels [mm].
         window: Standard deviation of the Gaussian neighbourhood that tells the slope [mm].
+        caution: That power, from 0, which asks for the slope alone.
     """
     sigma = [window / s for s in spacing]
     weight = inside.astype(np.float32)
@@ -40,6 +47,8 @@ def add_detail(
 
     x, y = mean(smooth), mean(image)
     covariance = mean(smooth * image) - x * y
-    variance = np.maximum(mean(smooth * smooth) - x * x, 0)
+    variance, own = (np.maximum(mean(v * v) - m * m, 0) for v, m in ((smooth, x), (image, y)))
     slope = np.clip(covariance / (variance + NOISE), -STEEPEST, STEEPEST)
-    return np.asarray(np.where(inside, image + slope * (scan - smooth), image), dtype=np.float32)
+    share = covariance**2 / ((variance + LEAST_VARIANCE) * (own + LEAST_VARIANCE))
+    added = slope * np.minimum(share, 1) ** caution * (scan - smooth)
+    return np.asarray(np.where(inside, image + added, image), dtype=np.float32)
