@@ -4,7 +4,8 @@
 
 OPENMS_MNI as in any_contrast.py. T2w and FLAIR are cut into slices of 4 mm in three directions and upsampled with the
 defaults, without samples: alone; guided by the T1w scan of the session (1 mm); guided by it turned by 5 degrees
-and shifted by 4 mm, as a patient moves between two scans; and guided by the other of T2w and FLAIR. `guide.tsv` has a row for each: PSNR [dB] and SSIM in the
+and shifted by 4 mm, as a patient moves between two scans; by it in slices of 4 mm too, of another direction; and by
+the other of T2w and FLAIR. `guide.tsv` has a row for each: PSNR [dB] and SSIM in the
 brain, contrast of the lesions over the truth's, CPU seconds, and for guides how far the registration left voxels of
 the brain from where they belong, root mean square [mm].
 """
@@ -46,6 +47,12 @@ def moved(scan: Volume) -> tuple[Volume, NDArray]:
     return replace(scan, affine=motion @ scan.affine), np.linalg.inv(motion)
 
 
+def across(scan: Volume, direction: str) -> Volume:
+    """The scan in slices of another direction, the next one."""
+    other = DIRECTIONS[(DIRECTIONS.index(direction) + 1) % len(DIRECTIONS)]
+    return replace(simulate_slices(scan, other, SPACING)[0], source=scan.source)
+
+
 def distance(one: NDArray, other: NDArray, scan: Volume) -> float:
     """Root mean square over the brain of how far two motions put its voxels apart [mm]."""
     voxels = np.argwhere(scan.data > 0)[::101]
@@ -72,7 +79,7 @@ def measure(
     elsewhere, back = moved(t1w)
     guides: dict[str, tuple[Volume | None, NDArray]] = {
         "none": (None, np.eye(4)), "T1w": (t1w, np.eye(4)), "T1w, moved": (elsewhere, back),
-        other[0]: (other[1], np.eye(4)),
+        "T1w, thick": (across(t1w, key["direction"]), np.eye(4)), other[0]: (other[1], np.eye(4)),
     }  # fmt: skip
     for name, (guide, right) in guides.items():
         started = time.process_time()
