@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 from small_heads import bent, cut, head
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.upsampling.placement import bring_together, distance
 from vcm.upsampling.thick_scan import to_thick_scan
 from vcm.weights.load import load_pipeline
@@ -73,3 +73,13 @@ def test_a_scan_of_another_head_or_a_mirrored_one_is_refused(whole, first, ready
     flipped = replace(slices, affine=np.diag([-1, 1, 1, 1]) @ slices.affine)
     with pytest.raises(VCMError, match="left and right are exchanged"):
         bring_together(first, [ready(flipped, "sub-1_acq-coronal_T1w.nii.gz")])
+
+
+def test_scans_that_lie_beside_each_other_stay_there(whole, first, ready):
+    away = cut(whole, "coronal", 6.0)[0]
+    affine = away.affine.copy()
+    affine[:3, 3] += 150
+    second = ready(replace(away, affine=affine), "sub-1_acq-coronal_T1w.nii.gz")
+    with pytest.warns(VCMWarning, match="lies beside that in sub-1_acq-axial"):
+        (placed,) = bring_together(first, [second])
+    assert placed is second

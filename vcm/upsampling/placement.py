@@ -6,56 +6,74 @@ refused where it shows another head. Knows scans in memory; no files.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
+from vcm.imaging.geometry import resample
 from vcm.imaging.registration import align_to
-from vcm.imaging.volume import Grid, Volume
+from vcm.imaging.volume import Grid
 from vcm.upsampling.same_head import Brain, agreement, brain_on_slices, likeness
 from vcm.upsampling.thick_scan import ThickScan
 
 #: A registration must explain so much more of the first scan's local variance, or the header is believed.
 WORTH = 0.01
+#: Brains that overlap by less of the smaller one are not registered: two slabs may lie beside each other.
+LEAST_OVERLAP = 0.2
 
 
 def bring_together(scan: ThickScan, others: Sequence[ThickScan]) -> list[ThickScan]:
     """Further scans where the first shows their head.
 
+    A VCMWarning names those that lie beside the first by their headers: they stay there.
+
     Args:
         scan: The first.
-        others: Of the same head and contrast, near it by their headers.
+        others: Of the same head and contrast.
 
     Raises:
         VCMError: One shows another head, or a mirrored one.
     """
-    fixed = brain_on_slices(scan).image if others else None
-    return [_brought(scan, fixed, other) for other in others if fixed is not None]
+    if not others:
+        return []
+    fixed = brain_on_slices(scan)
+    return [_brought(scan, fixed, other) for other in others]
 
 
-def _brought(scan: ThickScan, fixed: Volume, other: ThickScan) -> ThickScan:
+def _brought(scan: ThickScan, fixed: Brain, other: ThickScan) -> ThickScan:
     brain = brain_on_slices(other)
-    motion = _motion(scan, fixed, brain)
-    found = likeness(scan, fixed, brain if motion is None else brain.moved(motion))
+    if _overlap(fixed, brain) < LEAST_OVERLAP:
+        warnings.warn(
+            f"The brain in {other.volume.source} lies beside that in {scan.volume.source} by their headers: it stays "
+            "there. Look whether both are of one session.",
+            VCMWarning,
+            stacklevel=4,
+        )
+        return other
+    motion = align_to(fixed.image, brain.image)
+    if agreement(scan, brain.moved(motion)) - agreement(scan, brain) < WORTH:
+        motion = np.eye(4)
+    found = likeness(scan, fixed.image, brain.moved(motion))
     if not found.is_of_one_head:
         raise VCMError(
             f"{other.volume.source} shows another head than {scan.volume.source}, or left and right are exchanged in one "
             f"of them ({found}): give scans of one head."
         )
-    return other if motion is None else moved(other, motion)
+    return other if np.array_equal(motion, np.eye(4)) else moved(other, motion)
 
 
-def _motion(scan: ThickScan, fixed: Volume, brain: Brain) -> NDArray[np.float64] | None:
-    """(4, 4) rigid, that explains more than the header does; None: there is none."""
-    try:
-        motion = align_to(fixed, brain.image)
-    except RuntimeError:  # of SimpleITK: the two do not overlap
-        return None
-    gain = agreement(scan, brain.moved(motion)) - agreement(scan, brain)
-    return motion if gain > WORTH else None
+def _overlap(one: Brain, other: Brain) -> float:
+    """Share of the smaller brain that the other one covers, where their headers place them."""
+    there = resample(
+        other.image.with_data(other.inside.astype(np.float32)), one.image.grid, order=1
+    )
+    both = (there > 0.5) & one.inside
+    sizes = (brain.inside.sum() * brain.image.grid.voxel_volume for brain in (one, other))
+    return float(both.sum() * one.image.grid.voxel_volume / max(min(sizes), 1e-6))
 
 
 def moved(scan: ThickScan, motion: NDArray[np.float64]) -> ThickScan:

@@ -94,7 +94,10 @@ def likeness(scan: ThickScan, fixed: Volume, other: Brain) -> Likeness:
         other: The brain of the other scan, registered to this one.
     """
     mirrored = other.mirrored()
-    mirrored = mirrored.moved(align_to(fixed, mirrored.image))
+    try:
+        mirrored = mirrored.moved(align_to(fixed, mirrored.image))
+    except RuntimeError:  # of SimpleITK: a slab of one side, whose mirror image lies nowhere near
+        return Likeness(agreement(scan, other), 0.0)
     return Likeness(agreement(scan, other), agreement(scan, mirrored))
 
 
