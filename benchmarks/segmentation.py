@@ -12,7 +12,8 @@ final table alone: choose settings with --split train. With --elsewhere the scan
 benchmarks/aseg.tsv names the labels of FreeSurfer.
 
 A method is a source of features and the voices that are heard beside it. Sources (see SOURCES):
-diffusion, mae (--mae, a network of `vcm pretrain slices objective=masked`), untrained and surroundings tell what the pretraining is worth; paper is
+diffusion, mae (--mae, a network of `vcm pretrain slices objective=masked`), untrained and surroundings tell what the pretraining is worth; slices alone has
+neither intensities nor places beside the features, which tell left from right; paper is
 the plain recipe (noisy slices, no copies, no surroundings); sagittal, coronal, axial are single views;
 nine is nine labelled slices with background, at the quartiles of the structures and without deformed copies; in
 `nine chosen` they are those that meet every structure best, and copies are learned from, as the command does. The atlas alone is single-atlas registration (demons).
@@ -35,6 +36,7 @@ from segmentation_tables import print_tables
 
 from vcm.embedded import network_folder
 from vcm.files import read_table, write_table, write_whole
+from vcm.imaging.conditions import CLASS_NAMES
 from vcm.imaging.geometry import resample
 from vcm.imaging.prepared_set import Subject, load_prepared
 from vcm.imaging.volume import read_label_map, read_volume
@@ -98,6 +100,7 @@ SOURCES: dict[str, Source] = {
     "untrained": Source(lambda n: DiffusionFeatures(untrained(n)), PRODUCTS),
     "mae": Source(lambda n: DiffusionFeatures(n, time=0.0), PRODUCTS),
     "surroundings": Source(Surroundings, PRODUCTS),
+    "slices alone": Source(lambda n: DiffusionFeatures(n, surroundings=False)),
     "paper": Source(lambda n: DiffusionFeatures(n, noisy=True, surroundings=False), ALONE, 0),
     "nine": Source(DiffusionFeatures, ALONE, 0, lambda brain: nine_slices(brain, chosen=False)),
     "nine chosen": Source(
@@ -132,6 +135,15 @@ def labels_of(
         found.with_data(lookup[found.data]), grid, np.asarray(record["to_common"]), order=0
     )
     return moved.astype(np.int16)
+
+
+def truth_of(
+    subject: Subject, source: Path, names: Sequence[dict[str, str]], given: argparse.Namespace
+) -> NDArray[np.int16]:
+    """(X, Y, Z) of what is asked to be named."""
+    if given.tissues:
+        return subject.classes().astype(np.int16)
+    return labels_of(subject, source, names, given.sides)
 
 
 def nine_slices(brain: LabelledBrain, chosen: bool) -> LabelledBrain:
@@ -267,6 +279,9 @@ def main() -> None:
         "--sides", action="store_true", help="left and right are classes of their own"
     )
     parser.add_argument(
+        "--tissues", action="store_true", help="the eight tissue classes in place of the structures"
+    )
+    parser.add_argument(
         "--no-unet", action="store_true", help="without the U-Net, whose fit costs most"
     )
     parser.add_argument("--split", default="test")
@@ -286,6 +301,8 @@ def main() -> None:
     names = ["background", *STRUCTURES]
     if given.sides:
         names = ["background", *(f"{s} {side}" for side in ("left", "right") for s in STRUCTURES)]
+    if given.tissues:
+        names = list(CLASS_NAMES)
     # The voices that do not depend on the features are those of `diffusion`.
     sources = ["diffusion", *(s for s in given.sources if s != "diffusion")]
     everyone = {s.subject: s for s in load_prepared(given.prepared)}
@@ -302,7 +319,7 @@ def main() -> None:
     results = Table(given.out / "segmentation.tsv", COLUMNS)
     costs = Table(given.out / "costs.tsv", ["labelled", "source", "what", "cpu_seconds"])
     for labelled in given.labelled:
-        truth = labels_of(everyone[labelled], given.source, table, given.sides)
+        truth = truth_of(everyone[labelled], given.source, table, given)
         brain = LabelledBrain(everyone[labelled].image(), truth, labelled)
         segmenters = {
             name: fitted(
@@ -313,7 +330,7 @@ def main() -> None:
         }  # fmt: skip
         for subject in chosen:
             if subject.subject != labelled:
-                truth = labels_of(subject, source, tested, given.sides)
+                truth = truth_of(subject, source, tested, given)
                 key = {"labelled": labelled, "subject": subject.subject}
                 segment_with(segmenters, subject.image(), truth, key, results, costs)
     print_tables(results.rows)
