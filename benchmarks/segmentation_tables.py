@@ -25,6 +25,8 @@ PAIRS = (
     ("diffusion x atlas", "untrained x atlas"),
     ("diffusion", "mae"),
     ("diffusion x atlas", "mae x atlas"),
+    ("diffusion", "slices alone"),
+    ("diffusion x atlas", "slices alone x atlas"),
     ("nine chosen x atlas", "nine chosen"),
 )
 
