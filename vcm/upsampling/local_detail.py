@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
+from vcm.upsampling.neighbourhoods import local_moments
 from vcm.upsampling.space import Image
 
 #: Variance that noise alone has, in intensities of 0..1, and the most that the detail may be multiplied with.
@@ -37,17 +37,7 @@ def add_detail(
         window: Standard deviation of the Gaussian neighbourhood that tells the slope [mm].
         caution: That power, from 0, which asks for the slope alone.
     """
-    sigma = [window / s for s in spacing]
-    weight = inside.astype(np.float32)
-    total = np.maximum(gaussian_filter(weight, sigma), 1e-3)
-
-    def mean(values: Image) -> Image:
-        local: Image = gaussian_filter((weight * values).astype(np.float32), sigma) / total
-        return local
-
-    x, y = mean(smooth), mean(image)
-    covariance = mean(smooth * image) - x * y
-    variance, own = (np.maximum(mean(v * v) - m * m, 0) for v, m in ((smooth, x), (image, y)))
+    covariance, variance, own = local_moments(smooth, image, inside, spacing, window)
     slope = np.clip(covariance / (variance + NOISE), -STEEPEST, STEEPEST)
     share = covariance**2 / ((variance + LEAST_VARIANCE) * (own + LEAST_VARIANCE))
     added = slope * np.minimum(share, 1) ** caution * (scan - smooth)

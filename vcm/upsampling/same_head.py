@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from vcm.imaging.geometry import resample
 from vcm.imaging.registration import align_to
 from vcm.imaging.volume import Volume
+from vcm.upsampling.neighbourhoods import local_moments
 from vcm.upsampling.space import Image, ResultSpace
 from vcm.upsampling.thick_scan import ThickScan
 
@@ -114,25 +114,14 @@ def agreement(scan: ThickScan, other: Brain) -> float:
     there = resample(image.with_data(found), coarse.fine, order=1)
     inside = (cut(there) > INSIDE) & scan.measured_brain
     by = cut(resample(image, coarse.fine, order=1)).astype(np.float32)
-    return explained(scan.volume.data, by, inside, scan.volume.grid.spacing)
+    return explained_share(scan.volume.data, by, inside, scan.volume.grid.spacing)
 
 
-def explained(
+def explained_share(
     image: Image, by: Image, inside: NDArray[np.bool_], spacing: tuple[float, float, float]
 ) -> float:
     """The same of two images (X, Y, Z) on one grid, over the voxels `inside`; 0 where there is none."""
-    sigma = [WINDOW / s for s in spacing]
-    weight = inside.astype(np.float32)
-    total = np.maximum(gaussian_filter(weight, sigma), 1e-3)
-
-    def mean(values: Image) -> Image:
-        local: Image = gaussian_filter((weight * values).astype(np.float32), sigma) / total
-        return local
-
-    x, y = mean(by), mean(image)
-    covariance = mean(by * image) - x * y
-    variance, own = (
-        np.maximum(mean(v * v) - m * m, LEAST_VARIANCE) for v, m in ((by, x), (image, y))
-    )
-    whole = float(own[inside].sum())
-    return float((covariance**2 / variance)[inside].sum()) / whole if whole else 0.0
+    covariance, variance, whole = local_moments(by, image, inside, spacing, WINDOW)
+    explained = covariance**2 / np.maximum(variance, LEAST_VARIANCE)
+    total = float(np.maximum(whole, LEAST_VARIANCE)[inside].sum())
+    return float(explained[inside].sum()) / total if total else 0.0
