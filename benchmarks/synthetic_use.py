@@ -100,10 +100,7 @@ def volumes_of(study: Study, pool: ScanPool, wanted: Sequence[tuple[int, int]]) 
             images.append(torch.from_numpy(held["image"]))
             maps.append(torch.from_numpy(held["classes"]))
     numbers = [subject for subject, _ in wanted]
-    return ScanPool(
-        torch.stack(images), torch.stack(maps), pool.sex[numbers], pool.age[numbers],
-        [pool.names[n] for n in numbers], pool.ranges, pool.grid,
-    )  # fmt: skip
+    return replace(subset(pool, numbers), images=torch.stack(images), classes=torch.stack(maps))
 
 
 def synthesize(
@@ -204,9 +201,7 @@ def summarise(rows: Rows) -> None:
         )
     if {"real-ten", "both-ten"} <= set(found):
         seeds = sorted({str(r["seed"]) for r in rows if r["arm"] == "both-ten"})
-        gains = []
-        for chosen_seeds in ([s] for s in seeds):
-            gains.append(_gain(rows, chosen_seeds))
+        gains = [_gain([r for r in rows if str(r["seed"]) == seed]) for seed in seeds]
         gain = np.mean(gains, axis=0)
         low, high = bootstrap_interval(np.mean, gain)
         each = ", ".join(f"{g.mean():+.4f}" for g in gains)
@@ -215,10 +210,9 @@ def summarise(rows: Rows) -> None:
         )
 
 
-def _gain(rows: Rows, seeds: Sequence[str]) -> NDArray:
-    """Per test subject."""
-    own = [r for r in rows if str(r["seed"]) in seeds]
-    both, real = (_by_subject(own, arm) for arm in ("both-ten", "real-ten"))
+def _gain(rows: Rows) -> NDArray:
+    """What the volumes add to the ten scans, per test subject."""
+    both, real = (_by_subject(rows, arm) for arm in ("both-ten", "real-ten"))
     return np.array([both[name] - real[name] for name in sorted(real)])
 
 

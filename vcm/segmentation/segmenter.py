@@ -179,10 +179,10 @@ class FewShotSegmenter:
         if "unet" in self.voices:
             report("3D U-Net")
             self.unet = fit_unet(self.brains, len(self.names), settings.seed, self._device)
-        if "atlas" in self.voices and not whole:
+        self.completed = "atlas" in self.voices and not whole
+        if self.completed:
             report("the slices between")
             self.brains = [self._complete(brain) for brain in brains]
-            self.completed = True
         report("trust")
         self._judge(brains, copies, judged, settings.seed)
         return self
@@ -428,9 +428,7 @@ class FewShotSegmenter:
         made.voices = tuple(said["voices"])  # type: ignore[arg-type]
         made.atlas_helps = np.asarray(said["atlas_helps"], bool)
         made.trust = said["trust"]  # type: ignore[assignment]
-        made.completed = bool(
-            said.get("completed", False)
-        )  # earlier versions did not complete labels
+        made.completed = bool(said.get("completed"))  # earlier versions did not complete labels
         made.classifier = VoxelClassifier.from_pretrained(folder / "classifier").eval()
         if "unet" in made.voices:
             net = TissueSegmenter.from_pretrained(folder / "unet").float().eval()

@@ -24,7 +24,7 @@ from vcm.upsampling.head_detail import add_head_detail
 from vcm.upsampling.local_detail import add_detail
 from vcm.upsampling.lost_slices import fill
 from vcm.upsampling.result import Upsampled
-from vcm.upsampling.same_head import Brain, Likeness, brain_on_slices, likeness
+from vcm.upsampling.same_head import Likeness, ShownBrain, brain_on_slices, likeness
 from vcm.upsampling.space import Image, ResultSpace
 from vcm.upsampling.thick_scan import ThickScan
 
@@ -91,7 +91,7 @@ def find_guide(volume: Volume, scan: ThickScan) -> Guide:
     _refuse_coarse(volume, scan)
     found = find_brain(volume).mask
     refuse_unfit(volume, found)
-    brain = Brain(_scaled(volume, found), found)
+    brain = ShownBrain(_scaled(volume, found), found)
     fixed = brain_on_slices(scan).image
     try:
         motion = align_to(fixed, brain.image)

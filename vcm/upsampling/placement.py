@@ -17,7 +17,7 @@ from vcm.errors import VCMError, VCMWarning
 from vcm.imaging.geometry import resample
 from vcm.imaging.registration import align_to
 from vcm.imaging.volume import Grid
-from vcm.upsampling.same_head import Brain, agreement, brain_on_slices, likeness
+from vcm.upsampling.same_head import ShownBrain, agreement, brain_on_slices, likeness
 from vcm.upsampling.thick_scan import ThickScan
 
 #: A registration must explain so much more of the first scan's local variance, or the header is believed.
@@ -44,7 +44,7 @@ def bring_together(scan: ThickScan, others: Sequence[ThickScan]) -> list[ThickSc
     return [_brought(scan, fixed, other) for other in others]
 
 
-def _brought(scan: ThickScan, fixed: Brain, other: ThickScan) -> ThickScan:
+def _brought(scan: ThickScan, fixed: ShownBrain, other: ThickScan) -> ThickScan:
     brain = brain_on_slices(other)
     if _overlap(fixed, brain) < LEAST_OVERLAP:
         warnings.warn(
@@ -55,18 +55,18 @@ def _brought(scan: ThickScan, fixed: Brain, other: ThickScan) -> ThickScan:
         )
         return other
     motion = align_to(fixed.image, brain.image)
-    if agreement(scan, brain.moved(motion)) - agreement(scan, brain) < WORTH:
-        motion = np.eye(4)
-    found = likeness(scan, fixed.image, brain.moved(motion))
+    placed = brain.moved(motion)
+    believed = agreement(scan, placed) - agreement(scan, brain) < WORTH
+    found = likeness(scan, fixed.image, brain if believed else placed)
     if not found.is_of_one_head:
         raise VCMError(
             f"{other.volume.source} shows another head than {scan.volume.source}, or left and right are exchanged in one "
             f"of them ({found}): give scans of one head."
         )
-    return other if np.array_equal(motion, np.eye(4)) else moved(other, motion)
+    return other if believed else moved(other, motion)
 
 
-def _overlap(one: Brain, other: Brain) -> float:
+def _overlap(one: ShownBrain, other: ShownBrain) -> float:
     """Share of the smaller brain that the other one covers, where their headers place them."""
     there = resample(
         other.image.with_data(other.inside.astype(np.float32)), one.image.grid, order=1

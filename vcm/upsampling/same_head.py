@@ -30,7 +30,7 @@ INSIDE, LEAST_VARIANCE = 0.9, 1e-6
 
 
 @dataclass(frozen=True)
-class Brain:
+class ShownBrain:
     """A brain on voxels of its own.
 
     Attributes:
@@ -41,11 +41,11 @@ class Brain:
     image: Volume
     inside: NDArray[np.bool_]
 
-    def moved(self, motion: NDArray[np.float64]) -> Brain:
+    def moved(self, motion: NDArray[np.float64]) -> ShownBrain:
         """The same elsewhere, by a motion (4, 4) of its world [mm]."""
         return replace(self, image=replace(self.image, affine=motion @ self.image.affine))
 
-    def mirrored(self) -> Brain:
+    def mirrored(self) -> ShownBrain:
         """The same with left and right exchanged, about its middle."""
         middle = self.image.affine @ np.append(np.argwhere(self.inside).mean(0), 1)
         mirror = np.diag([-1.0, 1.0, 1.0, 1.0])
@@ -77,15 +77,15 @@ class Likeness:
         )
 
 
-def brain_on_slices(scan: ThickScan) -> Brain:
+def brain_on_slices(scan: ThickScan) -> ShownBrain:
     """The brain of a scan, interpolated to voxels of 2 mm."""
     own = ResultSpace(scan.at_spacing(SEEN))
     inside = own.share_of_brain > 0.5
     shown = np.where(inside, own.cubic, 0).astype(np.float32)
-    return Brain(Volume(shown, own.scan.fine.affine), inside)
+    return ShownBrain(Volume(shown, own.scan.fine.affine), inside)
 
 
-def likeness(scan: ThickScan, fixed: Volume, other: Brain) -> Likeness:
+def likeness(scan: ThickScan, fixed: Volume, other: ShownBrain) -> Likeness:
     """Compare the slices of a scan with another scan and with its mirror image.
 
     Args:
@@ -101,7 +101,7 @@ def likeness(scan: ThickScan, fixed: Volume, other: Brain) -> Likeness:
     return Likeness(agreement(scan, other), agreement(scan, mirrored))
 
 
-def agreement(scan: ThickScan, other: Brain) -> float:
+def agreement(scan: ThickScan, other: ShownBrain) -> float:
     """Share of the slices' local variance, 0..1, that a line explains in every neighbourhood.
 
     Args:
