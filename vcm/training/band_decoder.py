@@ -1,28 +1,17 @@
 """Train the decoder of a band-limited latent, by distance and then against a discriminator; resumes.
 
-With u the band-limited scan (and a little noise on it, as samples of a diffusion model have), x the scan
-and x' = u + R(u),
-
-    decoder        mean |x - x'| + mse_weight mean (x - x')^2 + detail_weight mean |L x - L x'|
-                   + adversarial_weight softplus(-(D(x') - D(x)))
-    discriminator  softplus(-(D(x) - D(x'))) + penalty_weight (|dD/dx|^2 + |dD/dx'|^2)
-
-L is the image minus its blur. The adversarial loss is relativistic and pairs each scan with its own
-reconstruction (Jolicoeur-Martineau 2019; with both penalties as in Huang et al. 2024, arXiv 2501.05441).
-One optimiser takes both, each term with the other network's weights held.
+It learns from crops of scans with a little noise on their latents, or from whole brains that a diffusion
+model has denoised (vcm.training.sampled_brains). The losses are in vcm.training.decoder_losses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from accelerate.utils import set_seed
-from diffusers.configuration_utils import register_to_config
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 from torch.nn import functional as F
 
 from vcm.errors import VCMError
@@ -36,95 +25,26 @@ from vcm.metrics import psnr
 from vcm.nets.band_autoencoder import (
     FACTOR,
     BandAutoencoder,
-    DetailDecoder,
     band_limited,
     interpolated,
 )
 from vcm.nets.memory_format import channels_last
-from vcm.nets.patch_discriminator import PatchDiscriminator
 from vcm.nets.patches import to_patches
-from vcm.nets.saved import ModelMixin
+from vcm.pipeline import VCMPipeline
 from vcm.report.training import write_training_report
+from vcm.training.decoder_losses import DecoderObjective, DecoderPair, SmoothCrops, ramp_at
 from vcm.training.fine_configuration import BandDecoderTraining
+from vcm.training.fine_diffusion import check_fits
+from vcm.training.sampled_brains import (
+    SampledBrainsObjective,
+    check_sampled,
+    draws_of_samples,
+    with_new_decoder,
+)
+from vcm.weights.load import load_pipeline
 
-#: Steps over which the adversarial loss rises to its weight; scans that a validation looks at.
-RAMP, HELD_OUT = 500, 4
-
-
-class SmoothCrops(NamedTuple):
-    """What the decoder learns from.
-
-    Attributes:
-        smooth: Crops of band-limited scans u (B, 1, X, Y, Z).
-        noise: On their latents, as a band-limited image (B, 1, fold X / 4, fold Y / 4, fold Z / 4).
-        images: The same crops of the scans x (B, 1, X, Y, Z).
-        ramp: How much the adversarial loss counts, 0..1 (B,).
-    """
-
-    smooth: Tensor
-    noise: Tensor
-    images: Tensor
-    ramp: Tensor
-
-
-class DecoderPair(ModelMixin):
-    """The decoder and its discriminator, which train together."""
-
-    @register_to_config
-    def __init__(
-        self,
-        decoder_channels: Sequence[int] = (32, 64),
-        decoder_blocks: Sequence[int] = (1, 2),
-        discriminator_channels: Sequence[int] = (32, 64, 96),
-    ) -> None:
-        super().__init__()
-        self.detail = DetailDecoder(decoder_channels, decoder_blocks)
-        self.discriminator = PatchDiscriminator(discriminator_channels)
-
-
-class DecoderObjective(nn.Module):
-    """Losses of decoder and discriminator.
-
-    Args:
-        pair: To train.
-        config: Holds the weights of the losses.
-    """
-
-    def __init__(self, pair: DecoderPair, config: BandDecoderTraining) -> None:
-        super().__init__()
-        self.pair, self.config = pair, config
-
-    def forward(self, batch: SmoothCrops) -> dict[str, Tensor]:
-        """loss, which is minimised, and its parts; power is that of the detail over the scan's."""
-        c, x = self.config, batch.images
-        u = batch.smooth + interpolated(batch.noise, c.fold)
-        found = u + self.pair.detail(u).float()
-        difference = found - x
-        absolute, squared = difference.abs().mean(), difference.square().mean()
-        loss = absolute + c.mse_weight * squared
-        loss = loss + c.detail_weight * _detail(difference).abs().mean()
-        with torch.no_grad():
-            power = _detail(found).square().mean() / _detail(x).square().mean()
-        measured = {"absolute": absolute.detach(), "mse": squared.detach(), "power": power}
-        if c.adversarial_weight:
-            fooled, told_apart, penalty = self._adversarial(found, x)
-            loss = loss + c.adversarial_weight * batch.ramp.mean() * fooled
-            loss = loss + told_apart + c.penalty_weight * penalty
-            measured |= {"fooled": fooled.detach(), "told_apart": told_apart.detach()}
-        return {"loss": loss} | measured
-
-    def _adversarial(self, found: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss of the decoder, loss of the discriminator, and its penalties."""
-        judge = self.pair.discriminator
-        held = {name: p.detach() for name, p in judge.named_parameters()}
-        of_scan: Tensor = functional_call(judge, held, (x,)).detach()
-        fooled = F.softplus(of_scan - functional_call(judge, held, (found,))).mean()
-        seen = [x.detach().requires_grad_(), found.detach().requires_grad_()]
-        real, fake = (judge(image) for image in seen)
-        told_apart = F.softplus(fake - real).mean()
-        slopes = torch.autograd.grad((real.sum(), fake.sum()), seen, create_graph=True)
-        squares = torch.stack([s.square().flatten(1).sum(1).mean() for s in slopes])
-        return fooled, told_apart, squares.sum() / real[0].numel()
+#: Scans that a validation looks at.
+HELD_OUT = 4
 
 
 def pretrain_band_decoder(config: BandDecoderTraining) -> dict[str, float]:
@@ -144,15 +64,20 @@ def pretrain_band_decoder(config: BandDecoderTraining) -> dict[str, float]:
     pair = DecoderPair(
         config.decoder_channels, config.decoder_blocks, config.discriminator_channels
     )
-    net = started(config, pool.scans())
+    pipeline = load_pipeline(config.model) if config.model else None
+    if pipeline is not None:
+        check_fits(pool, pipeline.autoencoder)
+    net = started(config, pool.scans(), pipeline)
     pair.detail.load_state_dict(net.detail.state_dict())
     net.detail = pair.detail
-    objective = DecoderObjective(pair, config)
-    run = TrainingRun(config, pair, objective)
+    losses = DecoderObjective(pair, config)
+    sampled = None if pipeline is None else SampledBrainsObjective(losses, net, pipeline, pool)
+    run = TrainingRun(config, pair, sampled or losses)
 
     def prepare(processes: Processes) -> Draw:
-        if processes.device.type == "cpu":
-            channels_last(pair)
+        channels_last(pair)
+        if sampled is not None:
+            return draws_of_samples(config, pool, sampled.steps, run)
         return CropDraws(config, pool.scans(), float(net.latent_std), run)
 
     def validate() -> dict[str, float]:
@@ -190,21 +115,29 @@ def _check(config: BandDecoderTraining) -> None:
         check_network(config.start, "autoencoder", "vcm pretrain band-decoder")
 
 
-def started(config: BandDecoderTraining, scans: Tensor) -> BandAutoencoder:
-    """The autoencoder of `start`, or an untrained one of these scans.
+def started(
+    config: BandDecoderTraining, scans: Tensor, pipeline: VCMPipeline | None = None
+) -> BandAutoencoder:
+    """The autoencoder of `start`, or one with an untrained decoder.
 
     Args:
         config: Of the run.
         scans: (N, 1, X, Y, Z) in 0..1.
+        pipeline: Whose latents are taken; None: new ones, of these scans.
 
     Raises:
-        VCMError: That of `start` has other sizes, or a crop or the factor does not fit the scans.
+        VCMError: That of `start` has other sizes, the scans fit neither crop nor factor, or the
+            pipeline's samples cannot be learned from.
     """
     if min(scans.shape[2:]) < config.crop:
         raise VCMError(
             f"crop is {config.crop}, but the scans have {tuple(scans.shape[2:])} voxels: lower it."
         )
-    net = fresh_autoencoder(scans, config.decoder_channels, config.decoder_blocks, config.fold)
+    if pipeline is not None:
+        check_sampled(config, pipeline)
+        net = with_new_decoder(config, pipeline.autoencoder)
+    else:
+        net = fresh_autoencoder(scans, config.decoder_channels, config.decoder_blocks, config.fold)
     if config.start:
         load_start(net, config.start)
     return net
@@ -234,8 +167,8 @@ class CropDraws:
         c = self.config
         rows = [self._crop(random) for _ in range(c.batch_size)]
         smooth, noise, images = (torch.stack(x) for x in zip(*rows, strict=True))
-        ramp = min(1.0, max(0.0, (self.run.step - c.adversarial_from) / RAMP))
-        return SmoothCrops(smooth, noise, images, torch.full((c.batch_size,), ramp))
+        ramp = torch.full((c.batch_size,), ramp_at(self.run.step, c))
+        return SmoothCrops(smooth, noise, images, ramp)
 
     def _crop(self, random: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         edge = self.config.crop
@@ -310,8 +243,3 @@ def fresh_autoencoder(
     inside = [(F.interpolate((x > 0).float(), low, mode="area") >= 0.5).float() for x in both]
     net.store_statistics(latents, torch.cat([to_patches(i, fold) for i in inside]) > 0)
     return net
-
-
-def _detail(x: Tensor) -> Tensor:
-    """The image minus its mean over 3x3x3 voxels, twice over."""
-    return x - F.avg_pool3d(F.avg_pool3d(x, 3, 1, 1), 3, 1, 1)

@@ -20,7 +20,10 @@ class BandDecoderTraining(TrainingSchedule):
     Attributes:
         data: Folders that vcm prepare wrote, or one pack of scans (.npz).
         start: Folder of an autoencoder of the same sizes to go on from; its latents stay as they
-            are. Default: an untrained decoder, and the statistics of these scans.
+            are. Default: an untrained decoder, and the statistics of these scans or of `model`.
+        model: A model of such latents with a module for label maps, by name or folder: the decoder
+            learns from brains that it has denoised, so that it mends the model's own errors.
+            Default: from the scans alone.
         out: Folder of the training run; the autoencoder is in its folder 'autoencoder'.
         fold: Quarters of the frequencies that the latent keeps: 2 (8 channels) or 3 (27).
         decoder_channels: Channels of the decoder's finer and coarser level.
@@ -33,6 +36,11 @@ class BandDecoderTraining(TrainingSchedule):
         adversarial_weight: Weight of the adversarial loss; 0: the discriminator rests.
         adversarial_from: Step from which the adversarial loss counts, rising over 500 steps.
         penalty_weight: Weight of the penalties on the discriminator's gradients.
+        instance_noise: Standard deviation of noise on all that the discriminator sees, so that it
+            does not judge by what no eye sees, such as exact zeros.
+        first_step: With `model`: earliest step of its sampling that a brain is noised to.
+        crops: With `model`: crops of each brain that is denoised.
+        deform: With `model`: factor on the deformations of the brains.
     """
 
     may_change = MAY_CHANGE | {
@@ -45,6 +53,7 @@ class BandDecoderTraining(TrainingSchedule):
 
     data: list[str] = field(default_factory=list)
     start: str = ""
+    model: str = ""
     out: str = "runs/band_decoder"
     fold: int = 2
     decoder_channels: list[int] = field(default_factory=lambda: [32, 64])
@@ -56,7 +65,11 @@ class BandDecoderTraining(TrainingSchedule):
     detail_weight: float = 1.0
     adversarial_weight: float = 0.0
     adversarial_from: int = 0
-    penalty_weight: float = 0.5
+    penalty_weight: float = 0.002
+    instance_noise: float = 0.0
+    first_step: int = 8
+    crops: int = 2
+    deform: float = 1.0
 
 
 @dataclass
