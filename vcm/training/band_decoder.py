@@ -1,15 +1,7 @@
 """Train the decoder of a band-limited latent, by distance and then against a discriminator; resumes.
 
 With u the band-limited scan (and a little noise on it, as samples of a diffusion model have), x the scan
-and x' = u + R(u),
-
-    decoder        mean |x - x'| + mse_weight mean (x - x')^2 + detail_weight mean |L x - L x'|
-                   + adversarial_weight softplus(-(D(x') - D(x)))
-    discriminator  softplus(-(D(x) - D(x'))) + penalty_weight (|dD/dx|^2 + |dD/dx'|^2)
-
-L is the image minus its blur. The adversarial loss is relativistic and pairs each scan with its own
-reconstruction (Jolicoeur-Martineau 2019; with both penalties as in Huang et al. 2024, arXiv 2501.05441).
-One optimiser takes both, each term with the other network's weights held.
+and x' = u + R(u), the losses are those of vcm.training.adversarial.
 """
 
 from __future__ import annotations
@@ -22,7 +14,6 @@ import torch
 from accelerate.utils import set_seed
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from vcm.errors import VCMError
@@ -45,10 +36,11 @@ from vcm.nets.patch_discriminator import PatchDiscriminator
 from vcm.nets.patches import to_patches
 from vcm.nets.saved import ModelMixin
 from vcm.report.training import write_training_report
+from vcm.training.adversarial import adversarial_ramp, refuse_workers, restoration_losses
 from vcm.training.fine_configuration import BandDecoderTraining
 
-#: Steps over which the adversarial loss rises to its weight; scans that a validation looks at.
-RAMP, HELD_OUT = 500, 4
+#: Scans that a validation looks at.
+HELD_OUT = 4
 
 
 class SmoothCrops(NamedTuple):
@@ -99,32 +91,7 @@ class DecoderObjective(nn.Module):
         c, x = self.config, batch.images
         u = batch.smooth + interpolated(batch.noise, c.fold)
         found = u + self.pair.detail(u).float()
-        difference = found - x
-        absolute, squared = difference.abs().mean(), difference.square().mean()
-        loss = absolute + c.mse_weight * squared
-        loss = loss + c.detail_weight * _detail(difference).abs().mean()
-        with torch.no_grad():
-            power = _detail(found).square().mean() / _detail(x).square().mean()
-        measured = {"absolute": absolute.detach(), "mse": squared.detach(), "power": power}
-        if c.adversarial_weight:
-            fooled, told_apart, penalty = self._adversarial(found, x)
-            loss = loss + c.adversarial_weight * batch.ramp.mean() * fooled
-            loss = loss + told_apart + c.penalty_weight * penalty
-            measured |= {"fooled": fooled.detach(), "told_apart": told_apart.detach()}
-        return {"loss": loss} | measured
-
-    def _adversarial(self, found: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss of the decoder, loss of the discriminator, and its penalties."""
-        judge = self.pair.discriminator
-        held = {name: p.detach() for name, p in judge.named_parameters()}
-        of_scan: Tensor = functional_call(judge, held, (x,)).detach()
-        fooled = F.softplus(of_scan - functional_call(judge, held, (found,))).mean()
-        seen = [x.detach().requires_grad_(), found.detach().requires_grad_()]
-        real, fake = (judge(image) for image in seen)
-        told_apart = F.softplus(fake - real).mean()
-        slopes = torch.autograd.grad((real.sum(), fake.sum()), seen, create_graph=True)
-        squares = torch.stack([s.square().flatten(1).sum(1).mean() for s in slopes])
-        return fooled, told_apart, squares.sum() / real[0].numel()
+        return restoration_losses(found, x, batch.ramp, self.pair.discriminator, c)
 
 
 def pretrain_band_decoder(config: BandDecoderTraining) -> dict[str, float]:
@@ -176,12 +143,7 @@ def _check(config: BandDecoderTraining) -> None:
         )
     if config.crop < 4 or config.crop % 4:
         raise VCMError(f"crop is {config.crop}: it must be a multiple of 4, at least 4.")
-    if config.workers:
-        # A worker, which draws ahead, would not know the step that decides on the adversarial part.
-        raise VCMError(
-            f"workers is {config.workers}, but the batches of this training depend on its step: set "
-            "workers=0."
-        )
+    refuse_workers(config.workers)
     if config.fold not in (2, 3):
         raise VCMError(
             f"fold is {config.fold}, the quarters of the frequencies that are kept: choose 2 or 3."
@@ -234,7 +196,7 @@ class CropDraws:
         c = self.config
         rows = [self._crop(random) for _ in range(c.batch_size)]
         smooth, noise, images = (torch.stack(x) for x in zip(*rows, strict=True))
-        ramp = min(1.0, max(0.0, (self.run.step - c.adversarial_from) / RAMP))
+        ramp = adversarial_ramp(self.run.step, c.adversarial_from)
         return SmoothCrops(smooth, noise, images, torch.full((c.batch_size,), ramp))
 
     def _crop(self, random: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -310,8 +272,3 @@ def fresh_autoencoder(
     inside = [(F.interpolate((x > 0).float(), low, mode="area") >= 0.5).float() for x in both]
     net.store_statistics(latents, torch.cat([to_patches(i, fold) for i in inside]) > 0)
     return net
-
-
-def _detail(x: Tensor) -> Tensor:
-    """The image minus its mean over 3x3x3 voxels, twice over."""
-    return x - F.avg_pool3d(F.avg_pool3d(x, 3, 1, 1), 3, 1, 1)
