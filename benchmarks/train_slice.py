@@ -8,9 +8,10 @@ Command:  python benchmarks/train_slice.py pack PREPARED... --out scans.npz
           python benchmarks/train_slice.py join OUT --state STATE       where the next slice starts from
 
 STATE is a pipeline's folder in half precision (autoencoder, denoiser and, later, module); the first holds
-an autoencoder alone. A slice starts from averaged weights with a fresh optimiser, so that a state is a
+an autoencoder alone. Beside them lies super_resolution, which finer trains from a pack of 1 mm voxels; it
+needs nothing else, and then STATE need not exist. A slice starts from averaged weights with a fresh optimiser, so that a state is a
 few megabytes; OUT gets it in parts, state.tar.00 and so on, and the losses. A plan names decoder,
-diffusion, reading or steering, each with its minutes; they are done in this order.
+diffusion, reading, steering or finer, each with its minutes; they are done in this order.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from typing import Any
 
 import torch
 
-ORDER = ("decoder", "diffusion", "reading", "steering")
+ORDER = ("decoder", "diffusion", "reading", "steering", "finer")
+#: Folder of a state that no pipeline holds: the network that halves its voxel size.
+FINER = "super_resolution"
 #: Largest file that comes back [bytes].
 PART = 15 * 2**20
 
@@ -62,8 +65,9 @@ def main() -> None:
     training.add_argument(
         "--decoder", type=int, nargs=4, default=[32, 64, 2, 3], help="channels and blocks, two each"
     )
-    training.add_argument("--crop", type=int, default=64, help="edge, for a decoder [voxel]")
-    training.add_argument("--adversarial", type=float, default=0.01, help="weight, of a decoder")
+    training.add_argument("--crop", type=int, default=64, help="edge, of decoder and finer [voxel]")
+    training.add_argument("--adversarial", type=float, default=0.1, help="weight, of the same")
+    training.add_argument("--blur", type=float, nargs=2, default=(0.8, 1.8), help="range, of finer")
     training.add_argument("--module-wing", type=int, default=32, help="and of a module's")
     joining = verbs.add_parser("join")
     joining.add_argument("out", type=Path)
@@ -96,12 +100,16 @@ def train(given: argparse.Namespace) -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
         state = Path(work, "state")
-        shutil.copytree(given.state, state)
+        state.mkdir()
+        if given.state.is_dir():
+            shutil.copytree(given.state, state, dirs_exist_ok=True)
         try:
             for name in (n for n in ORDER if n in given.plan):
                 out = Path(work, name)
                 train_stage(name, given.plan[name], state, out, given)
                 shutil.copy(out / "log.csv", given.out / f"{name}.csv")
+                if (out / "validation.csv").is_file():
+                    shutil.copy(out / "validation.csv", given.out / f"{name}-validation.csv")
         finally:  # what a stage has trained comes back, whatever the next one meets
             if set(given.plan) == {"decoder"}:
                 # All else is as it came.
@@ -109,7 +117,11 @@ def train(given: argparse.Namespace) -> None:
                 state = Path(work, "half")
             elif (state / "model_index.json").is_file():
                 pack(state, Path(work, "half"))
+                # A pipeline neither packs this network nor brings it along when it is saved anew.
+                known = next((s for s in (state, given.state) if (s / FINER).is_dir()), None)
                 state = Path(work, "half")
+                if known is not None:
+                    pack(known / FINER, state / FINER)
             write_parts(state, given.out)
 
 
@@ -141,7 +153,9 @@ def train_stage(
         "draws": given.draws, "deform": given.deform,
         "focus_a": given.focus[0], "focus_b": given.focus[1],
     }  # fmt: skip
-    if name == "decoder":
+    if name == "finer":
+        finer(common, state, out, given)
+    elif name == "decoder":
         own: dict[str, Any] = {
             "adversarial_weight": given.adversarial,
             "decoder_channels": list(given.decoder[:2]), "decoder_blocks": list(given.decoder[2:]),
@@ -199,6 +213,26 @@ def mark_module(state: Path) -> None:
     record_frozen(module, *frozen)
     module.save_pretrained(state / "module")
     record_checksums(state)
+
+
+def finer(common: dict[str, Any], state: Path, out: Path, given: argparse.Namespace) -> None:
+    """Train the network that halves the voxel size, and measure it once, at the end."""
+    import numpy as np
+
+    from vcm.training.super_resolution import pretrain_super_resolution
+    from vcm.training.super_resolution_configuration import SuperResolutionTraining
+
+    own: dict[str, Any] = {
+        "adversarial_weight": given.adversarial, "crop": given.crop,
+        "blur": list(given.blur),
+        "start": there(state / FINER),
+    }  # fmt: skip
+    with np.load(given.pack) as held:
+        if "validation" in held["splits"]:
+            own["validate_every"] = given.steps
+    measures = pretrain_super_resolution(SuperResolutionTraining(**{**common, **own}))
+    print(", ".join(f"{key} {value:.4g}" for key, value in measures.items()))
+    replace(out / FINER, state / FINER)
 
 
 def there(folder: Path) -> str:

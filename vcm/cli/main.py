@@ -45,6 +45,7 @@ COMMANDS = (
     Command(("pretrain", "band-decoder"), training.band_decoder),
     Command(("pretrain", "fine-diffusion"), training.fine_diffusion),
     Command(("pretrain", "fine-module"), training.fine_module),
+    Command(("pretrain", "super-resolution"), training.super_resolution),
     Command(("pretrain", "segmenter"), training.segmenter),
     Command(("pretrain", "detail"), training.detail),
     Command(("pretrain", "encoder"), training.encoder),

@@ -17,6 +17,7 @@ from vcm.training.fine_configuration import (
     FineDiffusionTraining,
     FineModuleTraining,
 )
+from vcm.training.super_resolution_configuration import SuperResolutionTraining
 from vcm.upsampling.configuration import ContrastTraining, DetailTraining, TranslatorTraining
 
 
@@ -70,6 +71,13 @@ def fine_module(config: FineModuleTraining) -> None:
     from vcm.training.fine_module import train_fine_module
 
     _print(train_fine_module(config), 4)
+
+
+def super_resolution(config: SuperResolutionTraining) -> None:
+    """Train the network that halves the voxel size of a model's volumes; run again to resume."""
+    from vcm.training.super_resolution import pretrain_super_resolution
+
+    _print(pretrain_super_resolution(config), 4)
 
 
 def segmenter(config: SegmenterTraining) -> None:

@@ -58,19 +58,22 @@ class PlainResidual(nn.Module):
 class DetailDecoder(nn.Module):
     """R: what to add to a band-limited image; it starts at 0.
 
-    Two levels: of 2x2x2 voxels folded into channels, and of half that resolution.
+    Two levels: of 2x2x2 voxels of the result folded into channels, and of half that resolution.
     """
 
-    def __init__(self, channels: Sequence[int], blocks: Sequence[int]) -> None:
+    def __init__(self, channels: Sequence[int], blocks: Sequence[int], fold: int = FOLD) -> None:
         """A decoder that adds nothing yet.
 
         Args:
             channels: Of the finer and the coarser level.
             blocks: Residual blocks of each; the finer has its own before and again after the coarser.
+            fold: Voxels per axis of what it reads that are folded into channels: 2, or 1 where the
+                result has twice the extents of what it reads.
         """
         super().__init__()
         fine, coarse = channels
-        self.read = nn.Conv3d(FOLD**3, fine, 3, padding=1)
+        self.fold = fold
+        self.read = nn.Conv3d(fold**3, fine, 3, padding=1)
         self.before = nn.Sequential(*(PlainResidual(fine) for _ in range(blocks[0])))
         self.down = nn.Conv3d(fine, coarse, 2, stride=2)
         self.middle = nn.Sequential(*(PlainResidual(coarse) for _ in range(blocks[1])))
@@ -80,9 +83,11 @@ class DetailDecoder(nn.Module):
         nn.init.zeros_(self.write.weight)
         nn.init.zeros_(torch.as_tensor(self.write.bias))
 
-    def forward(self, u: Float[Tensor, "B 1 X Y Z"]) -> Float[Tensor, "B 1 X Y Z"]:
-        """(B, 1, X, Y, Z), multiples of 4 -> what to add, of the same shape."""
-        h = self.before(self.read(to_patches(u, FOLD)))
+    def forward(
+        self, u: Float[Tensor, "B 1 X Y Z"]
+    ) -> Float[Tensor, "B 1 X*2//{self.fold} Y*2//{self.fold} Z*2//{self.fold}"]:
+        """(B, 1, X, Y, Z), multiples of 2 fold -> what to add, (B, 1, 2 X / fold, 2 Y / fold, 2 Z / fold)."""
+        h = self.before(self.read(to_patches(u, self.fold)))
         h = h + from_patches(self.up(self.middle(self.down(h))), FOLD)
         return from_patches(self.write(F.silu(self.after(h))), FOLD)
 

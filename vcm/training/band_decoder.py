@@ -1,7 +1,8 @@
 """Train the decoder of a band-limited latent, by distance and then against a discriminator; resumes.
 
 It learns from crops of scans with a little noise on their latents, or from whole brains that a diffusion
-model has denoised (vcm.training.sampled_brains). The losses are in vcm.training.decoder_losses.
+model has denoised (vcm.training.sampled_brains). The losses are those of vcm.training.adversarial,
+of u + R(u), where u is the band-limited scan or sample.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from vcm.nets.memory_format import channels_last
 from vcm.nets.patches import to_patches
 from vcm.pipeline import VCMPipeline
 from vcm.report.training import write_training_report
-from vcm.training.decoder_losses import DecoderObjective, DecoderPair, SmoothCrops, ramp_at
+from vcm.training.adversarial import adversarial_ramp, refuse_workers
+from vcm.training.decoder_losses import DecoderObjective, DecoderPair, SmoothCrops
 from vcm.training.fine_configuration import BandDecoderTraining
 from vcm.training.fine_diffusion import check_fits
 from vcm.training.sampled_brains import (
@@ -101,12 +103,7 @@ def _check(config: BandDecoderTraining) -> None:
         )
     if config.crop < 4 or config.crop % 4:
         raise VCMError(f"crop is {config.crop}: it must be a multiple of 4, at least 4.")
-    if config.workers:
-        # A worker, which draws ahead, would not know the step that decides on the adversarial part.
-        raise VCMError(
-            f"workers is {config.workers}, but the batches of this training depend on its step: set "
-            "workers=0."
-        )
+    refuse_workers(config.workers)
     if config.fold not in (2, 3):
         raise VCMError(
             f"fold is {config.fold}, the quarters of the frequencies that are kept: choose 2 or 3."
@@ -167,8 +164,8 @@ class CropDraws:
         c = self.config
         rows = [self._crop(random) for _ in range(c.batch_size)]
         smooth, noise, images = (torch.stack(x) for x in zip(*rows, strict=True))
-        ramp = torch.full((c.batch_size,), ramp_at(self.run.step, c))
-        return SmoothCrops(smooth, noise, images, ramp)
+        ramp = adversarial_ramp(self.run.step, c.adversarial_from)
+        return SmoothCrops(smooth, noise, images, torch.full((c.batch_size,), ramp))
 
     def _crop(self, random: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         edge = self.config.crop

@@ -34,7 +34,7 @@ class BandDecoderTraining(TrainingSchedule):
         mse_weight: Weight of the squared error in the loss, beside the absolute error.
         detail_weight: Weight of the absolute error of what a blur takes away.
         adversarial_weight: Weight of the adversarial loss; 0: the discriminator rests.
-        adversarial_from: Step from which the adversarial loss counts, rising over 500 steps.
+        adversarial_from: Step from which the adversarial loss counts, rising over 200 steps.
         penalty_weight: Weight of the penalties on the discriminator's gradients.
         instance_noise: Standard deviation of noise on all that the discriminator sees, so that it
             does not judge by what no eye sees, such as exact zeros.

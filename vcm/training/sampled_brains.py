@@ -25,7 +25,8 @@ from vcm.imaging.scan_pool import ScanDraw, ScanPool
 from vcm.learning.run import TrainingRun
 from vcm.nets.band_autoencoder import FACTOR, BandAutoencoder
 from vcm.pipeline import VCMPipeline
-from vcm.training.decoder_losses import DecoderObjective, SmoothCrops, ramp_at
+from vcm.training.adversarial import adversarial_ramp
+from vcm.training.decoder_losses import DecoderObjective, SmoothCrops
 from vcm.training.fine_batches import noised
 from vcm.training.fine_configuration import BandDecoderTraining
 from vcm.training.fine_module import as_channels
@@ -176,7 +177,7 @@ def draws_of_samples(
             torch.full((count,), begin),
             torch.full((count,), bool(random.random() < OBEYING)),
             seeds,
-            torch.full((count,), ramp_at(run.step, config)),
+            torch.full((count,), adversarial_ramp(run.step, config.adversarial_from)),
             torch.from_numpy(np.stack([draw_corners(i, random) for i in scans.numbers.tolist()])),
         )
 

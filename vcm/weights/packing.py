@@ -17,13 +17,14 @@ from vcm.nets.rounding import round_network, rounded_names, to_stored
 from vcm.nets.saved import ModelMixin
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.nets.slice_denoiser import SliceDenoiser
+from vcm.nets.super_resolution import SuperResolutionNet
 from vcm.nets.translator import Translator
 from vcm.weights.load import load_pipeline
 
 #: Networks that are copied alone, by the class that their configuration names.
 NETWORKS: dict[str, type[ModelMixin]] = {
     "TissueSegmenter": TissueSegmenter, "SliceDenoiser": SliceDenoiser, "DetailNet": DetailNet,
-    "Translator": Translator,
+    "Translator": Translator, "SuperResolutionNet": SuperResolutionNet,
 }  # fmt: skip
 
 
