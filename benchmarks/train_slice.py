@@ -62,12 +62,10 @@ def main() -> None:
         "--seed", type=int, default=0, help="of the draws: another for each slice"
     )
     training.add_argument("--wing", type=int, default=48, help="channels of a denoiser's wings")
-    training.add_argument(
-        "--decoder", type=int, nargs=4, default=[32, 64, 2, 3], help="channels and blocks, two each"
-    )
-    training.add_argument("--crop", type=int, default=64, help="edge, of decoder and finer [voxel]")
-    training.add_argument("--adversarial", type=float, default=0.1, help="weight, of the same")
-    training.add_argument("--blur", type=float, nargs=2, default=(0.8, 1.8), help="range, of finer")
+    training.add_argument("--crop", type=int, default=64, help="edge of what finer learns from")
+    training.add_argument("--spectral", type=float, default=0.03, help="weight in finer")
+    training.add_argument("--adversarial", type=float, default=0.0, help="weight in finer")
+    training.add_argument("--blur", type=float, nargs=2, default=(0.8, 1.8), help="range in finer")
     training.add_argument("--module-wing", type=int, default=32, help="and of a module's")
     joining = verbs.add_parser("join")
     joining.add_argument("out", type=Path)
@@ -111,11 +109,7 @@ def train(given: argparse.Namespace) -> None:
                 if (out / "validation.csv").is_file():
                     shutil.copy(out / "validation.csv", given.out / f"{name}-validation.csv")
         finally:  # what a stage has trained comes back, whatever the next one meets
-            if set(given.plan) == {"decoder"}:
-                # All else is as it came.
-                shutil.copytree(state / "autoencoder", Path(work, "half", "autoencoder"))
-                state = Path(work, "half")
-            elif (state / "model_index.json").is_file():
+            if (state / "model_index.json").is_file():
                 pack(state, Path(work, "half"))
                 # A pipeline neither packs this network nor brings it along when it is saved anew.
                 known = next((s for s in (state, given.state) if (s / FINER).is_dir()), None)
@@ -156,21 +150,12 @@ def train_stage(
     if name == "finer":
         finer(common, state, out, given)
     elif name == "decoder":
-        own: dict[str, Any] = {
-            "adversarial_weight": given.adversarial,
-            "decoder_channels": list(given.decoder[:2]), "decoder_blocks": list(given.decoder[2:]),
-            "crop": given.crop, "ema_decay": 0.998, "instance_noise": 0.004, "deform": given.deform,
-        }  # fmt: skip
-        code = json.loads((state / "autoencoder" / "config.json").read_text("utf-8"))
-        own["fold"] = code.get("fold", 2)
-        sizes = [*code.get("decoder_channels", ()), *code.get("decoder_blocks", ())]
-        own["start"] = str(state / "autoencoder") if sizes == given.decoder else ""
-        steered = (state / "module").is_dir()
-        own["model"] = str(state) if steered else ""
-        pretrain_band_decoder(BandDecoderTraining(**{**common, **own}))
+        # Gradients of gradients are taken in full precision.
+        own: dict[str, Any] = {"mixed_precision": "no", "adversarial_weight": 0.01}
+        start = str(state / "autoencoder")
+        own["fold"] = json.loads(Path(start, "config.json").read_text("utf-8")).get("fold", 2)
+        pretrain_band_decoder(BandDecoderTraining(**{**common, **own}, start=start))
         replace(out / "autoencoder", state / "autoencoder")
-        if steered:
-            mark_module(state)
     elif name == "diffusion":
         autoencoder, start = str(state / "autoencoder"), there(state / "denoiser")
         pretrain_fine_diffusion(
@@ -197,24 +182,6 @@ def train_stage(
             replace(out / "model", state)
 
 
-def mark_module(state: Path) -> None:
-    """Record the autoencoder's new decoder in the module, whose latents are as they were."""
-    from vcm.checksums import record_checksums
-    from vcm.nets.band_autoencoder import BandAutoencoder
-    from vcm.nets.fine_denoiser import FineDenoiser
-    from vcm.nets.frozen_checksum import record_frozen
-    from vcm.nets.vcm import VolumetricConditioningModule
-
-    module = VolumetricConditioningModule.from_pretrained(state / "module")
-    frozen = [
-        kind.from_pretrained(state / name).float()
-        for kind, name in ((BandAutoencoder, "autoencoder"), (FineDenoiser, "denoiser"))
-    ]
-    record_frozen(module, *frozen)
-    module.save_pretrained(state / "module")
-    record_checksums(state)
-
-
 def finer(common: dict[str, Any], state: Path, out: Path, given: argparse.Namespace) -> None:
     """Train the network that halves the voxel size, and measure it once, at the end."""
     import numpy as np
@@ -223,7 +190,8 @@ def finer(common: dict[str, Any], state: Path, out: Path, given: argparse.Namesp
     from vcm.training.super_resolution_configuration import SuperResolutionTraining
 
     own: dict[str, Any] = {
-        "adversarial_weight": given.adversarial, "crop": given.crop,
+        "adversarial_weight": given.adversarial, "spectral_weight": given.spectral,
+        "crop": given.crop, "ema_decay": 0.998,
         "blur": list(given.blur),
         "start": there(state / FINER),
     }  # fmt: skip
@@ -281,12 +249,7 @@ def join(given: argparse.Namespace) -> None:
     whole = io.BytesIO(b"".join(p.read_bytes() for p in parts))
     with tarfile.open(fileobj=whole) as tar:
         tar.extractall(new, filter="data")
-    if not (new / "model_index.json").is_file() and (given.state / "model_index.json").is_file():
-        # A decoder alone came back.
-        replace(new / "autoencoder", given.state / "autoencoder")
-        mark_module(given.state)
-    else:
-        replace(new, given.state)
+    replace(new, given.state)
     print(f"{given.state} is what {given.out} holds")
 
 

@@ -50,6 +50,7 @@ from vcm.nets.memory_format import channels_last
 from vcm.nets.single_volume import compute_single_volumes_fast
 from vcm.precision import resolve_precision
 from vcm.report.sampled import VCMPipelineOutput, sampling_record
+from vcm.report.synthetic import Halved
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Num, Shaped
@@ -85,17 +86,20 @@ class VCMPipeline(DiffusionPipeline):
         detail: What `vcm upsample` adds to an expected brain, vcm.nets.detail, or None.
         clear_background: Whether a volume sampled under a label map is 0 outside of its `outline`, as
             the scans of the training are.
+        super_resolution: What makes half the voxel size of a volume, vcm.nets.super_resolution, for
+            label maps of finer voxels than the model has, or None.
     """
 
     # Outside this chain, as diffusers does with its control networks: module and detail, which work in
-    # turns with the denoiser at every step.
+    # turns with the denoiser at every step, and super_resolution, which not every volume needs.
     model_cpu_offload_seq = "denoiser->autoencoder"  # type: ignore[assignment]
-    _optional_components: ClassVar = ["module", "detail"]  # type: ignore[misc]
+    _optional_components: ClassVar = ["module", "detail", "super_resolution"]  # type: ignore[misc]
     autoencoder: Any
     denoiser: Any
     scheduler: Any
     module: Any
     detail: Any
+    super_resolution: Any
     config: Any
     _callback_tensor_inputs: ClassVar = ["latents"]
 
@@ -114,6 +118,7 @@ class VCMPipeline(DiffusionPipeline):
         sampling: Any = None,
         detail: Any = None,
         clear_background: bool = False,
+        super_resolution: Any = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -122,11 +127,13 @@ class VCMPipeline(DiffusionPipeline):
             scheduler=scheduler,
             module=module,
             detail=detail,
+            super_resolution=super_resolution,
         )
-        compute_single_volumes_fast(autoencoder, denoiser, module, detail)
+        compute_single_volumes_fast(autoencoder, denoiser, module, detail, super_resolution)
         # On large maps its convolutions take two thirds of the time then.
-        if isinstance(detail, torch.nn.Module):
-            channels_last(detail)
+        for net in (detail, super_resolution):
+            if isinstance(net, torch.nn.Module):
+                channels_last(net)
         ranges: Any = {name: list(pair) for name, pair in (covariate_ranges or {}).items()}
         self.register_to_config(
             conditions=list(conditions or []),
@@ -236,8 +243,9 @@ class VCMPipeline(DiffusionPipeline):
         recommended = self.scheduler is self._recommended
         scheduler = self.saved_scheduler if recommended else self.scheduler
         made = VCMPipeline(
-            self.autoencoder, self.denoiser, scheduler, module, list(conditions), **settings
-        )
+            self.autoencoder, self.denoiser, scheduler, module, list(conditions), **settings,
+            super_resolution=self.super_resolution,
+        )  # fmt: skip
         if recommended:
             made.scheduler = made._recommended = self._recommended
         made.record_frozen()
@@ -479,7 +487,7 @@ class VCMPipeline(DiffusionPipeline):
                 conditioning_scale, window,
             ),
         }  # fmt: skip
-        return VCMPipelineOutput(volumes, seeds, placed, record)
+        return VCMPipelineOutput(volumes, seeds, placed, record, self.halved)
 
     def _place(self, conditions: Any, labels: str) -> PlacedCondition | None:
         """A label map on the model's grid; None for tensors and for none."""
@@ -531,6 +539,35 @@ class VCMPipeline(DiffusionPipeline):
         """Whether volumes under a label map are 0 where the map is background."""
         return bool(self.config.clear_background) and "classes" in self.config.conditions
 
+    @property
+    def halved(self) -> Halved | None:
+        """Volume -> the same at half the voxel size, of a model that can; see `halve_voxels`."""
+        return None if self.super_resolution is None else self.halve_voxels
+
+    @torch.inference_mode()
+    def halve_voxels(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A volume with the detail that scans of half the model's voxel size have.
+
+        Args:
+            image: (X, Y, Z) on the model's grid, 0..1.
+
+        Returns:
+            (2X, 2Y, 2Z) of the same field of view, 0..1; 0 where the volume is 0 all around.
+
+        Raises:
+            VCMError: The model has no network for it.
+        """
+        if self.super_resolution is None:
+            raise VCMError(
+                "The model has no network that halves its voxels (super_resolution): take its volumes as "
+                "they are."
+            )
+        net = self.super_resolution
+        read = torch.from_numpy(image)[None, None].to(net.device, net.dtype)
+        inside = torch.nn.functional.max_pool3d((read > 0).to(read), 3, 1, 1)
+        made = net(read).clamp(0, 1) * torch.nn.functional.interpolate(inside, scale_factor=2)
+        return np.asarray(made[0, 0].float().cpu(), dtype=np.float32)
+
     @torch.inference_mode()
     def encode(
         self, conditions: Tensor | Sequence[Tensor | None] | None
@@ -563,7 +600,7 @@ class VCMPipeline(DiffusionPipeline):
         return features
 
 
-_COMPONENTS = ("autoencoder", "denoiser", "scheduler", "module", "detail")
+_COMPONENTS = ("autoencoder", "denoiser", "scheduler", "module", "detail", "super_resolution")
 
 
 def _import_components(folder: Path) -> None:

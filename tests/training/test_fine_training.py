@@ -16,7 +16,7 @@ from vcm.imaging.scan_pool import load_pool
 from vcm.nets.band_autoencoder import BandAutoencoder
 from vcm.nets.fine_denoiser import FineDenoiser
 from vcm.nets.with_linear_prior import WithLinearPrior
-from vcm.training import band_decoder, decoder_losses, fine_diffusion, fine_module, sampled_brains
+from vcm.training import band_decoder, fine_diffusion, fine_module
 from vcm.training.configuration import ModuleTraining
 from vcm.training.fine_batches import draw_times, noised
 from vcm.training.fine_configuration import (
@@ -112,14 +112,14 @@ def test_the_decoder_trains_and_keeps_the_latents(autoencoder: Path, tmp_path: P
 @pytest.mark.parametrize("adversarial", [0.0, 0.1])
 def test_the_losses_reach_each_network_and_no_other(adversarial: float) -> None:
     torch.manual_seed(0)
-    pair = decoder_losses.DecoderPair((4, 4), (1, 1), (4, 8))
+    pair = band_decoder.DecoderPair((4, 4), (1, 1), (4, 8))
     torch.nn.init.normal_(pair.detail.write.weight, std=0.1)
     u, x = torch.rand(2, 1, 16, 16, 16), torch.rand(2, 1, 16, 16, 16)
-    batch = decoder_losses.SmoothCrops(u, torch.zeros(2, 1, 8, 8, 8), x, torch.ones(2))
+    batch = band_decoder.SmoothCrops(u, torch.zeros(2, 1, 8, 8, 8), x, torch.ones(2))
 
     def gradients(weight: float) -> list[torch.Tensor | None]:
         pair.zero_grad()
-        objective = decoder_losses.DecoderObjective(
+        objective = band_decoder.DecoderObjective(
             pair, BandDecoderTraining(adversarial_weight=weight)
         )
         objective(batch)["loss"].backward()
@@ -238,75 +238,3 @@ def test_a_start_of_other_sizes_or_none_is_refused_before_anything_is_written(
     with pytest.raises(VCMError, match="holds no denoiser"):
         diffusion(autoencoder, tmp_path / "run", 1, start=str(tmp_path))
     assert not (tmp_path / "run").exists()
-
-
-@pytest.fixture
-def steered(autoencoder: Path, tmp_path: Path) -> Path:
-    """A model with a module for label maps."""
-    diffusion(autoencoder, tmp_path / "diffusion", 1)
-    config = FineModuleTraining(
-        **SHORT, **MODULE, model=str(tmp_path / "diffusion" / "model"), steps=1, stage="steering",
-        out=str(tmp_path / "steering"),
-    )  # fmt: skip
-    fine_module.train_fine_module(config)
-    return tmp_path / "steering" / "model"
-
-
-def on_samples(model: Path, out: Path, steps: int, **more) -> BandAutoencoder:
-    config = BandDecoderTraining(**{
-        **SHORT, "model": str(model), "out": str(out), "steps": steps, "crop": 8,
-        "decoder_channels": [4, 4], "decoder_blocks": [1, 1], "discriminator_channels": [4, 4],
-        "adversarial_weight": 0.1, "instance_noise": 0.01, **more,
-    })  # fmt: skip
-    band_decoder.pretrain_band_decoder(config)
-    net: BandAutoencoder = BandAutoencoder.from_pretrained(out / "autoencoder")
-    return net
-
-
-def test_a_decoder_learns_from_what_a_model_samples(steered: Path, tmp_path: Path) -> None:
-    frozen = load_pipeline(steered)
-    whole = on_samples(steered, tmp_path / "whole", 3)
-    start = on_samples(steered, tmp_path / "parts", 2)
-    parts = on_samples(steered, tmp_path / "parts", 3)
-    state = whole.state_dict()
-    assert all(torch.equal(value, state[n]) for n, value in parts.state_dict().items())
-    assert not torch.equal(start.detail.write.weight, whole.detail.write.weight)
-    for name in ("latent_mean", "latent_std"):
-        assert torch.equal(state[name], frozen.autoencoder.state_dict()[name])
-    again = load_pipeline(steered).denoiser.state_dict()
-    assert all(torch.equal(value, again[n]) for n, value in frozen.denoiser.state_dict().items())
-
-
-def test_brains_are_denoised_as_the_model_samples(steered: Path) -> None:
-    """From pure noise on, what the decoder is shown is what the pipeline decodes."""
-    pipeline, pool = load_pipeline(steered), small_pool()
-    pipeline.use_scheduler("auto")
-    losses = decoder_losses.DecoderObjective(decoder_losses.DecoderPair(), BandDecoderTraining())
-    objective = sampled_brains.SampledBrainsObjective(losses, pipeline.autoencoder, pipeline, pool)
-    brains = pool.make(pool.unchanged(0))
-    noise = torch.randn((1, *pipeline.latent_shape), generator=torch.Generator().manual_seed(3))
-    z_0 = torch.zeros_like(noise)
-    for classes in (brains.classes, None):
-        told = brains.covariates
-        found = objective._denoised(z_0, noise, 0, told, classes)
-        condition = None if classes is None else one_hot(classes[0, 0].numpy())
-        wanted = pipeline(
-            None if condition is None else [torch.from_numpy(condition)[None]], covariates=told,
-            latents=noise, output_type="latent", precision="bfloat16", return_dict=False,
-        )[0]  # fmt: skip
-        torch.testing.assert_close(found, wanted, rtol=0.05, atol=0.05)
-
-
-@pytest.mark.parametrize(
-    ("more", "said"),
-    [
-        ({"fold": 3}, "fold is 3"),
-        ({"first_step": 50}, "first_step is 50"),
-        ({"first_step": -1}, "first_step is -1"),
-    ],
-)
-def test_samples_that_no_decoder_learns_from_are_refused(
-    steered: Path, tmp_path: Path, more: dict, said: str
-) -> None:
-    with pytest.raises(VCMError, match=said):
-        on_samples(steered, tmp_path / "decoder", 1, **more)

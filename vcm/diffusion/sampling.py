@@ -162,38 +162,6 @@ def sample(
     return z
 
 
-def sample_from(
-    predict: Callable[[Float[Tensor, "B C x y z"], Num[Tensor, ""]], Float[Tensor, "B C x y z"]],
-    latents: Float[Tensor, "B C x y z"],
-    noise: Float[Tensor, "B C x y z"],
-    scheduler: Any,
-    steps: int,
-    begin: int,
-) -> Float[Tensor, "B C x y z"]:
-    """Noise latents to where a step of the sampling begins, and sample from there.
-
-    Args:
-        predict: See `sample`.
-        latents: (B, C, x, y, z) without noise.
-        noise: (B, C, x, y, z), of unit variance.
-        scheduler: Of diffusers, of first order or of several steps.
-        steps: Denoising steps of the whole sampling.
-        begin: The first step that is taken, 0 to steps - 1.
-
-    Returns:
-        (B, C, x, y, z).
-    """
-    _set_timesteps(scheduler, steps, noise.device)
-    # Schedulers that find their place by the time itself, such as DDIM, need not be told.
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(begin)
-    times = scheduler.timesteps[begin:]
-    z: Tensor = scheduler.add_noise(latents, noise, times[:1].expand(len(latents)))
-    for t in times:
-        z = scheduler.step(predict(z, t), t, z, return_dict=False)[0]
-    return z
-
-
 def _set_timesteps(scheduler: Any, steps: int, device: torch.device) -> None:
     """Steps of a flow begin at 1 - i / N, as MONAI has them, before the shift.
 

@@ -117,6 +117,14 @@ def from_model_grid(
     )
 
 
+def halved_grid(grid: Grid) -> Grid:
+    """The same field of view in voxels of half the size."""
+    x, y, z = grid.shape
+    half = np.diag([0.5, 0.5, 0.5, 1.0])
+    half[:3, 3] = -0.25
+    return Grid((2 * x, 2 * y, 2 * z), grid.affine @ half)
+
+
 def _band_limited(volume: Volume, grid: Grid) -> NDArray[np.float32]:
     """Gaussian whose FWHM makes up the difference of the two voxel sizes along each axis."""
     from scipy.ndimage import gaussian_filter

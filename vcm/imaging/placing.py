@@ -22,6 +22,7 @@ from vcm.imaging.extraction import Brain, find_brain
 from vcm.imaging.geometry import (
     IDENTITY,
     from_model_grid,
+    halved_grid,
     resample,
     straight_grid,
     to_model_grid,
@@ -36,6 +37,8 @@ from vcm.imaging.volume import Grid, Volume, read_volume, refuse_other_voxels
 MOST_OUTSIDE = 0.02
 #: Label maps of finer voxels [mm] are aligned at 1 mm.
 FINE = 0.75
+#: Voxel size over that of the model, below which a target asks for detail that the model does not have.
+FINER = 0.75
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,16 @@ class Placement:
             return image
         moved = from_model_grid(image, self.model, self.target, self.to_common, order=1)
         return np.clip(moved, 0, 1, out=moved)
+
+    @property
+    def is_finer(self) -> bool:
+        """Whether the target's voxels are so much finer than the model's that half of these fit better."""
+        finest = self.target.voxel_volume / self.model.voxel_volume
+        return float(np.cbrt(finest)) < FINER
+
+    def halved(self) -> Placement:
+        """The way back from a grid of the same field of view with voxels of half the size."""
+        return replace(self, model=halved_grid(self.model))
 
 
 @dataclass(frozen=True)

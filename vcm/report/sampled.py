@@ -20,7 +20,7 @@ from vcm.files import fingerprint, versions
 from vcm.imaging.vocabulary import CLASS_NAMES
 from vcm.imaging.volume import Volume
 from vcm.precision import resolve_precision
-from vcm.report.synthetic import stem_of, write_synthetic
+from vcm.report.synthetic import Halved, stem_of, write_synthetic
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,12 +42,15 @@ class VCMPipelineOutput(BaseOutput):
         seeds: Of the volumes; None where the noise was given otherwise.
         placed: The condition on the model's grid and the way back; None for tensors.
         record: What repeats the call, as the sidecars say it.
+        halved: What gives a volume half the voxel size, for conditions of finer voxels than the
+            model's; None: they are interpolated.
     """
 
     volumes: Any
     seeds: list[int] | None = None
     placed: PlacedCondition | None = None
     record: dict[str, Any] | None = None
+    halved: Halved | None = None
 
     def save(self, folder: str | Path, model_grid: bool = False) -> list[Path]:
         """Write each volume on its condition's voxels, sidecars, a picture and `report.html`.
@@ -80,6 +83,7 @@ class VCMPipelineOutput(BaseOutput):
                 mark,
                 record | {"Seed": seed},
                 model_grid,
+                self.halved,
             )
             for image, mark, seed in zip(images, marks, seeds, strict=True)
         ]
@@ -176,8 +180,12 @@ def sampling_record(
     temperature: float,
     conditioning_scale: float,
     window: tuple[float, float],
+    halves: bool = True,
 ) -> dict[str, Any]:
-    """How volumes were sampled, as their sidecars say it; the arguments are those of the call."""
+    """How volumes were sampled, as their sidecars say it; the arguments are those of the call.
+
+    `halves` is whether volumes on finer voxels than the model's may be given detail of their own.
+    """
     return {
         "Labels": placed.vocabulary or None,
         **(placed.brain.describe() if placed.brain else {}),
@@ -192,6 +200,7 @@ def sampling_record(
         "BackgroundCleared": bool(
             steered and conditioning_scale and placed.vocabulary and pipeline.clears_background
         ),
+        "SuperResolution": bool(halves and pipeline.halved and placed.placement.is_finer),
         "ToCommonSpace": placed.placement.to_common.tolist(),
         "Model": pipeline.source,
         "ModelSHA256": _tensor_checksums(pipeline),

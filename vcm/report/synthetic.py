@@ -17,6 +17,9 @@ from vcm.files import write_set
 from vcm.imaging.placing import Placement
 from vcm.imaging.volume import Volume, write_volume
 
+#: A volume on a model's grid -> the same on `Placement.halved`.
+Halved = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
 
 def stem_of(condition: Path | None, otherwise: str = "uncontrolled") -> str:
     """First part of the names of all files that are made from a condition."""
@@ -45,6 +48,7 @@ def write_synthetic(
     mark: str,
     record: dict[str, Any],
     model_grid: bool = False,
+    halved: Halved | None = None,
 ) -> Path:
     """Write a volume on the voxels it belongs to, if asked also on the model's, and its sidecar.
 
@@ -56,6 +60,8 @@ def write_synthetic(
         mark: What tells it from others of this condition: seed-N.
         record: What else the sidecar says.
         model_grid: Write the volume on the model's grid too.
+        halved: What gives the volume half the voxel size, where the voxels it belongs to are finer
+            than the model's; None: it is interpolated.
 
     Returns:
         Path of the volume.
@@ -65,7 +71,10 @@ def write_synthetic(
     """
     *names, sidecar = file_names(stem, mark, model_grid)
     words = f"synthetic, vcm {__version__}, {mark.replace('-', ' ')}"
-    moved = placement.to_scan_space(image)
+    if halved is not None and placement.is_finer:
+        moved = placement.halved().to_scan_space(halved(image))
+    else:
+        moved = placement.to_scan_space(image)
     volumes = [Volume(_stored(moved), placement.target.affine, placement.header)]
     if model_grid:
         volumes.append(Volume(_stored(image), placement.model.affine))

@@ -44,6 +44,8 @@ class Synthesis:
             or a YAML table.
         out: Folder for the volumes, their sidecars and the picture.
         overwrite: Replace earlier results in that folder that were made from another condition.
+        super_resolution: Where the label map has finer voxels than the model, give the volumes the
+            detail of scans of half the model's voxel size; else they are interpolated.
         model_grid: Write each volume on the model's own grid too.
         model: Name of an embedded model, or folder of a model.
         uncontrolled: Sample the frozen model alone, without its module.
@@ -98,6 +100,7 @@ class Synthesis:
     control_guidance_start: float = 0.0
     control_guidance_end: float = 1.0
     uncontrolled: bool = False
+    super_resolution: bool = True
     model_grid: bool = False
     allow_extrapolation: bool = False
     device: str = "auto"

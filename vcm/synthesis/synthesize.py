@@ -59,6 +59,7 @@ class Plan:
         temperature: Scale of the initial noise.
         conditioning_scale: Strength of the module.
         window: Fractions of the steps between which the module acts.
+        super_resolution: Whether voxels finer than the model's are given detail of their own.
     """
 
     pipeline: VCMPipeline
@@ -70,6 +71,7 @@ class Plan:
     temperature: float
     conditioning_scale: float
     window: tuple[float, float]
+    super_resolution: bool = True
 
     @cached_property
     def features(self) -> Tensor | None:
@@ -118,6 +120,7 @@ class Plan:
             self.temperature,
             self.conditioning_scale,
             self.window,
+            self.super_resolution,
         )
 
 
@@ -171,7 +174,10 @@ def synthesize_files(
         refuse_replacing([seed])  # another run may have written there meanwhile
         about = record | {"Seed": seed}
         placement, mark = plan.placed.placement, f"seed-{seed}"
-        written.append(write_synthetic(image, placement, out, stem, mark, about, config.model_grid))
+        halved = plan.pipeline.halved if config.super_resolution else None
+        written.append(
+            write_synthetic(image, placement, out, stem, mark, about, config.model_grid, halved)
+        )
         if k < SHOWN:
             shown.append(image)
     brain = plan.placed.brain
@@ -217,6 +223,7 @@ def resolve(config: Synthesis) -> Plan:
         temperature=float(own if config.temperature is None else config.temperature),
         conditioning_scale=config.conditioning_scale,
         window=(config.control_guidance_start, config.control_guidance_end),
+        super_resolution=config.super_resolution,
     )
 
 

@@ -1,18 +1,19 @@
 """Train the decoder of a band-limited latent, by distance and then against a discriminator; resumes.
 
-It learns from crops of scans with a little noise on their latents, or from whole brains that a diffusion
-model has denoised (vcm.training.sampled_brains). The losses are those of vcm.training.adversarial,
-of u + R(u), where u is the band-limited scan or sample.
+With u the band-limited scan (and a little noise on it, as samples of a diffusion model have), x the scan
+and x' = u + R(u), the losses are those of vcm.training.restoration.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from accelerate.utils import set_seed
-from torch import Tensor
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcm.errors import VCMError
@@ -26,27 +27,77 @@ from vcm.metrics import psnr
 from vcm.nets.band_autoencoder import (
     FACTOR,
     BandAutoencoder,
+    DetailDecoder,
     band_limited,
     interpolated,
 )
 from vcm.nets.memory_format import channels_last
+from vcm.nets.patch_discriminator import PatchDiscriminator
 from vcm.nets.patches import to_patches
-from vcm.pipeline import VCMPipeline
+from vcm.nets.saved import ModelMixin
 from vcm.report.training import write_training_report
-from vcm.training.adversarial import adversarial_ramp, refuse_workers
-from vcm.training.decoder_losses import DecoderObjective, DecoderPair, SmoothCrops
 from vcm.training.fine_configuration import BandDecoderTraining
-from vcm.training.fine_diffusion import check_fits
-from vcm.training.sampled_brains import (
-    SampledBrainsObjective,
-    check_sampled,
-    draws_of_samples,
-    with_new_decoder,
+from vcm.training.restoration import (
+    adversarial_ramp,
+    refuse_workers,
+    restoration_losses,
+    shown_with_noise,
 )
-from vcm.weights.load import load_pipeline
 
 #: Scans that a validation looks at.
 HELD_OUT = 4
+
+
+class SmoothCrops(NamedTuple):
+    """What the decoder learns from.
+
+    Attributes:
+        smooth: Crops of band-limited scans u (B, 1, X, Y, Z).
+        noise: On their latents, as a band-limited image (B, 1, fold X / 4, fold Y / 4, fold Z / 4).
+        images: The same crops of the scans x (B, 1, X, Y, Z).
+        ramp: How much the adversarial loss counts, 0..1 (B,).
+    """
+
+    smooth: Tensor
+    noise: Tensor
+    images: Tensor
+    ramp: Tensor
+
+
+class DecoderPair(ModelMixin):
+    """The decoder and its discriminator, which train together."""
+
+    @register_to_config
+    def __init__(
+        self,
+        decoder_channels: Sequence[int] = (32, 64),
+        decoder_blocks: Sequence[int] = (1, 2),
+        discriminator_channels: Sequence[int] = (32, 64, 96),
+    ) -> None:
+        super().__init__()
+        self.detail = DetailDecoder(decoder_channels, decoder_blocks)
+        self.discriminator = PatchDiscriminator(discriminator_channels)
+
+
+class DecoderObjective(nn.Module):
+    """Losses of decoder and discriminator.
+
+    Args:
+        pair: To train.
+        config: Holds the weights of the losses.
+    """
+
+    def __init__(self, pair: DecoderPair, config: BandDecoderTraining) -> None:
+        super().__init__()
+        self.pair, self.config = pair, config
+
+    def forward(self, batch: SmoothCrops) -> dict[str, Tensor]:
+        """loss, which is minimised, and its parts; power is that of the detail over the scan's."""
+        c, x = self.config, batch.images
+        u = batch.smooth + interpolated(batch.noise, c.fold)
+        found = u + self.pair.detail(u).float()
+        shown = shown_with_noise(c.instance_noise)
+        return restoration_losses(found, x, batch.ramp, self.pair.discriminator, c, shown)
 
 
 def pretrain_band_decoder(config: BandDecoderTraining) -> dict[str, float]:
@@ -66,20 +117,15 @@ def pretrain_band_decoder(config: BandDecoderTraining) -> dict[str, float]:
     pair = DecoderPair(
         config.decoder_channels, config.decoder_blocks, config.discriminator_channels
     )
-    pipeline = load_pipeline(config.model) if config.model else None
-    if pipeline is not None:
-        check_fits(pool, pipeline.autoencoder)
-    net = started(config, pool.scans(), pipeline)
+    net = started(config, pool.scans())
     pair.detail.load_state_dict(net.detail.state_dict())
     net.detail = pair.detail
-    losses = DecoderObjective(pair, config)
-    sampled = None if pipeline is None else SampledBrainsObjective(losses, net, pipeline, pool)
-    run = TrainingRun(config, pair, sampled or losses)
+    objective = DecoderObjective(pair, config)
+    run = TrainingRun(config, pair, objective)
 
     def prepare(processes: Processes) -> Draw:
-        channels_last(pair)
-        if sampled is not None:
-            return draws_of_samples(config, pool, sampled.steps, run)
+        if processes.device.type == "cpu":
+            channels_last(pair)
         return CropDraws(config, pool.scans(), float(net.latent_std), run)
 
     def validate() -> dict[str, float]:
@@ -112,29 +158,21 @@ def _check(config: BandDecoderTraining) -> None:
         check_network(config.start, "autoencoder", "vcm pretrain band-decoder")
 
 
-def started(
-    config: BandDecoderTraining, scans: Tensor, pipeline: VCMPipeline | None = None
-) -> BandAutoencoder:
-    """The autoencoder of `start`, or one with an untrained decoder.
+def started(config: BandDecoderTraining, scans: Tensor) -> BandAutoencoder:
+    """The autoencoder of `start`, or an untrained one of these scans.
 
     Args:
         config: Of the run.
         scans: (N, 1, X, Y, Z) in 0..1.
-        pipeline: Whose latents are taken; None: new ones, of these scans.
 
     Raises:
-        VCMError: That of `start` has other sizes, the scans fit neither crop nor factor, or the
-            pipeline's samples cannot be learned from.
+        VCMError: That of `start` has other sizes, or a crop or the factor does not fit the scans.
     """
     if min(scans.shape[2:]) < config.crop:
         raise VCMError(
             f"crop is {config.crop}, but the scans have {tuple(scans.shape[2:])} voxels: lower it."
         )
-    if pipeline is not None:
-        check_sampled(config, pipeline)
-        net = with_new_decoder(config, pipeline.autoencoder)
-    else:
-        net = fresh_autoencoder(scans, config.decoder_channels, config.decoder_blocks, config.fold)
+    net = fresh_autoencoder(scans, config.decoder_channels, config.decoder_blocks, config.fold)
     if config.start:
         load_start(net, config.start)
     return net

@@ -20,10 +20,7 @@ class BandDecoderTraining(TrainingSchedule):
     Attributes:
         data: Folders that vcm prepare wrote, or one pack of scans (.npz).
         start: Folder of an autoencoder of the same sizes to go on from; its latents stay as they
-            are. Default: an untrained decoder, and the statistics of these scans or of `model`.
-        model: A model of such latents with a module for label maps, by name or folder: the decoder
-            learns from brains that it has denoised, so that it mends the model's own errors.
-            Default: from the scans alone.
+            are. Default: an untrained decoder, and the statistics of these scans.
         out: Folder of the training run; the autoencoder is in its folder 'autoencoder'.
         fold: Quarters of the frequencies that the latent keeps: 2 (8 channels) or 3 (27).
         decoder_channels: Channels of the decoder's finer and coarser level.
@@ -33,18 +30,16 @@ class BandDecoderTraining(TrainingSchedule):
         noise: Most noise on a latent, in standard deviations; each crop draws its own from 0 on.
         mse_weight: Weight of the squared error in the loss, beside the absolute error.
         detail_weight: Weight of the absolute error of what a blur takes away.
+        spectral_weight: Weight of the difference in power, by spatial frequency.
         adversarial_weight: Weight of the adversarial loss; 0: the discriminator rests.
         adversarial_from: Step from which the adversarial loss counts, rising over 200 steps.
         penalty_weight: Weight of the penalties on the discriminator's gradients.
         instance_noise: Standard deviation of noise on all that the discriminator sees, so that it
             does not judge by what no eye sees, such as exact zeros.
-        first_step: With `model`: earliest step of its sampling that a brain is noised to.
-        crops: With `model`: crops of each brain that is denoised.
-        deform: With `model`: factor on the deformations of the brains.
     """
 
     may_change = MAY_CHANGE | {
-        "data", "adversarial_weight", "detail_weight", "batch_size", "mixed_precision"
+        "data", "adversarial_weight", "detail_weight", "spectral_weight", "batch_size", "mixed_precision"
     }  # fmt: skip
     headings: ClassVar[dict[str, str]] = {
         "data": "Data and result",
@@ -53,7 +48,6 @@ class BandDecoderTraining(TrainingSchedule):
 
     data: list[str] = field(default_factory=list)
     start: str = ""
-    model: str = ""
     out: str = "runs/band_decoder"
     fold: int = 2
     decoder_channels: list[int] = field(default_factory=lambda: [32, 64])
@@ -63,13 +57,11 @@ class BandDecoderTraining(TrainingSchedule):
     noise: float = 0.1
     mse_weight: float = 5.0
     detail_weight: float = 1.0
+    spectral_weight: float = 0.0
     adversarial_weight: float = 0.0
     adversarial_from: int = 0
     penalty_weight: float = 0.002
     instance_noise: float = 0.0
-    first_step: int = 8
-    crops: int = 2
-    deform: float = 1.0
 
 
 @dataclass

@@ -6,7 +6,7 @@ With x a crop of a scan, mirrored half of the time and with a gain and a gamma o
 
 G is a Gaussian of random width, D the mean over 2x2x2 voxels, both computed beyond the border of the
 crop. x is not deformed: that would blur what is to be learned. The losses are those of
-vcm.training.adversarial; the discriminator sees x and x' in 0..1 with a little noise, as exact zeros
+vcm.training.restoration; the discriminator sees x and x' in 0..1 with a little noise, as exact zeros
 outside of the brain would tell them apart.
 """
 
@@ -36,7 +36,7 @@ from vcm.nets.patch_discriminator import PatchDiscriminator
 from vcm.nets.saved import ModelMixin
 from vcm.nets.super_resolution import FACTOR, SuperResolutionNet, interpolated
 from vcm.report.training import write_training_report
-from vcm.training.adversarial import (
+from vcm.training.restoration import (
     adversarial_ramp,
     refuse_workers,
     restoration_losses,
@@ -100,7 +100,7 @@ class SuperResolutionObjective(nn.Module):
         self.pair, self.config = pair, config
 
     def forward(self, batch: CoarseCrops) -> dict[str, Tensor]:
-        """See vcm.training.adversarial.restoration_losses."""
+        """See vcm.training.restoration.restoration_losses."""
         found = self.pair.net(batch.coarse).float()
         judge, shown = self.pair.discriminator, shown_with_noise(self.config.instance_noise)
         return restoration_losses(found, batch.images, batch.ramp, judge, self.config, shown)
