@@ -63,7 +63,6 @@ def main() -> None:
     )
     training.add_argument("--wing", type=int, default=48, help="channels of a denoiser's wings")
     training.add_argument("--crop", type=int, default=64, help="edge of what finer learns from")
-    training.add_argument("--spectral", type=float, default=0.03, help="weight in finer")
     training.add_argument("--adversarial", type=float, default=0.0, help="weight in finer")
     training.add_argument("--blur", type=float, nargs=2, default=(0.8, 1.8), help="range in finer")
     training.add_argument("--module-wing", type=int, default=32, help="and of a module's")
@@ -190,7 +189,7 @@ def finer(common: dict[str, Any], state: Path, out: Path, given: argparse.Namesp
     from vcm.training.super_resolution_configuration import SuperResolutionTraining
 
     own: dict[str, Any] = {
-        "adversarial_weight": given.adversarial, "spectral_weight": given.spectral,
+        "adversarial_weight": given.adversarial,
         "crop": given.crop, "ema_decay": 0.998,
         "blur": list(given.blur),
         "start": there(state / FINER),

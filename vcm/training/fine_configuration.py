@@ -30,7 +30,6 @@ class BandDecoderTraining(TrainingSchedule):
         noise: Most noise on a latent, in standard deviations; each crop draws its own from 0 on.
         mse_weight: Weight of the squared error in the loss, beside the absolute error.
         detail_weight: Weight of the absolute error of what a blur takes away.
-        spectral_weight: Weight of the difference in power, by spatial frequency.
         adversarial_weight: Weight of the adversarial loss; 0: the discriminator rests.
         adversarial_from: Step from which the adversarial loss counts, rising over 200 steps.
         penalty_weight: Weight of the penalties on the discriminator's gradients.
@@ -39,7 +38,7 @@ class BandDecoderTraining(TrainingSchedule):
     """
 
     may_change = MAY_CHANGE | {
-        "data", "adversarial_weight", "detail_weight", "spectral_weight", "batch_size", "mixed_precision"
+        "data", "adversarial_weight", "detail_weight", "batch_size", "mixed_precision"
     }  # fmt: skip
     headings: ClassVar[dict[str, str]] = {
         "data": "Data and result",
@@ -57,7 +56,6 @@ class BandDecoderTraining(TrainingSchedule):
     noise: float = 0.1
     mse_weight: float = 5.0
     detail_weight: float = 1.0
-    spectral_weight: float = 0.0
     adversarial_weight: float = 0.0
     adversarial_from: int = 0
     penalty_weight: float = 0.002

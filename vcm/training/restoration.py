@@ -3,13 +3,10 @@
 With x an image and x' what the network makes of less,
 
     network        mean |x - x'| + mse_weight mean (x - x')^2 + detail_weight mean |L x - L x'|
-                   + spectral_weight mean_k |log P_k(x') - log P_k(x)|
                    + adversarial_weight softplus(-(D(x') - D(x)))
     discriminator  softplus(-(D(x) - D(x'))) + penalty_weight (|dD/dx|^2 + |dD/dx'|^2)
 
-L is the image minus its blur, P_k the power of a batch in a band of spatial frequency. Distances alone
-leave out what cannot be told for certain; to reach the power of the scans, a network makes the detail
-stronger that it is sure of, as that costs less distance than noise would. The adversarial loss is relativistic and pairs each image with its own
+L is the image minus its blur. The adversarial loss is relativistic and pairs each image with its own
 restoration (Jolicoeur-Martineau 2019; with both penalties as in Huang et al. 2024, arXiv 2501.05441).
 One optimiser takes both, each term with the other network's weights held. Knows images; not what the
 network reads.
@@ -29,8 +26,6 @@ from vcm.errors import VCMError
 
 #: Steps over which the adversarial loss rises to its weight.
 RAMP = 200
-#: Edges of the bands of spatial frequency [1/voxel].
-EDGES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 
 
 class LossWeights(Protocol):
@@ -38,7 +33,6 @@ class LossWeights(Protocol):
 
     mse_weight: float
     detail_weight: float
-    spectral_weight: float
     adversarial_weight: float
     penalty_weight: float
 
@@ -79,10 +73,6 @@ def restoration_losses(
     absolute, squared = difference.abs().mean(), difference.square().mean()
     loss = absolute + weights.mse_weight * squared
     loss = loss + weights.detail_weight * high_pass(difference).abs().mean()
-    if weights.spectral_weight:
-        with torch.autocast(x.device.type, enabled=False):
-            ratio = band_powers(found.float()).log() - band_powers(x.float()).log()
-        loss = loss + weights.spectral_weight * ratio.abs().mean()
     with torch.no_grad():
         power = high_pass(found).square().mean() / high_pass(x).square().mean()
     measured = {"absolute": absolute.detach(), "mse": squared.detach(), "power": power}
@@ -107,33 +97,6 @@ def shown_with_noise(deviation: float) -> Callable[[Tensor], Tensor]:
         return seen + deviation * torch.randn_like(seen) if deviation else seen
 
     return shown
-
-
-def band_powers(x: Tensor) -> Tensor:
-    """Power of a batch by spatial frequency.
-
-    Args:
-        x: (B, 1, X, Y, Z).
-
-    Returns:
-        (K,) sums over the images, each faded out towards its border, of the bands between EDGES.
-    """
-    shape = x.shape[2:]
-    faded, radius = x, torch.zeros((), device=x.device)
-    for axis, n in enumerate(shape):
-        line = [1] * 3
-        line[axis] = -1
-        faded = faded * torch.hann_window(n, periodic=False, device=x.device).view(line)
-        frequency = (
-            torch.fft.fftfreq(n, device=x.device)
-            if axis < 2
-            else torch.fft.rfftfreq(n, device=x.device)
-        )
-        radius = radius + frequency.square().view(line)
-    power = torch.fft.rfftn(faded, dim=(2, 3, 4)).abs().square().sum((0, 1))
-    band = torch.bucketize(radius.sqrt(), torch.tensor(EDGES, device=x.device))
-    sums = power.new_zeros(len(EDGES) + 1).index_add(0, band.flatten(), power.flatten())
-    return sums[1:-1].clamp(min=1e-12)
 
 
 def high_pass(x: Tensor) -> Tensor:
