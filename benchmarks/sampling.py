@@ -1,10 +1,10 @@
-"""What a scheduler, its steps and a temperature make of a model, on held-out training subjects.
+"""What a scheduler, its steps, a temperature and a strength of the module make of a model, on held-out training subjects.
 
-    python benchmarks/sampling.py PREPARED --settings dpm++,20,1 dpm++-karras,20,0.95 --subjects 5
+    python benchmarks/sampling.py PREPARED --settings dpm++,20,1 dpm++-karras,20,0.65,1.25 --subjects 5
 
 PREPARED is a folder of `vcm prepare`, or a pack of `train_slice.py`; its subjects held out of the training are the ones
-to choose on, never those of the split test. Prints for each setting (scheduler, steps, temperature), under the map and
-uncontrolled: power by spatial frequency over that of the subject's scan, the mean and the least share of the Dice that
+to choose on, never those of the split test. Prints for each setting (scheduler, steps, temperature and, if it is not 1,
+the module's strength), under the map and uncontrolled: power by spatial frequency over that of the subject's scan, the mean and the least share of the Dice that
 the segmenter reaches on the scan, PSNR in the brain [dB], KID against the training scans, seconds.
 """
 
@@ -35,7 +35,9 @@ def main() -> None:
     parser.add_argument("prepared")
     parser.add_argument("--model", default="brain2mm")
     parser.add_argument("--segmenter", default="segmenter2mm")
-    parser.add_argument("--settings", nargs="+", required=True, help="scheduler,steps,temperature")
+    parser.add_argument(
+        "--settings", nargs="+", required=True, help="scheduler,steps,temperature[,scale]"
+    )
     parser.add_argument("--subjects", type=int, default=5)
     given = parser.parse_args()
     torch.set_flush_denormal(True)
@@ -50,7 +52,7 @@ def main() -> None:
     with torch.inference_mode():
         reference = np.stack([features(scan[None]) for scan in train.scans()[::2]])
         for setting in given.settings:
-            name, steps, temperature = setting.split(",")
+            name, steps, temperature, *scale = setting.split(",")
             pipeline.use_scheduler(name)
             rows: dict[str, list[list[float]]] = {"under the map": [], "uncontrolled": []}
             found: dict[str, list[NDArray]] = {arm: [] for arm in rows}
@@ -63,7 +65,8 @@ def main() -> None:
                 for arm, given_map in zip(rows, (condition, None), strict=True):
                     volume = pipeline(
                         given_map, told, num_inference_steps=int(steps),
-                        temperature=float(temperature), generator=[torch.Generator().manual_seed(k)],
+                        temperature=float(temperature), conditioning_scale=float(*scale or [1]),
+                        generator=[torch.Generator().manual_seed(k)],
                     ).volumes  # fmt: skip
                     named = dice(segmenter.classes(volume)[0], classes, NUMBER_OF_CLASSES)
                     share = (named / ceiling).numpy()

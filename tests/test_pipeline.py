@@ -12,6 +12,7 @@ from vcm import VCMPipeline
 from vcm.diffusion.sampling import make_scheduler
 from vcm.errors import VCMError
 from vcm.nets.detail import DetailNet
+from vcm.nets.super_resolution import SuperResolutionNet
 from vcm.weights.load import load_pipeline
 
 MIDDLE = torch.full((1, 4), 0.5)
@@ -202,3 +203,42 @@ def test_a_model_samples_as_it_recommends_and_is_saved_as_it_was(tmp_path):
     assert isinstance(pipeline.scheduler, DDIMScheduler)
     pipeline.use_scheduler("auto")
     assert isinstance(pipeline.scheduler, DPMSolverMultistepScheduler)
+
+
+def test_what_a_model_recommends_of_its_module_is_for_where_it_acts(tiny_model, condition):
+    own = load_pipeline(tiny_model)
+    own.register_to_config(sampling={"scale": 1.5, "temperature": 0.5}, temperature=0.9)
+    said = {"conditioning_scale": 1.5, "temperature": 0.5}
+    assert torch.equal(latents(own, condition, seeds(7)), latents(own, condition, seeds(7), **said))
+    for given, silent in ((None, {}), (condition, {"conditioning_scale": 0.0})):
+        assert torch.equal(
+            latents(own, given, seeds(7), **silent), latents(own, None, seeds(7), temperature=0.9)
+        )
+    other = own.with_module(own.module, ["classes"])
+    assert (other.recommended_scale, other.recommended_temperature(True)) == (1.0, 0.9)
+
+
+def test_a_model_that_cannot_halve_its_voxels_says_so(pipeline):
+    assert pipeline.halved is None
+    with pytest.raises(VCMError, match="no network that halves"):
+        pipeline.halve_voxels(torch.zeros(4, 4, 4).numpy())
+
+
+def test_the_network_that_halves_voxels_is_saved_and_goes_with_every_module(pipeline, tmp_path):
+    torch.manual_seed(0)
+    net = SuperResolutionNet((4, 4), (1, 1))
+    torch.nn.init.normal_(net.detail.write.weight, std=0.1)
+    made = VCMPipeline(
+        **{**pipeline.components, "super_resolution": net},
+        grid=pipeline.config.grid, conditions=["classes"],
+    )  # fmt: skip
+    image = torch.rand(8, 12, 8).numpy()
+    image[:4] = 0
+    found = made.halve_voxels(image)
+    assert found.shape == (16, 24, 16)
+    assert 0 <= found.min() < found.max() <= 1
+    # Nothing appears far from what there is.
+    assert not found[:6].any()
+    made.save_pretrained(tmp_path)
+    for other in (load_pipeline(tmp_path), made.with_module(made.module, ["classes"])):
+        assert (other.halve_voxels(image) == found).all()

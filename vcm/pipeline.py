@@ -81,8 +81,9 @@ class VCMPipeline(DiffusionPipeline):
             to what the model expects, as truncation does in other generators (Brock et al. 2019,
             arXiv 1809.11096).
         grid: "shape" and "affine" (voxel -> common space, RAS+ [mm]) of its volumes.
-        sampling: "scheduler" (by name, see vcm.diffusion.sampling) and "steps" that are taken where
-            nothing is said; by default the scheduler that is saved, and 50.
+        sampling: What is taken where nothing is said: "scheduler" (by name, see vcm.diffusion.sampling)
+            and "steps", by default the one that is saved, and 50; and of this module, "scale", its
+            strength, and "temperature", where it acts, by default 1 and `temperature`.
         detail: What `vcm upsample` adds to an expected brain, vcm.nets.detail, or None.
         clear_background: Whether a volume sampled under a label map is 0 outside of its `outline`, as
             the scans of the training are.
@@ -238,6 +239,9 @@ class VCMPipeline(DiffusionPipeline):
             "clear_background",
         )  # fmt: skip
         settings = {name: self.config[name] for name in names}
+        # What suits a module of these weights need not suit another.
+        own = {n: v for n, v in self.config.sampling.items() if n in ("scheduler", "steps")}
+        settings["sampling"] = own
         if temperature is not None:
             settings["temperature"] = temperature
         recommended = self.scheduler is self._recommended
@@ -295,6 +299,16 @@ class VCMPipeline(DiffusionPipeline):
         return int(self.config.sampling.get("steps", 50))
 
     @property
+    def recommended_scale(self) -> float:
+        """Strength of the module where nothing is said."""
+        return float(self.config.sampling.get("scale", 1.0))
+
+    def recommended_temperature(self, steered: bool) -> float:
+        """Scale of the initial noise where nothing is said; another where the module acts."""
+        own = self.config.temperature
+        return float(self.config.sampling.get("temperature", own) if steered else own)
+
+    @property
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Trained range of each covariate, in its unit."""
         return {n: (float(a), float(b)) for n, (a, b) in self.config.covariate_ranges.items()}
@@ -335,7 +349,7 @@ class VCMPipeline(DiffusionPipeline):
         generator: Generator | list[Generator] | None = None,
         latents: Float[Tensor, "_ C x y z"] | None = None,
         temperature: float | None = None,
-        conditioning_scale: float = 1.0,
+        conditioning_scale: float | None = None,
         control_guidance_start: float = 0.0,
         control_guidance_end: float = 1.0,
         features: Float[Tensor, "_ F u v w"] | None = None,
@@ -369,7 +383,8 @@ class VCMPipeline(DiffusionPipeline):
             generator: One per volume, or one for all in turn.
             latents: (B, C, x, y, z) unit noise to start from, instead of drawing it.
             temperature: Scale of that noise, 0 to 2; None: the model's own.
-            conditioning_scale: Strength of the module; 0 leaves the frozen model alone.
+            conditioning_scale: Strength of the module; 0 leaves the frozen model alone, above 1 goes
+                beyond what was learned; None: as the model recommends.
             control_guidance_start: Fraction of the steps, 0..1, before which the module is silent.
             control_guidance_end: Fraction of the steps from which on it is silent again.
             features: What `encode` made of the conditions, instead of them.
@@ -395,12 +410,14 @@ class VCMPipeline(DiffusionPipeline):
             VCMError: A value that cannot be used, or numbers of volumes that disagree.
         """
         steps = self.recommended_steps if num_inference_steps is None else num_inference_steps
-        heat = float(self.config.temperature if temperature is None else temperature)
+        scale = self.recommended_scale if conditioning_scale is None else conditioning_scale
+        steered = scale != 0 and (conditions is not None or features is not None)
+        heat = self.recommended_temperature(steered) if temperature is None else float(temperature)
         window = (control_guidance_start, control_guidance_end)
         device = self._execution_device
         _check_dtype(self.denoiser, device)
         precision = resolve_precision(precision, device)
-        check_values(output_type, steps, self.denoiser.timesteps, heat, conditioning_scale, window)
+        check_values(output_type, steps, self.denoiser.timesteps, heat, scale, window)
         check_schedule(self.scheduler, self.denoiser)
         path = Path(conditions) if isinstance(conditions, str | Path) else None
         placed = self._place(conditions, labels)
@@ -440,7 +457,7 @@ class VCMPipeline(DiffusionPipeline):
                     self.module,
                     covariates[min(k, len(covariates) - 1)][None].to(device),
                     None if features is None else features[min(k, len(features) - 1)][None],
-                    conditioning_scale,
+                    scale,
                     window,
                     steps,
                     getattr(torch, precision),
@@ -465,7 +482,7 @@ class VCMPipeline(DiffusionPipeline):
                 z = sample(predict, heat * noise.to(device), self.scheduler, steps, own, on_step)
                 if output_type != "latent":
                     z = self.autoencoder.decode(z)
-                    if inside is not None and conditioning_scale != 0:
+                    if inside is not None and scale != 0:
                         z = z * inside[min(k, len(inside) - 1)][None].to(z)
                 results.append(z)
         self.maybe_free_model_hooks()
@@ -484,7 +501,7 @@ class VCMPipeline(DiffusionPipeline):
             "ConditionSHA256": sha256(path) if path else None,
             **sampling_record(
                 self, placed, given, features is not None, steps, precision, heat,
-                conditioning_scale, window,
+                scale, window,
             ),
         }  # fmt: skip
         return VCMPipelineOutput(volumes, seeds, placed, record, self.halved)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from vcm.errors import VCMError
-from vcm.imaging.geometry import from_model_grid, model_grid, to_model_grid
+from vcm.imaging.geometry import from_model_grid, halved_grid, model_grid, to_model_grid
 from vcm.imaging.volume import Grid, Volume
 
 angles = st.floats(-25, 25)
@@ -68,3 +68,12 @@ def test_the_model_grid_at_1_mm_covers_what_the_one_at_2_mm_does() -> None:
 def test_a_spacing_that_does_not_divide_the_field_of_view_is_refused() -> None:
     with pytest.raises(VCMError, match=r"1\.5 mm .* choose 2 or 1"):
         model_grid(1.5)
+
+
+def test_half_voxels_fill_the_same_field_of_view():
+    grid = model_grid()
+    half = halved_grid(grid)
+    np.testing.assert_allclose(half.spacing, np.array(grid.spacing) / 2)
+    np.testing.assert_allclose(half.centre, grid.centre)
+    corners = [g.affine @ (*(-0.5 * np.ones(3)), 1) for g in (grid, half)]
+    np.testing.assert_allclose(*corners)

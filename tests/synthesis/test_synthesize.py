@@ -4,14 +4,16 @@ import sys
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
-from small_brains import brain2mm_like
+from small_brains import GRID, brain2mm_like
 
 from vcm.cli import main as cli
 from vcm.files import sha256
 from vcm.imaging.geometry import resample
 from vcm.imaging.placing import place_label_map
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
+from vcm.nets.super_resolution import SuperResolutionNet
 from vcm.synthesis import synthesize as job
 from vcm.synthesis.configuration import Synthesis
 
@@ -266,3 +268,48 @@ def test_the_scheduler_is_the_one_that_was_asked_for(tmp_path, scheduler, name):
     plan = job.resolve(chosen)
     assert type(plan.pipeline.scheduler).__name__ == f"{name}Scheduler"
     assert plan.steps == 20
+
+
+@pytest.fixture(scope="module")
+def halving_model(tmp_path_factory):
+    """A model with a network that halves its voxels, which adds a little of its own."""
+    folder = tmp_path_factory.mktemp("halving")
+    made = brain2mm_like()
+    torch.manual_seed(0)
+    net = SuperResolutionNet((4, 4), (1, 1))
+    torch.nn.init.normal_(net.detail.write.weight, std=0.02)
+    made.register_modules(super_resolution=net)
+    made.save_pretrained(folder)
+    return folder
+
+
+def test_a_map_of_finer_voxels_gets_detail_of_its_own(
+    halving_model, head_map, tmp_path, monkeypatch
+):
+    classes, affine = head_map
+    head = Volume(classes, affine)
+    extent = np.array(head.grid.shape) * head.grid.spacing
+    for name, size in (("coarse", GRID.spacing[0]), ("fine", GRID.spacing[0] / 2)):
+        shape = tuple(int(n / size) for n in extent)
+        grid = oblique(shape, (size,) * 3, (5, -3, 4), [0, 1, 2], [-1, 1, 1], head.grid.centre)
+        moved = resample(head, grid, np.eye(4), order=0).astype(np.int16)
+        write_volume(Volume(moved, grid.affine), tmp_path / f"{name}.nii.gz")
+
+    def made(name, *more):
+        out = tmp_path / f"{name}{len(more)}"
+        code = vcm(
+            monkeypatch, "synthesize", tmp_path / f"{name}.nii.gz", "--model", halving_model, "--steps", 2,
+            "--labels", "vcm8", "--out", out, *more,
+        )  # fmt: skip
+        assert code in (0, None)
+        record = json.loads(next(out.glob("*seed-0_T1w.json")).read_text())
+        return read_volume(next(out.glob("*seed-0_T1w.nii.gz"))), record["SuperResolution"]
+
+    (sharp, says), (plain, silent) = made("fine"), made("fine", "--no-super-resolution")
+    assert (says, silent) == (True, False)
+    assert sharp.data.shape == plain.data.shape
+    difference = np.abs(sharp.data - plain.data)
+    # It lies where interpolation puts it, and is not the same.
+    assert 0.001 < difference.mean() < 0.02
+    both = [made("coarse", *more)[0].data for more in ((), ("--no-super-resolution",))]
+    np.testing.assert_array_equal(*both)

@@ -22,6 +22,7 @@ class Evaluation:
         scheduler: Sampler: auto (the model's recommendation), saved (in the model's folder), ddim, ddpm,
             dpm++, dpm++-karras, unipc, euler, flow.
         temperature: Scale of the initial noise. Default: the model's recommendation.
+        conditioning_scale: Strength of the module. Default: the model's recommendation.
         seed: Seed of the first sample; the others count up from it.
         covariate_samples: Samples at each of two ages, which show whether the covariates act.
         device: Where to compute: auto, cpu, cuda, cuda:1, mps.
@@ -41,6 +42,7 @@ class Evaluation:
     steps: int | None = None
     scheduler: str = "auto"
     temperature: float | None = None
+    conditioning_scale: float | None = None
     seed: int = 0
     limit: int | None = None
     covariate_samples: int = 8

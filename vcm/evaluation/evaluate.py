@@ -141,7 +141,7 @@ def evaluate_files(config: Evaluation) -> Summary:
     segmenter.to(device)
     store = SampleStore(
         pipeline, out / "samples", _checksum(inputs["model_sha256"]), config.scheduler,
-        config.steps, config.temperature,
+        config.steps, config.temperature, config.conditioning_scale,
     )  # fmt: skip
     found = evaluate(pipeline, segmenter, test, train, store, config.seed, config.covariate_samples)
 

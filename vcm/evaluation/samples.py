@@ -108,8 +108,8 @@ def values_of(inputs: Mapping[str, ModelInput]) -> dict[str, float]:
 class SampleStore:
     """Volumes of a pipeline in a folder: ARM/NAME_seed-N.npy in float16, with what made them beside.
 
-    A volume is reused only if what it was made by (model, scheduler, steps, temperature), its seed,
-    covariates and condition are the same.
+    A volume is reused only if what it was made by (model, scheduler, steps, temperature, strength of the
+    module), its seed, covariates and condition are the same.
     """
 
     def __init__(
@@ -120,6 +120,7 @@ class SampleStore:
         scheduler: str,
         steps: int,
         temperature: float | None = None,
+        scale: float | None = None,
     ) -> None:
         """Samples of a pipeline in a folder.
 
@@ -130,12 +131,13 @@ class SampleStore:
             scheduler: Name of the pipeline's scheduler.
             steps: Of the denoising.
             temperature: Scale of the initial noise; None: the model's own.
+            scale: Strength of the module; None: the model's own.
         """
         self.pipeline, self.folder = pipeline, folder
-        own: float = pipeline.config.temperature
-        self.steps, self.temperature = steps, own if temperature is None else temperature
+        self.steps, self.temperature = steps, temperature
+        self.scale = pipeline.recommended_scale if scale is None else scale
         self.made_by: dict[str, Any] = {
-            "model": model, "scheduler": scheduler, "steps": steps, "temperature": self.temperature,
+            "model": model, "scheduler": scheduler, "steps": steps,
             "clears_background": pipeline.clears_background,
         }  # fmt: skip
 
@@ -147,17 +149,29 @@ class SampleStore:
         path = self.folder / request.arm / f"{request.name}_seed-{request.seed}.npy"
         record = path.with_suffix(".json")
         numbers = as_numbers(self.pipeline.input_rule, request.inputs)
-        fingerprint = self.made_by | {
-            "seed": request.seed,
-            "covariates": [round(n, 6) for n in numbers],
-            "condition": _digest(request.conditions),
-        }
+        fingerprint = self.fingerprint(request, numbers)
         if not _holds(record, fingerprint) or not path.is_file():
             record.unlink(missing_ok=True)
             sample = self._sample(request, numbers).astype(np.float16)
             write_whole(path, lambda part: np.save(part, sample))
             write_json(record, fingerprint)
         return np.load(path).astype(np.float32)
+
+    def fingerprint(self, request: Request, numbers: Sequence[float]) -> dict[str, Any]:
+        """What a volume is made by; `numbers` are what the network is told."""
+        return self.made_by | {
+            "temperature": self._temperature(request),
+            "scale": self.scale if request.conditions else None,
+            "seed": request.seed,
+            "covariates": [round(n, 6) for n in numbers],
+            "condition": _digest(request.conditions),
+        }
+
+    def _temperature(self, request: Request) -> float:
+        """Scale of the initial noise."""
+        if self.temperature is not None:
+            return self.temperature
+        return self.pipeline.recommended_temperature(request.conditions is not None)
 
     @torch.inference_mode()
     def _sample(self, request: Request, numbers: list[float]) -> NDArray[np.float32]:
@@ -167,7 +181,8 @@ class SampleStore:
             conditions,
             torch.tensor([numbers]),
             num_inference_steps=self.steps,
-            temperature=self.temperature,
+            temperature=self._temperature(request),
+            conditioning_scale=self.scale,
             generator=torch.Generator().manual_seed(request.seed),
             output_type="np",
         )

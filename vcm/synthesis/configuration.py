@@ -64,7 +64,8 @@ class Synthesis:
             euler, flow.
         temperature: Scale of the initial noise, 0 to 2; below 1 the volumes vary less. Default: the
             model's recommendation.
-        conditioning_scale: Strength of the module: 1 as trained, 0 none.
+        conditioning_scale: Strength of the module: 1 as trained, 0 none, above 1 more than it learned.
+            Default: the model's recommendation.
         control_guidance_start: Fraction of denoising steps before the module becomes active.
         control_guidance_end: Fraction of denoising steps after which the module is inactive.
         device: Where to compute: auto, cpu, cuda, cuda:1, mps.
@@ -96,7 +97,7 @@ class Synthesis:
     steps: int | None = None
     scheduler: str = "auto"
     temperature: float | None = None
-    conditioning_scale: float = 1.0
+    conditioning_scale: float | None = None
     control_guidance_start: float = 0.0
     control_guidance_end: float = 1.0
     uncontrolled: bool = False

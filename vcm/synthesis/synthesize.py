@@ -212,16 +212,20 @@ def resolve(config: Synthesis) -> Plan:
     )
     outside: Outside = "keep" if config.allow_extrapolation else "refuse"
     inputs = resolve_inputs(pipeline.input_rule, request, placed.volumes, outside)
-    own = pipeline.config.temperature
+    steered = not config.uncontrolled and bool(condition or config.partial)
+    scale, heat = config.conditioning_scale, config.temperature
+    scale = pipeline.recommended_scale if scale is None else scale
+    if heat is None:
+        heat = pipeline.recommended_temperature(steered and scale != 0)
     return Plan(
         pipeline,
         placed,
         inputs,
-        steered=not config.uncontrolled and bool(condition or config.partial),
+        steered=steered,
         steps=config.steps or pipeline.recommended_steps,
         precision=config.precision,
-        temperature=float(own if config.temperature is None else config.temperature),
-        conditioning_scale=config.conditioning_scale,
+        temperature=float(heat),
+        conditioning_scale=scale,
         window=(config.control_guidance_start, config.control_guidance_end),
         super_resolution=config.super_resolution,
     )
@@ -278,7 +282,7 @@ def check_settings(config: Synthesis) -> None:
         )
     if config.temperature is not None and not 0 <= config.temperature <= 2:
         raise VCMError(f"temperature is {config.temperature}: choose 0 to 2; 1 is plain noise.")
-    if not np.isfinite(config.conditioning_scale):
+    if config.conditioning_scale is not None and not np.isfinite(config.conditioning_scale):
         raise VCMError(f"conditioning_scale is {config.conditioning_scale}: choose a number.")
 
 
