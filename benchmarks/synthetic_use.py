@@ -57,6 +57,8 @@ COPIES, STEPS = 8, 1500
 #: Channels per level of the segmenters, and the edge of the blocks that they fold voxels to: a step takes a quarter of
 #: the time that segmenter2mm takes.
 CHANNELS, PATCH = (16, 32, 64, 128), 2
+#: How the volumes are sampled: strength of the module and temperature.
+STRENGTH, TEMPERATURE = 1.0, 0.95
 Rows = list[dict[str, Any]]
 
 
@@ -115,7 +117,8 @@ def synthesize(
     condition = draw_condition("classes", classes[0, 0].numpy(), None, pool.grid, random)
     made = pipeline(
         [torch.from_numpy(condition)[None]], covariates, precision="bfloat16",
-        generator=torch.Generator().manual_seed(1000 * subject + copy), output_type="np",
+        generator=torch.Generator().manual_seed(1000 * subject + copy), output_type="np", conditioning_scale=STRENGTH,
+        temperature=TEMPERATURE,
     )  # fmt: skip
     image = (np.clip(made.volumes[0, 0], 0, 1) * 255).round().astype(np.uint8)
     return image, classes[0, 0].numpy()

@@ -75,6 +75,14 @@ def outlined(
     return _save(figure, path)
 
 
+def on_voxels_of(volume: NDArray, classes: NDArray | None) -> NDArray | None:
+    """Classes of the same field of view as a volume, each repeated where its voxels are whole times finer."""
+    if classes is None:
+        return None
+    times = [n // m for n, m in zip(volume.shape, classes.shape, strict=True)]
+    return np.kron(classes, np.ones(times, classes.dtype)) if max(times) > 1 else classes
+
+
 def compared(
     volumes: Sequence[NDArray],
     titles: Sequence[str],

@@ -68,10 +68,11 @@ class VCMPipelineOutput(BaseOutput):
             VCMError: These are latents, or the folder cannot be written to.
         """
         from vcm.report.folder import write_report
-        from vcm.report.picture import outlined
+        from vcm.report.picture import on_voxels_of, outlined
 
         placed, record = self._found()
         images, marks = self._images(), self._marks()
+        fine = self._fine(images)
         folder, stem = Path(folder), self._stem()
         seeds: Sequence[int | None] = self.seeds or [None] * len(images)
         paths = [
@@ -83,13 +84,14 @@ class VCMPipelineOutput(BaseOutput):
                 mark,
                 record | {"Seed": seed},
                 model_grid,
-                self.halved,
+                halved,
             )
-            for image, mark, seed in zip(images, marks, seeds, strict=True)
+            for image, halved, mark, seed in zip(images, fine, marks, seeds, strict=True)
         ]
         titles = [f"synthetic, {mark.replace('-', ' ')}" for mark in marks]
         picture = folder / f"{stem}_desc-synthetic_mosaic.png"
-        outlined(images, placed.classes, picture, titles)
+        shown = [i if f is None else f for i, f in zip(images, fine, strict=True)]
+        outlined(shown, on_voxels_of(shown[0], placed.classes), picture, titles)
         write_report(folder, lambda: self.page(picture))
         return paths
 
@@ -160,6 +162,13 @@ class VCMPipelineOutput(BaseOutput):
 
     def _images(self) -> list[NDArray[np.float32]]:
         return [np.asarray(torch.as_tensor(v).cpu(), dtype=np.float32)[0] for v in self.volumes]
+
+    def _fine(self, images: Sequence[NDArray[np.float32]]) -> Sequence[NDArray[np.float32] | None]:
+        """The volumes at half the voxel size, where those of the condition ask for it."""
+        placed, halve = self._found()[0], self.halved
+        if halve is None or not placed.placement.is_finer:
+            return [None] * len(images)
+        return [halve(image) for image in images]
 
     def _marks(self) -> list[str]:
         seeds: Sequence[int | None] = self.seeds or [None] * len(self.volumes)

@@ -48,7 +48,7 @@ def write_synthetic(
     mark: str,
     record: dict[str, Any],
     model_grid: bool = False,
-    halved: Halved | None = None,
+    fine: NDArray[np.float32] | None = None,
 ) -> Path:
     """Write a volume on the voxels it belongs to, if asked also on the model's, and its sidecar.
 
@@ -60,8 +60,8 @@ def write_synthetic(
         mark: What tells it from others of this condition: seed-N.
         record: What else the sidecar says.
         model_grid: Write the volume on the model's grid too.
-        halved: What gives the volume half the voxel size, where the voxels it belongs to are finer
-            than the model's; None: it is interpolated.
+        fine: The volume on `Placement.halved`, which is written on the voxels it belongs to instead of
+            the interpolated one (2X, 2Y, 2Z), 0..1.
 
     Returns:
         Path of the volume.
@@ -71,10 +71,10 @@ def write_synthetic(
     """
     *names, sidecar = file_names(stem, mark, model_grid)
     words = f"synthetic, vcm {__version__}, {mark.replace('-', ' ')}"
-    if halved is not None and placement.is_finer:
-        moved = placement.halved().to_scan_space(halved(image))
-    else:
+    if fine is None:
         moved = placement.to_scan_space(image)
+    else:
+        moved = placement.halved().to_scan_space(fine)
     volumes = [Volume(_stored(moved), placement.target.affine, placement.header)]
     if model_grid:
         volumes.append(Volume(_stored(image), placement.model.affine))

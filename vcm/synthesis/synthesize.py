@@ -27,7 +27,7 @@ from vcm.inputs import InputRequest, ModelInput, Outside, in_words, network_inpu
 from vcm.pipeline import VCMPipeline, draw_volume
 from vcm.precision import check_precision
 from vcm.report.folder import write_report
-from vcm.report.picture import outlined
+from vcm.report.picture import on_voxels_of, outlined
 from vcm.report.sampled import sampling_record
 from vcm.report.synthetic import file_names, stem_of, write_synthetic
 from vcm.synthesis.configuration import Synthesis
@@ -108,6 +108,11 @@ class Plan:
             inside=self.inside,
         )
 
+    def halved(self, image: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """A sample at half the voxel size, where the condition's voxels and the user ask for it; or None."""
+        halve = self.pipeline.halved if self.super_resolution else None
+        return halve(image) if halve and self.placed.placement.is_finer else None
+
     def record(self) -> dict[str, Any]:
         """How volumes are sampled, as their sidecars say it."""
         return sampling_record(
@@ -174,18 +179,18 @@ def synthesize_files(
         refuse_replacing([seed])  # another run may have written there meanwhile
         about = record | {"Seed": seed}
         placement, mark = plan.placed.placement, f"seed-{seed}"
-        halved = plan.pipeline.halved if config.super_resolution else None
+        fine = plan.halved(image)
         written.append(
-            write_synthetic(image, placement, out, stem, mark, about, config.model_grid, halved)
+            write_synthetic(image, placement, out, stem, mark, about, config.model_grid, fine)
         )
         if k < SHOWN:
-            shown.append(image)
+            shown.append(image if fine is None else fine)
     brain = plan.placed.brain
     if brain is not None and brain.is_found_here and config.partial:
         mask = brain.as_volume(read_volume(config.partial))
         write_volume(mask, out / brain_file, "brain mask, vcm synthesize")
     titles = [f"synthetic, seed {seed}" for seed in config.seeds[:SHOWN]]
-    outlined(shown, plan.placed.classes, picture, titles)
+    outlined(shown, on_voxels_of(shown[0], plan.placed.classes), picture, titles)
     told = in_words(plan.inputs)
     write_report(out, lambda: synthesis_page(config, stem, written, picture, record, told))
     return written
