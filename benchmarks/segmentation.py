@@ -93,6 +93,8 @@ def of_one_view(view: str) -> Callable[[SliceDenoiser], DiffusionFeatures]:
     return make
 
 
+#: Between the names of subjects that are learned from together.
+TOGETHER = "+"
 ALONE = (("features",),)
 PRODUCTS = (("features",), ("features", "atlas"), ("features", "unet", "atlas"))
 SOURCES: dict[str, Source] = {
@@ -240,10 +242,10 @@ class Clock:
 
 
 def fitted(
-    name: str, nets: dict[str, SliceDenoiser], brain: LabelledBrain, names: list[str], folder: Path,
-    settings: FitSettings, costs: Table,
+    name: str, nets: dict[str, SliceDenoiser], brains: Sequence[LabelledBrain], names: list[str],
+    folder: Path, settings: FitSettings, costs: Table,
 ) -> FewShotSegmenter:  # fmt: skip
-    """The segmenter of a source for one labelled subject, made once."""
+    """The segmenter of a source for the labelled subjects, made once."""
     source, net = SOURCES[name], nets["mae" if name == "mae" else "diffusion"]
     if (folder / "segmenter.json").is_file():
         segmenter = FewShotSegmenter.from_pretrained(folder)
@@ -254,9 +256,9 @@ def fitted(
     heard = {voice for product in source.products for voice in product} | {"features"}
     # The U-Net does not depend on the features: that of `diffusion` serves all.
     voices = tuple(v for v in VOICES if v in heard and (v != "unet" or name == "diffusion"))
-    clock = Clock(costs, brain.source, name)
+    clock = Clock(costs, TOGETHER.join(brain.source for brain in brains), name)
     segmenter = FewShotSegmenter(source.features(net), names).fit(
-        [source.labelled(brain)], voices, settings, source.copies
+        [source.labelled(brain) for brain in brains], voices, settings, source.copies
     )
     clock.lap("fit")
     write_whole(folder, segmenter.save_pretrained)
@@ -273,7 +275,9 @@ def main() -> None:
     parser.add_argument("--slices", required=True, help="a name or a folder")
     parser.add_argument("--mae", help="needed for the source mae")
     parser.add_argument("--names", type=Path)
-    parser.add_argument("--labelled", nargs="+", required=True)
+    parser.add_argument(
+        "--labelled", nargs="+", required=True, help="each alone; A+B+C: the three together"
+    )
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=["diffusion"])
     parser.add_argument(
         "--sides", action="store_true", help="left and right are classes of their own"
@@ -319,17 +323,21 @@ def main() -> None:
     results = Table(given.out / "segmentation.tsv", COLUMNS)
     costs = Table(given.out / "costs.tsv", ["labelled", "source", "what", "cpu_seconds"])
     for labelled in given.labelled:
-        truth = truth_of(everyone[labelled], given.source, table, given)
-        brain = LabelledBrain(everyone[labelled].image(), truth, labelled)
+        brains = [
+            LabelledBrain(
+                everyone[one].image(), truth_of(everyone[one], given.source, table, given), one
+            )
+            for one in labelled.split(TOGETHER)
+        ]
         segmenters = {
             name: fitted(
-                name, nets, brain, names, given.out / "fitted" / labelled / name,
+                name, nets, brains, names, given.out / "fitted" / labelled / name,
                 FitSettings(steps=given.steps), costs,
             )
             for name in sources
         }  # fmt: skip
         for subject in chosen:
-            if subject.subject != labelled:
+            if subject.subject not in labelled.split(TOGETHER):
                 truth = truth_of(subject, source, tested, given)
                 key = {"labelled": labelled, "subject": subject.subject}
                 segment_with(segmenters, subject.image(), truth, key, results, costs)
