@@ -242,9 +242,7 @@ class VCMPipeline(DiffusionPipeline):
             "clear_background",
         )  # fmt: skip
         settings = {name: self.config[name] for name in names}
-        # What suits a module of these weights need not suit another.
-        own = {n: v for n, v in self.config.sampling.items() if n not in ("scale", "temperature")}
-        settings["sampling"] = own
+        settings["sampling"] = self.sampling_without_module
         if temperature is not None:
             settings["temperature"] = temperature
         recommended = self.scheduler is self._recommended
@@ -316,6 +314,12 @@ class VCMPipeline(DiffusionPipeline):
     def recommended_steps(self) -> int:
         """Denoising steps that are taken where nothing is said."""
         return int(self.config.sampling.get("steps", 50))
+
+    @property
+    def sampling_without_module(self) -> dict[str, Any]:
+        """`sampling` but for what suits its module, which need not suit another."""
+        told = self.config.sampling.items()
+        return {name: value for name, value in told if name not in ("scale", "temperature")}
 
     @property
     def recommended_scale(self) -> float:

@@ -131,6 +131,19 @@ def test_a_module_trains_on_a_dataloader_of_ones_own(small_model, tmp_path):
     assert any(changed)
 
 
+@pytest.mark.slow
+def test_what_suits_another_module_is_not_recommended(given, small_model, tmp_path):
+    steered = load_pipeline(small_model)
+    steered.register_to_config(sampling={"steps": 7, "scale": 1.4, "temperature": 0.65})
+    steered.save_pretrained(tmp_path / "steered")
+    more = [f"model={tmp_path / 'steered'}", "temperature=0.8"]
+    train(load_config(ModuleTraining, None, [*given, *more]))
+    made = load_pipeline(tmp_path / "run" / "model")
+    assert (made.recommended_steps, made.recommended_scale) == (7, 1.0)
+    own = steered.recommended_temperature(False)
+    assert [made.recommended_temperature(acts) for acts in (True, False)] == [0.8, own]
+
+
 def test_a_dry_run_tells_the_plan_and_writes_nothing(given, tmp_path):
     found = vcm("train", *given, "max_samples=2", "--dry-run")
     assert found.exit_code == 0, found.error

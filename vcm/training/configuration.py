@@ -96,7 +96,8 @@ class ModuleTraining(ControlSizes, TrainingSchedule):
         drop: Probability that a condition is left out of a sample, where there are several; at
             least one stays.
         penalty: Weight lambda of the penalty on scale and shift in the loss.
-        temperature: Scale of the initial noise that the saved model recommends for sampling.
+        temperature: Scale of the initial noise that the saved model recommends where the module acts.
+        conditioning_scale: Strength of the module that the saved model recommends.
     """
 
     headings: ClassVar[dict[str, str]] = {
@@ -113,6 +114,7 @@ class ModuleTraining(ControlSizes, TrainingSchedule):
     draws: int = 4
     penalty: float = 0.0
     temperature: float = 1.0
+    conditioning_scale: float = 1.0
     max_samples: int | None = None
     subset_seed: int = 0
     validation_subjects: int = 4

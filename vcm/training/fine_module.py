@@ -177,7 +177,9 @@ def train_fine_module(config: FineModuleTraining) -> dict[str, float]:
     module.cpu().save_pretrained(run.folder / "module")
     if steers:
         pipeline.register_modules(module=module)
-        pipeline.register_to_config(conditions=["classes"])
+        pipeline.register_to_config(
+            conditions=["classes"], sampling=pipeline.sampling_without_module
+        )
         pipeline.record_frozen()
         pipeline.save_pretrained(run.folder / "model")
     write_training_report(run.folder, "Training of a label-map module on drawn brains", measures)

@@ -112,7 +112,10 @@ def train(config: ModuleTraining) -> dict[str, float]:
     objective = make_objective(config, pipeline)
     module, conditions = objective.module, tuple(config.conditions)
     pipeline.register_modules(module=module)
-    pipeline.register_to_config(conditions=list(conditions), temperature=config.temperature)
+    own = {"scale": config.conditioning_scale, "temperature": config.temperature}
+    pipeline.register_to_config(
+        conditions=list(conditions), sampling=pipeline.sampling_without_module | own
+    )
     run = TrainingRun(config, module, objective)
 
     def latents(split: str) -> LatentSet:
