@@ -209,7 +209,12 @@ def test_a_model_samples_as_it_recommends_and_is_saved_as_it_was(tmp_path):
 
 def test_what_a_model_recommends_of_its_module_is_for_where_it_acts(tiny_model, condition):
     own = load_pipeline(tiny_model)
-    own.register_to_config(sampling={"scale": 1.5, "temperature": 0.5}, temperature=0.9)
+    sampling = {"scale": 1.5, "temperature": 0.5, "temperature_finer": 0.3}
+    own.register_to_config(sampling=sampling, temperature=0.9)
+    assert [own.recommended_temperature(*acts) for acts in ((True, True), (False, True))] == [
+        0.3,
+        0.9,
+    ]
     said = {"conditioning_scale": 1.5, "temperature": 0.5}
     assert torch.equal(latents(own, condition, seeds(7)), latents(own, condition, seeds(7), **said))
     for given, silent in ((None, {}), (condition, {"conditioning_scale": 0.0})):

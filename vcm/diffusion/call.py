@@ -19,7 +19,7 @@ def check_values(
     output_type: str,
     steps: int,
     most_steps: int,
-    temperature: float,
+    temperature: float | None,
     scale: float,
     window: tuple[float, float],
 ) -> None:
@@ -28,7 +28,7 @@ def check_values(
         raise VCMError(f"output_type is '{output_type}': choose pt, np or latent.")
     if not 1 <= steps <= most_steps:
         raise VCMError(f"{steps} steps: the model has {most_steps}, choose 1 to {most_steps}.")
-    if not 0 <= temperature <= 2:
+    if temperature is not None and not 0 <= temperature <= 2:
         raise VCMError(f"temperature is {temperature}: choose 0 to 2; 1 is plain noise.")
     if not math.isfinite(scale):
         raise VCMError(f"conditioning_scale is {scale}: choose a number.")

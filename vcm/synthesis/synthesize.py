@@ -221,7 +221,10 @@ def resolve(config: Synthesis) -> Plan:
     scale, heat = config.conditioning_scale, config.temperature
     scale = pipeline.recommended_scale if scale is None else scale
     if heat is None:
-        heat = pipeline.recommended_temperature(steered and scale != 0)
+        finer = (
+            config.super_resolution and placed.placement.is_finer and pipeline.halved is not None
+        )
+        heat = pipeline.recommended_temperature(steered and scale != 0, finer)
     return Plan(
         pipeline,
         placed,
