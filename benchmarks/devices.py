@@ -15,7 +15,7 @@ import torch
 
 from vcm.embedded import model_folder
 from vcm.imaging.conditions import one_hot
-from vcm.imaging.volume import read_volume
+from vcm.imaging.placing import place_label_map
 from vcm.weights.load import load_pipeline
 
 
@@ -27,8 +27,10 @@ def main() -> None:
     parser.add_argument("--model", default="brain2mm")
     parser.add_argument("--repeats", type=int, default=4)
     given = parser.parse_args()
-    example = read_volume(model_folder(given.model) / "example_dseg.nii.gz")
-    condition = torch.from_numpy(one_hot(example.data.round().astype("uint8")))[None]
+    example = model_folder("brain2mm") / "example_dseg.nii.gz"
+    placed = place_label_map(example, "auto", load_pipeline(given.model).volume_grid)
+    assert placed.classes is not None
+    condition = torch.from_numpy(one_hot(placed.classes))[None]
     told = torch.tensor([[0.0, 0.5, 0.3, 0.5]])
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     ways = [("cpu", "float32"), ("cpu", "bfloat16")]

@@ -84,10 +84,10 @@ class VCMPipeline(DiffusionPipeline):
             arXiv 1809.11096).
         grid: "shape" and "affine" (voxel -> common space, RAS+ [mm]) of its volumes.
         sampling: What is taken where nothing is said: "scheduler" (by name, see vcm.diffusion.sampling)
-            and "steps", by default the one that is saved, and 50; "scheduler_alone", where no module
-            acts, by default the same; and of this module, "scale", its strength, and "temperature",
-            where it acts, by default 1 and `temperature`; "temperature_finer", where its volumes are
-            then given half the voxel size, which sharpens noise too, by default the same.
+            and "steps", by default the one that is saved, and 50; and of this module, "scale", its
+            strength, and "temperature", where it acts, by default 1 and `temperature`;
+            "temperature_finer", where its volumes are then given half the voxel size, which sharpens
+            noise too, by default the same.
         detail: What `vcm upsample` adds to an expected brain, vcm.nets.detail, or None.
         clear_background: Whether a volume sampled under a label map is 0 outside of its `outline`, as
             the scans of the training are.
@@ -156,8 +156,6 @@ class VCMPipeline(DiffusionPipeline):
         #: The scheduler of its folder; `scheduler` is the recommended one, if there is one.
         self.saved_scheduler = scheduler
         self._recommended: Any = None
-        #: What `use_scheduler("auto")` chose: where a module acts, and where none does.
-        self._automatic: tuple[Any, Any] = (None, None)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> Any:
@@ -198,7 +196,7 @@ class VCMPipeline(DiffusionPipeline):
         pipeline.source, pipeline.file_checksums = str(pretrained_model_name_or_path), checksums
         recommended = pipeline.recommended_scheduler
         if recommended != "saved" and "scheduler" not in options:
-            pipeline.use_scheduler("auto")
+            pipeline.use_scheduler(recommended)
             pipeline._recommended = pipeline.scheduler
         return pipeline
 
@@ -256,7 +254,6 @@ class VCMPipeline(DiffusionPipeline):
         )  # fmt: skip
         if recommended:
             made.scheduler = made._recommended = self._recommended
-            made._automatic = self._automatic
         made.record_frozen()
         return made
 
@@ -279,16 +276,6 @@ class VCMPipeline(DiffusionPipeline):
         """Name of the scheduler that is taken where nothing is said; "saved": that of the model's folder."""
         return str(self.config.sampling.get("scheduler", "saved"))
 
-    @property
-    def recommended_alone(self) -> str:
-        """The same where no module acts."""
-        return str(self.config.sampling.get("scheduler_alone", self.recommended_scheduler))
-
-    def sampler(self, steered: bool) -> Any:
-        """The scheduler to sample with; where the model's recommendation is taken, another without a module."""
-        automatic, alone = self._automatic
-        return alone if not steered and self.scheduler is automatic else self.scheduler
-
     def use_scheduler(self, name: str) -> None:
         """Sample with a scheduler, told what it must know of these latents.
 
@@ -299,19 +286,14 @@ class VCMPipeline(DiffusionPipeline):
         Raises:
             VCMError: There is none of that name, or it does not fit the model.
         """
-        if name == "auto":
-            self.scheduler = self._made(self.recommended_scheduler)
-            self._automatic = self.scheduler, self._made(self.recommended_alone)
-        else:
-            self.scheduler = self._made(name)
-
-    def _made(self, name: str) -> Any:
+        name = self.recommended_scheduler if name == "auto" else name
         if name == "saved":
-            return self.saved_scheduler
+            self.scheduler = self.saved_scheduler
+            return
         check_scheduler(name, self.denoiser.steps_with)
         flow = self.denoiser.steps_with == "flow"
         options = {"shift": flow_shift(self.latent_shape)} if flow else {}
-        return make_scheduler(name, **options)
+        self.scheduler = make_scheduler(name, **options)
 
     @property
     def recommended_steps(self) -> int:
@@ -451,8 +433,7 @@ class VCMPipeline(DiffusionPipeline):
         device = self._execution_device
         _check_dtype(self.denoiser, device)
         precision = resolve_precision(precision, device)
-        scheduler = self.sampler(steered)
-        check_schedule(scheduler, self.denoiser)
+        check_schedule(self.scheduler, self.denoiser)
         path = Path(conditions) if isinstance(conditions, str | Path) else None
         placed = self._place(conditions, labels)
         finer = placed is not None and placed.placement.is_finer and self.halved is not None
@@ -506,7 +487,7 @@ class VCMPipeline(DiffusionPipeline):
                     predict: SteeredPrediction = predict,
                 ) -> Float[Tensor, "1 C x y z"] | None:
                     # A scheduler of second order asks twice in a step.
-                    order = getattr(scheduler, "order", 1)
+                    order = getattr(self.scheduler, "order", 1)
                     predict.step = (i + 1) // order
                     if (i + 1) % order == 0 or predict.step == steps - 1:
                         bar.update()
@@ -515,7 +496,7 @@ class VCMPipeline(DiffusionPipeline):
                     replaced = callback_on_step_end(self, i, t, {"latents": z}) or {}
                     return replaced.get("latents")
 
-                z = sample(predict, heat * noise.to(device), scheduler, steps, own, on_step)
+                z = sample(predict, heat * noise.to(device), self.scheduler, steps, own, on_step)
                 if output_type != "latent":
                     z = self.autoencoder.decode(z)
                     if inside is not None and scale != 0:

@@ -41,11 +41,6 @@ SCHEDULERS: dict[str, dict[str, tuple[Any, dict[str, Any]]]] = {
         "dpm++": (DPMSolverMultistepScheduler, SCHEDULE),
         # More of the steps at little noise, where fine detail is made (Karras et al. 2022, equation 5).
         "dpm++-karras": (DPMSolverMultistepScheduler, {**SCHEDULE, "use_karras_sigmas": True}),
-        # The same with new noise at each step, which mends errors of the steps before (arXiv 2211.01095).
-        "dpm++-sde-karras": (
-            DPMSolverMultistepScheduler,
-            {**SCHEDULE, "use_karras_sigmas": True, "algorithm_type": "sde-dpmsolver++"},
-        ),
         "unipc": (UniPCMultistepScheduler, SCHEDULE),
         "euler": (EulerDiscreteScheduler, SCHEDULE),
     },

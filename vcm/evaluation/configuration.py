@@ -20,7 +20,7 @@ class Evaluation:
         limit: Evaluate the first subjects only. Default: all that have a label map.
         steps: Number of denoising steps. Default: the model's recommendation.
         scheduler: Sampler: auto (the model's recommendation), saved (in the model's folder), ddim, ddpm,
-            dpm++, dpm++-karras, dpm++-sde-karras, unipc, euler, flow.
+            dpm++, dpm++-karras, unipc, euler, flow.
         temperature: Scale of the initial noise. Default: the model's recommendation.
         conditioning_scale: Strength of the module. Default: the model's recommendation.
         seed: Seed of the first sample; the others count up from it.

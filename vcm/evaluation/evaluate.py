@@ -119,11 +119,9 @@ def evaluate_files(config: Evaluation) -> Summary:
     device = choose_device(config.device)
     pipeline = load_pipeline(config.model)
     refuse_unsteered(pipeline, config.model)
-    pipeline.use_scheduler(config.scheduler)
-    auto = config.scheduler == "auto"
     config = as_recommended(config, pipeline)
     assert config.steps is not None
-    alone = pipeline.recommended_alone if auto else config.scheduler
+    pipeline.use_scheduler(config.scheduler)
     segmenter = load_segmenter(config.segmenter)
     train = load_prepared(*config.data, split="train")
     everyone = with_classes(load_prepared(*config.data, split=config.split))
@@ -143,7 +141,7 @@ def evaluate_files(config: Evaluation) -> Summary:
     segmenter.to(device)
     store = SampleStore(
         pipeline, out / "samples", _checksum(inputs["model_sha256"]), config.scheduler,
-        config.steps, config.temperature, config.conditioning_scale, alone,
+        config.steps, config.temperature, config.conditioning_scale,
     )  # fmt: skip
     found = evaluate(pipeline, segmenter, test, train, store, config.seed, config.covariate_samples)
 
@@ -151,7 +149,6 @@ def evaluate_files(config: Evaluation) -> Summary:
     _refuse_replacing(out, inputs, config.overwrite)
     about = {
         "configuration": asdict(config),
-        "scheduler_uncontrolled": alone,
         **inputs,
         "versions": versions(),
         "subjects": len(test),

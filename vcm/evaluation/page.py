@@ -8,20 +8,13 @@ from typing import Any
 Summary = Mapping[str, Any]
 
 
-def sampling_of(summary: Summary) -> str:
-    """Names of the schedulers."""
-    under_a_map = str(summary["configuration"]["scheduler"])
-    alone = summary.get("scheduler_uncontrolled", under_a_map)
-    return under_a_map if alone == under_a_map else f"{under_a_map} (uncontrolled {alone})"
-
-
 def as_page(summary: Summary) -> str:
     """Summary as `vcm evaluate` stores it -> Markdown."""
     made = summary["configuration"]
     blocks = [
         "# Evaluation",
         f"{summary['subjects']} test subjects, {summary['train_scans']} training scans; "
-        f"{sampling_of(summary)}, {made['steps']} steps, seed {made['seed']}. Numbers are mean ± standard "
+        f"{made['scheduler']}, {made['steps']} steps, seed {made['seed']}. Numbers are mean ± standard "
         "deviation over subjects, or a value with its 95 % interval [low, high]. All tables of "
         "single subjects lie beside this page.",
         "## Adherence",

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vcm.evaluation.page import sampling_of
 from vcm.imaging.vocabulary import CLASS_NAMES
 from vcm.imaging.volume import Grid, Volume
 from vcm.report.layers import Layer
@@ -78,7 +77,7 @@ def evaluation_page(
         f"Evaluation of {Path(made['model']).name}",
         lead=f"{summary['subjects']} test subjects, {summary['train_scans']} training scans. Numbers are mean and standard deviation over subjects, or a value with its 95 % interval.",
         facts={
-            "sampling": f"{sampling_of(summary)}, {made['steps']} steps",
+            "sampling": f"{made['scheduler']}, {made['steps']} steps",
             "seed": str(made["seed"]),
             "split": str(made["split"]),
         },

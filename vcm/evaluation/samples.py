@@ -121,7 +121,6 @@ class SampleStore:
         steps: int,
         temperature: float | None = None,
         scale: float | None = None,
-        alone: str | None = None,
     ) -> None:
         """Samples of a pipeline in a folder.
 
@@ -133,14 +132,12 @@ class SampleStore:
             steps: Of the denoising.
             temperature: Scale of the initial noise; None: the model's own.
             scale: Strength of the module; None: the model's own.
-            alone: Name of the scheduler where no module acts; None: `scheduler`.
         """
         self.pipeline, self.folder = pipeline, folder
         self.steps, self.temperature = steps, temperature
-        self.scheduler, self.alone = scheduler, alone or scheduler
         self.scale = pipeline.recommended_scale if scale is None else scale
         self.made_by: dict[str, Any] = {
-            "model": model, "steps": steps,
+            "model": model, "scheduler": scheduler, "steps": steps,
             "clears_background": pipeline.clears_background,
         }  # fmt: skip
 
@@ -163,7 +160,6 @@ class SampleStore:
     def fingerprint(self, request: Request, numbers: Sequence[float]) -> dict[str, Any]:
         """What a volume is made by; `numbers` are what the network is told."""
         return self.made_by | {
-            "scheduler": self.scheduler if request.conditions else self.alone,
             "temperature": self._temperature(request),
             "scale": self.scale if request.conditions else None,
             "seed": request.seed,

@@ -195,7 +195,6 @@ def sampling_record(
 
     `halves` is whether volumes on finer voxels than the model's may be given detail of their own.
     """
-    scheduler = pipeline.sampler(bool(steered and conditioning_scale))
     return {
         "Labels": placed.vocabulary or None,
         **(placed.brain.describe() if placed.brain else {}),
@@ -203,7 +202,7 @@ def sampling_record(
         "Steered": steered,
         "Steps": steps,
         "Precision": resolve_precision(precision, pipeline._execution_device),
-        "Scheduler": {"class": type(scheduler).__name__} | dict(scheduler.config),
+        "Scheduler": {"class": type(pipeline.scheduler).__name__} | dict(pipeline.scheduler.config),
         "Temperature": temperature,
         "ConditioningScale": conditioning_scale,
         "ControlGuidance": list(window),

@@ -60,8 +60,8 @@ class Synthesis:
         seeds: Seeds, one volume each: 0-3 or 1,5,9.
         steps: Number of denoising steps. Default: the model's recommendation.
         scheduler: Sampler: auto (the model's recommendation), saved (in the model's folder; for
-            imported models that of their authors), ddim, ddpm, dpm++, dpm++-karras,
-            dpm++-sde-karras, unipc, euler, flow.
+            imported models that of their authors), ddim, ddpm, dpm++, dpm++-karras, unipc,
+            euler, flow.
         temperature: Scale of the initial noise, 0 to 2; below 1 the volumes vary less. Default: the
             model's recommendation.
         conditioning_scale: Strength of the module: 1 as trained, 0 none, above 1 more than it learned.

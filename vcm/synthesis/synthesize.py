@@ -256,7 +256,7 @@ def describe(config: Synthesis) -> dict[str, str]:
         "result": f"{placement.target.shape} of {sizes} mm, {placement.target.orientation}",
         **in_words(plan.inputs),
         "seeds": _in_short(seeds),
-        "sampling": f"{type(pipeline.sampler(plan.steered)).__name__}, {plan.steps} steps, temperature "
+        "sampling": f"{type(pipeline.scheduler).__name__}, {plan.steps} steps, temperature "
         f"{plan.temperature:g}, {plan.precision}",
         "expected time": f"{seconds:.0f} s for {len(seeds)} volume(s): {cost.encode.seconds:.1f} s "
         f"to encode, {cost.step.seconds:.2f} s per step, {cost.decode.seconds:.1f} s to decode",
