@@ -85,6 +85,7 @@ def sampled(pipeline: VCMPipeline, subject: Subject, seed: int) -> NDArray[np.fl
         [torch.from_numpy(one_hot(most.numpy().astype(np.uint8)))[None]],
         network_inputs(pipeline.input_rule, told),
         seed=seed,
+        temperature=pipeline.recommended_temperature(True, finer=True),
         output_type="np",
     )
     return np.asarray(made.volumes[0, 0], np.float32)
