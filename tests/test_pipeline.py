@@ -247,3 +247,9 @@ def test_the_network_that_halves_voxels_is_saved_and_goes_with_every_module(pipe
     made.save_pretrained(tmp_path)
     for other in (load_pipeline(tmp_path), made.with_module(made.module, ["classes"])):
         assert (other.halve_voxels(image) == found).all()
+
+
+def test_a_network_that_makes_voxels_of_another_size_is_refused(pipeline):
+    parts = {**pipeline.components, "super_resolution": SuperResolutionNet((4, 4), (1, 1), 3.0)}
+    with pytest.raises(VCMError, match="makes voxels of 3 mm, and half of this model's are 1 mm"):
+        VCMPipeline(**parts, grid=pipeline.config.grid)

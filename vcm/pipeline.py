@@ -150,6 +150,7 @@ class VCMPipeline(DiffusionPipeline):
             sampling=dict(sampling or {}),
             clear_background=clear_background,
         )
+        self._check_super_resolution()
         #: How it was loaded, and the checksums of its files; empty for one that was made in memory.
         self.source = ""
         self.file_checksums: dict[str, str] = {}
@@ -572,6 +573,16 @@ class VCMPipeline(DiffusionPipeline):
     def clears_background(self) -> bool:
         """Whether volumes under a label map are 0 where the map is background."""
         return bool(self.config.clear_background) and "classes" in self.config.conditions
+
+    def _check_super_resolution(self) -> None:
+        """Refuse with VCMError a network that learned to make voxels of another size than half of the model's."""
+        net, grid = self.super_resolution, self.config.grid
+        made = None if net is None else net.config.get("spacing")
+        if made and grid and not math.isclose(2 * made, self.volume_grid.spacing[0], rel_tol=0.05):
+            raise VCMError(
+                f"super_resolution makes voxels of {made:g} mm, and half of this model's are "
+                f"{self.volume_grid.spacing[0] / 2:g} mm: train one on scans of that voxel size."
+            )
 
     @property
     def halved(self) -> Halved | None:

@@ -29,12 +29,18 @@ class SuperResolutionNet(ModelMixin):
     """Volumes (B, 1, X, Y, Z) -> (B, 1, 2X, 2Y, 2Z) of the same field of view."""
 
     @register_to_config
-    def __init__(self, channels: Sequence[int] = (32, 64), blocks: Sequence[int] = (2, 3)) -> None:
+    def __init__(
+        self,
+        channels: Sequence[int] = (32, 64),
+        blocks: Sequence[int] = (2, 3),
+        spacing: float | None = None,
+    ) -> None:
         """A network that interpolates.
 
         Args:
             channels: At the resolution of what is read, and at half of it.
             blocks: Residual blocks of each; the first has its own before and again after the second.
+            spacing: Voxel size of the scans that it learned from, which it makes [mm]; None: unknown.
         """
         super().__init__()
         self.detail = DetailDecoder(channels, blocks, fold=1)

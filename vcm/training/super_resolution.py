@@ -81,9 +81,10 @@ class SuperResolutionPair(ModelMixin):
         channels: Sequence[int] = (32, 64),
         blocks: Sequence[int] = (2, 3),
         discriminator_channels: Sequence[int] = (32, 64, 96),
+        spacing: float | None = None,
     ) -> None:
         super().__init__()
-        self.net = SuperResolutionNet(tuple(channels), tuple(blocks))
+        self.net = SuperResolutionNet(tuple(channels), tuple(blocks), spacing)
         self.discriminator = PatchDiscriminator(discriminator_channels)
 
 
@@ -123,7 +124,9 @@ def pretrain_super_resolution(config: SuperResolutionTraining) -> dict[str, floa
         if scans is not None:
             _check_extents(scans, config.crop)
     set_seed(config.seed)
-    pair = SuperResolutionPair(config.channels, config.blocks, config.discriminator_channels)
+    pair = SuperResolutionPair(
+        config.channels, config.blocks, config.discriminator_channels, pool.grid.spacing[0]
+    )
     if config.start:
         load_start(pair.net, config.start)
     run = TrainingRun(config, pair, SuperResolutionObjective(pair, config))
