@@ -9,9 +9,10 @@ from vcm.embedded import embedded_models, model_folder, network_folder
 from vcm.imaging.conditions import CLASS_NAMES, as_condition
 from vcm.imaging.covariates import expected_volumes, to_unit
 from vcm.imaging.geometry import model_grid, resample
+from vcm.imaging.placing import place_label_map
 from vcm.imaging.registration import common_template
 from vcm.imaging.views import VIEWS
-from vcm.imaging.volume import Volume, read_label_map
+from vcm.imaging.volume import Volume
 from vcm.metrics import dice
 from vcm.nets.slice_denoiser import SliceDenoiser
 from vcm.segmentation.features import load_denoisers
@@ -28,7 +29,7 @@ def pipeline():
 
 @pytest.fixture(scope="module")
 def example():
-    return read_label_map(example_condition()).data.astype(np.uint8)
+    return place_label_map(example_condition(), "auto", model_grid()).classes
 
 
 def unit(pipeline, age):
