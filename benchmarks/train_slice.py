@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 ORDER = ("decoder", "diffusion", "reading", "steering", "finer")
-#: Folder of a state that no pipeline holds: the network that halves its voxel size.
+#: Folder of the network that halves a pipeline's voxel size, which may lie there without a pipeline.
 FINER = "super_resolution"
 #: Largest file that comes back [bytes].
 PART = 15 * 2**20
@@ -109,12 +109,9 @@ def train(given: argparse.Namespace) -> None:
                     shutil.copy(out / "validation.csv", given.out / f"{name}-validation.csv")
         finally:  # what a stage has trained comes back, whatever the next one meets
             if (state / "model_index.json").is_file():
+                keep_finer(state, given.state)
                 pack(state, Path(work, "half"))
-                # A pipeline neither packs this network nor brings it along when it is saved anew.
-                known = next((s for s in (state, given.state) if (s / FINER).is_dir()), None)
                 state = Path(work, "half")
-                if known is not None:
-                    pack(known / FINER, state / FINER)
             write_parts(state, given.out)
 
 
@@ -202,6 +199,24 @@ def finer(common: dict[str, Any], state: Path, out: Path, given: argparse.Namesp
     replace(out / FINER, state / FINER)
 
 
+def keep_finer(state: Path, before: Path) -> None:
+    """Let the pipeline of a state hold the network that halves its voxels, be it new or of before."""
+    if not (state / FINER).is_dir() and (before / FINER).is_dir():
+        shutil.copytree(before / FINER, state / FINER)
+    if (state / FINER).is_dir():
+        set_part(state, FINER, ["vcm.nets.super_resolution", "SuperResolutionNet"])
+
+
+def set_part(folder: Path, name: str, kind: list[str] | list[None]) -> None:
+    """Write into a pipeline's index of what module and class a part is."""
+    from vcm.checksums import record_checksums
+
+    index = folder / "model_index.json"
+    table = json.loads(index.read_text(encoding="utf-8"))
+    index.write_text(json.dumps(table | {name: kind}, indent=2), encoding="utf-8")
+    record_checksums(folder)
+
+
 def there(folder: Path) -> str:
     """A folder to start from, or nothing."""
     return str(folder) if folder.is_dir() else ""
@@ -209,15 +224,9 @@ def there(folder: Path) -> str:
 
 def without_module(state: Path, out: Path) -> Path:
     """The frozen model alone: a module of an earlier frozen model would be refused with it."""
-    from vcm.checksums import record_checksums
-
     alone = out.with_name(f"{out.name}-frozen")
     shutil.copytree(state, alone, ignore=shutil.ignore_patterns("module"))
-    index = alone / "model_index.json"
-    table = json.loads(index.read_text(encoding="utf-8"))
-    table["module"] = [None, None]
-    index.write_text(json.dumps(table, indent=2), encoding="utf-8")
-    record_checksums(alone)
+    set_part(alone, "module", [None, None])
     return alone
 
 

@@ -437,7 +437,7 @@ class VCMPipeline(DiffusionPipeline):
         check_schedule(self.scheduler, self.denoiser)
         path = Path(conditions) if isinstance(conditions, str | Path) else None
         placed = self._place(conditions, labels)
-        finer = placed is not None and placed.placement.is_finer and self.halved is not None
+        finer = placed is not None and self.makes_finer(placed)
         heat = self.recommended_temperature(steered, finer) if temperature is None else temperature
         listed = [conditions] if isinstance(conditions, Tensor) else conditions
         if placed is not None:
@@ -519,10 +519,10 @@ class VCMPipeline(DiffusionPipeline):
             "ConditionSHA256": sha256(path) if path else None,
             **sampling_record(
                 self, placed, given, features is not None, steps, precision, heat,
-                scale, window,
+                scale, window, finer,
             ),
         }  # fmt: skip
-        return VCMPipelineOutput(volumes, seeds, placed, record, self.halved)
+        return VCMPipelineOutput(volumes, seeds, placed, record, self.halved if finer else None)
 
     def _place(self, conditions: Any, labels: str) -> PlacedCondition | None:
         """A label map on the model's grid; None for tensors and for none."""
@@ -583,6 +583,10 @@ class VCMPipeline(DiffusionPipeline):
                 f"super_resolution makes voxels of {made:g} mm, and half of this model's are "
                 f"{self.volume_grid.spacing[0] / 2:g} mm: train one on scans of that voxel size."
             )
+
+    def makes_finer(self, placed: PlacedCondition) -> bool:
+        """Whether volumes under a condition can be given half the voxel size, and its voxels ask for it."""
+        return self.super_resolution is not None and placed.placement.is_finer
 
     @property
     def halved(self) -> Halved | None:

@@ -171,7 +171,8 @@ class SampleStore:
         """Scale of the initial noise."""
         if self.temperature is not None:
             return self.temperature
-        return self.pipeline.recommended_temperature(request.conditions is not None)
+        acts = request.conditions is not None and self.scale != 0
+        return self.pipeline.recommended_temperature(acts)
 
     @torch.inference_mode()
     def _sample(self, request: Request, numbers: list[float]) -> NDArray[np.float32]:

@@ -38,7 +38,7 @@ MOST_OUTSIDE = 0.02
 #: Label maps of finer voxels [mm] are aligned at 1 mm.
 FINE = 0.75
 #: Voxel size over that of the model, below which a target asks for detail that the model does not have.
-FINER = 0.75
+FINER_SHARE = 0.75
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Placement:
     def is_finer(self) -> bool:
         """Whether the target's voxels are so much finer than the model's that half of these fit better."""
         finest = self.target.voxel_volume / self.model.voxel_volume
-        return float(np.cbrt(finest)) < FINER
+        return float(np.cbrt(finest)) < FINER_SHARE
 
     def halved(self) -> Placement:
         """The way back from a grid of the same field of view with voxels of half the size."""

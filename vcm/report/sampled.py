@@ -42,8 +42,8 @@ class VCMPipelineOutput(BaseOutput):
         seeds: Of the volumes; None where the noise was given otherwise.
         placed: The condition on the model's grid and the way back; None for tensors.
         record: What repeats the call, as the sidecars say it.
-        halved: What gives a volume half the voxel size, for conditions of finer voxels than the
-            model's; None: they are interpolated.
+        halved: What gives a volume half the voxel size, where it is to be written so; None: it is
+            interpolated.
     """
 
     volumes: Any
@@ -164,11 +164,8 @@ class VCMPipelineOutput(BaseOutput):
         return [np.asarray(torch.as_tensor(v).cpu(), dtype=np.float32)[0] for v in self.volumes]
 
     def _fine(self, images: Sequence[NDArray[np.float32]]) -> Sequence[NDArray[np.float32] | None]:
-        """The volumes at half the voxel size, where those of the condition ask for it."""
-        placed, halve = self._found()[0], self.halved
-        if halve is None or not placed.placement.is_finer:
-            return [None] * len(images)
-        return [halve(image) for image in images]
+        """The volumes at half the voxel size, where they are to be written so."""
+        return [None if self.halved is None else self.halved(image) for image in images]
 
     def _marks(self) -> list[str]:
         seeds: Sequence[int | None] = self.seeds or [None] * len(self.volumes)
@@ -189,11 +186,11 @@ def sampling_record(
     temperature: float,
     conditioning_scale: float,
     window: tuple[float, float],
-    halves: bool = True,
+    finer: bool,
 ) -> dict[str, Any]:
     """How volumes were sampled, as their sidecars say it; the arguments are those of the call.
 
-    `halves` is whether volumes on finer voxels than the model's may be given detail of their own.
+    `finer` is whether they were given half the voxel size.
     """
     return {
         "Labels": placed.vocabulary or None,
@@ -209,7 +206,7 @@ def sampling_record(
         "BackgroundCleared": bool(
             steered and conditioning_scale and placed.vocabulary and pipeline.clears_background
         ),
-        "SuperResolution": bool(halves and pipeline.halved and placed.placement.is_finer),
+        "SuperResolution": finer,
         "ToCommonSpace": placed.placement.to_common.tolist(),
         "Model": pipeline.source,
         "ModelSHA256": _tensor_checksums(pipeline),

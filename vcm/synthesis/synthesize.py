@@ -59,7 +59,7 @@ class Plan:
         temperature: Scale of the initial noise.
         conditioning_scale: Strength of the module.
         window: Fractions of the steps between which the module acts.
-        super_resolution: Whether voxels finer than the model's are given detail of their own.
+        finer: Whether the volumes are given half the voxel size.
     """
 
     pipeline: VCMPipeline
@@ -71,7 +71,7 @@ class Plan:
     temperature: float
     conditioning_scale: float
     window: tuple[float, float]
-    super_resolution: bool = True
+    finer: bool
 
     @cached_property
     def features(self) -> Tensor | None:
@@ -109,9 +109,8 @@ class Plan:
         )
 
     def halved(self, image: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """A sample at half the voxel size, where the condition's voxels and the user ask for it; or None."""
-        halve = self.pipeline.halved if self.super_resolution else None
-        return halve(image) if halve and self.placed.placement.is_finer else None
+        """A sample at half the voxel size, where it is to be written so; or None."""
+        return self.pipeline.halve_voxels(image) if self.finer else None
 
     def record(self) -> dict[str, Any]:
         """How volumes are sampled, as their sidecars say it."""
@@ -125,7 +124,7 @@ class Plan:
             self.temperature,
             self.conditioning_scale,
             self.window,
-            self.super_resolution,
+            self.finer,
         )
 
 
@@ -220,10 +219,8 @@ def resolve(config: Synthesis) -> Plan:
     steered = not config.uncontrolled and bool(condition or config.partial)
     scale, heat = config.conditioning_scale, config.temperature
     scale = pipeline.recommended_scale if scale is None else scale
+    finer = config.super_resolution and pipeline.makes_finer(placed)
     if heat is None:
-        finer = (
-            config.super_resolution and placed.placement.is_finer and pipeline.halved is not None
-        )
         heat = pipeline.recommended_temperature(steered and scale != 0, finer)
     return Plan(
         pipeline,
@@ -235,7 +232,7 @@ def resolve(config: Synthesis) -> Plan:
         temperature=float(heat),
         conditioning_scale=scale,
         window=(config.control_guidance_start, config.control_guidance_end),
-        super_resolution=config.super_resolution,
+        finer=finer,
     )
 
 

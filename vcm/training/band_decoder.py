@@ -41,7 +41,6 @@ from vcm.training.restoration import (
     adversarial_ramp,
     refuse_workers,
     restoration_losses,
-    shown_with_noise,
 )
 
 #: Scans that a validation looks at.
@@ -96,8 +95,7 @@ class DecoderObjective(nn.Module):
         c, x = self.config, batch.images
         u = batch.smooth + interpolated(batch.noise, c.fold)
         found = u + self.pair.detail(u).float()
-        shown = shown_with_noise(c.instance_noise)
-        return restoration_losses(found, x, batch.ramp, self.pair.discriminator, c, shown)
+        return restoration_losses(found, x, batch.ramp, self.pair.discriminator, c)
 
 
 def pretrain_band_decoder(config: BandDecoderTraining) -> dict[str, float]:

@@ -14,7 +14,6 @@ network reads.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -29,12 +28,13 @@ RAMP = 200
 
 
 class LossWeights(Protocol):
-    """The weights of the losses, as configurations hold them."""
+    """The weights of the losses, and the noise on what the discriminator sees, as configurations hold them."""
 
     mse_weight: float
     detail_weight: float
     adversarial_weight: float
     penalty_weight: float
+    instance_noise: float
 
 
 def adversarial_ramp(step: int, begin: int) -> float:
@@ -57,7 +57,6 @@ def restoration_losses(
     ramp: Tensor,
     judge: nn.Module,
     weights: LossWeights,
-    shown: Callable[[Tensor], Tensor] = lambda image: image,
 ) -> dict[str, Tensor]:
     """loss, which is minimised, and its parts; power is that of the detail over the image's.
 
@@ -67,7 +66,6 @@ def restoration_losses(
         ramp: How much the adversarial loss counts, 0..1 (B,).
         judge: D, images -> a score per patch.
         weights: Of the losses; without an adversarial weight the discriminator rests.
-        shown: From an image to what the discriminator sees of it.
     """
     difference = found - x
     absolute, squared = difference.abs().mean(), difference.square().mean()
@@ -79,24 +77,22 @@ def restoration_losses(
     if weights.adversarial_weight:
         # Gradients of gradients are taken in full precision.
         with torch.autocast(x.device.type, enabled=False):
-            fooled, told_apart, penalty = _adversarial(judge, shown(found), shown(x))
+            fooled, told_apart, penalty = _adversarial(
+                judge, *(shown(image, weights.instance_noise) for image in (found, x))
+            )
         loss = loss + weights.adversarial_weight * ramp.mean() * fooled
         loss = loss + told_apart + weights.penalty_weight * penalty
         measured |= {"fooled": fooled.detach(), "told_apart": told_apart.detach()}
     return {"loss": loss} | measured
 
 
-def shown_with_noise(deviation: float) -> Callable[[Tensor], Tensor]:
-    """What a discriminator is to see of an image: values in 0..1, with noise on all of them.
+def shown(image: Tensor, deviation: float) -> Tensor:
+    """What a discriminator sees of an image: values in 0..1, with noise on all of them.
 
     Without noise it tells images apart by what no eye sees, such as exact zeros outside of the brain.
     """
-
-    def shown(image: Tensor) -> Tensor:
-        seen = image.clamp(0, 1)
-        return seen + deviation * torch.randn_like(seen) if deviation else seen
-
-    return shown
+    seen = image.clamp(0, 1)
+    return seen + deviation * torch.randn_like(seen) if deviation else seen
 
 
 def high_pass(x: Tensor) -> Tensor:

@@ -40,7 +40,6 @@ from vcm.training.restoration import (
     adversarial_ramp,
     refuse_workers,
     restoration_losses,
-    shown_with_noise,
 )
 from vcm.training.super_resolution_configuration import SuperResolutionTraining
 
@@ -103,8 +102,8 @@ class SuperResolutionObjective(nn.Module):
     def forward(self, batch: CoarseCrops) -> dict[str, Tensor]:
         """See vcm.training.restoration.restoration_losses."""
         found = self.pair.net(batch.coarse).float()
-        judge, shown = self.pair.discriminator, shown_with_noise(self.config.instance_noise)
-        return restoration_losses(found, batch.images, batch.ramp, judge, self.config, shown)
+        judge = self.pair.discriminator
+        return restoration_losses(found, batch.images, batch.ramp, judge, self.config)
 
 
 def pretrain_super_resolution(config: SuperResolutionTraining) -> dict[str, float]:
