@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.fewshot.preparation import canonical, foreground, frame, labels_on, prepare, to_reference
 from vcm.imaging.volume import Volume
 
@@ -102,3 +104,27 @@ def test_labels_are_grouped_or_refused():
         labels_on(labels, grid, {}, 1)
     with pytest.raises(VCMError, match="No scan of t1"):
         prepare({}, ("t1",))
+
+
+def head_and(moved=0.0, noise=0.0):
+    """Two contrasts of one head, the second moved along the first axis [mm]."""
+    first = volume(shape=(60, 70, 60), spacing=(2.5, 2.5, 2.5), axes="RAS", oblique=0)
+    second = first.with_data(np.where(first.data > 0, 900 - first.data, 0))
+    second.data[:] += noise * np.random.default_rng(1).normal(size=second.data.shape)
+    affine = second.affine.copy()
+    affine[0, 3] += moved
+    return first, replace(second, affine=affine, source="flair.nii.gz")
+
+
+@pytest.mark.parametrize("moved", [-20.0, 12.0, 24.0])
+def test_scans_of_a_case_that_were_not_registered_are_named(moved):
+    t1, flair = head_and(moved, noise=30)
+    with pytest.warns(VCMWarning, match=r"flair\.nii\.gz shows the head about .* register"):
+        prepare({"t1": t1, "flair": flair}, ("t1", "flair"))
+
+
+@pytest.mark.parametrize("moved", [0.0, 3.0])
+def test_scans_of_a_case_that_lie_together_are_not(moved, recwarn):
+    t1, flair = head_and(moved, noise=30)
+    prepare({"t1": t1, "flair": flair}, ("t1", "flair"))
+    assert not [w for w in recwarn if issubclass(w.category, VCMWarning)]

@@ -6,6 +6,7 @@ prediction, in a container too. It draws nothing at random, and imports neither 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
+from vcm.fewshot.displacement import displacement
 from vcm.imaging.geometry import resample
 from vcm.imaging.volume import Grid, Volume
 
@@ -24,6 +26,8 @@ PERCENTILES = (0.5, 99.5)
 FOREGROUND_LEVEL = 0.08
 #: Room around the foreground [mm].
 MARGIN = 4.0
+#: Voxels [mm] and smoothing [voxel] that the scans of a case are compared with, and how far apart they are not together [mm].
+COMPARED, COMPARED_SMOOTHING, APART = 4.0, 0.5, 8.0
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,8 @@ def prepare(
 ) -> Prepared:
     """Scans by slot -> one image; the first slot that is there is the reference.
 
+    A VCMWarning names scans that show the head elsewhere than the reference does.
+
     Args:
         volumes: slot -> scan; the scans of a case share a world, not a grid.
         slots: channels, in their order; a slot without a scan becomes 0.
@@ -142,6 +148,7 @@ def prepare(
                 "onto the scan."
             )
         inside = mask.data > 0
+    _warn_of_scans_apart(reference, [volumes[s] for s in there[1:]])
     grid = frame(reference, spacing, shape, inside)
     channels = [np.zeros(grid.shape, dtype=np.float32) for _ in slots]
     keep = None
@@ -152,6 +159,24 @@ def prepare(
             channels[channel] = _channel(volumes[slot], grid, keep, smoothing)
     present = tuple(s in volumes for s in slots)
     return Prepared(np.stack(channels), grid, reference.grid, present)
+
+
+def _warn_of_scans_apart(reference: Volume, others: Sequence[Volume]) -> None:
+    """Say which scans of a case were not registered to its reference."""
+    if not others:
+        return
+    grid = frame(reference, (COMPARED,) * 3)
+    fixed = _channel(reference, grid, None, COMPARED_SMOOTHING)
+    for other in others:
+        moving = _channel(other, grid, None, COMPARED_SMOOTHING)
+        distance = COMPARED * float(np.linalg.norm(displacement(fixed, moving)))
+        if distance >= APART:
+            warnings.warn(
+                f"{other.source} shows the head about {distance:.0f} mm away from where {reference.source} does: "
+                "register the scans of a case to its first one, or a network reads them as if they lay in one place.",
+                VCMWarning,
+                stacklevel=3,
+            )
 
 
 def _channel(
