@@ -241,12 +241,13 @@ def describe(config: Synthesis) -> dict[str, str]:
     plan = resolve(config)
     pipeline, placement, seeds = plan.pipeline, plan.placed.placement, config.seeds
     inputs = network_inputs(pipeline.input_rule, plan.inputs)
-    cost = forecast(pipeline, plan.conditions(), inputs, plan.precision)
+    cost = forecast(pipeline, plan.conditions(), inputs, plan.precision, plan.finer)
     seconds = cost.seconds(plan.steps, len(seeds))
     act = f"{plan.window[0]:g} to {plan.window[1]:g} of the steps"
     steered = f"scale {plan.conditioning_scale:g}, {act}" if plan.steered else "not steered"
     labels = f", labels {plan.placed.vocabulary}" if plan.placed.vocabulary else ""
     sizes = " x ".join(f"{s:.3g}" for s in placement.target.spacing)
+    halve = f", {cost.halve.seconds:.1f} s to halve the voxels" if plan.finer else ""
     return {
         "model": f"{config.model}, {' x '.join(map(str, placement.model.shape))} on {pipeline.device}",
         "condition": f"{config.condition or config.partial or 'none'}{labels}; {steered}",
@@ -256,7 +257,7 @@ def describe(config: Synthesis) -> dict[str, str]:
         "sampling": f"{type(pipeline.scheduler).__name__}, {plan.steps} steps, temperature "
         f"{plan.temperature:g}, {plan.precision}",
         "expected time": f"{seconds:.0f} s for {len(seeds)} volume(s): {cost.encode.seconds:.1f} s "
-        f"to encode, {cost.step.seconds:.2f} s per step, {cost.decode.seconds:.1f} s to decode",
+        f"to encode, {cost.step.seconds:.2f} s per step, {cost.decode.seconds:.1f} s to decode{halve}",
         "expected memory": f"{cost.memory / 1e9:.1f} GB",
     }
 
