@@ -50,3 +50,9 @@ def test_embedded_weights_carry_checksums_of_every_tensor_file(name):
     recorded = json.loads((folder / CHECKSUMS).read_text())
     files = {p.relative_to(folder).as_posix() for p in folder.rglob("*.safetensors")}
     assert files <= set(recorded)
+
+
+def test_no_embedded_file_says_where_it_was_made():
+    folder = embedded_folder("brain2mm").parent
+    tables = [json.loads(file.read_text(encoding="utf-8")) for file in folder.rglob("*.json")]
+    assert tables and not [t for t in tables if isinstance(t, dict) and "_name_or_path" in t]
