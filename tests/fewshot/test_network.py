@@ -50,6 +50,20 @@ def test_the_embedded_segmenter_is_a_start():
     assert net["out.conv.conv.weight"].shape[0] == 4
 
 
+def test_a_start_of_several_inputs_is_the_parent_on_alike_ones_and_tells_others_apart():
+    parent = load_parent("anysegmenter2mm").network
+    net = start_network(parent, 3, 4)
+    image, other = torch.rand(2, 1, 1, 16, 16, 16, generator=torch.manual_seed(0))
+    level = torch.cat([image] * 3, 1)
+    with torch.inference_mode():
+        assert torch.allclose(net.levels(level)[-1], parent.levels(image)[-1], atol=1e-4)
+        a, b = (
+            net.levels(torch.cat(three, 1))[0]
+            for three in ([image, other, image], [other, image, image])
+        )
+    assert (a - b).abs().mean() > 0.1 * a.abs().mean()
+
+
 def test_windows_give_what_the_whole_gives_far_from_their_borders(monkeypatch):
     class Local(torch.nn.Module):
         def __init__(self):

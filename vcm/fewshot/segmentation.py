@@ -37,6 +37,8 @@ from vcm.learning.schedule import TrainingSchedule
 
 #: Largest turn [rad], scale and shift [voxel] of a patch.
 MOTION = Motion(0.26, 0.15, 3.0)
+#: Share of a pretrained filter's weights that goes to one of several inputs alone.
+OWN = 0.5
 
 
 @dataclass(frozen=True)
@@ -119,18 +121,37 @@ def fit_segmentation(
 def start_network(parent: FewShotUNet | None, inputs: int, outputs: int) -> FewShotUNet:
     """A network with random weights, or with those of a pretrained one in all layers but the last.
 
-    Of several inputs each gets the pretrained first convolution, divided by their number, so that
-    activations keep their size.
+    Of several inputs each filter of the pretrained first convolution reads one more than the others.
     """
     if parent is None:
         return FewShotUNet(inputs, outputs)
     net = FewShotUNet(inputs, outputs, parent.channels, parent.settings["groups"], parent.patch)
     weights = dict(parent.state_dict())
     first = "down.0.conv1.conv.weight"
-    weights[first] = weights[first].repeat(1, inputs, 1, 1, 1) / inputs
+    weights[first] = for_inputs(weights[first], inputs)
     own = net.state_dict()
     net.load_state_dict(own | {n: v for n, v in weights.items() if not n.startswith("out.")})
     return net
+
+
+def for_inputs(weights: Tensor, inputs: int) -> Tensor:
+    """The first convolution of a network of one input, for several.
+
+    Each filter gives OWN of its weights to one input, in turn, and shares the rest equally, so that activations
+    keep their size. Were all inputs read alike, the network would begin with their mean, which hides
+    what one of them shows alone.
+
+    Args:
+        weights: (outputs, F, k, k, k), of F voxels of one input.
+        inputs: Number of them.
+
+    Returns:
+        (outputs, inputs F, k, k, k).
+    """
+    filters = torch.arange(len(weights))
+    shares = torch.full((len(weights), inputs), (1 - OWN) / inputs)
+    shares[filters, filters % inputs] += OWN
+    return (shares[:, :, None, None, None, None] * weights[:, None]).flatten(1, 2)
 
 
 class PatchSampler:
