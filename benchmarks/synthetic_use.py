@@ -58,7 +58,7 @@ COPIES, STEPS = 8, 1500
 #: the time that segmenter2mm takes.
 CHANNELS, PATCH = (16, 32, 64, 128), 2
 #: How the volumes are sampled: strength of the module and temperature.
-STRENGTH, TEMPERATURE = 1.0, 0.95
+STRENGTH, TEMPERATURE = 1.4, 0.65
 Rows = list[dict[str, Any]]
 
 
