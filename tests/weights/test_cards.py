@@ -1,5 +1,6 @@
 """Cards hold facts only, and every card can be read, shown and built."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from command_line import vcm
 
 from vcm.diffusion.sampling import make_scheduler
+from vcm.embedded import embedded_folder
 from vcm.errors import VCMError
 from vcm.weights.cards import PARTS, card_names, describe, load_card, read_card
 from vcm.weights.importing import _class_of, to_grid
@@ -77,6 +79,15 @@ def test_grids_lie_as_their_cards_say():
     assert brain.centre.tolist() == small.centre.tolist() == [0, -18, 6]
     mr = to_grid(load_card("maisi-mr-brain").grid)
     assert mr.orientation == "RAS" and mr.spacing == (0.8, 1, 1)
+
+
+@pytest.mark.parametrize("name", ["brain1mm", "brain2mm"])
+def test_the_card_of_an_embedded_model_says_what_its_folder_recommends(name):
+    card, folder = load_card(name), embedded_folder(name)
+    index = json.loads((folder / "model_index.json").read_text())
+    recommended = {k: v for k, v in index["sampling"].items() if k in ("scheduler", "steps")}
+    assert card.sampling == recommended
+    assert card.grid.shape == index["grid"]["shape"] and card.conditions == index["conditions"]
 
 
 def test_what_is_unknown_is_said():
