@@ -161,6 +161,11 @@ def test_voices_that_cannot_be_heard_are_refused(fitted, phantom):
         fitted.predict(phantom().image, ["unet"])
 
 
+def test_a_brain_on_another_grid_is_refused(fitted, phantom):
+    with pytest.raises(VCMError, match=r"bring it onto the same grid"):
+        fitted.predict(phantom().image[1:])
+
+
 def test_the_product_of_voices_is_their_geometric_mean():
     a, b = np.array([[0.9, 0.1]]), np.array([[0.5, 0.5]])
     expected = np.sqrt(a * b) / np.sqrt(a * b).sum()

@@ -210,7 +210,7 @@ class FewShotSegmenter:
                 always or never.
 
         Raises:
-            VCMError: It is not fitted, or a voice or `match` is unknown.
+            VCMError: It is not fitted, a voice or `match` is unknown, or the brain lies on another grid.
         """
         chosen = self.voices if voices is None else tuple(voices)
         if self.classifier is None:
@@ -220,6 +220,12 @@ class FewShotSegmenter:
             raise VCMError(
                 f"voices is {list(chosen)}, but the segmenter was fitted with {', '.join(self.voices)}: "
                 "choose from these."
+            )
+        wanted = self.brains[0].image.shape
+        if image.shape != wanted:
+            raise VCMError(
+                f"The brain has {image.shape} voxels, but the segmenter learned from brains of {wanted}: bring it "
+                "onto the same grid, as align_brain does."
             )
         alike = self.alike(image, match)
         found = self.combined(self.listen(alike.image, chosen), chosen)
