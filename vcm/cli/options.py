@@ -201,13 +201,15 @@ def _add_setting(group: Any, setting: Setting, schema: type) -> None:
         group.add_argument(*flags, action=argparse.BooleanOptionalAction, help=text)
         return
     several = setting.is_list and setting.name not in getattr(schema, "readers", {})
-    metavar = METAVARS[get_args(setting.kind)[0] if setting.is_list else setting.kind]
+    kind = get_args(setting.kind)[0] if setting.is_list else setting.kind
+    # A comma may be part of a path, so paths are not written in one.
+    metavar, of_paths = METAVARS[kind], kind is Path
     group.add_argument(
         *flags,
         dest=setting.name,
         action="append" if several else "store",
-        metavar=f"{metavar}..." if several else metavar,
-        help=text,
+        metavar=f"{metavar},..." if several and not of_paths else metavar,
+        help=f"{text} May be repeated." if several and of_paths else text,
     )
 
 

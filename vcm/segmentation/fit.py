@@ -72,7 +72,7 @@ def fit_segmenter(
     if not scans or len(scans) != len(labels):
         raise VCMError(
             f"{len(scans)} scans and {len(labels)} label maps are given: give one label map for each scan, "
-            "in the same order."
+            "in the same order (--labels A --labels B)."
         )
     if out.exists():
         raise VCMError(f"{out} exists already: choose another folder for the segmenter.")
