@@ -3,7 +3,7 @@
     python benchmarks/segmentation_crops.py HIPPOCAMPUS --out docs/study/segmentation/crops
 
 HIPPOCAMPUS holds T1w crops of 1 mm and their masks (Medical Segmentation Decathlon, Task04): 1 anterior, 2 posterior.
-The first crops by name are labelled, --shots of them, --draws times others; the last 60 are segmented. Crops are no
+Of the first crops by name --shots are labelled, --draws times others; the last 60 are segmented. Crops are no
 brains, so the command refuses them and its parts are called here: features and surroundings of slices2mm, with
 perceptrons; registration finds no brain to align and is left out. A voxel is given to the network as one of its own
 (--spacing 2 reads the crop at 2 mm). A row per draw, number and crop in OUT/segmentation.tsv: Dice; CPU
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from segmentation import Table
 
 from vcm.embedded import network_folder
+from vcm.imaging.acquisition import isotropic_about
 from vcm.imaging.brain import to_unit_range
 from vcm.imaging.geometry import resample
 from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume
@@ -47,12 +48,7 @@ def crops_of(folder: Path) -> list[tuple[str, Path, Path]]:
 def read(scan: Path, mask: Path, spacing: float) -> tuple[NDArray, NDArray[np.int16], Grid]:
     """Image in 0..1 and labels on voxels of that size, in the crop's own directions."""
     image, labels = read_volume(scan), read_label_map(mask)
-    own = np.array(image.grid.spacing)
-    shape = np.maximum(np.round(np.array(image.grid.shape) * own / spacing), 1).astype(int)
-    affine = image.affine.copy()
-    affine[:3, :3] *= spacing / own
-    affine[:3, 3] += image.affine[:3, :3] @ ((spacing / own - 1) / 2)
-    grid = Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine)
+    grid = isotropic_about(image.grid, spacing)
     values = resample(image, grid, order=1)
     scaled, _ = to_unit_range(values, np.ones(values.shape, bool))
     classes = resample(labels, grid, order=0).astype(np.int16)
@@ -75,20 +71,21 @@ def dice_of(
     return dict(zip(NAMES[1:], [round(float(v), 5) for v in made], strict=True))
 
 
+def mean_by(rows: list[dict[str, Any]], key: str) -> dict[str, float]:
+    """Mean Dice of both structures for each value of a column."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        values.setdefault(row[key], []).extend(float(row[name]) for name in NAMES[1:])
+    return {value: float(np.mean(found)) for value, found in values.items()}
+
+
 def summarise(rows: list[dict[str, Any]]) -> None:
     """Mean Dice by number of labelled crops, over draws and both structures."""
     for shots in sorted({int(r["shots"]) for r in rows}):
         own = [r for r in rows if int(r["shots"]) == shots]
-        crops = sorted({r["subject"] for r in own})
-        means = [
-            np.mean([[float(r[n]) for n in NAMES[1:]] for r in own if r["subject"] == c])
-            for c in crops
-        ]
+        means = list(mean_by(own, "subject").values())
         low, high = bootstrap_interval(np.mean, np.array(means))
-        each = [
-            np.mean([[float(r[n]) for n in NAMES[1:]] for r in own if r["draw"] == d])
-            for d in sorted({r["draw"] for r in own})
-        ]
+        each = list(mean_by(own, "draw").values())
         print(
             f"{shots} labelled: {np.mean(means):.3f} [{low:.3f}, {high:.3f}], draws",
             np.round(each, 3),

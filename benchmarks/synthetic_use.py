@@ -7,7 +7,7 @@ PREPARED is what `vcm prepare` made of a set with label maps and the splits trai
 trained for each seed, alike but for what they learn from, and measured on the scans of the test split:
 
 real            every training scan with its label map
-synthetic       no scan: one volume of --model under a deformed label map of every training subject
+synthetic       no scan: one volume of --model, sampled as it recommends, under a deformed label map of every training subject
 real-ten        ten training scans, others with every seed
 both-ten        the same ten, and in half of the steps volumes under deformed label maps of these ten
 
@@ -57,8 +57,6 @@ COPIES, STEPS = 8, 1500
 #: Channels per level of the segmenters, and the edge of the blocks that they fold voxels to: a step takes a quarter of
 #: the time that segmenter2mm takes.
 CHANNELS, PATCH = (16, 32, 64, 128), 2
-#: How the volumes are sampled: strength of the module and temperature.
-STRENGTH, TEMPERATURE = 1.4, 0.65
 Rows = list[dict[str, Any]]
 
 
@@ -117,8 +115,7 @@ def synthesize(
     condition = draw_condition("classes", classes[0, 0].numpy(), None, pool.grid, random)
     made = pipeline(
         [torch.from_numpy(condition)[None]], covariates, precision="bfloat16",
-        generator=torch.Generator().manual_seed(1000 * subject + copy), output_type="np", conditioning_scale=STRENGTH,
-        temperature=TEMPERATURE,
+        generator=torch.Generator().manual_seed(1000 * subject + copy), output_type="np",
     )  # fmt: skip
     image = (np.clip(made.volumes[0, 0], 0, 1) * 255).round().astype(np.uint8)
     return image, classes[0, 0].numpy()

@@ -26,7 +26,7 @@ PERCENTILES = (0.5, 99.5)
 FOREGROUND_LEVEL = 0.08
 #: Room around the foreground [mm].
 MARGIN = 4.0
-#: Voxels [mm] and smoothing [voxel] that the scans of a case are compared with, and how far apart they are not together [mm].
+#: Voxels [mm] and smoothing [voxel] in which the scans of a case are compared, and the least distance that is named [mm].
 COMPARED, COMPARED_SMOOTHING, APART = 4.0, 0.5, 8.0
 
 

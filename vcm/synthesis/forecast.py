@@ -83,7 +83,7 @@ def forecast(
 
 
 def _decoding(autoencoder: Any, z: Tensor) -> Cost:
-    """One that does not decode in slabs is small, and decodes the whole."""
+    """Of an autoencoder that can decode in slabs, from pieces; others are small, and decode the whole."""
     in_slabs = isinstance(autoencoder, SlabDecoding)
     if not in_slabs:
         return measure(z.device, lambda: autoencoder.decode(z))
