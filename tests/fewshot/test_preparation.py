@@ -123,6 +123,23 @@ def test_scans_of_a_case_that_were_not_registered_are_named(moved):
         prepare({"t1": t1, "flair": flair}, ("t1", "flair"))
 
 
+@pytest.mark.parametrize("moved", [130.0, -400.0])
+def test_scans_of_a_case_that_lie_beside_each_other_are_named(moved):
+    t1, flair = head_and(moved, noise=30)
+    with pytest.warns(
+        VCMWarning, match=r"flair\.nii\.gz lies beside blob by their headers: register"
+    ):
+        prepare({"t1": t1, "flair": flair}, ("t1", "flair"))
+
+
+def test_a_slab_within_its_reference_lies_together_with_it(recwarn):
+    t1, flair = head_and()
+    slab = np.zeros_like(flair.data)
+    slab[:, :, 28:33] = flair.data[:, :, 28:33]
+    prepare({"t1": t1, "flair": flair.with_data(slab)}, ("t1", "flair"))
+    assert not [w for w in recwarn if issubclass(w.category, VCMWarning)]
+
+
 @pytest.mark.parametrize("moved", [0.0, 3.0])
 def test_scans_of_a_case_that_lie_together_are_not(moved, recwarn):
     t1, flair = head_and(moved, noise=30)

@@ -28,6 +28,8 @@ FOREGROUND_LEVEL = 0.08
 MARGIN = 4.0
 #: Voxels [mm] and smoothing [voxel] in which the scans of a case are compared, and the least distance that is named [mm].
 COMPARED, COMPARED_SMOOTHING, APART = 4.0, 0.5, 8.0
+#: Scans that share less of the smaller foreground lie beside each other.
+LEAST_SHARED = 0.2
 
 
 @dataclass(frozen=True)
@@ -167,16 +169,33 @@ def _warn_of_scans_apart(reference: Volume, others: Sequence[Volume]) -> None:
         return
     grid = frame(reference, (COMPARED,) * 3)
     fixed = _channel(reference, grid, None, COMPARED_SMOOTHING)
+    here, size = _shown(reference, grid)
     for other in others:
         moving = _channel(other, grid, None, COMPARED_SMOOTHING)
+        there, other_size = _shown(other, grid)
+        shared = (here & there).sum() * grid.voxel_volume
         distance = COMPARED * float(np.linalg.norm(displacement(fixed, moving)))
-        if distance >= APART:
-            warnings.warn(
-                f"{other.source} shows the head about {distance:.0f} mm away from where {reference.source} does: "
-                "register the scans of a case to its first one, or a network reads them as if they lay in one place.",
-                VCMWarning,
-                stacklevel=3,
+        if shared < LEAST_SHARED * min(size, other_size):
+            where = f"lies beside {reference.source} by their headers"
+        elif distance >= APART:
+            where = (
+                f"shows the head about {distance:.0f} mm away from where {reference.source} does"
             )
+        else:
+            continue
+        warnings.warn(
+            f"{other.source} {where}: register the scans of a case to its first one, or a network reads them as if "
+            "they lay in one place.",
+            VCMWarning,
+            stacklevel=3,
+        )
+
+
+def _shown(volume: Volume, grid: Grid) -> tuple[NDArray[np.bool_], float]:
+    """Foreground of a scan on a grid (X, Y, Z), and the volume of all of it [mm^3]."""
+    inside = foreground(volume.data)
+    there = resample(volume.with_data(inside.astype(np.float32)), grid, order=1) > 0.5
+    return there, float(inside.sum() * volume.grid.voxel_volume)
 
 
 def _channel(
