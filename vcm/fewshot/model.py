@@ -26,6 +26,7 @@ from vcm.fewshot.network import FewShotUNet
 from vcm.fewshot.preparation import prepare, to_reference
 from vcm.fewshot.tasks import Task, task_from
 from vcm.imaging.volume import Volume
+from vcm.nets.memory_format import channels_last_on_cpu
 
 #: A network reads a volume whole up to this many voxels, else window by window.
 WHOLE = 16_000_000
@@ -194,6 +195,7 @@ class FittedModel:
                 {n.removeprefix(start): v for n, v in self.arrays.items() if n.startswith(start)}
             )
             device = "cuda" if torch.cuda.is_available() else "cpu"
+            channels_last_on_cpu(network, device)
             self._networks[prefix] = network.float().eval().to(device)
         found: FewShotUNet = self._networks[prefix]
         return found

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vcm.nets.normed_relu import NormedReLU
+
 #: The network of `vcm pretrain encoder` as its configurations have it.
 ENCODER: dict[str, Any] = {"channels": (16, 32, 64, 128), "groups": 8, "patch": 2}
 
@@ -33,11 +35,12 @@ class _Block(nn.Module):
         super().__init__()
         self.conv1 = _Convolution(nn.Conv3d(inputs, outputs, 3, stride, 1, bias=False))
         self.conv2 = _Convolution(nn.Conv3d(outputs, outputs, 3, 1, 1, bias=False))
-        self.norm1, self.norm2 = (nn.GroupNorm(groups, outputs) for _ in range(2))
+        self.norm1, self.norm2 = (NormedReLU(groups, outputs) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = functional.leaky_relu(self.norm1(self.conv1(x)), 0.01)
-        return functional.leaky_relu(self.norm2(self.conv2(x)), 0.01)
+        x = self.norm1(self.conv1(x))
+        out: Tensor = self.norm2(self.conv2(x))
+        return out
 
 
 class _Up(nn.Module):

@@ -34,6 +34,7 @@ from vcm.fewshot.preparation import canonical, labels_on, prepare
 from vcm.imaging.volume import read_label_map
 from vcm.learning.run import TrainingRun
 from vcm.learning.schedule import TrainingSchedule
+from vcm.nets.memory_format import channels_last_on_cpu
 
 #: Largest turn [rad], scale and shift [voxel] of a patch.
 MOTION = Motion(0.26, 0.15, 3.0)
@@ -102,6 +103,9 @@ def fit_segmentation(
         parent = None if method.start == "random" else shots.parents[method.start].network
         net = start_network(parent, len(task.slots), len(task.classes) + 1)
         _start_at_frequencies(net, examples)
+        channels_last_on_cpu(
+            net, torch.accelerator.current_accelerator(check_available=True) or "cpu"
+        )
         schedule = TrainingSchedule(
             out=str(work / f"member{member}"), steps=training.steps, seed=draw_seed,
             batch_size=training.batch_size, learning_rate=training.learning_rate,
@@ -110,7 +114,9 @@ def fit_segmentation(
         )  # fmt: skip
         run = TrainingRun(schedule, net, SegmentationObjective(net))
         run.fit(lambda _: PatchSampler(examples, training).draw)
-        arrays |= {f"net{member}.{n}": v.detach().cpu() for n, v in net.state_dict().items()}
+        arrays |= {
+            f"net{member}.{n}": v.detach().cpu().contiguous() for n, v in net.state_dict().items()
+        }
     shutil.rmtree(work, ignore_errors=True)
     settings = {
         "spacing": list(spacing), "members": training.members, "network": net.settings,

@@ -11,3 +11,9 @@ def channels_last(*nets: nn.Module) -> None:
     for part in (part for net in nets for part in net.modules()):
         if isinstance(part, nn.Conv3d):
             part.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+
+def channels_last_on_cpu(net: nn.Module, device: torch.device | str) -> None:
+    """As `channels_last`, where the network is to compute on a CPU."""
+    if torch.device(device).type == "cpu":
+        channels_last(net)
