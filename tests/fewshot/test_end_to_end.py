@@ -52,7 +52,7 @@ def pool(brains, tmp_path):
 
 
 def training(**changes):
-    settings = {"steps": 60, "tune_learning_rate": 5e-3, "mixed_precision": "no", "batch_size": 4}
+    settings = {"tune_steps": 60, "tune_learning_rate": 5e-3, "mixed_precision": "no", "batch_size": 4}
     return FewShotStudy(**(settings | changes))
 
 
@@ -87,7 +87,7 @@ def test_a_fine_tuned_model_answers_by_itself_and_says_what_decided(pool, tmp_pa
 
 def test_frozen_stays_frozen_where_tuning_makes_it_worse(pool, tmp_path):
     method = find_method("scratch", "regression")
-    given = training(steps=8, tune_learning_rate=3.0)
+    given = training(tune_steps=8, tune_learning_rate=3.0)
     model = fit_end_to_end(method, pool(), given, tmp_path / "work", 0)
     assert model.settings["tuned"] is False
     rows = answer_cases(model, pool(split="test"))
@@ -97,7 +97,7 @@ def test_frozen_stays_frozen_where_tuning_makes_it_worse(pool, tmp_path):
 def test_classes_are_learned_too(pool, tmp_path):
     method = find_method("scratch", "classification")
     model = fit_end_to_end(
-        method, pool(SEX, "sex"), training(steps=2), tmp_path / "work", 0
+        method, pool(SEX, "sex"), training(tune_steps=2), tmp_path / "work", 0
     )  # fmt: skip
     rows = answer_cases(model, pool(SEX, "sex", "test"))
     assert all(0 <= float(r["answer"]) <= 1 for r in rows)

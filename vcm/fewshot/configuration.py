@@ -49,11 +49,12 @@ class NetworkTraining:
     """How a network is fitted to its shots; the same for every start, so that starts can be compared.
 
     Attributes:
-        steps: Steps of the optimiser for one network.
+        steps: Steps of the optimiser for one network of a label map.
         batch_size: Patches per step.
         learning_rate: Largest learning rate of a label map's network; it falls as a cosine.
         tune: For numbers and classes: head (the network stays frozen) or all (it is fine-tuned, from mae,
             hybrid or network; scratch always is).
+        tune_steps: Steps of that.
         tune_learning_rate: Largest learning rate of that.
         patch: Largest edge of a patch [voxel].
         members: Networks whose probabilities are averaged.
@@ -63,10 +64,11 @@ class NetworkTraining:
 
     headings: ClassVar[dict[str, str]] = {"steps": "Training of a network"}
 
-    steps: int = 400
+    steps: int = 1000
     batch_size: int = 2
     learning_rate: float = 2e-3
     tune: str = "head"
+    tune_steps: int = 400
     tune_learning_rate: float = 3e-4
     patch: int = 64
     members: int = 1

@@ -227,8 +227,8 @@ def _tuned(
 ) -> TunedNetwork:
     net = TunedNetwork(network, start)
     schedule = TrainingSchedule(
-        out=str(work), steps=training.steps, seed=seed, batch_size=training.batch_size,
-        learning_rate=training.tune_learning_rate, warmup_steps=min(20, training.steps // 4),
+        out=str(work), steps=training.tune_steps, seed=seed, batch_size=training.batch_size,
+        learning_rate=training.tune_learning_rate, warmup_steps=min(20, training.tune_steps // 4),
         final_learning_rate=0.0, ema_decay=0.99, tracker="none",
         mixed_precision=training.mixed_precision, explosion=math.inf,
     )  # fmt: skip
