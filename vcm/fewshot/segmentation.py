@@ -61,7 +61,7 @@ class PatchBatch(NamedTuple):
 class SegmentationObjective(nn.Module):
     """A PatchBatch -> the loss of a network's logits."""
 
-    def __init__(self, net: FewShotUNet) -> None:
+    def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
         self.measure = DiceCELoss(
@@ -89,13 +89,7 @@ def fit_segmentation(
         VCMError: no shot has a labelled voxel.
     """
     task = shots.task
-    spacing = task.spacing or _median_spacing(shots)
-    examples = [_example(shots, place, spacing) for place in range(len(shots.cases))]
-    if not any(len(e.labelled) for e in examples):
-        raise VCMError(
-            f"None of the {len(examples)} shots of {task.name} has a labelled voxel: draw more shots, or "
-            "check the label maps and groups."
-        )
+    examples, spacing = examples_of(shots)
     arrays: dict[str, Tensor] = {}
     for member in range(training.members):
         draw_seed = seed * 1000 + member
@@ -103,17 +97,9 @@ def fit_segmentation(
         parent = None if method.start == "random" else shots.parents[method.start].network
         net = start_network(parent, len(task.slots), len(task.classes) + 1)
         _start_at_frequencies(net, examples)
-        channels_last_on_cpu(
-            net, torch.accelerator.current_accelerator(check_available=True) or "cpu"
-        )
-        schedule = TrainingSchedule(
-            out=str(work / f"member{member}"), steps=training.steps, seed=draw_seed,
-            batch_size=training.batch_size, learning_rate=training.learning_rate,
-            warmup_steps=min(20, training.steps // 4), ema_decay=0.99, tracker="none",
-            mixed_precision=training.mixed_precision, explosion=math.inf,
-        )  # fmt: skip
-        run = TrainingRun(schedule, net, SegmentationObjective(net))
-        run.fit(lambda _: PatchSampler(examples, training).draw)
+        device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
+        channels_last_on_cpu(net, device)
+        train_network(net, examples, training, work / f"member{member}", draw_seed)
         arrays |= {
             f"net{member}.{n}": v.detach().cpu().contiguous() for n, v in net.state_dict().items()
         }
@@ -122,6 +108,44 @@ def fit_segmentation(
         "spacing": list(spacing), "members": training.members, "network": net.settings,
     }  # fmt: skip
     return FittedModel(method.name, task, "network", arrays, settings=settings)
+
+
+def examples_of(shots: Pool) -> tuple[list[Example], tuple[float, ...]]:
+    """The shots as a network is fitted to them, and their voxel size [mm].
+
+    Raises:
+        VCMError: No shot has a labelled voxel.
+    """
+    spacing = shots.task.spacing or _median_spacing(shots)
+    examples = [_example(shots, place, spacing) for place in range(len(shots.cases))]
+    if not any(len(e.labelled) for e in examples):
+        raise VCMError(
+            f"None of the {len(examples)} shots of {shots.task.name} has a labelled voxel: draw more shots, or "
+            "check the label maps and groups."
+        )
+    return examples, spacing
+
+
+def train_network(
+    net: nn.Module, examples: Sequence[Example], training: NetworkTraining, out: Path, seed: int
+) -> None:
+    """Train any network from images (B, C, X, Y, Z) to logits on patches of the examples.
+
+    Args:
+        net: Has the averaged weights afterwards.
+        examples: What it learns from.
+        training: Budget.
+        out: Folder of the training run, which resumes from it.
+        seed: Of what is drawn.
+    """
+    schedule = TrainingSchedule(
+        out=str(out), steps=training.steps, seed=seed,
+        batch_size=training.batch_size, learning_rate=training.learning_rate,
+        warmup_steps=min(20, training.steps // 4), ema_decay=0.99, tracker="none",
+        mixed_precision=training.mixed_precision, explosion=math.inf,
+    )  # fmt: skip
+    run = TrainingRun(schedule, net, SegmentationObjective(net))
+    run.fit(lambda _: PatchSampler(examples, training).draw)
 
 
 def start_network(parent: FewShotUNet | None, inputs: int, outputs: int) -> FewShotUNet:
