@@ -52,7 +52,12 @@ def pool(brains, tmp_path):
 
 
 def training(**changes):
-    settings = {"tune_steps": 60, "tune_learning_rate": 5e-3, "mixed_precision": "no", "batch_size": 4}
+    settings = {
+        "tune_steps": 60,
+        "tune_learning_rate": 5e-3,
+        "mixed_precision": "no",
+        "batch_size": 4,
+    }
     return FewShotStudy(**(settings | changes))
 
 

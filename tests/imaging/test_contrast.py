@@ -1,15 +1,19 @@
 """A T1w brain is told by its deep tissues, and any contrast by white matter, cortex and fluid where they are known."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion
 
+from vcm.errors import VCMWarning
 from vcm.imaging.contrast import (
     LEAST_SEPARATION,
     Contrast,
     by_tissues,
     contrast_of_name,
     t1w_separation,
+    warn_of_wrong_name,
 )
 from vcm.imaging.geometry import model_grid, resample
 from vcm.imaging.registration import common_template
@@ -75,6 +79,10 @@ def test_the_name_of_a_file_tells_its_contrast(name, contrast):
         (Contrast("T1w", "file name", 0.6), True),
         (Contrast("T1w+gd", "file name", 0.6), True),
         (Contrast("T1w", "file name", 0.3), False),
+        (Contrast("T1w", "file name", 0.6, 0.2), True),
+        (Contrast("T1w+gd", "file name", 0.6, 0.2), True),
+        (Contrast("T1w", "file name", 0.6, 0.02), False),
+        (Contrast("T1w", "file name", 0.3, 0.2), False),
         (Contrast("T2w", "file name", 0.6), False),
         (Contrast("T1w", "intensities", 0.3, 0.2), True),
         (Contrast("FLAIR", "intensities", 0.6, 0.0), False),
@@ -82,6 +90,19 @@ def test_the_name_of_a_file_tells_its_contrast(name, contrast):
 )
 def test_t1w_takes_name_and_intensities(contrast, is_t1w):
     assert contrast.is_t1w is is_t1w
+
+
+def test_a_wrong_name_is_told_with_what_speaks_against_it():
+    with pytest.warns(
+        VCMWarning, match="scan is T1w by its file name, and does not look like it .*0.02 of its"
+    ):
+        warn_of_wrong_name(Contrast("T1w", "file name", 0.6, 0.02), "scan")
+    with pytest.warns(VCMWarning, match="0.30 deviations brighter"):
+        warn_of_wrong_name(Contrast("T1w", "file name", 0.3, 0.2), "scan")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_wrong_name(Contrast("T1w+gd", "file name", 0.6, 0.2), "scan")
+        warn_of_wrong_name(Contrast("FLAIR", "file name", 0.3), "scan")
 
 
 @pytest.mark.parametrize(
@@ -116,4 +137,4 @@ def test_white_matter_cortex_and_fluid_tell_the_contrast(white, grey, fluid, nam
 
 def test_tissues_that_are_hardly_seen_tell_nothing():
     empty = np.zeros((8, 8, 8), np.uint8)
-    assert by_tissues(empty.astype(np.float32), empty)[0] == "unknown"
+    assert by_tissues(empty.astype(np.float32), empty) == ("unknown", None)

@@ -34,12 +34,14 @@ def test_a_flair_with_dark_deep_grey_matter_is_none(template):
     assert t1w_separation(flair, GRID) > LEAST_SEPARATION
     found = find_contrast(flair, GRID, "brain.nii.gz")
     assert found.name == "FLAIR" and not found.is_t1w
+    called = find_contrast(flair, GRID, "sub-1_T1w.nii.gz")
+    assert called.name == "T1w" and not called.is_t1w
 
 
-def test_a_name_is_believed_and_no_network_asked(template, monkeypatch):
-    monkeypatch.setattr("vcm.weights.contrast.load_segmenter", None)
+def test_a_name_is_believed_where_no_model_of_t1w_scans_does(template, monkeypatch):
     found = find_contrast(template, GRID, "sub-1_T1w.nii.gz")
-    assert found.is_t1w and found.above_cortex is None
+    assert found.is_t1w and found.method == "file name" and found.above_cortex > 0.2
+    monkeypatch.setattr("vcm.weights.contrast.load_segmenter", None)
     assert find_contrast(template, GRID, "sub-1_T2w.nii.gz").name == "T2w"
 
 

@@ -42,6 +42,10 @@ SUFFIXES = {
     "pdw": "PD", "pd": "PD", "flair": "FLAIR", "t2starw": "T2*", "t2star": "T2*", "swi": "T2*",
 }  # fmt: skip
 UNKNOWN = "unknown"
+#: What a model of T1w scans reads, if intensities agree.
+T1W = ("T1w", "T1w+gd")
+#: What told a contrast.
+FILE_NAME, INTENSITIES = "file name", "intensities"
 #: Of the histograms of tissues, and the standard deviation that they are smoothed with [bin].
 BINS, SMOOTHED = 100, 3
 #: Fewest voxels of a tissue that tell anything.
@@ -54,7 +58,7 @@ class Contrast:
 
     Attributes:
         name: T1w, T1w+gd (with gadolinium), T2w, PD, FLAIR, T2* or unknown.
-        method: file name, or intensities.
+        method: FILE_NAME or INTENSITIES.
         separation: Of white from grey matter, see `t1w_separation`.
         above_cortex: How much white matter is brighter than cortex, see `by_tissues`; None: not measured.
     """
@@ -67,9 +71,9 @@ class Contrast:
     @property
     def is_t1w(self) -> bool:
         """Whether name and intensities are those of T1w, so that a model of T1w scans knows it."""
-        if self.above_cortex is None:
-            return self.name in ("T1w", "T1w+gd") and self.separation >= LEAST_SEPARATION
-        return self.name == "T1w" and self.above_cortex >= LEAST_ABOVE_CORTEX
+        if self.above_cortex is not None and self.above_cortex < LEAST_ABOVE_CORTEX:
+            return False
+        return self.name in T1W and not self._is_too_alike
 
     @property
     def is_in_doubt(self) -> bool:
@@ -80,7 +84,7 @@ class Contrast:
     @property
     def evidence(self) -> str:
         """What its intensities say for T1w or against it, in words."""
-        if self.above_cortex is None:
+        if self.above_cortex is None or self._is_too_alike:
             return (
                 f"white matter {self.separation:.2f} deviations brighter than grey, in T1w at least "
                 f"{LEAST_SEPARATION:g}"
@@ -89,6 +93,12 @@ class Contrast:
             f"white matter {self.above_cortex:.2f} of its distance to fluid brighter than cortex, in T1w at least "
             f"{LEAST_ABOVE_CORTEX:g}"
         )
+
+    @property
+    def _is_too_alike(self) -> bool:
+        """Whether white and deep grey matter are nearer than in T1w; not asked where tissues told the name."""
+        by_tissues = self.method == INTENSITIES and self.above_cortex is not None
+        return not by_tissues and self.separation < LEAST_SEPARATION
 
     def describe(self) -> dict[str, Any]:
         """What a sidecar says of it."""
@@ -100,7 +110,7 @@ class Contrast:
         }
 
 
-def by_tissues(image: NDArray, classes: NDArray[np.uint8]) -> tuple[str, float]:
+def by_tissues(image: NDArray, classes: NDArray[np.uint8]) -> tuple[str, float | None]:
     """Contrast of a brain whose tissues are known.
 
     Args:
@@ -110,14 +120,14 @@ def by_tissues(image: NDArray, classes: NDArray[np.uint8]) -> tuple[str, float]:
     Returns:
         T1w, T2w, FLAIR or unknown; and how much white matter is brighter than cortex, (white - cortex) /
         |white - fluid|, by the most frequent brightness of the first two and the median of the ventricles. What
-        cortex shares its voxels with does not count so.
+        cortex shares its voxels with does not count so. None where too little of a tissue is seen.
     """
     names = ("white matter", "grey matter", "ventricles")
     white, cortex, fluid = (
         image[(classes == CLASS_NAMES.index(name)) & (image > 0)] for name in names
     )
     if min(map(len, (white, cortex, fluid))) < FEWEST:
-        return UNKNOWN, 0.0
+        return UNKNOWN, None
     bright, wet = _most_frequent(white), float(np.median(fluid))
     above = (bright - _most_frequent(cortex)) / max(abs(bright - wet), 1e-6)
     if wet < bright:
@@ -145,6 +155,17 @@ def warn_unless_t1w(image: NDArray, grid: Grid, source: str) -> None:
             f"{source} does not look like a T1w scan (white matter {separation:.2f} deviations brighter than "
             f"grey, in T1w at least {LEAST_SEPARATION}): look whether its contrast is the right one and whether "
             "it is aligned.",
+            VCMWarning,
+            stacklevel=3,
+        )
+
+
+def warn_of_wrong_name(contrast: Contrast, source: str) -> None:
+    """Say with a VCMWarning that a file that is called T1w does not look like it."""
+    if contrast.name in T1W and not contrast.is_t1w:
+        warnings.warn(
+            f"{source} is {contrast.name} by its {contrast.method}, and does not look like it "
+            f"({contrast.evidence}): look whether its name and its contrast are the right ones.",
             VCMWarning,
             stacklevel=3,
         )

@@ -24,7 +24,7 @@ from vcm.files import (
     write_table,
 )
 from vcm.imaging.brain import align_brain
-from vcm.imaging.contrast import UNKNOWN, Contrast
+from vcm.imaging.contrast import UNKNOWN, Contrast, warn_of_wrong_name
 from vcm.imaging.extraction import Brain, find_brain
 from vcm.imaging.geometry import from_model_grid, model_grid
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
@@ -90,7 +90,9 @@ def segment_scan(
     grid = model_grid(segmenter.features.spacing)
     brain = find_brain(scan)
     aligned = align_brain(scan, brain.mask, grid)
-    _refuse_other_contrast(scan, find_contrast(aligned.image, grid, scan.source), segmenter)
+    contrast = find_contrast(aligned.image, grid, scan.source)
+    _refuse_other_contrast(scan, contrast, segmenter)
+    warn_of_wrong_name(contrast, scan.source)
     found = segmenter.predict(aligned.image, voices, match)
     if found.unlike is not None and found.unlike > UNLIKE:
         warnings.warn(_unlike_in_words(scan, found), VCMWarning, stacklevel=2)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from vcm.errors import VCMError
 from vcm.imaging.brain import align_brain
 from vcm.imaging.contrast import UNKNOWN as UNKNOWN_CONTRAST
+from vcm.imaging.contrast import warn_of_wrong_name
 from vcm.imaging.extraction import find_brain
 from vcm.imaging.geometry import to_model_grid
 from vcm.imaging.participants import read_rows
@@ -95,8 +96,9 @@ def read_labelled(
     brain = align_brain(image, find_brain(image).mask, grid)
     # Moved up, so that what lies outside the scan, which becomes 0, is background.
     moved = to_model_grid(numbered, grid, brain.to_common, order=0)
-    contrast = find_contrast(brain.image, grid, image.source).name
-    return LabelledBrain(brain.image, moved.astype(np.int16), scan.name, contrast)
+    contrast = find_contrast(brain.image, grid, image.source)
+    warn_of_wrong_name(contrast, image.source)
+    return LabelledBrain(brain.image, moved.astype(np.int16), scan.name, contrast.name)
 
 
 def label_table(

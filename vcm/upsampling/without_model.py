@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vcm.errors import VCMError
+from vcm.imaging.contrast import T1W
 from vcm.nets.detail import DetailNet
 from vcm.upsampling.consistency import DataConsistency
 from vcm.upsampling.head_detail import add_head_detail
@@ -64,7 +65,7 @@ def upsample_without_model(
 def in_words(scan: ThickScan, with_network: bool) -> str:
     """What is done with a scan that the model does not know, and why."""
     contrast, source = scan.contrast, scan.volume.source
-    if contrast.name in ("T1w", "T1w+gd"):
+    if contrast.name in T1W:
         what = f"is named {contrast.name} but does not look T1-weighted"
     else:
         what = f"is {contrast.name} by its {contrast.method}"
