@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
+from vcm.fewshot.crops import Motion, crop_grid, nearest
 from vcm.fewshot.model import probabilities
 from vcm.fewshot.network import FewShotUNet
 from vcm.fewshot.parents import load_parent
@@ -85,3 +87,15 @@ def test_windows_give_what_the_whole_gives_far_from_their_borders(monkeypatch):
 def test_a_start_has_a_class_for_background(name):
     parent = load_parent(name).network if name else None
     assert start_network(parent, 1, 3)(torch.rand(1, 1, 8, 8, 8)).shape[1] == 3
+
+
+def test_labels_of_a_crop_are_those_of_the_nearest_voxel():
+    random = np.random.default_rng(0)
+    labels = torch.from_numpy(random.integers(0, 5, (1, 21, 18, 30), dtype=np.uint8))
+    for _ in range(5):
+        centre, size = random.uniform(0, 20, 3), np.array(labels.shape[1:])
+        grid = crop_grid(random, (16, 24, 8), centre, size, Motion(0.3, 0.2, 3.0), True)
+        found = nearest(labels, grid)
+        sampled = functional.grid_sample(labels[None].float(), grid, "nearest", align_corners=False)
+        assert found.dtype == torch.uint8 and torch.equal(found.float(), sampled[0])
+        assert (found == 0).any() and (found > 0).any()

@@ -93,6 +93,23 @@ def crop_grids(
     return normalised.flip(-1).float().unflatten(1, tuple(size))
 
 
+def nearest(labels: Tensor, grid: Tensor) -> Tensor:
+    """Labels of a crop, 0 outside of the image: grid_sample of the nearest voxel for whole numbers.
+
+    Args:
+        labels: Of the image (1, X, Y, Z), whole numbers.
+        grid: Where the crop is read (1, x, y, z, 3), see `crop_grid`.
+
+    Returns:
+        (1, x, y, z), of the type of the labels.
+    """
+    size = torch.tensor(labels.shape[1:])
+    voxels = (((grid[0].flip(-1) + 1) * size - 1) / 2).round().long()
+    inside = ((voxels >= 0) & (voxels < size)).all(-1)
+    x, y, z = voxels.clamp(min=torch.zeros(3, dtype=torch.long), max=size - 1).unbind(-1)
+    return (labels[0, x, y, z] * inside)[None]
+
+
 def turned(angles: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rotation about x, then y, then z."""
     x, y, z = angles

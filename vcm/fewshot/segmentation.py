@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from vcm.errors import VCMError
 from vcm.fewshot.configuration import NetworkTraining
-from vcm.fewshot.crops import Motion, crop_grid
+from vcm.fewshot.crops import Motion, crop_grid, nearest
 from vcm.fewshot.methods import Method
 from vcm.fewshot.model import FittedModel
 from vcm.fewshot.network import FewShotUNet
@@ -44,7 +44,7 @@ OWN = 0.5
 
 @dataclass(frozen=True)
 class Example:
-    """One prepared shot: image (C, X, Y, Z) in 0..1, labels (1, X, Y, Z), and where labels are."""
+    """One prepared shot: image (C, X, Y, Z) in 0..1, labels (1, X, Y, Z) in 8 bits, and where they are not 0."""
 
     image: Tensor
     labels: Tensor
@@ -207,11 +207,8 @@ class PatchSampler:
             voxel = example.labelled[int(random.integers(len(example.labelled)))]
             centre = np.clip(voxel + random.uniform(-edge / 4, edge / 4), low, high)
         grid = crop_grid(random, self.size, centre, size, MOTION, self.training.mirror)
-        labels = functional.grid_sample(
-            example.labels[None].float(), grid, "nearest", align_corners=False
-        )
         image = functional.grid_sample(example.image[None], grid, "bilinear", align_corners=False)
-        return recoloured(image[0], random), labels[0].round()
+        return recoloured(image[0], random), nearest(example.labels, grid)
 
 
 def recoloured(image: Tensor, random: np.random.Generator) -> Tensor:
@@ -236,7 +233,7 @@ def _example(shots: Pool, place: int, spacing: Sequence[float]) -> Example:
     labels = labels_on(truth, made.grid, shots.target.groups, len(shots.task.classes))
     return Example(
         torch.from_numpy(made.image),
-        torch.from_numpy(labels.astype(np.int64))[None],
+        torch.from_numpy(labels.astype(np.uint8))[None],
         np.argwhere(labels > 0),
     )
 
