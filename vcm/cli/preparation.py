@@ -85,6 +85,9 @@ def segment(
         return
     if config.scan is None or config.out is None:
         raise VCMError("No scan or no result is given: write SCAN --out sub-01_dseg.nii.gz.")
+    from vcm.imaging.nifti import refuse_missing
+
+    refuse_missing(config.scan)
     from vcm.preparation.segment import segment_file
 
     volumes = segment_file(config.scan, config.out, config.segmenter, config.overwrite)

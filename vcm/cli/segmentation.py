@@ -21,6 +21,9 @@ def slices(config: SliceTraining) -> None:
 
 def fit(config: Fitting) -> None:
     """Learn labels from one or a few labelled scans, whole or drawn in some slices."""
+    from vcm.imaging.nifti import refuse_missing
+
+    refuse_missing(*config.scans, *config.labels)
     from vcm.device import choose_device
     from vcm.embedded import network_folder
     from vcm.segmentation.classifier_fit import FitSettings

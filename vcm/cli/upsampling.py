@@ -7,7 +7,7 @@ import sys
 from vcm.cli.console import notes
 from vcm.cli.derivatives import Bids, Desc, Participants, Suffix, run_dataset
 from vcm.progress import progress
-from vcm.upsampling.configuration import Simulation, Upsampling
+from vcm.upsampling.configuration import EXAMPLE, Simulation, Upsampling
 
 
 def upsample(
@@ -25,6 +25,9 @@ def upsample(
         made = upsampling_derivation(config, suffix, ["vcm", *sys.argv[1:]])
         run_dataset(made, config.scans, config.out, participant_label, desc, config.overwrite)
         return
+    from vcm.imaging.nifti import refuse_missing
+
+    refuse_missing(*(scan for scan in config.scans if scan != EXAMPLE))
     from vcm.upsampling.upsample import upsample_files
 
     said: list[str] = []

@@ -123,8 +123,11 @@ def farthest_apart(
     return float(np.linalg.norm(apart, axis=1).max())
 
 
-def _load(path: Path) -> nib.Nifti1Pair:
-    if not path.is_file():
+def refuse_missing(*paths: Path) -> None:
+    """Raise VCMError for the first that is no file: a command says so before it loads what takes seconds."""
+    for path in paths:
+        if path.is_file():
+            continue
         if path.is_symlink():
             raise VCMError(
                 f"{path} is a link to a file that is not there: fetch its content first (for "
@@ -132,6 +135,10 @@ def _load(path: Path) -> nib.Nifti1Pair:
             )
         what = "is a folder" if path.is_dir() else "does not exist"
         raise VCMError(f"{path} {what}: give the path of a .nii or .nii.gz file.")
+
+
+def _load(path: Path) -> nib.Nifti1Pair:
+    refuse_missing(path)
     if path.stat().st_size == 0:
         raise damaged(path, "it is empty")
     try:

@@ -11,6 +11,9 @@ from typing import ClassVar
 
 from vcm.learning.schedule import MAY_CHANGE, TrainingSchedule
 
+#: Stands for a scan that travels with the package.
+EXAMPLE = Path("example")
+
 
 @dataclass
 class Upsampling:

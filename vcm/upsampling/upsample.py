@@ -37,7 +37,7 @@ from vcm.upsampling.checks import (
     refuse_mismatched,
     refuse_output,
 )
-from vcm.upsampling.configuration import Upsampling
+from vcm.upsampling.configuration import EXAMPLE, Upsampling
 from vcm.upsampling.consistency import DataConsistency
 from vcm.upsampling.detail import (
     RIM,
@@ -76,8 +76,6 @@ OnNote = Callable[[str], None]
 OnScan = Callable[[ThickScan], None]
 #: Bytes per voxel of a compressed volume, at most; for the check that the disk has room.
 BYTES = 4
-#: Stands for a scan that travels with the package.
-EXAMPLE = Path("example")
 #: Keys of the configuration that `upsample` takes too.
 _SETTINGS = (
     "spacing", "in_plane", "slice_axis", "slice_thickness", "profile", "allow_extrapolation",
