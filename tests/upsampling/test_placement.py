@@ -75,11 +75,22 @@ def test_a_scan_of_another_head_or_a_mirrored_one_is_refused(whole, first, ready
         bring_together(first, [ready(flipped, "sub-1_acq-coronal_T1w.nii.gz")])
 
 
-def test_scans_that_lie_beside_each_other_stay_there(whole, first, ready):
-    away = cut(whole, "coronal", 6.0)[0]
-    affine = away.affine.copy()
+@pytest.fixture
+def away(whole, ready):
+    """A head a quarter of a metre from where the first scan has it."""
+    slices = cut(whole, "coronal", 6.0)[0]
+    affine = slices.affine.copy()
     affine[:3, 3] += 150
-    second = ready(replace(away, affine=affine), "sub-1_acq-coronal_T1w.nii.gz")
+    return ready(replace(slices, affine=affine), "sub-1_acq-coronal_T1w.nii.gz")
+
+
+def test_a_whole_brain_that_a_header_places_far_away_is_brought_back(first, away):
+    (placed,) = bring_together(first, [away])
+    assert distance(placed) == pytest.approx(150 * 3**0.5, abs=1)
+
+
+def test_parts_of_brains_that_lie_beside_each_other_stay_there(first, away, monkeypatch):
+    monkeypatch.setattr("vcm.upsampling.placement.FOUND_BRAIN", (3000.0, 4000.0))
     with pytest.warns(VCMWarning, match="lies beside that in sub-1_acq-axial"):
-        (placed,) = bring_together(first, [second])
-    assert placed is second
+        (placed,) = bring_together(first, [away])
+    assert placed is away

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcm.errors import VCMError, VCMWarning
+from vcm.imaging.extraction import FOUND_BRAIN
 from vcm.imaging.geometry import resample
 from vcm.imaging.registration import align_to
 from vcm.imaging.volume import Grid
@@ -29,7 +30,8 @@ LEAST_OVERLAP = 0.2
 def bring_together(scan: ThickScan, others: Sequence[ThickScan]) -> list[ThickScan]:
     """Further scans where the first shows their head.
 
-    A VCMWarning names those that lie beside the first by their headers: they stay there.
+    A VCMWarning names parts of brains that lie beside the first by their headers: they stay there. Whole brains are
+    registered from wherever they lie.
 
     Args:
         scan: The first.
@@ -46,7 +48,12 @@ def bring_together(scan: ThickScan, others: Sequence[ThickScan]) -> list[ThickSc
 
 def _brought(scan: ThickScan, fixed: ShownBrain, other: ThickScan) -> ThickScan:
     brain = brain_on_slices(other)
-    if _overlap(fixed, brain) < LEAST_OVERLAP:
+    beside = _overlap(fixed, brain) < LEAST_OVERLAP
+    start = np.eye(4)
+    if beside and min(_volume(fixed), _volume(brain)) >= FOUND_BRAIN[0]:
+        # One head has no two whole brains: a header is wrong.
+        start[:3, 3] = _centre(fixed) - _centre(brain)
+    elif beside:
         warnings.warn(
             f"The brain in {other.volume.source} lies beside that in {scan.volume.source} by their headers: it stays "
             "there. Look whether both are of one session.",
@@ -54,9 +61,9 @@ def _brought(scan: ThickScan, fixed: ShownBrain, other: ThickScan) -> ThickScan:
             stacklevel=4,
         )
         return other
-    motion = align_to(fixed.image, brain.image)
+    motion = align_to(fixed.image, brain.moved(start).image) @ start
     placed = brain.moved(motion)
-    believed = agreement(scan, placed) - agreement(scan, brain) < WORTH
+    believed = not beside and agreement(scan, placed) - agreement(scan, brain) < WORTH
     found = likeness(scan, fixed.image, brain if believed else placed)
     if not found.is_of_one_head:
         raise VCMError(
@@ -72,8 +79,21 @@ def _overlap(one: ShownBrain, other: ShownBrain) -> float:
         other.image.with_data(other.inside.astype(np.float32)), one.image.grid, order=1
     )
     both = (there > 0.5) & one.inside
-    sizes = (brain.inside.sum() * brain.image.grid.voxel_volume for brain in (one, other))
-    return float(both.sum() * one.image.grid.voxel_volume / max(min(sizes), 1e-6))
+    shared = both.sum() * one.image.grid.voxel_volume
+    return float(shared / max(min(_volume(one), _volume(other)), 1e-6))
+
+
+def _volume(brain: ShownBrain) -> float:
+    """What is shown of it [mL]."""
+    return float(brain.inside.sum() * brain.image.grid.voxel_volume)
+
+
+def _centre(brain: ShownBrain) -> NDArray[np.float64]:
+    """RAS+ [mm] (3,)."""
+    centre: NDArray[np.float64] = brain.image.affine @ np.append(
+        np.argwhere(brain.inside).mean(0), 1
+    )
+    return centre[:3]
 
 
 def moved(scan: ThickScan, motion: NDArray[np.float64]) -> ThickScan:
