@@ -16,7 +16,7 @@ from vcm.segmentation.copies import warped_copy
 from vcm.segmentation.labelled import UNKNOWN, LabelledBrain
 
 #: Optimiser steps, each on one crop; a copy serves for several steps, mirrored in none.
-STEPS, STEPS_PER_COPY, LEARNING_RATE = 800, 8, 2e-3
+STEPS, STEPS_PER_COPY, LEARNING_RATE = 1600, 8, 2e-3
 #: Steps in which the learning rate rises, and largest norm of the gradient. Without them, and without a start at the
 #: frequencies of the classes, small structures are lost in the first steps and never found again.
 WARMUP, LARGEST = 50, 1.0
