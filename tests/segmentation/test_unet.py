@@ -34,6 +34,16 @@ def test_the_box_holds_every_structure_with_a_margin(wide):
     assert low[1] > 0 and high[1] < wide.image.shape[1]
 
 
+def test_it_begins_at_the_frequencies_of_the_classes(wide):
+    """One step moves each weight by the learning rate at most."""
+    unet = fit_unet([wide], 4, 0, CPU, steps=1)
+    assert unet.box is not None
+    inside = wide.labels[tuple(slice(a, b) for a, b in unet.box)]
+    counts = np.bincount(inside.ravel().clip(0), minlength=4) + 1
+    begun = unet.net.get_parameter("out.conv.conv.bias").softmax(0).detach()
+    np.testing.assert_allclose(begun, counts / counts.sum(), rtol=0.01)
+
+
 def test_beyond_the_box_there_is_background(wide):
     unet = fit_unet([wide], 4, 0, CPU, steps=1)
     assert unet.box is not None
