@@ -77,6 +77,10 @@ def main() -> None:
     file = read_task(given.task)
     training = NetworkTraining(steps=given.steps)
     train = Pool.open(file.train, file.task, file.target, given.out / "cache", {})
+    tests = {
+        name: Pool.open(source, file.task, file.target, given.out / "cache", {})
+        for name, source in file.tests.items()
+    }
     labels = list(train.labels)
     rows, costs = [], []
     for seed in range(given.seeds):
@@ -97,10 +101,9 @@ def main() -> None:
             }
         )
         net.eval()
-        for name, source in file.tests.items():
-            tests = Pool.open(source, file.task, file.target, given.out / "cache", {})
-            for place, case in enumerate(tests.cases):
-                found = np.round(scores(net, tests, place, spacing), 5)
+        for name, pool in tests.items():
+            for place, case in enumerate(pool.cases):
+                found = np.round(scores(net, pool, place, spacing), 5)
                 row = {
                     "seed": seed,
                     "test": name,

@@ -32,6 +32,7 @@ from vcm.fewshot.network import FewShotUNet
 from vcm.fewshot.pool import Pool
 from vcm.fewshot.preparation import canonical, labels_on, prepare
 from vcm.imaging.volume import read_label_map
+from vcm.learning.frequencies import start_at_frequencies
 from vcm.learning.run import TrainingRun
 from vcm.learning.schedule import TrainingSchedule
 from vcm.nets.memory_format import channels_last_on_cpu
@@ -96,7 +97,8 @@ def fit_segmentation(
         set_seed(draw_seed)
         parent = None if method.start == "random" else shots.parents[method.start].network
         net = start_network(parent, len(task.slots), len(task.classes) + 1)
-        _start_at_frequencies(net, examples)
+        bias, classes = net.get_parameter("out.conv.conv.bias"), len(task.classes) + 1
+        start_at_frequencies(bias, [example.labels for example in examples], classes)
         device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
         channels_last_on_cpu(net, device)
         train_network(net, examples, training, work / f"member{member}", draw_seed)
@@ -245,16 +247,3 @@ def _median_spacing(shots: Pool) -> tuple[float, ...]:
         for p in range(len(shots.cases))
     ]
     return tuple(round(float(v), 4) for v in np.median(spacings, axis=0))
-
-
-def _start_at_frequencies(net: FewShotUNet, examples: Sequence[Example]) -> None:
-    """Bias of the last layer = log of the class frequencies, so training does not begin with them."""
-    classes = net.settings["outputs"]
-    counts = sum(
-        (torch.bincount(e.labels.flatten(), minlength=classes).double() for e in examples),
-        torch.ones(classes, dtype=torch.float64),
-    )
-    bias = net.out.conv.conv.bias
-    assert isinstance(bias, Tensor)
-    with torch.no_grad():
-        bias.copy_((counts / counts.sum()).log().float().repeat_interleave(net.patch**3))

@@ -28,6 +28,7 @@ from vcm.imaging.brain import AlignedBrain, align_brain
 from vcm.imaging.conditions import class_volumes
 from vcm.imaging.extraction import Brain, find_brain
 from vcm.imaging.geometry import from_model_grid, model_grid, resample
+from vcm.imaging.nifti import refuse_missing
 from vcm.imaging.vocabulary import CLASS_NAMES
 from vcm.imaging.volume import Volume, read_volume, write_volume
 from vcm.nets.segmenter import TissueSegmenter
@@ -114,8 +115,7 @@ def segment_file(
     Raises:
         VCMError: The scan cannot be used, or the label map cannot be written there.
     """
-    if not scan.is_file():
-        raise VCMError(f"{scan} does not exist: give the path of a .nii or .nii.gz file.")
+    refuse_missing(scan)
     if not out.name.endswith(ENDINGS):
         raise VCMError(f"{out} is no name of a label map: give one that ends in .nii or .nii.gz.")
     check_output(out.parent)

@@ -10,6 +10,7 @@ from diffusers.optimization import get_cosine_schedule_with_warmup
 from monai.losses.dice import DiceCELoss
 from numpy.typing import NDArray
 
+from vcm.learning.frequencies import start_at_frequencies
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.precision import computes_bfloat16
 from vcm.segmentation.copies import warped_copy
@@ -75,7 +76,9 @@ def fit_unet(
     schedule = get_cosine_schedule_with_warmup(optimizer, min(WARMUP, steps // 4), steps)
     random = np.random.default_rng((seed, 2))
     box = box_around(brains, net.downsampling)
-    _start_at_frequencies(net, [brain.labels for brain in brains], box)
+    inside = tuple(slice(a, b) for a, b in box)
+    seen = [torch.from_numpy(brain.labels[inside].clip(0)) for brain in brains]
+    start_at_frequencies(net.get_parameter("out.conv.conv.bias"), seen, classes)
     around = np.clip(box + np.array([-ROOM, ROOM]), 0, np.array(brains[0].image.shape)[:, None])
     size = np.minimum(box[:, 1] - box[:, 0], CROP)
     net.train()
@@ -97,18 +100,6 @@ def fit_unet(
         optimizer.step()
         schedule.step()
     return BoxUNet(net.eval(), box)
-
-
-def _start_at_frequencies(
-    net: TissueSegmenter, labels: Sequence[NDArray[np.int16]], box: NDArray[np.int64]
-) -> None:
-    """Bias of the last layer = log of the frequencies of the classes in the box."""
-    inside = tuple(slice(a, b) for a, b in box)
-    seen = np.concatenate([part[inside].ravel() for part in labels]).clip(0)
-    counts = np.bincount(seen, minlength=net.out_classes) + 1
-    with torch.no_grad():
-        bias = torch.from_numpy(np.log(counts / counts.sum()))
-        net.get_parameter("out.conv.conv.bias").copy_(bias)
 
 
 def box_around(brains: Sequence[LabelledBrain], multiple: int) -> NDArray[np.int64]:

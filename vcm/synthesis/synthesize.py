@@ -21,6 +21,7 @@ from torch import Tensor
 from vcm.device import choose_device
 from vcm.errors import VCMError
 from vcm.files import check_output, refuse_to_replace, sha256, synthetic_mark
+from vcm.imaging.nifti import refuse_missing
 from vcm.imaging.placing import PlacedCondition, place_label_map, place_partial, unconditioned
 from vcm.imaging.volume import read_volume, write_volume
 from vcm.inputs import InputRequest, ModelInput, Outside, in_words, network_inputs, resolve_inputs
@@ -323,8 +324,8 @@ def _sources(
     """What the sidecars say of the files that are read. Raises VCMError for one that is not there."""
     found: dict[str, str | None] = {}
     for name, path in (("Condition", condition), ("Partial", partial), ("Known", known)):
-        if path is not None and not path.is_file():
-            raise VCMError(f"{path} does not exist: give the path of a .nii or .nii.gz file.")
+        if path is not None:
+            refuse_missing(path)
         if name != "Known":
             found[name] = path.name if path else None
         found[f"{name}SHA256"] = sha256(path) if path else None
