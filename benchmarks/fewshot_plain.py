@@ -57,7 +57,8 @@ def scores(net: PlainUNet, tests: Pool, place: int, spacing: tuple[float, ...]) 
     scans, mask = tests.scans(place)
     made = prepare(scans, tests.task.slots, spacing, None, mask)
     with torch.inference_mode():
-        found = probabilities(net, torch.from_numpy(made.image)[None])[0].numpy()  # type: ignore[arg-type]
+        image = torch.from_numpy(made.image)[None]
+        found = probabilities(net, image, NetworkTraining.mirror)[0].numpy()  # type: ignore[arg-type]
     labels = to_reference(found, made)
     truth, _ = tests.true_labels(place)
     return [dice(labels == k, truth == k) for k in range(1, net.settings["outputs"])]

@@ -83,6 +83,17 @@ def test_windows_give_what_the_whole_gives_far_from_their_borders(monkeypatch):
     assert torch.allclose(probabilities(Local(), image), whole.float(), atol=1e-5)
 
 
+def test_with_its_mirror_image_a_scan_gets_the_mirrored_answer():
+    torch.manual_seed(0)
+    net, image = FewShotUNet(2, 3).eval(), torch.rand(1, 2, 16, 24, 8)
+    with torch.inference_mode():
+        found, of_mirror = (probabilities(net, i, mirror=True) for i in (image, image.flip(2)))
+        alone = probabilities(net, image)
+    assert torch.allclose(of_mirror, found.flip(2), atol=1e-5)
+    assert torch.allclose(found.sum(1), torch.ones(()), atol=1e-5)
+    assert not torch.allclose(found, alone, atol=1e-3)
+
+
 @pytest.mark.parametrize("name", [None, "segmenter2mm", "anysegmenter2mm"])
 def test_a_start_has_a_class_for_background(name):
     parent = load_parent(name).network if name else None

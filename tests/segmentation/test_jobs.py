@@ -16,6 +16,7 @@ from vcm.nets.slice_denoiser import SliceDenoiser
 pytestmark = pytest.mark.slow
 
 QUICK = ["--copies", "0", "--steps", "60", "--members", "2", "--voxels", "20000", "--judged", "0"]
+QUICK += ["--voices", "features,atlas"]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ from vcm.segmentation.features import DiffusionFeatures
 from vcm.segmentation.labelled import UNKNOWN, LabelledBrain
 from vcm.segmentation.segmenter import FewShotSegmenter, Heard, check_voices, multiplied
 from vcm.segmentation.slabs import in_slabs
+from vcm.segmentation.unet_fit import fit_unet
 
 NAMES = ["background", "left", "right", "dark"]
 QUICK = FitSettings(members=2, steps=300)
@@ -190,6 +192,22 @@ def test_a_network_that_learned_nothing_is_not_heard(tiny_features, phantom, mon
     segmenter.save_pretrained(tmp_path)
     # By the estimates alone, which earlier versions saved too.
     assert not FewShotSegmenter.from_pretrained(tmp_path).unet_helps.any()
+
+
+def test_the_features_are_not_heard_of_a_scan_that_looks_unlike_the_labelled_one(
+    tiny_features, phantom, monkeypatch
+):
+    monkeypatch.setattr("vcm.segmentation.segmenter.fit_unet", partial(fit_unet, steps=2))
+    brain = phantom()
+    segmenter = FewShotSegmenter(tiny_features, NAMES).fit(
+        [brain], settings=FitSettings(steps=5), copies=0, voxels=2000, judged=0
+    )
+    darker = np.where(brain.image > 0, 0.4 * brain.image, 0).astype(np.float32)
+    assert segmenter.predict(brain.image).voices == ("features", "atlas", "unet")
+    assert segmenter.predict(darker).voices == ("atlas", "unet")
+    assert segmenter.predict(darker, ["features", "unet"]).voices == ("features", "unet")
+    without = segmenter.predict(darker, ["atlas", "unet"])
+    assert np.array_equal(segmenter.predict(darker).labels, without.labels)
 
 
 def test_slices_alone_are_enough_to_know_how_the_labelled_scan_looks(

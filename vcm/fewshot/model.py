@@ -164,10 +164,11 @@ class FittedModel:
         made = prepare(scans, self.slots, self.settings["spacing"], None, mask)
         image = torch.from_numpy(made.image)[None]
         members = int(self.settings["members"])
+        mirror = bool(self.settings.get("mirror"))  # earlier versions did not say it
         total = torch.zeros((len(self.task.classes) + 1, *made.grid.shape))
         for member in range(members):
             network = self._network(f"net{member}", self.settings["network"])
-            total += probabilities(network, image)[0]
+            total += probabilities(network, image, mirror)[0]
         return Answer(labels=to_reference((total / members).numpy(), made))
 
     def _frozen(self) -> Any:
@@ -201,13 +202,25 @@ class FittedModel:
         return found
 
 
-def probabilities(network: FewShotUNet, image: Tensor) -> Tensor:
-    """(1, C, X, Y, Z) -> class probabilities (1, classes, X, Y, Z), window by window if it is large.
+def probabilities(network: FewShotUNet, image: Tensor, mirror: bool = False) -> Tensor:
+    """Class probabilities of an image, window by window if it is large.
 
     The network computes where it is; the image and the answer are on the CPU.
+
+    Args:
+        network: In evaluation mode.
+        image: (1, C, X, Y, Z), from left to right along X.
+        mirror: Average with the answer for the mirror image, left for right; not of a large image, for which it
+            would take too long.
+
+    Returns:
+        (1, classes, X, Y, Z).
     """
     if image[0, 0].numel() <= WHOLE:
-        return network(image.to(network.device)).softmax(1).cpu()
+        found = network(image.to(network.device)).softmax(1)
+        if mirror:
+            found = (found + network(image.flip(2).to(network.device)).softmax(1).flip(2)) / 2
+        return found.cpu()
     from itertools import product
 
     size = image.shape[2:]

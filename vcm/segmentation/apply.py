@@ -56,6 +56,7 @@ class Segmented:
         brain: Of the scan, on its voxels.
         unlike: By how much it looks unlike the labelled scans, see vcm.segmentation.likeness.Alike.
         matched: Whether its brightness was matched to theirs.
+        voices: Those that were heard.
     """
 
     labels: Volume
@@ -67,6 +68,7 @@ class Segmented:
     brain: Brain
     unlike: float | None = None
     matched: bool = False
+    voices: tuple[str, ...] = ()
 
 
 def segment_scan(
@@ -80,7 +82,7 @@ def segment_scan(
     Args:
         scan: T1w, with its skull or without.
         segmenter: Fitted.
-        voices: Some of those that it was fitted with. Default: all.
+        voices: Some of those that it was fitted with. Default: as FewShotSegmenter.predict has it.
         match: Give it the brightness of the labelled scans: auto (where it looks different, and a
             VCMWarning says so), always or never.
 
@@ -95,7 +97,8 @@ def segment_scan(
     warn_of_wrong_name(contrast, scan.source)
     found = segmenter.predict(aligned.image, voices, match)
     if found.unlike is not None and found.unlike > UNLIKE:
-        warnings.warn(_unlike_in_words(scan, found), VCMWarning, stacklevel=2)
+        left_out = [v for v in voices or segmenter.voices if v not in found.voices]
+        warnings.warn(_unlike_in_words(scan, found, left_out), VCMWarning, stacklevel=2)
     best, chosen = _to_scan(found.posterior, grid, scan, aligned.to_common)
     uncertainty = from_model_grid(found.uncertainty, grid, scan.grid, aligned.to_common)
     labels = np.asarray(segmenter.indices)[chosen]
@@ -113,6 +116,7 @@ def segment_scan(
         brain,
         found.unlike,
         found.matched,
+        found.voices,
     )
 
 
@@ -134,8 +138,10 @@ def _family(contrast: str) -> str:
     return contrast.removesuffix("+gd")
 
 
-def _unlike_in_words(scan: Volume, found: Prediction) -> str:
+def _unlike_in_words(scan: Volume, found: Prediction, left_out: Sequence[str]) -> str:
     done = "it was given theirs" if found.matched else "it was left as it is, as match=never asks"
+    if left_out:
+        done += f", without the voice {' and '.join(left_out)}, which errs more there"
     return (
         f"{scan.source} looks unlike the labelled scans, as scans of another study do: its brightness differs by "
         f"{found.unlike:.2f} of the range (of one study: up to {UNLIKE:g}), and {done}; look at its labels."
@@ -201,7 +207,7 @@ def segment_files(
         segmenter: Loaded from it.
         out: Folder for the results. A scan that was segmented there before with the same segmenter is
             left as it is.
-        voices: Some of those that it was fitted with. Default: all.
+        voices: Some of those that it was fitted with. Default: as FewShotSegmenter.predict has it.
         overwrite: Replace results of other scans or segmenters.
         match: As `segment_scan` has it.
         report: Told each scan that is done.
@@ -307,6 +313,7 @@ def _write(
         **found.brain.describe(),
         "UnlikeLabelledScans": None if found.unlike is None else round(found.unlike, 4),
         "BrightnessMatched": found.matched,
+        "VoicesHeard": list(found.voices),
         "VolumesML": found.volumes,
         "VolumesStandardDeviationML": found.spread,
         "Trust": segmenter.trust,

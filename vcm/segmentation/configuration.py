@@ -56,7 +56,8 @@ class Fitting:
             is labelled.
         slices: Slice diffusion model: a name, or a folder that vcm pretrain slices wrote.
         voices: What takes part: features (diffusion features and perceptrons), atlas (the labelled
-            scans warped onto the scan), unet (a 3D U-Net fitted to the labelled scans).
+            scans warped onto the scan), unet (a 3D U-Net fitted to the labelled scans; left out where they
+            are drawn in some slices only).
         time: Noise level that features are read at, 0..1.
         noisy: Add noise to the slices before features are read, as in the paper. Default: clean
             slices, which is better.
@@ -87,7 +88,7 @@ class Fitting:
     names: Path | None = None
     unlabelled: int | None = None
     slices: str = "slices2mm"
-    voices: list[str] = field(default_factory=lambda: ["features", "atlas"])
+    voices: list[str] = field(default_factory=lambda: ["features", "atlas", "unet"])
     time: float = 0.1
     noisy: bool = False
     blocks: list[int] = field(default_factory=list)
@@ -110,7 +111,8 @@ class Applying:
         model: Folder that vcm segment fit wrote.
         scans: T1w scans (NIfTI), with the skull or without, or folders of them.
         out: Folder for label maps, maps of probability and uncertainty, volumes and pictures.
-        voices: As for fit. Default: those that the segmenter was fitted with.
+        voices: As for fit. Default: those that the segmenter was fitted with, but not the features of a
+            scan that looks like one of another study, where there is a U-Net.
         match: Give a scan the brightness of the labelled ones: auto (where it looks like one of another
             study), always or never.
         slab: Slices whose features are in memory at a time; 0: the whole brain. Fewer take less memory and

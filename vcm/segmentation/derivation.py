@@ -23,7 +23,7 @@ def segmentation_derivation(
     Args:
         model: Folder of the segmenter.
         segmenter: Loaded from it.
-        voices: Some of those that it was fitted with. Default: all.
+        voices: Some of those that it was fitted with. Default: as FewShotSegmenter.predict has it.
         match: Brightness of the labelled scans: auto, always or never.
     """
 

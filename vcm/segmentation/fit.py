@@ -14,7 +14,7 @@ from vcm.imaging.geometry import model_grid
 from vcm.segmentation.classifier_fit import FitSettings
 from vcm.segmentation.features import DiffusionFeatures, load_denoisers
 from vcm.segmentation.labelled import label_table, read_labelled, refuse_unlabelled_classes
-from vcm.segmentation.segmenter import FewShotSegmenter, check_voices
+from vcm.segmentation.segmenter import VOICES, FewShotSegmenter, check_voices
 from vcm.segmentation.slabs import check_slab
 
 #: What was learned from, beside the segmenter's own files.
@@ -30,7 +30,7 @@ def fit_segmenter(
     slices: Path,
     names: Path | None = None,
     unlabelled: int | None = None,
-    voices: Sequence[str] = ("features", "atlas"),
+    voices: Sequence[str] = VOICES,
     time: float = 0.1,
     noisy: bool = False,
     blocks: Sequence[int] = (),

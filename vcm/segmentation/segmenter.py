@@ -32,7 +32,7 @@ from vcm.segmentation.classifier_fit import FitSettings, fit_classifier
 from vcm.segmentation.copies import warped_copy
 from vcm.segmentation.features import DiffusionFeatures, load_denoisers
 from vcm.segmentation.labelled import UNKNOWN, LabelledBrain
-from vcm.segmentation.likeness import Alike, made_alike
+from vcm.segmentation.likeness import UNLIKE, Alike, made_alike
 from vcm.segmentation.slabs import in_slabs, refuse_too_large
 from vcm.segmentation.unet_fit import BoxUNet, fit_unet
 from vcm.segmentation.voxels import choose_voxels
@@ -83,6 +83,7 @@ class Prediction:
         spread: (C,) standard deviation, over the perceptrons, of the number of voxels of each class.
         unlike: By how much the brain looks unlike the labelled ones, see `Alike`.
         matched: Whether its brightness was matched to theirs.
+        voices: Those that were heard.
     """
 
     posterior: NDArray[np.float16]
@@ -90,6 +91,7 @@ class Prediction:
     spread: NDArray[np.float64]
     unlike: float | None = None
     matched: bool = False
+    voices: tuple[str, ...] = ()
 
     @property
     def labels(self) -> NDArray[np.int16]:
@@ -130,7 +132,7 @@ class FewShotSegmenter:
     def fit(
         self,
         brains: Sequence[LabelledBrain],
-        voices: Sequence[str] = ("features", "atlas"),
+        voices: Sequence[str] = VOICES,
         settings: FitSettings | None = None,
         copies: int = 12,
         voxels: int = 150_000,
@@ -141,7 +143,7 @@ class FewShotSegmenter:
 
         Args:
             brains: One or more, each wholly or partly labelled.
-            voices: Some of VOICES.
+            voices: Some of VOICES; the U-Net is left out where labels are drawn in some slices only.
             settings: Of the perceptrons.
             copies: Deformed copies of each brain to learn from beside it.
             voxels: To learn from in all.
@@ -205,7 +207,8 @@ class FewShotSegmenter:
 
         Args:
             image: (X, Y, Z) in 0..1 on the model's grid, 0 outside the brain.
-            voices: Some of those that it was fitted with. Default: all of them.
+            voices: Some of those that it was fitted with. Default: all of them, but not the features of a scan that
+                looks unlike the labelled ones, where there is a U-Net: of another study they err more.
             match: Give the scan the brightness of the labelled ones: auto (where it looks different),
                 always or never.
 
@@ -228,8 +231,10 @@ class FewShotSegmenter:
                 "onto the same grid, as align_brain does."
             )
         alike = self.alike(image, match)
+        if voices is None and "unet" in chosen and (alike.unlike or 0) > UNLIKE:
+            chosen = tuple(voice for voice in chosen if voice != "features")
         found = self.combined(self.listen(alike.image, chosen), chosen)
-        return replace(found, unlike=alike.unlike, matched=alike.matched)
+        return replace(found, unlike=alike.unlike, matched=alike.matched, voices=chosen)
 
     def alike(self, image: NDArray[np.float32], match: str = "auto") -> Alike:
         """A brain as the labelled scans would show it; arguments as `predict` has them."""
