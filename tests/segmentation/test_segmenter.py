@@ -178,7 +178,7 @@ def test_a_network_that_learned_nothing_is_not_heard(tiny_features, phantom, mon
     from vcm.nets.segmenter import TissueSegmenter
     from vcm.segmentation.unet_fit import BoxUNet
 
-    def unlearned(brains, classes, seed, device):
+    def unlearned(brains, classes, seed, device, report):
         return BoxUNet(TissueSegmenter((4, 4), 2, out_classes=classes).eval(), None)
 
     monkeypatch.setattr("vcm.segmentation.segmenter.fit_unet", unlearned)

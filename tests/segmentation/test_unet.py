@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from vcm.segmentation.classifier_fit import FitSettings
-from vcm.segmentation.segmenter import FewShotSegmenter
+from vcm.segmentation.labelled import UNKNOWN, LabelledBrain
+from vcm.segmentation.segmenter import VOICES, FewShotSegmenter, fitting_voices
 from vcm.segmentation.unet_fit import MARGIN, box_around, fit_unet
 
 CPU = torch.device("cpu")
@@ -69,3 +70,13 @@ def test_a_segmenter_is_saved_with_the_box_of_its_network(
     np.testing.assert_array_equal(again.unet.box, segmenter.unet.box)
     one, other = (s.predict(wide.image).posterior for s in (again, segmenter))
     assert np.array_equal(one, other)
+
+
+def test_labels_of_a_whole_brain_are_learned_without_a_network_that_sees_parts_of_it():
+    image, labels = np.ones((72, 72, 72), np.float32), np.zeros((72, 72, 72), np.int16)
+    labels[30:36, 30:36, 30:36] = 1
+    assert fitting_voices([LabelledBrain(image, labels)]) == VOICES
+    sparse = np.where(np.arange(72) % 9 == 0, labels, UNKNOWN).astype(np.int16)
+    assert fitting_voices([LabelledBrain(image, sparse)]) == ("features", "atlas")
+    labels[4:68, 30:36, 30:36] = 2
+    assert fitting_voices([LabelledBrain(image, labels)]) == ("features", "atlas")

@@ -35,7 +35,7 @@ def fit(config: Fitting) -> None:
     with stages("reading") as on_stage:
         segmenter = fit_segmenter(
             config.scans, config.labels, config.out, folder, config.names, config.unlabelled,
-            config.voices, config.time, config.noisy, config.blocks, config.copies, config.voxels, config.judged, config.slab,
+            config.voices or None, config.time, config.noisy, config.blocks, config.copies, config.voxels, config.judged, config.slab,
             settings, choose_device(config.device), on_stage,
         )  # fmt: skip
     left_out = [voice for voice in config.voices if voice not in segmenter.voices]

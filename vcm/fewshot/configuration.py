@@ -64,7 +64,7 @@ class NetworkTraining:
 
     headings: ClassVar[dict[str, str]] = {"steps": "Training of a network"}
 
-    steps: int = 1000
+    steps: int = 2000
     batch_size: int = 2
     learning_rate: float = 2e-3
     tune: str = "head"

@@ -56,8 +56,8 @@ class Fitting:
             is labelled.
         slices: Slice diffusion model: a name, or a folder that vcm pretrain slices wrote.
         voices: What takes part: features (diffusion features and perceptrons), atlas (the labelled
-            scans warped onto the scan), unet (a 3D U-Net fitted to the labelled scans; left out where they
-            are drawn in some slices only).
+            scans warped onto the scan), unet (a 3D U-Net fitted to wholly labelled scans). Default: all
+            where the labels are whole and fit into 56 voxels of the features' spacing, else without unet.
         time: Noise level that features are read at, 0..1.
         noisy: Add noise to the slices before features are read, as in the paper. Default: clean
             slices, which is better.
@@ -88,7 +88,7 @@ class Fitting:
     names: Path | None = None
     unlabelled: int | None = None
     slices: str = "slices2mm"
-    voices: list[str] = field(default_factory=lambda: ["features", "atlas", "unet"])
+    voices: list[str] = field(default_factory=list)
     time: float = 0.1
     noisy: bool = False
     blocks: list[int] = field(default_factory=list)

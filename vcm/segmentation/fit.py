@@ -14,7 +14,7 @@ from vcm.imaging.geometry import model_grid
 from vcm.segmentation.classifier_fit import FitSettings
 from vcm.segmentation.features import DiffusionFeatures, load_denoisers
 from vcm.segmentation.labelled import label_table, read_labelled, refuse_unlabelled_classes
-from vcm.segmentation.segmenter import VOICES, FewShotSegmenter, check_voices
+from vcm.segmentation.segmenter import FewShotSegmenter, check_voices
 from vcm.segmentation.slabs import check_slab
 
 #: What was learned from, beside the segmenter's own files.
@@ -30,7 +30,7 @@ def fit_segmenter(
     slices: Path,
     names: Path | None = None,
     unlabelled: int | None = None,
-    voices: Sequence[str] = VOICES,
+    voices: Sequence[str] | None = None,
     time: float = 0.1,
     noisy: bool = False,
     blocks: Sequence[int] = (),
@@ -78,7 +78,8 @@ def fit_segmenter(
         raise VCMError(f"{out} exists already: choose another folder for the segmenter.")
     check_output(out.parent)
     # Settings are checked before anything slow.
-    check_voices(voices, unlabelled is None)
+    if voices is not None:
+        check_voices(voices, unlabelled is None)
     check_slab(slab)
     features = DiffusionFeatures(load_denoisers(slices), time, noisy, blocks).to(device)
     grid = model_grid(features.spacing)

@@ -34,7 +34,7 @@ from vcm.segmentation.features import DiffusionFeatures, load_denoisers
 from vcm.segmentation.labelled import UNKNOWN, LabelledBrain
 from vcm.segmentation.likeness import UNLIKE, Alike, made_alike
 from vcm.segmentation.slabs import in_slabs, refuse_too_large
-from vcm.segmentation.unet_fit import BoxUNet, fit_unet
+from vcm.segmentation.unet_fit import BoxUNet, box_around, fit_unet, fits_crop
 from vcm.segmentation.voxels import choose_voxels
 
 VOICES = ("features", "atlas", "unet")
@@ -132,7 +132,7 @@ class FewShotSegmenter:
     def fit(
         self,
         brains: Sequence[LabelledBrain],
-        voices: Sequence[str] = VOICES,
+        voices: Sequence[str] | None = None,
         settings: FitSettings | None = None,
         copies: int = 12,
         voxels: int = 150_000,
@@ -143,7 +143,8 @@ class FewShotSegmenter:
 
         Args:
             brains: One or more, each wholly or partly labelled.
-            voices: Some of VOICES; the U-Net is left out where labels are drawn in some slices only.
+            voices: Some of VOICES; the U-Net is left out where labels are drawn in some slices only. Default: see
+                `fitting_voices`.
             settings: Of the perceptrons.
             copies: Deformed copies of each brain to learn from beside it.
             voxels: To learn from in all.
@@ -161,7 +162,7 @@ class FewShotSegmenter:
         self.brains = list(brains)
         self.contrasts = {brain.contrast for brain in brains}
         whole = all(b.whole for b in brains)
-        self.voices = check_voices(voices, whole)
+        self.voices = check_voices(fitting_voices(brains) if voices is None else voices, whole)
         each = max(1, voxels // (len(brains) * (copies + 1)))
         found, targets, weights = [], [], []
         for number, brain in enumerate(brains):
@@ -179,8 +180,9 @@ class FewShotSegmenter:
             len(self.names), settings, self._device,
         )  # fmt: skip
         if "unet" in self.voices:
-            report("3D U-Net")
-            self.unet = fit_unet(self.brains, len(self.names), settings.seed, self._device)
+            self.unet = fit_unet(
+                self.brains, len(self.names), settings.seed, self._device, report=report
+            )
         self.completed = "atlas" in self.voices and not whole
         if self.completed:
             report("the slices between")
@@ -208,7 +210,8 @@ class FewShotSegmenter:
         Args:
             image: (X, Y, Z) in 0..1 on the model's grid, 0 outside the brain.
             voices: Some of those that it was fitted with. Default: all of them, but not the features of a scan that
-                looks unlike the labelled ones, where there is a U-Net: of another study they err more.
+                looks unlike the labelled ones, where there is a U-Net that saw its whole box: of another study they
+                err more.
             match: Give the scan the brightness of the labelled ones: auto (where it looks different),
                 always or never.
 
@@ -231,7 +234,8 @@ class FewShotSegmenter:
                 "onto the same grid, as align_brain does."
             )
         alike = self.alike(image, match)
-        if voices is None and "unet" in chosen and (alike.unlike or 0) > UNLIKE:
+        known = self.unet is not None and self.unet.saw_all
+        if voices is None and known and (alike.unlike or 0) > UNLIKE:
             chosen = tuple(voice for voice in chosen if voice != "features")
         found = self.combined(self.listen(alike.image, chosen), chosen)
         return replace(found, unlike=alike.unlike, matched=alike.matched, voices=chosen)
@@ -460,6 +464,13 @@ class FewShotSegmenter:
             if net is not None:
                 net.to(device)
         return self
+
+
+def fitting_voices(brains: Sequence[LabelledBrain]) -> tuple[str, ...]:
+    """The voices that labels are learned by if none are chosen: a U-Net where they are whole and fit into a crop."""
+    whole = all(brain.whole for brain in brains)
+    known = whole and fits_crop(box_around(brains, TissueSegmenter().downsampling))
+    return VOICES if known else ("features", "atlas")
 
 
 def check_voices(voices: Sequence[str], whole: bool) -> tuple[str, ...]:
