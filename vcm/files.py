@@ -202,7 +202,7 @@ def _is_running(process: int) -> bool:
     try:
         return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text(encoding="utf-8")
     except OSError:  # no Linux, or it ended meanwhile
-        return True
+        return not Path("/proc/self").exists()
 
 
 def _flush(part: Path) -> None:

@@ -89,6 +89,15 @@ def in_a_group(source: Path, out: Path) -> None:
     prepare(source, out, workers=2, grid=GRID)
 
 
+def is_of_group(status: Path, group: int) -> bool:
+    """Whether a process, of which Linux tells the status, is of a group and has not ended."""
+    try:
+        state, _, own = status.read_text(encoding="utf-8").rpartition(")")[2].split()[:3]
+    except OSError:  # it ended meanwhile
+        return False
+    return int(own) == group and state != "Z"
+
+
 @pytest.mark.slow
 def test_the_next_run_does_not_meet_the_processes_of_one_that_was_killed(
     tmp_path, sets, monkeypatch
@@ -107,6 +116,8 @@ def test_the_next_run_does_not_meet_the_processes_of_one_that_was_killed(
     time.sleep(0.5)
     os.killpg(process.pid, signal.SIGKILL)
     process.join()
+    while any(is_of_group(status, process.pid) for status in Path("/proc").glob("[0-9]*/stat")):
+        time.sleep(0.01)  # a process that writes to the disk ends a little after it is killed
     is_safe(out, folder)
     prepare(*arguments, workers=2, grid=GRID)
     assert content(out) == content(folder / "after")
