@@ -141,7 +141,7 @@ def _family(contrast: str) -> str:
 def _unlike_in_words(scan: Volume, found: Prediction, left_out: Sequence[str]) -> str:
     done = "it was given theirs" if found.matched else "it was left as it is, as match=never asks"
     if left_out:
-        done += f", without the voice {' and '.join(left_out)}, which errs more there"
+        done += f"; its {' and '.join(left_out)} are not heard, as they err more there"
     return (
         f"{scan.source} looks unlike the labelled scans, as scans of another study do: its brightness differs by "
         f"{found.unlike:.2f} of the range (of one study: up to {UNLIKE:g}), and {done}; look at its labels."

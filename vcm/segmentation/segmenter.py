@@ -469,8 +469,7 @@ class FewShotSegmenter:
 def fitting_voices(brains: Sequence[LabelledBrain]) -> tuple[str, ...]:
     """The voices that labels are learned by if none are chosen: a U-Net where they are whole and fit into a crop."""
     whole = all(brain.whole for brain in brains)
-    known = whole and fits_crop(box_around(brains, TissueSegmenter().downsampling))
-    return VOICES if known else ("features", "atlas")
+    return VOICES if whole and fits_crop(box_around(brains, 1)) else ("features", "atlas")
 
 
 def check_voices(voices: Sequence[str], whole: bool) -> tuple[str, ...]:
