@@ -89,12 +89,9 @@ def measure(
     result = upsample(thick, pipeline, samples=0, detail=net)
     seconds = time.process_time() - started
     brain = truth.data > 0
-    low, high = np.percentile(truth.data[brain], [0.5, 99.5])
     original = lesion_contrast(truth.data, lesions, brain)
-    mask, real = (torch.from_numpy(v)[None, None] for v in (brain, _scaled(truth.data, low, high)))
     for method, volume in (("cubic", result.in_units(result.cubic)), ("vcm", result.volume)):
-        image = torch.from_numpy(_scaled(volume.data, low, high))[None, None]
-        row = {"psnr": psnr(image, real, mask), "ssim": ssim(image, real, mask)}
+        row = closeness(volume.data, truth.data)
         row["lesion_contrast"] = lesion_contrast(volume.data, lesions, brain) / original
         if method == "vcm":
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
@@ -104,8 +101,16 @@ def measure(
         yield key | {"method": method} | {k: round(float(v), 4) for k, v in row.items()}
 
 
-def _scaled(values: NDArray, low: float, high: float) -> NDArray[np.float32]:
-    return np.clip((values - low) / (high - low), 0, 1).astype(np.float32)
+def closeness(image: NDArray, truth: NDArray) -> dict[str, float]:
+    """PSNR [dB] and SSIM where the truth is above 0, over the range of its percentiles 0.5 to 99.5 there."""
+    brain = truth > 0
+    low, high = np.percentile(truth[brain], [0.5, 99.5])
+    found, real = (
+        torch.from_numpy(np.clip((v - low) / (high - low), 0, 1).astype(np.float32))[None, None]
+        for v in (image, truth)
+    )
+    mask = torch.from_numpy(brain)[None, None]
+    return {"psnr": psnr(found, real, mask), "ssim": ssim(found, real, mask)}
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -15,6 +15,9 @@ A method is a source of features and the voices that are heard beside it. Source
 diffusion, mae (--mae, a network of `vcm pretrain slices objective=masked`), untrained and surroundings tell what the pretraining is worth; slices alone has
 neither intensities nor places beside the features, which tell left from right; paper is
 the plain recipe (noisy slices, no copies, no surroundings); sagittal, coronal, axial are single views;
+per view has a network for each view (--per-view, those of `vcm pretrain slices "views=[axial]"` and so on);
+time 0, 0.03, 0.2, 0.4 and noisy change what the network is told and given (diffusion: 0.1, clean); fine and deep
+are the two decoder blocks at the finest and at the coarsest resolution;
 nine is nine labelled slices with background, at the quartiles of the structures and without deformed copies; in
 `nine chosen` they are those that meet every structure best, and copies are learned from, as the command does. The atlas alone is single-atlas registration (demons).
 """
@@ -49,14 +52,15 @@ from vcm.segmentation.segmenter import VOICES, FewShotSegmenter, Heard
 #: Seven bilateral structures, by a part of their names in the label table.
 STRUCTURES = ("Thalamus", "Caudate", "Putamen", "Pallidum", "Hippocampus", "Amygdala", "Accumbens")
 Row = dict[str, object]
+Networks = Sequence[SliceDenoiser]
 COLUMNS = ["labelled", "method", "subject", "structure", "dice", "hausdorff95", "volume_error"]
 
 
 class Surroundings(DiffusionFeatures):
     """Intensities and places alone: what there is without a network."""
 
-    def __init__(self, net: SliceDenoiser) -> None:
-        super().__init__(net)
+    def __init__(self, nets: Networks) -> None:
+        super().__init__(nets)
         self.views = []
 
     def __call__(
@@ -70,23 +74,23 @@ class Surroundings(DiffusionFeatures):
 class Source:
     """How a segmenter is made, of which labels, and which products of its voices are measured."""
 
-    features: Callable[[SliceDenoiser], DiffusionFeatures]
+    features: Callable[[Networks], DiffusionFeatures]
     products: tuple[tuple[str, ...], ...] = (("features",), ("features", "atlas"))
     copies: int = 12
     labelled: Callable[[LabelledBrain], LabelledBrain] = lambda brain: brain
 
 
-def untrained(net: SliceDenoiser) -> SliceDenoiser:
-    """The same network with random weights."""
+def untrained(nets: Networks) -> Networks:
+    """The same networks with random weights."""
     torch.manual_seed(1)
-    return SliceDenoiser.from_config(net.config).eval()
+    return [SliceDenoiser.from_config(net.config).eval() for net in nets]
 
 
-def of_one_view(view: str) -> Callable[[SliceDenoiser], DiffusionFeatures]:
+def of_one_view(view: str) -> Callable[[Networks], DiffusionFeatures]:
     """Features of a single view, with the surroundings."""
 
-    def make(net: SliceDenoiser) -> DiffusionFeatures:
-        features = DiffusionFeatures(net)
+    def make(nets: Networks) -> DiffusionFeatures:
+        features = DiffusionFeatures(nets)
         features.views = [view]
         return features
 
@@ -99,11 +103,19 @@ ALONE = (("features",),)
 PRODUCTS = (("features",), ("features", "atlas"), ("features", "unet", "atlas"))
 SOURCES: dict[str, Source] = {
     "diffusion": Source(DiffusionFeatures, (*PRODUCTS, ("atlas",), ("unet",), ("unet", "atlas"))),
-    "untrained": Source(lambda n: DiffusionFeatures(untrained(n)), PRODUCTS),
-    "mae": Source(lambda n: DiffusionFeatures(n, time=0.0), PRODUCTS),
+    "untrained": Source(lambda nets: DiffusionFeatures(untrained(nets)), PRODUCTS),
+    "mae": Source(lambda nets: DiffusionFeatures(nets, time=0.0), PRODUCTS),
     "surroundings": Source(Surroundings, PRODUCTS),
-    "slices alone": Source(lambda n: DiffusionFeatures(n, surroundings=False)),
-    "paper": Source(lambda n: DiffusionFeatures(n, noisy=True, surroundings=False), ALONE, 0),
+    "per view": Source(DiffusionFeatures),
+    "time 0": Source(lambda nets: DiffusionFeatures(nets, time=0.0)),
+    "time 0.03": Source(lambda nets: DiffusionFeatures(nets, time=0.03)),
+    "time 0.2": Source(lambda nets: DiffusionFeatures(nets, time=0.2)),
+    "time 0.4": Source(lambda nets: DiffusionFeatures(nets, time=0.4)),
+    "noisy": Source(lambda nets: DiffusionFeatures(nets, noisy=True)),
+    "fine": Source(lambda nets: DiffusionFeatures(nets, blocks=(2, 3))),
+    "deep": Source(lambda nets: DiffusionFeatures(nets, blocks=(0, 1))),
+    "slices alone": Source(lambda nets: DiffusionFeatures(nets, surroundings=False)),
+    "paper": Source(lambda nets: DiffusionFeatures(nets, noisy=True, surroundings=False), ALONE, 0),
     "nine": Source(DiffusionFeatures, ALONE, 0, lambda brain: nine_slices(brain, chosen=False)),
     "nine chosen": Source(
         DiffusionFeatures, labelled=lambda brain: nine_slices(brain, chosen=True)
@@ -242,14 +254,14 @@ class Clock:
 
 
 def fitted(
-    name: str, nets: dict[str, SliceDenoiser], brains: Sequence[LabelledBrain], names: list[str],
+    name: str, nets: dict[str, Networks], brains: Sequence[LabelledBrain], names: list[str],
     folder: Path, settings: FitSettings, costs: Table,
 ) -> FewShotSegmenter:  # fmt: skip
     """The segmenter of a source for the labelled subjects, made once."""
-    source, net = SOURCES[name], nets["mae" if name == "mae" else "diffusion"]
+    source, mine = SOURCES[name], nets.get(name, nets["diffusion"])
     if (folder / "segmenter.json").is_file():
         segmenter = FewShotSegmenter.from_pretrained(folder)
-        features = source.features(net)
+        features = source.features(mine)
         if isinstance(features, Surroundings) or features.views != segmenter.features.views:
             segmenter.features = features
         return segmenter
@@ -257,7 +269,7 @@ def fitted(
     # The U-Net does not depend on the features: that of `diffusion` serves all.
     voices = tuple(v for v in VOICES if v in heard and (v != "unet" or name == "diffusion"))
     clock = Clock(costs, TOGETHER.join(brain.source for brain in brains), name)
-    segmenter = FewShotSegmenter(source.features(net), names).fit(
+    segmenter = FewShotSegmenter(source.features(mine), names).fit(
         [source.labelled(brain) for brain in brains], voices, settings, source.copies
     )
     clock.lap("fit")
@@ -274,6 +286,12 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("--slices", required=True, help="a name or a folder")
     parser.add_argument("--mae", help="needed for the source mae")
+    parser.add_argument(
+        "--per-view",
+        nargs=3,
+        metavar="NETWORK",
+        help="needed for the source per view: one of each view",
+    )
     parser.add_argument("--names", type=Path)
     parser.add_argument(
         "--labelled", nargs="+", required=True, help="each alone; A+B+C: the three together"
@@ -297,6 +315,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=FitSettings.steps)
     parser.add_argument("--out", type=Path, default=Path("runs/segmentation"))
     given = parser.parse_args()
+    for name, networks in {"mae": given.mae, "per view": given.per_view}.items():
+        if name in given.sources and not networks:
+            parser.error(f"the source {name} needs --{name.replace(' ', '-')}")
     if given.no_unet:
         for name, source in SOURCES.items():
             heard = tuple(p for p in source.products if "unet" not in p)
@@ -316,9 +337,11 @@ def main() -> None:
         prepared, source, labels = given.elsewhere
         chosen, tested = load_prepared(prepared), read_table(labels)
     chosen = chosen[: given.subjects or None]
-    nets = {"diffusion": load_denoisers(network_folder(given.slices))[0]}
+    nets: dict[str, Networks] = {"diffusion": load_denoisers(network_folder(given.slices))}
     if given.mae:
-        nets["mae"] = load_denoisers(network_folder(given.mae))[0]
+        nets["mae"] = load_denoisers(network_folder(given.mae))
+    if given.per_view:
+        nets["per view"] = [load_denoisers(folder)[0] for folder in given.per_view]
     given.out.mkdir(parents=True, exist_ok=True)
     results = Table(given.out / "segmentation.tsv", COLUMNS)
     costs = Table(given.out / "costs.tsv", ["labelled", "source", "what", "cpu_seconds"])
