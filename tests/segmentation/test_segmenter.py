@@ -168,6 +168,18 @@ def test_a_brain_on_another_grid_is_refused(fitted, phantom):
         fitted.predict(phantom().image[1:])
 
 
+def test_brains_without_labels_and_classes_without_voxels_are_refused(tiny_features, phantom):
+    whole = phantom()
+    bare = replace(whole, labels=np.zeros_like(whole.labels), source="sub-02_T1w.nii.gz")
+    segmenter = FewShotSegmenter(tiny_features, [*NAMES, "absent"])
+    with pytest.raises(VCMError, match=r"labelled in sub-02_T1w.nii.gz at the model's resolution"):
+        segmenter.fit([whole, bare])
+    with pytest.raises(VCMError, match=r"No voxel is labelled absent"):
+        segmenter.fit([whole])
+    with pytest.raises(VCMError, match=r"in any brain"):
+        segmenter.fit([])
+
+
 def test_the_product_of_voices_is_their_geometric_mean():
     a, b = np.array([[0.9, 0.1]]), np.array([[0.5, 0.5]])
     expected = np.sqrt(a * b) / np.sqrt(a * b).sum()

@@ -13,7 +13,7 @@ from vcm.files import check_output, sha256, versions, write_json, write_whole
 from vcm.imaging.geometry import model_grid
 from vcm.segmentation.classifier_fit import FitSettings
 from vcm.segmentation.features import DiffusionFeatures, load_denoisers
-from vcm.segmentation.labelled import label_table, read_labelled, refuse_unlabelled_classes
+from vcm.segmentation.labelled import label_table, read_labelled
 from vcm.segmentation.segmenter import FewShotSegmenter, check_voices
 from vcm.segmentation.slabs import check_slab
 
@@ -92,7 +92,6 @@ def fit_segmenter(
         read_labelled(scan, own, grid, indices, unlabelled)
         for scan, own in zip(scans, labels, strict=True)
     ]
-    refuse_unlabelled_classes(brains, titles)
     segmenter = FewShotSegmenter(features, titles, indices)
     segmenter.slab = slab
     segmenter.fit(brains, voices, settings, copies, voxels, judged, report)

@@ -169,8 +169,14 @@ def _refuse_scan(labels: Volume) -> None:
         )
 
 
-def refuse_unlabelled_classes(brains: Sequence[LabelledBrain], names: Sequence[str]) -> None:
-    """Raise VCMError where no subject has a voxel of a class."""
+def refuse_unlabelled(brains: Sequence[LabelledBrain], names: Sequence[str]) -> None:
+    """Raise VCMError where a subject has no voxel of a structure, or no subject one of some class."""
+    empty = [brain.source for brain in brains if not np.any(brain.labels > 0)]
+    if empty or not brains:
+        raise VCMError(
+            f"No structure is labelled in {', '.join(empty[:8]) or 'any brain'} at the model's resolution: "
+            "label one, or leave the scan out."
+        )
     held = {int(v) for brain in brains for v in np.unique(brain.labels)}
     missing = [name for k, name in enumerate(names) if k not in held]
     if missing:

@@ -31,7 +31,7 @@ from vcm.nets.voxel_classifier import VoxelClassifier, jensen_shannon
 from vcm.segmentation.classifier_fit import FitSettings, fit_classifier
 from vcm.segmentation.copies import warped_copy
 from vcm.segmentation.features import DiffusionFeatures, load_denoisers
-from vcm.segmentation.labelled import UNKNOWN, LabelledBrain
+from vcm.segmentation.labelled import UNKNOWN, LabelledBrain, refuse_unlabelled
 from vcm.segmentation.likeness import UNLIKE, Alike, made_alike
 from vcm.segmentation.slabs import in_slabs, refuse_too_large
 from vcm.segmentation.unet_fit import BoxUNet, box_around, fit_unet, fits_crop
@@ -156,8 +156,9 @@ class FewShotSegmenter:
             Itself.
 
         Raises:
-            VCMError: A voice is unknown, or none can be heard.
+            VCMError: A voice is unknown, or none can be heard; a brain or a class has no labelled voxel.
         """
+        refuse_unlabelled(brains, self.names)
         settings = settings or FitSettings()
         self.brains = list(brains)
         self.contrasts = {brain.contrast for brain in brains}
