@@ -11,10 +11,11 @@ from typing import ClassVar
 
 from vcm.errors import VCMError
 from vcm.learning.schedule import MAY_CHANGE, TrainingSchedule
+from vcm.training.restoration_configuration import RestorationTraining
 
 
 @dataclass
-class BandDecoderTraining(TrainingSchedule):
+class BandDecoderTraining(RestorationTraining):
     """Configuration of `vcm pretrain band-decoder`.
 
     Attributes:
@@ -25,24 +26,13 @@ class BandDecoderTraining(TrainingSchedule):
         fold: Quarters of the frequencies that the latent keeps: 2 (8 channels) or 3 (27).
         decoder_channels: Channels of the decoder's finer and coarser level.
         decoder_blocks: Residual blocks of each.
-        discriminator_channels: Channels of the discriminator, per level.
         crop: Edge of the training crops, a multiple of 4 [voxel].
         noise: Most noise on a latent, in standard deviations; each crop draws its own from 0 on.
-        mse_weight: Weight of the squared error in the loss, beside the absolute error.
-        detail_weight: Weight of the absolute error of what a blur takes away.
-        adversarial_weight: Weight of the adversarial loss; 0: the discriminator rests.
-        adversarial_from: Step from which the adversarial loss counts, rising over 200 steps.
-        penalty_weight: Weight of the penalties on the discriminator's gradients.
-        instance_noise: Standard deviation of noise on all that the discriminator sees, so that it
-            does not judge by what no eye sees, such as exact zeros.
     """
 
-    may_change = MAY_CHANGE | {
-        "data", "adversarial_weight", "detail_weight", "batch_size", "mixed_precision"
-    }  # fmt: skip
     headings: ClassVar[dict[str, str]] = {
         "data": "Data and result",
-        "decoder_channels": "Network and loss",
+        "decoder_channels": "Network",
     }
 
     data: list[str] = field(default_factory=list)
@@ -51,15 +41,8 @@ class BandDecoderTraining(TrainingSchedule):
     fold: int = 2
     decoder_channels: list[int] = field(default_factory=lambda: [32, 64])
     decoder_blocks: list[int] = field(default_factory=lambda: [1, 2])
-    discriminator_channels: list[int] = field(default_factory=lambda: [32, 64, 96])
     crop: int = 48
     noise: float = 0.1
-    mse_weight: float = 5.0
-    detail_weight: float = 1.0
-    adversarial_weight: float = 0.0
-    adversarial_from: int = 0
-    penalty_weight: float = 0.002
-    instance_noise: float = 0.0
 
 
 @dataclass

@@ -14,27 +14,16 @@ network reads.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
 from vcm.errors import VCMError
+from vcm.training.restoration_configuration import RestorationTraining
 
 #: Steps over which the adversarial loss rises to its weight.
 RAMP = 200
-
-
-class LossWeights(Protocol):
-    """The weights of the losses, and the noise on what the discriminator sees, as configurations hold them."""
-
-    mse_weight: float
-    detail_weight: float
-    adversarial_weight: float
-    penalty_weight: float
-    instance_noise: float
 
 
 def adversarial_ramp(step: int, begin: int) -> float:
@@ -56,7 +45,7 @@ def restoration_losses(
     x: Tensor,
     ramp: Tensor,
     judge: nn.Module,
-    weights: LossWeights,
+    weights: RestorationTraining,
 ) -> dict[str, Tensor]:
     """loss, which is minimised, and its parts; power is that of the detail over the image's.
 
