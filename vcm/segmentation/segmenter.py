@@ -7,6 +7,7 @@ Voices, each a probability per class and voxel, are multiplied:
                some slices only, the perceptrons name the voxels between them first
     unet       a 3D U-Net fitted to augmented copies of the labelled brains; likewise
 
+Where each class has its counterpart on the other side, each voice is the mean of a brain and its mirror image.
 Knows arrays on the model's grid; files are the affair of vcm.segmentation.fit and apply.
 """
 
@@ -33,6 +34,7 @@ from vcm.segmentation.copies import warped_copy
 from vcm.segmentation.features import DiffusionFeatures, load_denoisers
 from vcm.segmentation.labelled import UNKNOWN, LabelledBrain, refuse_unlabelled
 from vcm.segmentation.likeness import UNLIKE, Alike, made_alike
+from vcm.segmentation.sides import both_ways, counterparts
 from vcm.segmentation.slabs import in_slabs, refuse_too_large
 from vcm.segmentation.unet_fit import BoxUNet, box_around, fit_unet, fits_crop
 from vcm.segmentation.voxels import choose_voxels
@@ -44,9 +46,11 @@ ATLAS = "atlas.safetensors"
 CHUNK = 65_536
 #: Probability below which no voice can push a class, so that none has a veto.
 LEAST = 1e-3
-#: Weight of the atlas in the product with features and U-Net, each of which has 1, and of one that the features
-#: completed, in a product with them.
+#: Weight of the atlas in the product with a U-Net, which has 1, and of one that the features completed, in a
+#: product with them.
 LESSER_ATLAS = 0.5
+#: Weight of the features beside a U-Net that saw its whole box.
+LESSER_FEATURES = 0.25
 #: Where the features find so many times more or fewer voxels of a class than the atlas does, the atlas alone
 #: is heard for it: its volumes err less, and features that fail on a scan fail by much.
 DOUBTFUL = 1.5
@@ -110,6 +114,8 @@ class FewShotSegmenter:
     Attributes:
         slab: Sagittal slices of a brain whose features are in memory at a time; 0: all of them.
         completed: Whether the perceptrons named voxels of the labelled brains that were not labelled.
+        other_side: (C,) the class on the other side of each, see vcm.segmentation.sides; None: brains are asked
+            about as they are, not mirrored.
     """
 
     def __init__(
@@ -122,6 +128,7 @@ class FewShotSegmenter:
         self.indices = list(range(len(names))) if indices is None else list(indices)
         self.voices: tuple[str, ...] = ()
         self.slab, self.completed = 0, False
+        self.other_side: NDArray[np.int64] | None = None
         self.brains: list[LabelledBrain] = []
         self.contrasts: set[str] = set()
         self.classifier: VoxelClassifier | None = None
@@ -162,6 +169,7 @@ class FewShotSegmenter:
         settings = settings or FitSettings()
         self.brains = list(brains)
         self.contrasts = {brain.contrast for brain in brains}
+        self.other_side = counterparts(brains, len(self.names))
         whole = all(b.whole for b in brains)
         self.voices = check_voices(fitting_voices(brains) if voices is None else voices, whole)
         each = max(1, voxels // (len(brains) * (copies + 1)))
@@ -278,7 +286,8 @@ class FewShotSegmenter:
             features = mean if atlas is None else self._where_plausible(mean, atlas)
             atlas = None if atlas is None else _heard_for(self.atlas_helps, atlas, features)
             parts.append(features)
-            weights.append(1.0)
+            known = "unet" in voices and self.unet is not None and self.unet.saw_all
+            weights.append(LESSER_FEATURES if known else 1.0)
         if atlas is not None:
             parts.append(atlas)
             lesser = "unet" in voices or (self.completed and features is not None)
@@ -308,11 +317,26 @@ class FewShotSegmenter:
         chosen = int(np.random.SeedSequence((seed, number, copy)).generate_state(1)[0] >> 1)
         return warped_copy(brain.image, brain.labels, chosen - chosen % 2 + copy % 2, UNKNOWN)
 
-    @torch.inference_mode()
     def ask_perceptrons(
         self, image: NDArray[np.float32], mask: NDArray[np.bool_]
     ) -> NDArray[np.float32]:
         """Probabilities (M, N, C) that each perceptron gives the voxels of a mask."""
+        return both_ways(self._ask_perceptrons, image, mask, self.other_side)
+
+    def ask_atlas(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Mean (N, C) of the labels warped onto the image, at the voxels of a mask."""
+        return both_ways(self._ask_atlas, image, mask, self.other_side)
+
+    def ask_unet(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Probabilities (N, C) that the U-Net gives the voxels of a mask."""
+        assert self.unet is not None
+        unet = self.unet
+        return both_ways(lambda i, m: unet(i)[:, m].T, image, mask, self.other_side)
+
+    @torch.inference_mode()
+    def _ask_perceptrons(
+        self, image: NDArray[np.float32], mask: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
         assert self.classifier is not None
         slabs = list(in_slabs(mask, self.slab))
         largest = max(int(slab.sum()) for slab in slabs)
@@ -325,8 +349,9 @@ class FewShotSegmenter:
                 parts.append(self.classifier(chunk).cpu().numpy())
         return np.concatenate(parts, 1)
 
-    def ask_atlas(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Mean (N, C) of the labels warped onto the image, at the voxels of a mask."""
+    def _ask_atlas(
+        self, image: NDArray[np.float32], mask: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
         warped = [
             warp_labels(b.labels, len(self.names), register(image, b.image))[:, mask].T
             for b in self.brains
@@ -346,11 +371,6 @@ class FewShotSegmenter:
         merged = np.where(doubtful, atlas, features)
         merged[:, 0] = np.maximum(1 - merged[:, 1:].sum(1), 0)
         return _normalised(merged)
-
-    def ask_unet(self, image: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Probabilities (N, C) that the U-Net gives the voxels of a mask."""
-        assert self.unet is not None
-        return self.unet(image)[:, mask].T
 
     def _judge(self, brains: Sequence[LabelledBrain], copies: int, judged: int, seed: int) -> None:
         """Dice of each voice per class on copies that it did not learn from, where they are labelled."""
@@ -415,6 +435,7 @@ class FewShotSegmenter:
             "contrasts": sorted(self.contrasts),
             "voices": list(self.voices),
             "completed": self.completed,
+            "other_side": None if self.other_side is None else self.other_side.tolist(),
             "atlas_helps": self.atlas_helps.tolist(),
             "trust": self.trust,
             "unet_box": self.unet.box.tolist() if self.unet and self.unet.box is not None else None,
@@ -445,6 +466,8 @@ class FewShotSegmenter:
         made.atlas_helps = np.asarray(said["atlas_helps"], bool)
         made.trust = said["trust"]  # type: ignore[assignment]
         made.completed = bool(said.get("completed"))  # earlier versions did not complete labels
+        other_side = said.get("other_side")  # earlier versions did not ask about mirror images
+        made.other_side = None if other_side is None else np.asarray(other_side)
         made.classifier = VoxelClassifier.from_pretrained(folder / "classifier").eval()
         if "unet" in made.voices:
             net = TissueSegmenter.from_pretrained(folder / "unet").float().eval()
