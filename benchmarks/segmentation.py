@@ -255,7 +255,7 @@ class Clock:
 
 def fitted(
     name: str, nets: dict[str, Networks], brains: Sequence[LabelledBrain], names: list[str],
-    folder: Path, settings: FitSettings, costs: Table,
+    folder: Path, settings: FitSettings, costs: Table, mirror: bool,
 ) -> FewShotSegmenter:  # fmt: skip
     """The segmenter of a source for the labelled subjects, made once."""
     source, mine = SOURCES[name], nets.get(name, nets["diffusion"])
@@ -270,7 +270,7 @@ def fitted(
     voices = tuple(v for v in VOICES if v in heard and (v != "unet" or name == "diffusion"))
     clock = Clock(costs, TOGETHER.join(brain.source for brain in brains), name)
     segmenter = FewShotSegmenter(source.features(mine), names).fit(
-        [source.labelled(brain) for brain in brains], voices, settings, source.copies
+        [source.labelled(brain) for brain in brains], voices, settings, source.copies, mirror=mirror
     )
     clock.lap("fit")
     write_whole(folder, segmenter.save_pretrained)
@@ -305,6 +305,11 @@ def main() -> None:
     )
     parser.add_argument(
         "--no-unet", action="store_true", help="without the U-Net, whose fit costs most"
+    )
+    parser.add_argument(
+        "--no-mirror",
+        action="store_true",
+        help="scans as they are, not the mean with their mirror image",
     )
     parser.add_argument("--split", default="test")
     parser.add_argument(
@@ -355,7 +360,7 @@ def main() -> None:
         segmenters = {
             name: fitted(
                 name, nets, brains, names, given.out / "fitted" / labelled / name,
-                FitSettings(steps=given.steps), costs,
+                FitSettings(steps=given.steps), costs, not given.no_mirror,
             )
             for name in sources
         }  # fmt: skip

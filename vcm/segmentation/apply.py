@@ -314,6 +314,7 @@ def _write(
         "UnlikeLabelledScans": None if found.unlike is None else round(found.unlike, 4),
         "BrightnessMatched": found.matched,
         "VoicesHeard": list(found.voices),
+        "MeanWithMirrorImage": segmenter.other_side is not None,
         "VolumesML": found.volumes,
         "VolumesStandardDeviationML": found.spread,
         "Trust": segmenter.trust,

@@ -70,6 +70,8 @@ class Fitting:
         voxels: Voxels to learn from, over all scans and copies; bounds the memory.
         judged: Further copies that nothing learns from, to estimate how far each voice can be trusted
             per structure. 0: not estimated, and the atlas is used for every structure.
+        mirror: Name each scan as the mean of itself and its mirror image, where each label has its counterpart on
+            the other side. Without, a scan takes half of the time.
         slab: Slices of such a copy whose features are in memory at a time; 0: all of them. Fewer take less
             memory and more time.
         seed: Seed of copies, voxels and perceptrons.
@@ -98,6 +100,7 @@ class Fitting:
     patience: float = 0.25
     voxels: int = 150_000
     judged: int = 2
+    mirror: bool = True
     slab: int = 0
     seed: int = 0
     device: str = "auto"

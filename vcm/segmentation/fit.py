@@ -38,6 +38,7 @@ def fit_segmenter(
     voxels: int = 150_000,
     judged: int = 2,
     slab: int = 0,
+    mirror: bool = True,
     settings: FitSettings | None = None,
     device: torch.device | str = "cpu",
     report: Callable[[str], None] = lambda stage: None,
@@ -59,6 +60,7 @@ def fit_segmenter(
         voxels: To learn from in all.
         judged: Copies that the trust in each voice is estimated on.
         slab: Slices of a copy whose features are in memory at a time; 0: all of them.
+        mirror: See FewShotSegmenter.
         settings: Of the perceptrons.
         device: Where to compute.
         report: Told what is done, for a progress bar.
@@ -94,7 +96,7 @@ def fit_segmenter(
     ]
     segmenter = FewShotSegmenter(features, titles, indices)
     segmenter.slab = slab
-    segmenter.fit(brains, voices, settings, copies, voxels, judged, report)
+    segmenter.fit(brains, voices, settings, copies, voxels, judged, report, mirror)
     record = {
         "Scans": {scan.name: sha256(scan) for scan in scans},
         "Labels": {path.name: sha256(path) for path in labels},

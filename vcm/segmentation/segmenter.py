@@ -145,6 +145,7 @@ class FewShotSegmenter:
         voxels: int = 150_000,
         judged: int = 2,
         report: Callable[[str], None] = lambda stage: None,
+        mirror: bool = True,
     ) -> FewShotSegmenter:
         """Learn from labelled brains.
 
@@ -158,6 +159,8 @@ class FewShotSegmenter:
             judged: Further copies of each brain that no voice learns from, to estimate how far each
                 can be trusted. 0: not estimated, and the atlas is used for every class.
             report: Told what is done, for a progress bar.
+            mirror: Ask each voice about the mirror image of a brain too, where each class has its counterpart on the
+                other side.
 
         Returns:
             Itself.
@@ -169,7 +172,7 @@ class FewShotSegmenter:
         settings = settings or FitSettings()
         self.brains = list(brains)
         self.contrasts = {brain.contrast for brain in brains}
-        self.other_side = counterparts(brains, len(self.names))
+        self.other_side = counterparts(brains, len(self.names)) if mirror else None
         whole = all(b.whole for b in brains)
         self.voices = check_voices(fitting_voices(brains) if voices is None else voices, whole)
         each = max(1, voxels // (len(brains) * (copies + 1)))
