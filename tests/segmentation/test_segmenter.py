@@ -206,7 +206,7 @@ def test_a_network_that_learned_nothing_is_not_heard(tiny_features, phantom, mon
     assert not FewShotSegmenter.from_pretrained(tmp_path).unet_helps.any()
 
 
-def test_the_features_are_not_heard_of_a_scan_that_looks_unlike_the_labelled_one(
+def test_beside_a_unet_that_saw_all_and_does_well_the_features_tell_the_uncertainty_alone(
     tiny_features, phantom, monkeypatch
 ):
     monkeypatch.setattr("vcm.segmentation.segmenter.fit_unet", partial(fit_unet, steps=2))
@@ -214,12 +214,16 @@ def test_the_features_are_not_heard_of_a_scan_that_looks_unlike_the_labelled_one
     segmenter = FewShotSegmenter(tiny_features, NAMES).fit(
         [brain], settings=FitSettings(steps=5), copies=0, voxels=2000, judged=0
     )
-    darker = np.where(brain.image > 0, 0.4 * brain.image, 0).astype(np.float32)
+    found = segmenter.predict(brain.image)
+    assert found.voices == ("atlas", "unet") and found.uncertainty.max() > 0
+    assert segmenter.predict(brain.image, ["features", "unet"]).voices == ("features", "unet")
+    without = segmenter.predict(brain.image, ["atlas", "unet"])
+    assert np.array_equal(found.labels, without.labels)
+    segmenter.trust = {
+        "features": dict.fromkeys(NAMES[1:], 0.9),
+        "unet": dict.fromkeys(NAMES[1:], 0.9) | {"dark": 0.5},
+    }
     assert segmenter.predict(brain.image).voices == ("features", "atlas", "unet")
-    assert segmenter.predict(darker).voices == ("atlas", "unet")
-    assert segmenter.predict(darker, ["features", "unet"]).voices == ("features", "unet")
-    without = segmenter.predict(darker, ["atlas", "unet"])
-    assert np.array_equal(segmenter.predict(darker).labels, without.labels)
 
 
 def test_slices_alone_are_enough_to_know_how_the_labelled_scan_looks(

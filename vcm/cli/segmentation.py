@@ -49,7 +49,8 @@ def fit(config: Fitting) -> None:
         )
     voices = list(segmenter.trust)
     helps = {"atlas": segmenter.atlas_helps, "unet": segmenter.unet_helps}
-    beside = [voice for voice in segmenter.voices if voice in helps]
+    suffices = segmenter.unet_suffices and "features" in segmenter.voices
+    beside = [voice for voice in segmenter.voices if voice in helps and not suffices]
     heard = [f"{voice} heard" for voice in beside]
     print("\t".join(["structure", *(f"Dice of {voice}" for voice in voices), *heard]))
     for k, name in enumerate(segmenter.names[1:], start=1):
@@ -57,6 +58,10 @@ def fit(config: Fitting) -> None:
         said = ["yes" if helps[voice][k] else "no" for voice in beside]
         print("\t".join([name, *values, *said]))
     print(f"Dice on deformed copies that were not learned from. The segmenter is in {config.out}.")
+    if suffices:
+        print(
+            "Scans are named without the features, which tell the uncertainty; --voices of apply decides otherwise."
+        )
 
 
 def apply(

@@ -97,8 +97,7 @@ def segment_scan(
     warn_of_wrong_name(contrast, scan.source)
     found = segmenter.predict(aligned.image, voices, match)
     if found.unlike is not None and found.unlike > UNLIKE:
-        left_out = [v for v in voices or segmenter.voices if v not in found.voices]
-        warnings.warn(_unlike_in_words(scan, found, left_out), VCMWarning, stacklevel=2)
+        warnings.warn(_unlike_in_words(scan, found), VCMWarning, stacklevel=2)
     best, chosen = _to_scan(found.posterior, grid, scan, aligned.to_common)
     uncertainty = from_model_grid(found.uncertainty, grid, scan.grid, aligned.to_common)
     labels = np.asarray(segmenter.indices)[chosen]
@@ -138,10 +137,8 @@ def _family(contrast: str) -> str:
     return contrast.removesuffix("+gd")
 
 
-def _unlike_in_words(scan: Volume, found: Prediction, left_out: Sequence[str]) -> str:
+def _unlike_in_words(scan: Volume, found: Prediction) -> str:
     done = "it was given theirs" if found.matched else "it was left as it is, as match=never asks"
-    if left_out:
-        done += f"; its {' and '.join(left_out)} are not heard, as they err more there"
     return (
         f"{scan.source} looks unlike the labelled scans, as scans of another study do: its brightness differs by "
         f"{found.unlike:.2f} of the range (of one study: up to {UNLIKE:g}), and {done}; look at its labels."

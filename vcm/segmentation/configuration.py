@@ -114,8 +114,8 @@ class Applying:
         model: Folder that vcm segment fit wrote.
         scans: T1w scans (NIfTI), with the skull or without, or folders of them.
         out: Folder for label maps, maps of probability and uncertainty, volumes and pictures.
-        voices: As for fit. Default: those that the segmenter was fitted with, but not the features of a
-            scan that looks like one of another study, where there is a U-Net.
+        voices: As for fit. Default: those that the segmenter was fitted with, but not the features beside a
+            U-Net that saw all labels at once and does well in each: they tell the uncertainty then.
         match: Give a scan the brightness of the labelled ones: auto (where it looks like one of another
             study), always or never.
         slab: Slices whose features are in memory at a time; 0: the whole brain. Fewer take less memory and

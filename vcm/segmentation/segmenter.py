@@ -33,7 +33,7 @@ from vcm.segmentation.classifier_fit import FitSettings, fit_classifier
 from vcm.segmentation.copies import warped_copy
 from vcm.segmentation.features import DiffusionFeatures, load_denoisers
 from vcm.segmentation.labelled import UNKNOWN, LabelledBrain, refuse_unlabelled
-from vcm.segmentation.likeness import UNLIKE, Alike, made_alike
+from vcm.segmentation.likeness import Alike, made_alike
 from vcm.segmentation.sides import both_ways, counterparts
 from vcm.segmentation.slabs import in_slabs, refuse_too_large
 from vcm.segmentation.unet_fit import BoxUNet, box_around, fit_unet, fits_crop
@@ -221,9 +221,8 @@ class FewShotSegmenter:
 
         Args:
             image: (X, Y, Z) in 0..1 on the model's grid, 0 outside the brain.
-            voices: Some of those that it was fitted with. Default: all of them, but not the features of a scan that
-                looks unlike the labelled ones, where there is a U-Net that saw its whole box: of another study they
-                err more.
+            voices: Some of those that it was fitted with. Default: all of them, but not the features where
+                `unet_suffices`; they tell the uncertainty then.
             match: Give the scan the brightness of the labelled ones: auto (where it looks different),
                 always or never.
 
@@ -246,8 +245,7 @@ class FewShotSegmenter:
                 "onto the same grid, as align_brain does."
             )
         alike = self.alike(image, match)
-        known = self.unet is not None and self.unet.saw_all
-        if voices is None and known and (alike.unlike or 0) > UNLIKE:
+        if voices is None and self.unet_suffices:
             chosen = tuple(voice for voice in chosen if voice != "features")
         found = self.combined(self.listen(alike.image, chosen), chosen)
         return replace(found, unlike=alike.unlike, matched=alike.matched, voices=chosen)
@@ -258,7 +256,7 @@ class FewShotSegmenter:
         return made_alike(image, labelled, self.features.spacing, match)
 
     def listen(self, image: NDArray[np.float32], voices: Sequence[str]) -> Heard:
-        """What each voice says of a brain; the perceptrons are always heard, for the uncertainty.
+        """What each voice says of a brain; the perceptrons are always asked, for the uncertainty.
 
         Args:
             image: (X, Y, Z) in 0..1 on the model's grid, 0 outside the brain.
@@ -267,7 +265,9 @@ class FewShotSegmenter:
         mask = image > 0
         return Heard(
             mask,
-            self.ask_perceptrons(image, mask),
+            self.ask_perceptrons(image, mask)
+            if "features" in voices
+            else self._ask_perceptrons(image, mask),
             self.ask_atlas(image, mask) if "atlas" in voices else None,
             self.ask_unet(image, mask) if "unet" in voices else None,
         )
@@ -289,8 +289,8 @@ class FewShotSegmenter:
             features = mean if atlas is None else self._where_plausible(mean, atlas)
             atlas = None if atlas is None else _heard_for(self.atlas_helps, atlas, features)
             parts.append(features)
-            known = "unet" in voices and self.unet is not None and self.unet.saw_all
-            weights.append(LESSER_FEATURES if known else 1.0)
+            lesser = "unet" in voices and self.unet_suffices
+            weights.append(LESSER_FEATURES if lesser else 1.0)
         if atlas is not None:
             parts.append(atlas)
             lesser = "unet" in voices or (self.completed and features is not None)
@@ -393,6 +393,11 @@ class FewShotSegmenter:
             for voice, values in mean.items()
         }
         self.atlas_helps = self._heard("atlas")
+
+    @property
+    def unet_suffices(self) -> bool:
+        """Whether the U-Net saw its whole box at once and does well in each class: the features add nothing then."""
+        return self.unet is not None and self.unet.saw_all and bool(self.unet_helps[1:].all())
 
     @property
     def unet_helps(self) -> NDArray[np.bool_]:

@@ -16,7 +16,8 @@ from vcm.precision import computes_bfloat16
 from vcm.segmentation.copies import warped_copy
 from vcm.segmentation.labelled import UNKNOWN, LabelledBrain
 
-#: Optimiser steps, each on one crop; a copy serves for several steps, mirrored in none.
+#: Optimiser steps, each on one crop; a copy serves for several steps. None is mirrored: the mean with the mirror
+#: image buys more than that, and the two together less.
 STEPS, STEPS_PER_COPY, LEARNING_RATE = 1600, 8, 2e-3
 #: Steps in which the learning rate rises, and largest norm of the gradient. Without them, and without a start at the
 #: frequencies of the classes, small structures are lost in the first steps and never found again.
