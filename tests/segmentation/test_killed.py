@@ -31,7 +31,7 @@ def segment(given, out):
         patch.setattr("vcm.segmentation.apply.outlined", lambda *arguments: arguments[2].touch())
         segmenter = SimpleNamespace(
         contrasts={"T1w"},
-            features=SimpleNamespace(spacing=2.0), predict=predict, indices=[0, 7], trust={},
+            features=SimpleNamespace(spacing=2.0), predict=predict, indices=[0, 7], trust={}, other_side=None,
             names=["background", "bright"], voices=("features",),
         )  # fmt: skip
         scans = [given / f"sub-{n}_T1w.nii.gz" for n in (1, 2)]
