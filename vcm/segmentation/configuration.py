@@ -71,7 +71,7 @@ class Fitting:
         judged: Further copies that nothing learns from, to estimate how far each voice can be trusted
             per structure. 0: not estimated, and the atlas is used for every structure.
         mirror: Name each scan as the mean of itself and its mirror image, where each label has its counterpart on
-            the other side. Without, a scan takes half of the time.
+            the other side. Without, each voice takes half of the time.
         slab: Slices of such a copy whose features are in memory at a time; 0: all of them. Fewer take less
             memory and more time.
         seed: Seed of copies, voxels and perceptrons.
