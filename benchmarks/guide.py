@@ -21,15 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from any_contrast import lesion_contrast, whole_slices
+from any_contrast import closeness, lesion_contrast, whole_slices
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from vcm.errors import VCMWarning
 from vcm.files import write_table
 from vcm.imaging.volume import Volume, read_volume
-from vcm.metrics import bootstrap_interval, psnr, ssim
+from vcm.metrics import bootstrap_interval
 from vcm.upsampling.head_detail import load_detail
 from vcm.upsampling.simulate import simulate_slices
 from vcm.upsampling.upsample import upsample
@@ -74,8 +73,6 @@ def measure(
     thick, _ = simulate_slices(truth, key["direction"], SPACING)
     thick = replace(thick, source=truth.source)
     brain = truth.data > 0
-    low, high = np.percentile(truth.data[brain], [0.5, 99.5])
-    mask, real = (torch.from_numpy(v)[None, None] for v in (brain, _scaled(truth.data, low, high)))
     elsewhere, back = moved(t1w)
     guides: dict[str, tuple[Volume | None, NDArray]] = {
         "none": (None, np.eye(4)), "T1w": (t1w, np.eye(4)), "T1w, moved": (elsewhere, back),
@@ -85,20 +82,15 @@ def measure(
         started = time.process_time()
         result = upsample(thick, pipeline, samples=0, detail=net, guide=guide)
         seconds = time.process_time() - started
-        image = torch.from_numpy(_scaled(result.volume.data, low, high))[None, None]
         contrast = lesion_contrast(result.volume.data, lesions, brain)
-        row = {
-            "psnr": psnr(image, real, mask), "ssim": ssim(image, real, mask),
+        row = closeness(result.volume.data, truth.data)
+        row |= {
             "lesion_contrast": contrast / lesion_contrast(truth.data, lesions, brain),
             "seconds": seconds,
-        }  # fmt: skip
+        }
         off = distance(result.guide.to_scan, right, guide) if result.guide and guide else None
         numbers = {k: round(float(v), 4) for k, v in row.items()}
         yield key | {"guide": name} | numbers | {"off": "n/a" if off is None else round(off, 3)}
-
-
-def _scaled(values: NDArray, low: float, high: float) -> NDArray[np.float32]:
-    return np.clip((values - low) / (high - low), 0, 1).astype(np.float32)
 
 
 def summarise(rows: list[dict[str, Any]]) -> None:
