@@ -154,6 +154,8 @@ class EncoderTraining(TrainingSchedule):
         hidden: Share of the blocks that are hidden.
         block: Edge of the blocks [voxel].
         augmentation: Strength of the changes of contrast, resolution, bias field and mask, 0 to 1.
+        local_brightness: Read each voxel as its deviation from the brightness within about 10 mm, in pretraining and
+            wherever the encoder is used after it.
         projection: Numbers by which views are compared (hybrid).
         contrast_weight: Weight of the contrastive loss (hybrid).
         temperature: Temperature of the contrastive loss (hybrid).
@@ -176,6 +178,7 @@ class EncoderTraining(TrainingSchedule):
     hidden: float = 0.6
     block: int = 8
     augmentation: float = 1.0
+    local_brightness: bool = False
     projection: int = 64
     contrast_weight: float = 0.3
     temperature: float = 0.2

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vcm.nets.local_brightness import local_brightness
 from vcm.nets.normed_relu import NormedReLU
 
 #: The network of `vcm pretrain encoder` as its configurations have it.
@@ -71,7 +72,8 @@ class FewShotUNet(nn.Module):
 
     Source: U-Net (Ronneberger et al. 2015) as in nnU-Net (Isensee et al. 2021), with group norm. The
     input is padded to multiples of the coarsest voxel, and the padding is cut off again. Blocks of
-    patch^3 voxels are folded into channels before the finest level, and unfolded after it.
+    patch^3 voxels are folded into channels before the finest level, and unfolded after it. Where it is
+    `local`, each voxel of each input is first read as its deviation from the brightness around it.
     """
 
     def __init__(
@@ -81,12 +83,13 @@ class FewShotUNet(nn.Module):
         channels: tuple[int, ...] = (8, 32, 64, 128),
         groups: int = 8,
         patch: int = 1,
+        local: bool = False,
     ) -> None:
         super().__init__()
-        self.channels, self.patch = channels, patch
+        self.channels, self.patch, self.local = channels, patch, local
         self.settings: dict[str, Any] = {
             "inputs": inputs, "outputs": outputs, "channels": list(channels), "groups": groups,
-            "patch": patch,
+            "patch": patch, "local": local,
         }  # fmt: skip
         pairs = list(zip((inputs * patch**3, *channels), channels, strict=False))
         self.down = nn.ModuleList(
@@ -120,6 +123,8 @@ class FewShotUNet(nn.Module):
 
     def levels(self, image: Tensor) -> list[Tensor]:
         """Activations of every level, full resolution first, of the padded image."""
+        if self.local:
+            image = local_brightness(image)
         pad = [n for size in image.shape[:1:-1] for n in (0, -size % self.downsampling)]
         levels = [_folded(functional.pad(image, pad), self.patch)]
         for down in self.down:

@@ -6,6 +6,7 @@ feature of one is never taken for that of another.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class Parent:
 
     Attributes:
         network: With its weights.
-        checksum: SHA-256 of the weights.
+        checksum: SHA-256 of the weights, and of how they read a scan where that is not as it comes.
         seen: SHA-256 of scans that it was trained on, where it says so -> case.
     """
 
@@ -76,7 +77,9 @@ def open_parents(methods: Iterable[Method], encoders: Encoders) -> dict[str, Par
         if feature in _OF_FROZEN_MODEL:
             found[feature] = _frozen(feature, name)
         elif feature == UNTRAINED:
-            found[feature] = untrained_encoder()
+            given = encoders.mae or encoders.hybrid
+            like = load_parent(given).network if given else None
+            found[feature] = untrained_encoder(like)
         elif name:
             found[feature] = load_parent(name)
     return found
@@ -131,21 +134,36 @@ def load_parent(name: str) -> Parent:
         weights = {n.removeprefix(start): w for n, w in weights.items() if n.startswith(start)}
     patch = card.get("patch", 1)
     outputs = len(weights["out.conv.conv.bias"]) // patch**3
-    network = FewShotUNet(1, outputs, tuple(card["channels"]), card["groups"], patch)
+    local = card.get("local_brightness", False)
+    network = FewShotUNet(1, outputs, tuple(card["channels"]), card["groups"], patch, local)
     network.load_state_dict(weights)
     seen = {}
     if (folder / _SEEN).is_file():
         seen = {row["sha256"]: row["case"] for row in read_table(folder / _SEEN)}
-    return Parent(network.eval(), sha256(folder / _WEIGHTS), seen)
+    return Parent(network.eval(), _checksum(sha256(folder / _WEIGHTS), local), seen)
 
 
-def untrained_encoder() -> Parent:
-    """The network of `vcm pretrain encoder` with random weights, the same every time."""
+def untrained_encoder(like: FewShotUNet | None = None) -> Parent:
+    """A network with random weights, the same every time.
+
+    Args:
+        like: The pretrained network that it is compared with. None: that of `vcm pretrain encoder` as its
+            configurations have it.
+    """
+    settings: dict[str, Any] = ENCODER
+    if like is not None:
+        settings = {"channels": like.channels, "groups": like.settings["groups"]}
+        settings |= {"patch": like.patch, "local": like.local}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = FewShotUNet(1, 1, **ENCODER)
-    checksum = checksum_of(network.state_dict().items(), 1.0)
-    return Parent(network.eval(), checksum, {})
+        network = FewShotUNet(1, 1, **settings)
+    weights = checksum_of(network.state_dict().items(), 1.0)
+    return Parent(network.eval(), _checksum(weights, network.local), {})
+
+
+def _checksum(weights: str, local: bool) -> str:
+    """Of a network with those weights: by them alone two that read a scan otherwise are not told apart."""
+    return hashlib.sha256(f"{weights}|local".encode()).hexdigest() if local else weights
 
 
 def describe_parents(method: Method, encoders: Encoders) -> str:

@@ -96,13 +96,14 @@ def pretrain_encoder(config: EncoderTraining) -> dict[str, float]:
     hybrid = config.objective == "hybrid"
     set_seed(config.seed)
     projection = config.projection if hybrid else 0
-    net = ScanEncoder(tuple(config.channels), config.groups, projection, config.patch)
+    local = config.local_brightness
+    net = ScanEncoder(tuple(config.channels), config.groups, projection, config.patch, local)
     # The layout in which convolutions are fastest, on CPUs and GPUs.
     net.unet.to(memory_format=torch.channels_last_3d)
     weight = config.contrast_weight if hybrid else 0.0
     sampler = ViewSampler(
         scans, config.batch_size, 2 if hybrid else 1, config.crop, config.hidden, config.block,
-        config.augmentation,
+        config.augmentation, local,
     )  # fmt: skip
     run = TrainingRun(config, net, EncoderObjective(net, sampler, weight, config.temperature))
     run.fit(lambda _: sampler.draw)
@@ -160,7 +161,9 @@ def _measure(net: ScanEncoder, config: EncoderTraining, cache: Path) -> list[Sca
 
 @torch.inference_mode()
 def _measured(net: ScanEncoder, config: EncoderTraining, scan: UnlabelledScan) -> ScanMeasures:
-    sampler = ViewSampler([scan], 1, 1, 0, config.hidden, config.block, 0.0)
+    sampler = ViewSampler(
+        [scan], 1, 1, 0, config.hidden, config.block, 0.0, config.local_brightness
+    )
     batch = sampler.make(sampler.draw(np.random.default_rng(0)))
     masked = batch.targets * (1 - batch.hidden)
     restored = net(masked.to(net.device))[0].cpu()

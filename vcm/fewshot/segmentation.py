@@ -158,7 +158,8 @@ def start_network(parent: FewShotUNet | None, inputs: int, outputs: int) -> FewS
     """
     if parent is None:
         return FewShotUNet(inputs, outputs)
-    net = FewShotUNet(inputs, outputs, parent.channels, parent.settings["groups"], parent.patch)
+    groups, local = parent.settings["groups"], parent.local
+    net = FewShotUNet(inputs, outputs, parent.channels, groups, parent.patch, local)
     weights = dict(parent.state_dict())
     first = "down.0.conv1.conv.weight"
     weights[first] = for_inputs(weights[first], inputs)

@@ -28,6 +28,7 @@ from vcm.fewshot.preparation import prepare
 from vcm.fewshot.views import several_seen_otherwise
 from vcm.files import sha256, write_whole
 from vcm.imaging.volume import read_label_map, read_volume
+from vcm.nets.local_brightness import local_brightness
 from vcm.progress import track
 
 #: Raised when `prepare` returns something else, so that no file of before is read.
@@ -74,7 +75,8 @@ class Views(NamedTuple):
 
     Attributes:
         masked: Views with blocks set to 0 (B, V, X, Y, Z).
-        targets: What is to be restored: the scan in the place of the view (B, V, X, Y, Z), 0..1.
+        targets: What is to be restored: the scan in the place of the view (B, V, X, Y, Z), 0..1, or its local
+            brightness.
         hidden: Where blocks are hidden, (B, V, X, Y, Z), 0 or 1.
     """
 
@@ -156,6 +158,7 @@ class ViewSampler:
         hidden: Share of the blocks that are set to 0.
         block: Edge of a block [voxel].
         strength: Of the augmentation, see `seen_otherwise`.
+        local: Whether views and targets are deviations from the brightness around each voxel.
     """
 
     def __init__(
@@ -167,8 +170,10 @@ class ViewSampler:
         hidden: float,
         block: int,
         strength: float,
+        local: bool = False,
     ) -> None:
         self.scans, self.batch_size, self.views = scans, batch_size, views
+        self.local = local
         self.hidden, self.block, self.strength = hidden, block, strength
         self.size = tuple(min(crop, n) if crop else n for n in SEGMENTER_SHAPE)
         self.of_case: dict[str, list[int]] = {}
@@ -202,6 +207,8 @@ class ViewSampler:
         with torch.autocast(images.device.type, enabled=False):
             targets = self._crops(images, randoms)
             views = several_seen_otherwise(targets, randoms, self.strength)
+            if self.local:
+                targets, views = (local_brightness(x[:, None])[:, 0] for x in (targets, views))
         hidden = hidden_blocks(self.size, self.block, self.hidden, randoms).to(images.device)
         parts = (views * (1 - hidden), targets, hidden)
         return Views(*(part.unflatten(0, shape) for part in parts))

@@ -31,6 +31,8 @@ class ScanEncoder(ModelMixin):
         groups: Of the group normalisation.
         projection: P, numbers by which views are compared; 0: none are compared.
         patch: Edge of the blocks of voxels that are folded into channels.
+        local_brightness: Whether the images are scans after `vcm.nets.local_brightness`, which is for
+            the caller to apply, before anything is hidden.
     """
 
     @register_to_config
@@ -40,6 +42,7 @@ class ScanEncoder(ModelMixin):
         groups: int = 8,
         projection: int = 0,
         patch: int = 2,
+        local_brightness: bool = False,
     ) -> None:
         super().__init__()
         self.unet = TissueSegmenter(channels, groups, 1, patch)
