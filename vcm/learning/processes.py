@@ -90,6 +90,9 @@ class Processes:
             kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )
         accelerator.gradient_accumulation_steps = accumulate
+        # Joining returns before every process has met all others: one that refused its configuration
+        # and ended now would take theirs with it, and they could not say why.
+        accelerator.wait_for_everyone()
         processes = cls(accelerator)
         _refuse_lonely_launch(processes.count)
         set_seed(seed + processes.index)
