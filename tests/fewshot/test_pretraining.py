@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from vcm.errors import VCMError
 from vcm.fewshot.configuration import Encoders, EncoderTraining
 from vcm.fewshot.methods import find_method
+from vcm.fewshot.network import FewShotUNet
 from vcm.fewshot.parents import load_parent, open_parents
 from vcm.fewshot.pretraining import EncoderObjective, pretrain_encoder
 from vcm.fewshot.segmentation import start_network
@@ -24,6 +25,7 @@ from vcm.files import read_table
 from vcm.learning.batches import moved
 from vcm.learning.run import TrainingRun
 from vcm.nets.encoder import ScanEncoder
+from vcm.nets.local_brightness import local_brightness
 
 WEIGHTS = "encoder/diffusion_pytorch_model.safetensors"
 
@@ -98,6 +100,27 @@ def test_an_encoder_is_a_start_and_gives_features(config):
         open_parents([find_method("mae", "regression")], Encoders())
     with pytest.raises(VCMError, match="holds no pretrained network"):
         load_parent("nowhere")
+
+
+def test_an_encoder_of_local_brightness_reads_it_wherever_it_is_used(config):
+    pretrain_encoder(config("local", steps=1, local_brightness=True))
+    encoders = Encoders(mae=f"{config('local').out}/encoder")
+    methods = [find_method(name, "regression") for name in ("mae", "untrained")]
+    parents = open_parents(methods, encoders)
+    own = ScanEncoder.from_pretrained(encoders.mae).eval()
+    image = torch.rand(1, 1, 16, 16, 16)
+    for parent in parents.values():
+        network = parent.network
+        other = FewShotUNet(**(network.settings | {"channels": network.channels, "local": False}))
+        other.load_state_dict(network.state_dict())
+        local = other.eval()(local_brightness(image))
+        assert torch.allclose(network(image), local, atol=1e-5)
+    assert torch.allclose(parents["mae"].network(image), own(local_brightness(image))[0], atol=1e-5)
+    assert start_network(parents["mae"].network, 2, 3).local
+    # The untrained network is that of the encoder it is compared with, and known by how it reads.
+    alone = open_parents(methods[1:], Encoders())["untrained"]
+    assert parents["untrained"].network.channels == (4, 8)
+    assert parents["untrained"].checksum != alone.checksum
 
 
 def test_the_untrained_encoder_is_the_same_every_time_and_as_large_as_the_configured_one():
