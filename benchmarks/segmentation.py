@@ -47,7 +47,8 @@ from vcm.nets.slice_denoiser import SliceDenoiser
 from vcm.segmentation.classifier_fit import FitSettings
 from vcm.segmentation.features import DiffusionFeatures, load_denoisers, surroundings
 from vcm.segmentation.labelled import UNKNOWN, LabelledBrain
-from vcm.segmentation.segmenter import VOICES, FewShotSegmenter, Heard
+from vcm.segmentation.segmenter import FewShotSegmenter
+from vcm.segmentation.voices import VOICES, Heard
 
 #: Seven bilateral structures, by a part of their names in the label table.
 STRUCTURES = ("Thalamus", "Caudate", "Putamen", "Pallidum", "Hippocampus", "Amygdala", "Accumbens")

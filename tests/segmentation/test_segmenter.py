@@ -9,9 +9,10 @@ from vcm.errors import VCMError
 from vcm.segmentation.classifier_fit import FitSettings
 from vcm.segmentation.features import DiffusionFeatures
 from vcm.segmentation.labelled import UNKNOWN, LabelledBrain
-from vcm.segmentation.segmenter import FewShotSegmenter, Heard, check_voices, multiplied
+from vcm.segmentation.segmenter import FewShotSegmenter
 from vcm.segmentation.slabs import in_slabs
 from vcm.segmentation.unet_fit import fit_unet
+from vcm.segmentation.voices import Heard, check_voices, multiplied
 
 NAMES = ["background", "left", "right", "dark"]
 QUICK = FitSettings(members=2, steps=300)

@@ -9,8 +9,9 @@ import torch
 
 from vcm.segmentation.classifier_fit import FitSettings
 from vcm.segmentation.labelled import UNKNOWN, LabelledBrain
-from vcm.segmentation.segmenter import VOICES, FewShotSegmenter, fitting_voices
+from vcm.segmentation.segmenter import FewShotSegmenter
 from vcm.segmentation.unet_fit import MARGIN, box_around, fit_unet
+from vcm.segmentation.voices import VOICES, fitting_voices
 
 CPU = torch.device("cpu")
 

@@ -14,8 +14,9 @@ from vcm.imaging.geometry import model_grid
 from vcm.segmentation.classifier_fit import FitSettings
 from vcm.segmentation.features import DiffusionFeatures, load_denoisers
 from vcm.segmentation.labelled import label_table, read_labelled
-from vcm.segmentation.segmenter import FewShotSegmenter, check_voices
+from vcm.segmentation.segmenter import FewShotSegmenter
 from vcm.segmentation.slabs import check_slab
+from vcm.segmentation.voices import check_voices
 
 #: What was learned from, beside the segmenter's own files.
 RECORD = "fit.json"

@@ -36,44 +36,26 @@ from vcm.segmentation.labelled import UNKNOWN, LabelledBrain, refuse_unlabelled
 from vcm.segmentation.likeness import Alike, made_alike
 from vcm.segmentation.sides import both_ways, counterparts
 from vcm.segmentation.slabs import in_slabs, refuse_too_large
-from vcm.segmentation.unet_fit import BoxUNet, box_around, fit_unet, fits_crop
+from vcm.segmentation.unet_fit import BoxUNet, fit_unet
+from vcm.segmentation.voices import (
+    LESSER_ATLAS,
+    LESSER_FEATURES,
+    Heard,
+    check_voices,
+    fitting_voices,
+    heard_for,
+    multiplied,
+    where_plausible,
+)
 from vcm.segmentation.voxels import choose_voxels
 
-VOICES = ("features", "atlas", "unet")
 #: File of the labelled brains.
 ATLAS = "atlas.safetensors"
 #: Voxels that go through the perceptrons at a time.
 CHUNK = 65_536
-#: Probability below which no voice can push a class, so that none has a veto.
-LEAST = 1e-3
-#: Weight of the atlas in the product with a U-Net, which has 1, and of one that the features completed, in a
-#: product with them.
-LESSER_ATLAS = 0.5
-#: Weight of the features beside a U-Net that saw its whole box.
-LESSER_FEATURES = 0.25
-#: Where the features find so many times more or fewer voxels of a class than the atlas does, the atlas alone
-#: is heard for it: its volumes err less, and features that fail on a scan fail by much.
-DOUBTFUL = 1.5
 #: By how much the Dice of the atlas or the U-Net may fall short of that of the features, on copies that none
 #: learned from, and that voice still be heard for a class.
 HELPS_MARGIN = 0.05
-
-
-@dataclass(frozen=True)
-class Heard:
-    """What each voice says of the N voxels of a brain, in C classes.
-
-    Attributes:
-        mask: (X, Y, Z) of the voxels.
-        members: (M, N, C) probabilities of the perceptrons.
-        atlas: (N, C) mean of the warped labels.
-        unet: (N, C) probabilities of the U-Net.
-    """
-
-    mask: NDArray[np.bool_]
-    members: NDArray[np.float32]
-    atlas: NDArray[np.float32] | None = None
-    unet: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -151,7 +133,7 @@ class FewShotSegmenter:
 
         Args:
             brains: One or more, each wholly or partly labelled.
-            voices: Some of VOICES; the U-Net is left out where labels are drawn in some slices only. Default: see
+            voices: Some of vcm.segmentation.voices.VOICES; the U-Net is left out where labels are drawn in some slices only. Default: see
                 `fitting_voices`.
             settings: Of the perceptrons.
             copies: Deformed copies of each brain to learn from beside it.
@@ -286,8 +268,8 @@ class FewShotSegmenter:
         atlas = heard.atlas if "atlas" in voices else None
         features: NDArray[np.float32] | None = None
         if "features" in voices:
-            features = mean if atlas is None else self._where_plausible(mean, atlas)
-            atlas = None if atlas is None else _heard_for(self.atlas_helps, atlas, features)
+            features = mean if atlas is None else where_plausible(mean, atlas, self.atlas_helps)
+            atlas = None if atlas is None else heard_for(self.atlas_helps, atlas, features)
             parts.append(features)
             lesser = "unet" in voices and self.unet_suffices
             weights.append(LESSER_FEATURES if lesser else 1.0)
@@ -298,7 +280,7 @@ class FewShotSegmenter:
         if "unet" in voices:
             unet = heard.unet
             assert unet is not None
-            parts.append(unet if features is None else _heard_for(self.unet_helps, unet, features))
+            parts.append(unet if features is None else heard_for(self.unet_helps, unet, features))
             weights.append(1.0)
         posterior = np.zeros((len(self.names), *mask.shape), np.float16)
         posterior[0] = 1
@@ -361,19 +343,6 @@ class FewShotSegmenter:
         ]
         found: NDArray[np.float32] = np.mean(np.stack(warped), axis=0, dtype=np.float32)
         return found
-
-    def _where_plausible(
-        self, features: NDArray[np.float32], atlas: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """(N, C): the features; what the atlas says of classes whose volumes by the two are far apart."""
-        by_features, by_atlas = (
-            np.bincount(p.argmax(1), minlength=len(self.names)) for p in (features, atlas)
-        )
-        ratio = by_features / np.maximum(by_atlas, 1)
-        doubtful = self.atlas_helps & ((ratio > DOUBTFUL) | (ratio < 1 / DOUBTFUL))
-        merged = np.where(doubtful, atlas, features)
-        merged[:, 0] = np.maximum(1 - merged[:, 1:].sum(1), 0)
-        return _normalised(merged)
 
     def _judge(self, brains: Sequence[LabelledBrain], copies: int, judged: int, seed: int) -> None:
         """Dice of each voice per class on copies that it did not learn from, where they are labelled."""
@@ -496,53 +465,6 @@ class FewShotSegmenter:
             if net is not None:
                 net.to(device)
         return self
-
-
-def fitting_voices(brains: Sequence[LabelledBrain]) -> tuple[str, ...]:
-    """The voices that labels are learned by if none are chosen: a U-Net where they are whole and fit into a crop."""
-    whole = all(brain.whole for brain in brains)
-    return VOICES if whole and fits_crop(box_around(brains, 1)) else ("features", "atlas")
-
-
-def check_voices(voices: Sequence[str], whole: bool) -> tuple[str, ...]:
-    """The voices that can be heard: of labels drawn in some slices only, no U-Net, and an atlas beside the features.
-
-    Raises:
-        VCMError: A voice is unknown, or none is left.
-    """
-    unknown = [v for v in voices if v not in VOICES]
-    if unknown or not voices:
-        raise VCMError(f"voices is {list(voices)}: choose one or more of {', '.join(VOICES)}.")
-    if whole:
-        return tuple(v for v in VOICES if v in voices)
-    if "features" not in voices:
-        raise VCMError(
-            f"voices is {list(voices)}, but the labels are drawn in some slices only, which the voice "
-            "features alone can learn from: add it."
-        )
-    return tuple(v for v in ("features", "atlas") if v in voices)
-
-
-def multiplied(
-    voices: Sequence[NDArray[np.float32]], weights: Sequence[float] | None = None
-) -> NDArray[np.float32]:
-    """Geometric mean of probabilities (N, C), weighted (default: equally); sums to 1 per voxel."""
-    each = [np.log(np.maximum(p, LEAST)) for p in voices]
-    logs = np.average(each, 0, weights)
-    p = np.exp(logs - logs.max(1, keepdims=True))
-    return (p / p.sum(1, keepdims=True)).astype(np.float32)
-
-
-def _heard_for(
-    helps: NDArray[np.bool_], voice: NDArray[np.float32], features: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """(N, C): a voice; what the features say of background and of classes where it does not help."""
-    return _normalised(np.where(helps, voice, features))
-
-
-def _normalised(merged: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows (N, C) that sum to 1."""
-    return merged / np.maximum(merged.sum(1, keepdims=True), 1e-6)
 
 
 def _dice(found: NDArray, truth: NDArray, classes: int) -> NDArray[np.float64]:
