@@ -47,4 +47,4 @@ def test_other_weights_than_those_fitted_with_are_refused(tiny_model):
     settings = json.loads(json.dumps({"frozen": {"model": str(tiny_model), "checksum": "x"}}))
     model = FittedModel("latents", task, "linear", {}, "latents", settings)
     with pytest.raises(VCMError, match="was fitted with other weights"):
-        model._frozen()
+        model._frozen("latents")

@@ -60,7 +60,7 @@ def test_which_methods_take_synthetic_brains():
     assert known_method("mean+synthetic") is None
     with pytest.raises(VCMError, match="cannot do a segmentation"):
         find_method("mae+synthetic", "segmentation")
-    with pytest.raises(VCMError, match="may be followed by \\+synthetic"):
+    with pytest.raises(VCMError, match="or one be followed by \\+synthetic"):
         find_method("mean+synthetic", "regression")
 
 

@@ -83,7 +83,7 @@ class FineTuning(SyntheticShots, Encoders, NetworkTraining):
     Attributes:
         task: YAML file of the task and its data, see docs/fewshot.md.
         method: mean, voxels, local, views, volumes, network, latents, denoiser, untrained, mae or hybrid for a
-            number or class, any but mean also as NAME+synthetic; mean, scratch, segmenter,
+            number or class, several joined by + (volumes+local), or one as NAME+synthetic; mean, scratch, segmenter,
             anysegmenter, untrained, mae or hybrid for a label map.
         shots: Number of labelled scans to draw from the training cases; 0 takes all.
         seed: Seed of the draw, and of a network's start.

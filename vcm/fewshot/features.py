@@ -35,6 +35,8 @@ POOLED = ("network", "untrained", "mae", "hybrid", "latents", "denoiser")
 #: Volumes of tissues, by the segmenter of T1w scans and by that of any contrast.
 VOLUMES = ("volumes", "anyvolumes")
 FEATURES = ("voxels", "local", "coarse", *VOLUMES, *POOLED)
+#: Joins the names of features that are weighed against each other.
+STACKED = "+"
 #: coarse: means of prepared voxels over so many along each axis, smoothed as voxels are.
 COARSE = 2
 #: Views of each shot that a method with views is fitted to, beside the shot itself.
@@ -93,6 +95,11 @@ def features(
         for slot in slots
     ]
     return torch.cat(pooled).double().numpy()
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """Features that are weighed against each other, one by one; none of no name."""
+    return tuple(name.split(STACKED)) if name else ()
 
 
 def coarse(image: Tensor) -> NDArray[np.float64]:

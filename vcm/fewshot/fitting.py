@@ -17,7 +17,7 @@ from vcm.errors import VCMError
 from vcm.fewshot.closed_form import LEAST_SPREAD, fit_constant, fit_line, refuse_one_label
 from vcm.fewshot.configuration import Embedding, FewShotStudy, FineTuning, SyntheticShots
 from vcm.fewshot.end_to_end import fit_end_to_end
-from vcm.fewshot.features import FROZEN
+from vcm.fewshot.features import FROZEN, parts_of
 from vcm.fewshot.layouts import Case, Target, find_cases
 from vcm.fewshot.methods import CLOSED_FORM, METHODS, SYNTHETIC, Method, find_method, for_task
 from vcm.fewshot.model import FittedModel
@@ -25,6 +25,7 @@ from vcm.fewshot.parents import FROZEN_MODEL, describe_parents, open_parents
 from vcm.fewshot.pool import Pool, Source
 from vcm.fewshot.segmentation import fit_segmentation
 from vcm.fewshot.shots import draw_shots, strata_of
+from vcm.fewshot.stacking import fit_stack
 from vcm.fewshot.synthetic import LABELS, Recipe, write_synthetic
 from vcm.fewshot.task_file import read_task
 from vcm.fewshot.tasks import Task
@@ -81,6 +82,11 @@ def fit(
         return fit_constant(task, shots.labels)
     if is_tuned(method, task.kind, training):
         return fit_end_to_end(method, shots, training, work, seed)
+    if len(method.features) > 1:
+        parts = {name: shots.features(name) for name in method.features}
+        model = fit_stack(method.name, task, parts, shots.labels)
+        _add_network(model, shots)
+        return model
     if method.feature and task.kind in CLOSED_FORM:
         x, labels, weights = _rows(method, shots), shots.labels, None
         labels = np.repeat(labels, len(x) // len(labels))
@@ -194,15 +200,21 @@ def record_of(shots: Pool, parents: str, seed: int) -> dict[str, Any]:
 
 
 def _add_network(model: FittedModel, pool: Pool) -> None:
-    """The network behind the features into the model, so that it answers alone."""
-    parent = pool.parents.get(model.feature)
-    if parent is None:
-        return
-    if model.feature in FROZEN:
-        model.settings["frozen"] = {"model": FROZEN_MODEL, "checksum": parent.checksum}
-        return
-    model.settings["parent"] = parent.network.settings
-    model.arrays |= {f"parent.{n}": v for n, v in parent.network.state_dict().items()}
+    """The networks behind the features into the model, so that it answers alone."""
+    names = parts_of(model.feature)
+    for name in names:
+        parent = pool.parents.get(name)
+        if parent is None:
+            continue
+        if name in FROZEN:
+            model.settings["frozen"] = {"model": FROZEN_MODEL, "checksum": parent.checksum}
+            continue
+        start = "parent" if len(names) == 1 else name
+        if len(names) == 1:
+            model.settings["parent"] = parent.network.settings
+        else:
+            model.settings.setdefault("parents", {})[name] = parent.network.settings
+        model.arrays |= {f"{start}.{n}": v for n, v in parent.network.state_dict().items()}
 
 
 def _one_scan(case: str, sequence: str, path: Path) -> Case:

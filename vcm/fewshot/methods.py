@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from vcm.errors import VCMError
+from vcm.fewshot.features import FROZEN, STACKED, parts_of
 from vcm.fewshot.tasks import Task
 
 CLOSED_FORM = ("classification", "regression")
@@ -20,7 +21,7 @@ class Method:
     """One method.
 
     kinds     of tasks that it can do
-    feature   of a closed-form method: one of features.FEATURES
+    feature   of a closed-form method: one of features.FEATURES, or several, joined by +
     start     of a network: random, or the feature whose parent it starts from
     parents   what was seen, by whom, before any shot: printed in every table
     views     whether views of each shot join it, as other scanners and pipelines would have made it
@@ -34,6 +35,11 @@ class Method:
     parents: str = "none"
     synthetic: bool = False
     views: bool = False
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Those of a closed-form method, one by one."""
+        return parts_of(self.feature)
 
 
 _SEGMENTER = "segmenter2mm: T1w scans and label maps of 133 IXI training subjects, no ages"
@@ -72,23 +78,37 @@ SYNTHETIC = "+synthetic"
 
 
 def known_method(name: str) -> Method | None:
-    """A method by name, `volumes+synthetic` included; None for an unknown one."""
-    if not name.endswith(SYNTHETIC):
-        return METHODS.get(name)
-    base = METHODS.get(name.removesuffix(SYNTHETIC))
-    if base is None or not base.feature or base.views:
+    """A method by name, `volumes+synthetic` and `volumes+local` included; None for an unknown one."""
+    if name.endswith(SYNTHETIC):
+        base = METHODS.get(name.removesuffix(SYNTHETIC))
+        if base is None or not base.feature or base.views:
+            return None
+        parents = _DENOISER if base.parents == "none" else f"{base.parents}; {_DENOISER}"
+        return replace(base, name=name, kinds=CLOSED_FORM, parents=parents, synthetic=True)
+    return _stack(name) if STACKED in name else METHODS.get(name)
+
+
+def _stack(name: str) -> Method | None:
+    """The method that weighs several against each other; None where one of them reads no features."""
+    found = [METHODS.get(part) for part in name.split(STACKED)]
+    parts = [m for m in found if m is not None and m.feature and not m.views]
+    frozen = sum(m.feature in FROZEN for m in parts)
+    if len(parts) < len(found) or len({m.name for m in parts}) < len(parts) or frozen > 1:
         return None
-    parents = _DENOISER if base.parents == "none" else f"{base.parents}; {_DENOISER}"
-    return replace(base, name=name, kinds=CLOSED_FORM, parents=parents, synthetic=True)
+    parents = dict.fromkeys(m.parents for m in parts if m.parents != "none")
+    return Method(
+        name, CLOSED_FORM, STACKED.join(m.feature for m in parts),
+        parents="; ".join(parents) or "none",
+    )  # fmt: skip
 
 
 def for_task(method: Method, task: Task) -> Method:
     """The method as it reads a task: tissues of scans that need not be T1w are found by anysegmenter2mm."""
-    if method.feature != "volumes" or task.slots[0] in _T1W_SLOTS:
+    if "volumes" not in method.features or task.slots[0] in _T1W_SLOTS:
         return method
-    return replace(
-        method, feature="anyvolumes", parents=method.parents.replace(_SEGMENTER, _ANY_SEGMENTER)
-    )
+    read = ["anyvolumes" if f == "volumes" else f for f in method.features]
+    parents = method.parents.replace(_SEGMENTER, _ANY_SEGMENTER)
+    return replace(method, feature=STACKED.join(read), parents=parents)
 
 
 def find_method(name: str, kind: str) -> Method:
@@ -98,7 +118,7 @@ def find_method(name: str, kind: str) -> Method:
         return method
     able = ", ".join(m.name for m in METHODS.values() if kind in m.kinds)
     if kind in CLOSED_FORM:
-        able += f"; one that reads features may be followed by {SYNTHETIC}"
+        able += f"; those that read features may be joined (volumes+local), or one be followed by {SYNTHETIC}"
     if method is None:
         raise VCMError(f"The method '{name}' is unknown: for a {kind} choose {able}.")
     raise VCMError(f"The method '{name}' cannot do a {kind}: choose {able}.")

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vcm.errors import VCMError
-from vcm.fewshot.features import Scans, features
+from vcm.fewshot.features import FROZEN, Scans, features, parts_of
 from vcm.fewshot.network import FewShotUNet
 from vcm.fewshot.preparation import prepare, to_reference
 from vcm.fewshot.tasks import Task, task_from
@@ -54,7 +54,7 @@ class FittedModel:
     method   its name
     task     what it answers
     how      constant, linear, network or embedding
-    feature  of linear and embedding: one of FEATURES
+    feature  of linear and embedding: one of FEATURES, or several of them, joined by +
     arrays   all numbers
     record   what it was fitted on, and what its parents saw; for people
     """
@@ -151,13 +151,22 @@ class FittedModel:
         return Answer(probabilities=prior)
 
     def _features(self, scans: Scans, mask: Volume | None) -> NDArray[np.float64]:
-        network: Any = None
-        if "parent" in self.settings:
-            network = self._network("parent", self.settings["parent"])
-        elif "frozen" in self.settings:
-            network = self._frozen()
         with torch.inference_mode():
-            return features(self.feature, scans, self.slots, mask, network)
+            parts = [
+                features(name, scans, self.slots, mask, self._parent(name))
+                for name in parts_of(self.feature)
+            ]
+        return np.concatenate(parts)
+
+    def _parent(self, name: str) -> Any:
+        """The network behind the features of that name; None where they need none."""
+        if "parent" in self.settings:
+            return self._network("parent", self.settings["parent"])
+        if name in self.settings.get("parents", {}):
+            return self._network(name, self.settings["parents"][name])
+        if name in FROZEN:
+            return self._frozen(name)
+        return None
 
     @torch.inference_mode()
     def _segment(self, scans: Scans, mask: Volume | None) -> Answer:
@@ -171,19 +180,19 @@ class FittedModel:
             total += probabilities(network, image, mirror)[0]
         return Answer(labels=to_reference((total / members).numpy(), made))
 
-    def _frozen(self) -> Any:
+    def _frozen(self, name: str) -> Any:
         """The frozen diffusion model behind the features, by name: a container does not hold it."""
-        if "frozen" not in self._networks:
+        if name not in self._networks:
             module = import_module("vcm.fewshot.frozen_features")
             recorded = self.settings["frozen"]
-            network, checksum = module.load_frozen(self.feature, recorded["model"])
+            network, checksum = module.load_frozen(name, recorded["model"])
             if checksum != recorded["checksum"]:
                 raise VCMError(
                     f"The method '{self.method}' was fitted with other weights of {recorded['model']} than "
                     "those here: fit it again."
                 )
-            self._networks["frozen"] = network
-        return self._networks["frozen"]
+            self._networks[name] = network
+        return self._networks[name]
 
     def _network(self, prefix: str, settings: Mapping[str, Any]) -> FewShotUNet:
         if prefix not in self._networks:

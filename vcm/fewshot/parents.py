@@ -72,7 +72,7 @@ class Parent:
 def open_parents(methods: Iterable[Method], encoders: Encoders) -> dict[str, Parent]:
     """Feature -> the network that it needs, for all that the methods need. Raises VCMError."""
     found = {}
-    for feature in dict.fromkeys(f for m in methods for f in (m.feature, m.start) if f):
+    for feature in dict.fromkeys(f for m in methods for f in (*m.features, m.start) if f):
         name = parent_name(feature, encoders)
         if feature in _OF_FROZEN_MODEL:
             found[feature] = _frozen(feature, name)
@@ -168,10 +168,13 @@ def _checksum(weights: str, local: bool) -> str:
 
 def describe_parents(method: Method, encoders: Encoders) -> str:
     """What the parents of a method saw, for tables."""
-    if method.feature not in ("mae", "hybrid"):
+    own = [parent_name(f, encoders) for f in method.features if f in ("mae", "hybrid")]
+    if not own:
         return method.parents
-    parent = load_parent(parent_name(method.feature, encoders))
-    return f"{method.parents}: {len(parent.seen)} scans, weights {parent.checksum[:12]}"
+    seen = [load_parent(name) for name in own]
+    return f"{method.parents}: " + ", ".join(
+        f"{len(parent.seen)} scans, weights {parent.checksum[:12]}" for parent in seen
+    )
 
 
 def _frozen(feature: str, model: str) -> Parent:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from vcm.errors import VCMError
-from vcm.fewshot.features import VIEWS, features, views_of_shot
+from vcm.fewshot.features import VIEWS, features, parts_of, views_of_shot
 from vcm.fewshot.layouts import (
     Case,
     Target,
@@ -128,8 +128,14 @@ class Pool:
         return list(zip(self.references(), masks, strict=True))
 
     def features(self, name: str) -> NDArray[np.float64]:
-        """(N, F) features of all cases, from the cache where they are there."""
-        return np.stack([self._features(name, place) for place in range(len(self.cases))])
+        """(N, F) features of all cases, from the cache where they are there; of several names side by side."""
+        return np.concatenate(
+            [
+                np.stack([self._features(part, place) for place in range(len(self.cases))])
+                for part in parts_of(name)
+            ],
+            1,
+        )
 
     def views(self) -> NDArray[np.float64]:
         """(N, 1 + VIEWS, F) coarse features of all cases and of views of each, from the cache too."""
