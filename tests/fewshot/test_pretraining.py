@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,17 @@ from few_shot_brains import write_brains
 from other_device import plugged_in
 from safetensors.torch import load_file
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.fewshot.configuration import Encoders, EncoderTraining
 from vcm.fewshot.methods import find_method
 from vcm.fewshot.network import FewShotUNet
 from vcm.fewshot.parents import load_parent, open_parents
-from vcm.fewshot.pretraining import EncoderObjective, pretrain_encoder
+from vcm.fewshot.pretraining import (
+    EncoderObjective,
+    go_on_from,
+    pretrain_encoder,
+    warn_of_chance,
+)  # fmt: skip
 from vcm.fewshot.segmentation import start_network
 from vcm.fewshot.unlabelled import (
     UnlabelledScan,
@@ -123,6 +129,50 @@ def test_an_encoder_of_local_brightness_reads_it_wherever_it_is_used(config):
     assert parents["untrained"].checksum != alone.checksum
 
 
+def test_a_pretraining_goes_on_from_an_earlier_one_and_counts_what_that_saw(config, tmp_path):
+    pretrain_encoder(config("first", steps=1))
+    start = f"{config('first').out}/encoder"
+    fewer = write_brains(tmp_path / "fewer", first=3)
+    net = ScanEncoder((4, 8), 2, 8, 2)
+    seen = go_on_from(start, net)
+    earlier = ScanEncoder.from_pretrained(start).state_dict()
+    assert all(torch.equal(w, earlier[n]) for n, w in net.state_dict().items() if n in earlier)
+    assert len(seen) == 12
+    second = config("second", steps=1, objective="hybrid", start=start, data=[str(fewer)])
+    pretrain_encoder(second)
+    rows = read_table(Path(second.out, "encoder", "seen.tsv"))
+    assert len({r["sha256"] for r in rows}) == len(rows) > 12
+    for changes in ({"local_brightness": True}, {"channels": [4, 16]}, {"patch": 1}):
+        with pytest.raises(VCMError, match=r"is another one .*choose the same settings"):
+            pretrain_encoder(config("third", start=start, **changes))
+        assert not Path(config("third").out, "checkpoint.pt").exists()
+
+
+def test_a_contrast_that_was_not_learned_is_told(tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("step,loss,contrast\n200,1,0.4\n400,1,1.0986\n", encoding="utf-8")
+    with pytest.warns(VCMWarning, match=r"ended at 1.099, and 1.099 is chance"):
+        warn_of_chance(log, 2)
+    log.write_text("step,loss,contrast\n200,1,1.0986\n400,1,0.4\n", encoding="utf-8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_chance(log, 2)
+
+
+def test_views_without_motion_lie_where_the_scan_does_or_its_mirror_image(brains, cache):
+    scans, _ = find_scans([str(brains)], "train", "", cache)
+    still, moved = (ViewSampler(scans, 2, 2, 0, 0.5, 8, 0.0, motion=m) for m in (0.0, 1.0))
+    drawn = still.draw(np.random.default_rng(0))
+    images = drawn.images.float()
+    targets = still.make(drawn).targets
+    # Shifted by half a voxel at most, as grid_sample reads the border.
+    for target, image in zip(targets.flatten(0, 1), images.flatten(0, 1), strict=True):
+        least = min((target - image).abs().mean(), (target - image.flip(0)).abs().mean())
+        assert least < 1e-3
+    away = moved.make(drawn).targets
+    assert (away - images).abs().mean() > 10 * 1e-3
+
+
 def test_the_untrained_encoder_is_the_same_every_time_and_as_large_as_the_configured_one():
     method = find_method("untrained", "regression")
     torch.manual_seed(1)
@@ -217,6 +267,8 @@ def test_a_scan_of_one_value_is_left_out_with_a_sentence(brains, tmp_path):
         ({"crop": 15}, "crop is 15: choose a multiple of 4"),
         ({"hidden": 1.0}, "hidden is 1.0"),
         ({"augmentation": 2.0}, "augmentation is 2.0"),
+        ({"motion": -1.0}, "motion is -1.0"),
+        ({"start": "nowhere"}, "holds no pretrained network"),
     ],
 )
 def test_what_no_encoder_can_be_trained_with_is_refused(config, changes, words):

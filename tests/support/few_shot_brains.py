@@ -6,11 +6,11 @@ import nibabel as nib
 import numpy as np
 
 
-def write_brains(folder: Path) -> Path:
-    """A BIDS folder of 16 subjects, ages 20 to 80, a quarter of them for testing; *_dseg is the core."""
+def write_brains(folder: Path, first: int = 0) -> Path:
+    """A BIDS folder of 16 subjects from number `first` on, ages 20 to 80, a quarter of them for testing; *_dseg is the core."""
     rows = ["participant_id\tage\tsex\tsplit"]
     random = np.random.default_rng(0)
-    for n in range(16):
+    for n in range(first, first + 16):
         age = 20 + 4 * n
         data = random.normal(800, 10, (16, 16, 16)).astype(np.float32)
         mask = np.zeros((16, 16, 16), np.uint8)

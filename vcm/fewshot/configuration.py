@@ -146,6 +146,7 @@ class EncoderTraining(TrainingSchedule):
             their skull. Default: scans as they are.
         out: Folder of the training run; the encoder is in its folder 'encoder'.
         cache: Folder where prepared scans are kept. Default: in out.
+        start: Folder 'encoder' of an earlier pretraining whose weights this one goes on from; of the same network.
         objective: mae (restore hidden blocks) or hybrid (and tell views of one scan from others).
         channels: Channels per level.
         groups: Groups of the group normalisation.
@@ -154,6 +155,7 @@ class EncoderTraining(TrainingSchedule):
         hidden: Share of the blocks that are hidden.
         block: Edge of the blocks [voxel].
         augmentation: Strength of the changes of contrast, resolution, bias field and mask, 0 to 1.
+        motion: Strength of turns, scales and shifts, 0 to 1.
         local_brightness: Read each voxel as its deviation from the brightness within about 10 mm, in pretraining and
             wherever the encoder is used after it.
         projection: Numbers by which views are compared (hybrid).
@@ -170,6 +172,7 @@ class EncoderTraining(TrainingSchedule):
     mask: str = ""
     out: str = "runs/encoder"
     cache: str = ""
+    start: str = ""
     objective: str = "mae"
     channels: list[int] = field(default_factory=lambda: [16, 32, 64, 128])
     groups: int = 8
@@ -178,6 +181,7 @@ class EncoderTraining(TrainingSchedule):
     hidden: float = 0.6
     block: int = 8
     augmentation: float = 1.0
+    motion: float = 1.0
     local_brightness: bool = False
     projection: int = 64
     contrast_weight: float = 0.3

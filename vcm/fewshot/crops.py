@@ -24,6 +24,11 @@ class Motion:
     shift: float
 
 
+def scaled(motion: Motion, strength: float) -> Motion:
+    """The same ranges, times a strength."""
+    return Motion(*(strength * r for r in (motion.turn, motion.scale, motion.shift)))
+
+
 def crop_grid(
     random: np.random.Generator,
     size: Sequence[int],

@@ -10,6 +10,10 @@ recorded in seen.tsv, so that a study can refuse to test on it.
 
 from __future__ import annotations
 
+import csv
+import math
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +23,9 @@ from monai.losses.contrastive import ContrastiveLoss
 from torch import Tensor, nn
 
 from vcm.checksums import record_checksums
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.fewshot.configuration import EncoderTraining
+from vcm.fewshot.parents import load_parent
 from vcm.fewshot.unlabelled import (
     DrawnScans,
     UnlabelledScan,
@@ -38,6 +43,8 @@ from vcm.report.training import write_training_report
 OBJECTIVES = ("mae", "hybrid")
 #: Table of the scans that an encoder was trained on, in its folder.
 SEEN = "seen.tsv"
+#: A contrastive loss above this share of that of chance has learned nothing.
+NEAR_CHANCE = 0.97
 
 
 class EncoderObjective(nn.Module):
@@ -98,21 +105,24 @@ def pretrain_encoder(config: EncoderTraining) -> dict[str, float]:
     projection = config.projection if hybrid else 0
     local = config.local_brightness
     net = ScanEncoder(tuple(config.channels), config.groups, projection, config.patch, local)
+    before = go_on_from(config.start, net) if config.start else {}
     # The layout in which convolutions are fastest, on CPUs and GPUs.
     net.unet.to(memory_format=torch.channels_last_3d)
     weight = config.contrast_weight if hybrid else 0.0
     sampler = ViewSampler(
         scans, config.batch_size, 2 if hybrid else 1, config.crop, config.hidden, config.block,
-        config.augmentation, local,
+        config.augmentation, local, config.motion,
     )  # fmt: skip
     run = TrainingRun(config, net, EncoderObjective(net, sampler, weight, config.temperature))
     run.fit(lambda _: sampler.draw)
     if not run.is_main:
         return {}
     report_complaints(complaints)
+    if hybrid:
+        warn_of_chance(run.folder / "log.csv", config.batch_size)
     folder = run.folder / "encoder"
     net.save_pretrained(folder)
-    record_seen(scans, folder)
+    record_seen(scans, folder, before)
     record_checksums(folder)
     measures = write_measures(_measure(net, config, cache), run.folder / "test.tsv")
     write_training_report(run.folder, "Training of an encoder of scans", measures)
@@ -140,13 +150,57 @@ def check_encoder(config: EncoderTraining) -> None:
         raise VCMError(f"hidden is {config.hidden}: choose a share between 0 and 1, such as 0.6.")
     if config.block < 1:
         raise VCMError(f"block is {config.block}: choose 1 voxel or more.")
-    if not 0 <= config.augmentation <= 1:
-        raise VCMError(f"augmentation is {config.augmentation}: choose 0 to 1.")
+    for name in ("augmentation", "motion"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise VCMError(f"{name} is {getattr(config, name)}: choose 0 to 1.")
 
 
-def record_seen(scans: list[UnlabelledScan], folder: Path) -> None:
-    """Write which scans an encoder saw, by case and by the checksum of their files."""
+def go_on_from(folder: str, net: ScanEncoder) -> dict[str, str]:
+    """Give a network the weights of an encoder; returns the scans that it saw, SHA-256 -> case.
+
+    Raises:
+        VCMError: The folder holds none, or one of another shape or of another reading of scans.
+    """
+    parent = load_parent(folder)
+    given, asked = net.config, parent.network.settings
+    own = {"channels": list(given.channels), "groups": given.groups, "patch": given.patch}
+    own |= {"outputs": 1, "local": given.local_brightness}
+    other = {name: asked[name] for name in own if asked[name] != own[name]}
+    if other:
+        told = ", ".join(f"{name} is {value}, here {own[name]}" for name, value in other.items())
+        raise VCMError(
+            f"The network in {folder} is another one ({told}): choose the same settings, or another start."
+        )
+    net.unet.load_state_dict(parent.network.state_dict())
+    return dict(parent.seen)
+
+
+def warn_of_chance(log: Path, batch_size: int) -> None:
+    """Warn where the contrastive loss ended at that of views that cannot be told apart, ln(2 B - 1)."""
+    with log.open(encoding="utf-8", newline="") as lines:
+        last = float(list(csv.DictReader(lines))[-1]["contrast"])
+    chance = math.log(2 * batch_size - 1)
+    if last > NEAR_CHANCE * chance:
+        warnings.warn(
+            f"The contrastive loss ended at {last:.3f}, and {chance:.3f} is chance: the encoder does not tell the views of "
+            "a scan from those of others, so it learned no more than one of mae. Go on from an encoder of mae with start=, "
+            "train for longer, or with a larger batch_size.",
+            VCMWarning,
+            stacklevel=2,
+        )
+
+
+def record_seen(scans: list[UnlabelledScan], folder: Path, before: Mapping[str, str]) -> None:
+    """Write which scans an encoder saw, by case and by the checksum of their files.
+
+    Args:
+        scans: Of this training.
+        folder: Of the encoder.
+        before: Those that its start saw, SHA-256 -> case.
+    """
     rows = [{"case": s.case, "sequence": s.sequence, "sha256": s.checksum} for s in scans]
+    own = {s.checksum for s in scans}
+    rows += [{"case": c, "sequence": "n/a", "sha256": k} for k, c in before.items() if k not in own]
     write_table(folder / SEEN, rows, list(rows[0]))
 
 

@@ -34,13 +34,13 @@ Parts = Mapping[str, NDArray[np.float64]]
 def fit_stack(method: str, task: Task, parts: Parts, labels: NDArray[np.float64]) -> FittedModel:
     """A line on each of several features of the shots, weighed by out-of-fold answers.
 
-    The best of them alone is kept where no mixture is better by more than one standard error over the shots, so that
-    one that says nothing costs nothing.
+    The first of them alone is kept where no mixture is better than it by more than one standard error over the shots,
+    so that one that says nothing costs little.
 
     Args:
         method: Name of the method.
         task: A classification or regression.
-        parts: Feature -> (shots, F).
+        parts: Feature -> (shots, F), the one that is trusted most first.
         labels: (shots,) values, or classes 0, 1, ...
 
     Raises:
@@ -74,12 +74,10 @@ def weigh(
         return (1 / len(parts),) * len(parts), {}
     scores = np.stack([_out_of_fold(task, name, x, labels, folds) for name, x in parts.items()])
     alone = [_losses(task, scores[k], labels) for k in range(len(parts))]
-    best = int(np.argmin([each.mean() for each in alone]))
-    chosen = tuple(float(k == best) for k in range(len(parts)))
-    least = np.inf
+    chosen, least = (1.0,) + (0.0,) * (len(parts) - 1), np.inf
     for weights in mixtures(len(parts)):
         each = _losses(task, np.tensordot(weights, scores, 1), labels)
-        gain = alone[best] - each
+        gain = alone[0] - each
         error = gain.std(ddof=1) / np.sqrt(len(gain))
         if each.mean() < least and gain.mean() > error:
             chosen, least = weights, float(each.mean())

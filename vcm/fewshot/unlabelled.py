@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vcm.errors import VCMError
-from vcm.fewshot.crops import Motion, crop_grids, draw_motion
+from vcm.fewshot.crops import Motion, crop_grids, draw_motion, scaled
 from vcm.fewshot.features import SEGMENTER_SHAPE, SEGMENTER_SPACING
 from vcm.fewshot.layouts import find_cases
 from vcm.fewshot.preparation import prepare
@@ -33,7 +33,7 @@ from vcm.progress import track
 
 #: Raised when `prepare` returns something else, so that no file of before is read.
 _VERSION = 1
-#: Largest turn [rad], scale and shift [voxel] of a crop.
+#: Largest turn [rad], logarithm of the scale and shift [voxel] of a crop, at full strength.
 MOTION = Motion(0.3, 0.15, 2.0)
 
 
@@ -159,6 +159,7 @@ class ViewSampler:
         block: Edge of a block [voxel].
         strength: Of the augmentation, see `seen_otherwise`.
         local: Whether views and targets are deviations from the brightness around each voxel.
+        motion: Strength of turns, scales and shifts.
     """
 
     def __init__(
@@ -171,9 +172,10 @@ class ViewSampler:
         block: int,
         strength: float,
         local: bool = False,
+        motion: float = 1.0,
     ) -> None:
         self.scans, self.batch_size, self.views = scans, batch_size, views
-        self.local = local
+        self.local, self.motion = local, scaled(MOTION, motion)
         self.hidden, self.block, self.strength = hidden, block, strength
         self.size = tuple(min(crop, n) if crop else n for n in SEGMENTER_SHAPE)
         self.of_case: dict[str, list[int]] = {}
@@ -217,7 +219,7 @@ class ViewSampler:
         """A crop of each image (N, X, Y, Z), turned, scaled, shifted, mirrored."""
         size, edge = np.array(images.shape[1:]), np.array(self.size)
         low, high = np.minimum(edge / 2, size / 2), np.maximum(size - edge / 2, size / 2)
-        drawn = [draw_motion(r, r.uniform(low, high), MOTION, mirror=True) for r in randoms]
+        drawn = [draw_motion(r, r.uniform(low, high), self.motion, mirror=True) for r in randoms]
         matrices, centres = map(np.stack, zip(*drawn, strict=True))
         grids = crop_grids(self.size, matrices, centres, size, images.device)
         return functional.grid_sample(images[:, None], grids, "bilinear", align_corners=False)[:, 0]

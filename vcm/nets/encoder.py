@@ -49,8 +49,13 @@ class ScanEncoder(ModelMixin):
         self.project: nn.Module | None = None
         if projection:
             width = 2 * channels[-1]
+            # Pooled features of brains are nearly the same: what differs is brought to one scale first, or the
+            # projections of all views begin, and stay, alike.
             self.project = nn.Sequential(
-                nn.Linear(width, width), nn.ReLU(), nn.Linear(width, projection)
+                nn.BatchNorm1d(width, affine=False),
+                nn.Linear(width, width),
+                nn.ReLU(),
+                nn.Linear(width, projection),
             )
 
     def forward(
