@@ -78,7 +78,8 @@ def weigh(
     for weights in mixtures(len(parts)):
         each = _losses(task, np.tensordot(weights, scores, 1), labels)
         gain = alone[0] - each
-        error = gain.std(ddof=1) / np.sqrt(len(gain))
+        # Two that say the same differ by rounding alone.
+        error = max(gain.std(ddof=1) / np.sqrt(len(gain)), 1e-9 * alone[0].mean())
         if each.mean() < least and gain.mean() > error:
             chosen, least = weights, float(each.mean())
     return chosen, {n: float(each.mean()) for n, each in zip(parts, alone, strict=True)}
