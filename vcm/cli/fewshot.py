@@ -42,6 +42,9 @@ def index(
 
 def finetune(config: FineTuning) -> None:
     """Fit one method to a few labelled scans."""
+    from vcm.fewshot.asked import what_is_asked
+
+    what_is_asked(config)  # a wrong one is refused before the libraries are loaded
     from vcm.fewshot.fitting import finetune as run
 
     print(f"Fitted; the model is {run(config)}.")

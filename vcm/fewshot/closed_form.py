@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
 from vcm.errors import VCMError
-from vcm.fewshot.features import ONE_UNIT
+from vcm.fewshot.feature_names import ONE_UNIT
 from vcm.fewshot.model import FittedModel
 from vcm.fewshot.tasks import Task
 

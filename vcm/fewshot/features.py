@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool3d
 
 from vcm.errors import VCMError
+from vcm.fewshot.feature_names import FEATURES, VOLUMES
 from vcm.fewshot.preparation import prepare
 from vcm.fewshot.views import seen_otherwise
 from vcm.imaging.brightness import local_brightness
@@ -30,24 +31,10 @@ SEGMENTER_SPACING, SEGMENTER_SHAPE = (2.0,) * 3, (80, 112, 80)
 CLASSES = 9
 #: Those within the brain: all but background and extracerebral CSF.
 BRAIN_CLASSES = (1, 2, 3, 4, 5, 6, 8)
-#: Features that a pretrained network pools from one scan.
-POOLED = ("network", "untrained", "mae", "hybrid", "latents", "denoiser")
-#: Volumes of tissues, by the segmenter of T1w scans and by that of any contrast.
-VOLUMES = ("volumes", "anyvolumes")
-FEATURES = ("voxels", "local", "coarse", *VOLUMES, *POOLED)
-#: Joins the names of features that are weighed against each other.
-STACKED = "+"
 #: coarse: means of prepared voxels over so many along each axis, smoothed as voxels are.
 COARSE = 2
 #: Views of each shot that a method with views is fitted to, beside the shot itself.
 VIEWS = 4
-#: Features that are all of one unit, so that their spreads compare.
-ONE_UNIT = ("voxels", "local", "coarse")
-#: Features of the frozen diffusion model, which a container does not hold.
-FROZEN = ("latents", "denoiser")
-#: Features that need a pretrained network.
-WITH_PARENT = (*VOLUMES, *POOLED)
-
 Scans = Mapping[str, Volume]
 
 
@@ -67,7 +54,7 @@ def features(
         scans: slot -> scan.
         slots: of the task, in their order.
         mask: brain mask of a scan with its skull.
-        network: what WITH_PARENT need: the tissue segmenter, or what else makes features of a scan
+        network: what those in feature_names.WITH_PARENT need: the tissue segmenter, or what else makes features of a scan
             (see parents.FeatureNetwork).
 
     Raises:
@@ -95,11 +82,6 @@ def features(
         for slot in slots
     ]
     return torch.cat(pooled).double().numpy()
-
-
-def parts_of(name: str) -> tuple[str, ...]:
-    """Features that are weighed against each other, one by one; none of no name."""
-    return tuple(name.split(STACKED)) if name else ()
 
 
 def coarse(image: Tensor) -> NDArray[np.float64]:

@@ -14,22 +14,22 @@ from numpy.typing import NDArray
 
 from vcm import __version__
 from vcm.errors import VCMError
+from vcm.fewshot.asked import what_is_asked
 from vcm.fewshot.closed_form import LEAST_SPREAD, fit_constant, fit_line, refuse_one_label
 from vcm.fewshot.configuration import Embedding, FewShotStudy, FineTuning, SyntheticShots
 from vcm.fewshot.end_to_end import fit_end_to_end
-from vcm.fewshot.features import FROZEN, parts_of
-from vcm.fewshot.layouts import Case, Target, find_cases
-from vcm.fewshot.methods import CLOSED_FORM, METHODS, SYNTHETIC, Method, find_method, for_task
+from vcm.fewshot.feature_names import FROZEN, parts_of
+from vcm.fewshot.layouts import Case, Source, Target, find_cases
+from vcm.fewshot.methods import CLOSED_FORM, METHODS, SYNTHETIC, Method, for_task
 from vcm.fewshot.model import FittedModel
 from vcm.fewshot.parents import FROZEN_MODEL, describe_parents, open_parents
-from vcm.fewshot.pool import Pool, Source
+from vcm.fewshot.pool import Pool
 from vcm.fewshot.segmentation import fit_segmentation
 from vcm.fewshot.shots import draw_shots, strata_of
 from vcm.fewshot.stacking import fit_stack
 from vcm.fewshot.synthetic import LABELS, Recipe, write_synthetic
-from vcm.fewshot.task_file import read_task
 from vcm.fewshot.tasks import Task
-from vcm.files import check_output, write_whole
+from vcm.files import write_whole
 
 
 def finetune(config: FineTuning) -> Path:
@@ -39,13 +39,7 @@ def finetune(config: FineTuning) -> Path:
         VCMError: the configuration or the data cannot be used, or out holds a model already.
     """
     out = Path(config.out)
-    if (out / "model").exists():
-        raise VCMError(f"{out} holds a fitted model: choose another folder as out.")
-    if not config.task:
-        raise VCMError("No task is given: give the YAML file of a task (see docs/fewshot.md).")
-    check_output(out)
-    given = read_task(config.task)
-    method = for_task(find_method(config.method, given.task.kind), given.task)
+    given, method = what_is_asked(config)
     parents = open_parents([method], config)
     pool = Pool.open(given.train, given.task, given.target, out / "features", parents)
     labels = list(pool.labels)

@@ -45,6 +45,15 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where cases are: a folder or table, its split, and the label map that masks the brain, if any."""
+
+    data: str
+    split: str | None = None
+    mask: str = ""
+
+
+@dataclass(frozen=True)
 class Target:
     """Where the label of a case is found, and how it is read.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from vcm.errors import VCMError
-from vcm.fewshot.features import FROZEN, STACKED, parts_of
+from vcm.fewshot.feature_names import FROZEN, STACKED, parts_of
 from vcm.fewshot.tasks import Task
 
 CLOSED_FORM = ("classification", "regression")
@@ -21,7 +21,7 @@ class Method:
     """One method.
 
     kinds     of tasks that it can do
-    feature   of a closed-form method: one of features.FEATURES, or several, joined by +
+    feature   of a closed-form method: one of feature_names.FEATURES, or several, joined by +
     start     of a network: random, or the feature whose parent it starts from
     parents   what was seen, by whom, before any shot: printed in every table
     views     whether views of each shot join it, as other scanners and pipelines would have made it

@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vcm.errors import VCMError
-from vcm.fewshot.features import FROZEN, Scans, features, parts_of
+from vcm.fewshot.feature_names import FROZEN, parts_of
+from vcm.fewshot.features import Scans, features
 from vcm.fewshot.network import FewShotUNet
 from vcm.fewshot.preparation import prepare, to_reference
 from vcm.fewshot.tasks import Task, task_from

@@ -16,9 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from vcm.errors import VCMError
-from vcm.fewshot.features import VIEWS, features, parts_of, views_of_shot
+from vcm.fewshot.feature_names import parts_of
+from vcm.fewshot.features import VIEWS, features, views_of_shot
 from vcm.fewshot.layouts import (
     Case,
+    Source,
     Target,
     find_cases,
     label_class,
@@ -38,15 +40,6 @@ _FEATURES_VERSION = 2
 _VIEWS = "views"
 #: Stands for masks that are found in the scans rather than read.
 FOUND = "found"
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where cases are: a folder or table, its split, and the label map that masks the brain, if any."""
-
-    data: str
-    split: str | None = None
-    mask: str = ""
 
 
 @dataclass

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
 from vcm.fewshot.closed_form import fit_line, refuse_one_label
-from vcm.fewshot.features import STACKED
+from vcm.fewshot.feature_names import STACKED
 from vcm.fewshot.model import FittedModel
 from vcm.fewshot.tasks import Task
 

@@ -23,8 +23,7 @@ from yaml import YAMLError
 
 from vcm.config import nearest
 from vcm.errors import VCMError
-from vcm.fewshot.layouts import Target
-from vcm.fewshot.pool import Source
+from vcm.fewshot.layouts import Source, Target
 from vcm.fewshot.tasks import Task, task_from
 
 _TASK_KEYS = ("name", "kind", "inputs", "classes", "optional", "spacing")
