@@ -86,6 +86,9 @@ def evaluate(
 
 def study(config: FewShotStudy) -> None:
     """Compare methods at several numbers of shots, over draws of the shots; with a page."""
+    from vcm.fewshot.asked import check_study
+
+    check_study(config)  # a wrong one is refused before the libraries are loaded
     from vcm.fewshot.domain import differences
     from vcm.fewshot.example import with_example
     from vcm.fewshot.page import summary, write_page

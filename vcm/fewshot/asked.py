@@ -1,14 +1,19 @@
-"""What `vcm fewshot finetune` is asked, checked before anything heavy is loaded."""
+"""What `vcm fewshot finetune | study` are asked, checked before anything heavy is loaded."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from vcm.errors import VCMError
-from vcm.fewshot.configuration import FineTuning
-from vcm.fewshot.methods import Method, find_method, for_task
+from vcm.fewshot.configuration import FewShotStudy, FineTuning
+from vcm.fewshot.methods import Method, find_method, for_task, known_method
 from vcm.fewshot.task_file import TaskFile, read_task
+from vcm.fewshot.tasks import Task, task_from
 from vcm.files import check_output
+
+#: The name of the example in place of a YAML file, and what it asks.
+EXAMPLE = "example"
+EXAMPLE_TASK = task_from({"kind": "regression", "inputs": ["t1"]})
 
 
 def what_is_asked(config: FineTuning) -> tuple[TaskFile, Method]:
@@ -25,3 +30,47 @@ def what_is_asked(config: FineTuning) -> tuple[TaskFile, Method]:
     check_output(out)
     given = read_task(config.task)
     return given, for_task(find_method(config.method, given.task.kind), given.task)
+
+
+def check_study(config: FewShotStudy) -> list[TaskFile]:
+    """The tasks of a study, without that of the example.
+
+    Raises:
+        VCMError: There is no such task or method, or nothing to compare.
+    """
+    if not config.tasks:
+        raise VCMError("The study has no tasks: give their YAML files (see docs/fewshot.md).")
+    if config.seeds < 1 or not config.shots:
+        raise VCMError("The study has no draws: set seeds to 1 or more and shots to a list.")
+    if config.reference not in config.methods:
+        raise VCMError(
+            f"The reference '{config.reference}' is not among the methods "
+            f"({', '.join(config.methods)}): add it, or choose another."
+        )
+    files = [read_task(path) for path in config.tasks if not is_example(path)]
+    names = [file.task.name for file in files]
+    if len(set(names)) < len(names):
+        raise VCMError(f"Two tasks have one name ({', '.join(names)}): give each another name.")
+    for task in [file.task for file in files] or [EXAMPLE_TASK]:
+        methods_of(config, task)
+    return files
+
+
+def is_example(task: str) -> bool:
+    """Whether a task is the one that needs no data; a file of that name is taken for what it is."""
+    return task == EXAMPLE and not Path(task).is_file()
+
+
+def methods_of(config: FewShotStudy, task: Task) -> list[Method]:
+    """The methods of the study that can do a task, as they read it; the unknown are refused."""
+    kind = task.kind
+    given = {name: known_method(name) for name in config.methods}
+    known = [for_task(m, task) for m in given.values() if m is not None and kind in m.kinds]
+    for name, method in given.items():
+        if method is None:
+            find_method(name, kind)
+    if not known:
+        raise VCMError(
+            f"None of the methods {', '.join(config.methods)} can do the kind {kind}: choose another."
+        )
+    return known

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from vcm.fewshot.asked import EXAMPLE, is_example
 from vcm.fewshot.configuration import FewShotStudy
 from vcm.fewshot.synthetic import Recipe, write_synthetic
 
-#: The name of the task, in place of a YAML file.
-EXAMPLE = "example"
 #: Its name in tables and pictures.
 _SHOWN = "synthetic brains, age"
 #: 40 brains, the last 14 for testing.
@@ -29,7 +28,7 @@ def with_example(config: FewShotStudy) -> FewShotStudy:
     Raises:
         VCMError: the folder of the study holds other brains.
     """
-    if EXAMPLE not in config.tasks or Path(EXAMPLE).is_file():
+    if not any(map(is_example, config.tasks)):
         return config
     folder = Path(config.out) / EXAMPLE
     brains = write_synthetic(folder / "brains", RECIPE)

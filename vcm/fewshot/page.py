@@ -15,7 +15,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-from vcm.fewshot.example import EXAMPLE
+from vcm.fewshot.asked import EXAMPLE
 from vcm.fewshot.metrics import METRICS
 from vcm.fewshot.report import study_page
 from vcm.fewshot.resampling import Interval

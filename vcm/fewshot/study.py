@@ -20,9 +20,10 @@ import torch
 from vcm import __version__
 from vcm.cost import peak_memory, reset_peak
 from vcm.errors import VCMError
+from vcm.fewshot.asked import check_study, methods_of
 from vcm.fewshot.configuration import FewShotStudy, NetworkTraining
 from vcm.fewshot.fitting import fit, synthetic_pool
-from vcm.fewshot.methods import SYNTHETIC, Method, find_method, for_task, known_method
+from vcm.fewshot.methods import SYNTHETIC, Method
 from vcm.fewshot.metrics import segmentation_scores
 from vcm.fewshot.model import Answer, FittedModel
 from vcm.fewshot.parents import Parent, describe_parents, load_parent, open_parents
@@ -93,19 +94,7 @@ def run_study(config: FewShotStudy) -> Path:
 
 def open_tasks(config: FewShotStudy) -> list[TaskOfStudy]:
     """Read the tasks and find their cases, before anything is computed or written. Raises VCMError."""
-    if not config.tasks:
-        raise VCMError("The study has no tasks: give their YAML files (see docs/fewshot.md).")
-    if config.seeds < 1 or not config.shots:
-        raise VCMError("The study has no draws: set seeds to 1 or more and shots to a list.")
-    if config.reference not in config.methods:
-        raise VCMError(
-            f"The reference '{config.reference}' is not among the methods "
-            f"({', '.join(config.methods)}): add it, or choose another."
-        )
-    files = [read_task(path) for path in config.tasks]
-    names = [file.task.name for file in files]
-    if len(set(names)) < len(names):
-        raise VCMError(f"Two tasks have one name ({', '.join(names)}): give each another name.")
+    files = check_study(config)
     parents = open_parents([m for file in files for m in methods_of(config, file.task)], config)
     found = []
     for file in files:
@@ -126,21 +115,6 @@ def with_synthetic(task: TaskOfStudy, config: FewShotStudy) -> TaskOfStudy:
         return task
     pool = synthetic_pool(task.train, config, Path(config.out) / "synthetic")
     return replace(task, synthetic=pool)
-
-
-def methods_of(config: FewShotStudy, task: Task) -> list[Method]:
-    """The methods of the study that can do a task, as they read it; the unknown are refused."""
-    kind = task.kind
-    given = {name: known_method(name) for name in config.methods}
-    known = [for_task(m, task) for m in given.values() if m is not None and kind in m.kinds]
-    for name, method in given.items():
-        if method is None:
-            find_method(name, kind)
-    if not known:
-        raise VCMError(
-            f"None of the methods {', '.join(config.methods)} can do the kind {kind}: choose another."
-        )
-    return known
 
 
 def run_once(
