@@ -42,9 +42,9 @@ def index(
 
 def finetune(config: FineTuning) -> None:
     """Fit one method to a few labelled scans."""
-    from vcm.fewshot.asked import what_is_asked
+    from vcm.fewshot.preflight import check_finetuning
 
-    what_is_asked(config)  # a wrong one is refused before the libraries are loaded
+    check_finetuning(config)  # a wrong one is refused before the libraries are loaded
     from vcm.fewshot.fitting import finetune as run
 
     print(f"Fitted; the model is {run(config)}.")
@@ -86,7 +86,7 @@ def evaluate(
 
 def study(config: FewShotStudy) -> None:
     """Compare methods at several numbers of shots, over draws of the shots; with a page."""
-    from vcm.fewshot.asked import check_study
+    from vcm.fewshot.preflight import check_study
 
     check_study(config)  # a wrong one is refused before the libraries are loaded
     from vcm.fewshot.domain import differences

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from vcm.fewshot.asked import EXAMPLE, is_example
 from vcm.fewshot.configuration import FewShotStudy
+from vcm.fewshot.preflight import EXAMPLE, is_example
 from vcm.fewshot.synthetic import Recipe, write_synthetic
 
 #: Its name in tables and pictures.

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from vcm import __version__
 from vcm.errors import VCMError
-from vcm.fewshot.asked import what_is_asked
 from vcm.fewshot.closed_form import LEAST_SPREAD, fit_constant, fit_line, refuse_one_label
 from vcm.fewshot.configuration import Embedding, FewShotStudy, FineTuning, SyntheticShots
 from vcm.fewshot.end_to_end import fit_end_to_end
@@ -24,6 +23,7 @@ from vcm.fewshot.methods import CLOSED_FORM, METHODS, SYNTHETIC, Method, for_tas
 from vcm.fewshot.model import FittedModel
 from vcm.fewshot.parents import FROZEN_MODEL, describe_parents, open_parents
 from vcm.fewshot.pool import Pool
+from vcm.fewshot.preflight import check_finetuning
 from vcm.fewshot.segmentation import fit_segmentation
 from vcm.fewshot.shots import draw_shots, strata_of
 from vcm.fewshot.stacking import fit_stack
@@ -39,7 +39,7 @@ def finetune(config: FineTuning) -> Path:
         VCMError: the configuration or the data cannot be used, or out holds a model already.
     """
     out = Path(config.out)
-    given, method = what_is_asked(config)
+    given, method = check_finetuning(config)
     parents = open_parents([method], config)
     pool = Pool.open(given.train, given.task, given.target, out / "features", parents)
     labels = list(pool.labels)

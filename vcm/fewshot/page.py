@@ -15,8 +15,8 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-from vcm.fewshot.asked import EXAMPLE
 from vcm.fewshot.metrics import METRICS
+from vcm.fewshot.preflight import EXAMPLE
 from vcm.fewshot.report import study_page
 from vcm.fewshot.resampling import Interval
 from vcm.fewshot.samples import Estimate, Run, bias, estimate, groups, read_runs, sample_of

@@ -20,7 +20,6 @@ import torch
 from vcm import __version__
 from vcm.cost import peak_memory, reset_peak
 from vcm.errors import VCMError
-from vcm.fewshot.asked import check_study, methods_of
 from vcm.fewshot.configuration import FewShotStudy, NetworkTraining
 from vcm.fewshot.fitting import fit, synthetic_pool
 from vcm.fewshot.methods import SYNTHETIC, Method
@@ -28,6 +27,7 @@ from vcm.fewshot.metrics import segmentation_scores
 from vcm.fewshot.model import Answer, FittedModel
 from vcm.fewshot.parents import Parent, describe_parents, load_parent, open_parents
 from vcm.fewshot.pool import Pool, refuse_seen, refuse_seen_by_parents
+from vcm.fewshot.preflight import check_study, methods_of
 from vcm.fewshot.shots import draw_shots, folds_of, strata_of
 from vcm.fewshot.task_file import TaskFile, read_task
 from vcm.fewshot.tasks import Task

@@ -16,7 +16,7 @@ EXAMPLE = "example"
 EXAMPLE_TASK = task_from({"kind": "regression", "inputs": ["t1"]})
 
 
-def what_is_asked(config: FineTuning) -> tuple[TaskFile, Method]:
+def check_finetuning(config: FineTuning) -> tuple[TaskFile, Method]:
     """The task, and the method as it reads that task.
 
     Raises:
