@@ -32,6 +32,7 @@ from vcm.learning.batches import moved
 from vcm.learning.run import TrainingRun
 from vcm.nets.encoder import ScanEncoder
 from vcm.nets.local_brightness import local_brightness
+from vcm.weights.packing import pack
 
 WEIGHTS = "encoder/diffusion_pytorch_model.safetensors"
 
@@ -146,6 +147,19 @@ def test_a_pretraining_goes_on_from_an_earlier_one_and_counts_what_that_saw(conf
         with pytest.raises(VCMError, match=r"is another one .*choose the same settings"):
             pretrain_encoder(config("third", start=start, **changes))
         assert not Path(config("third").out, "checkpoint.pt").exists()
+
+
+def test_a_packed_encoder_says_what_it_saw_and_gives_nearly_the_same_features(config, tmp_path):
+    pretrain_encoder(config(steps=1, objective="hybrid", local_brightness=True))
+    whole = Path(config().out, "encoder")
+    pack(whole, tmp_path / "half")
+    parents = [load_parent(str(folder)) for folder in (whole, tmp_path / "half")]
+    assert parents[0].seen == parents[1].seen and len(parents[0].seen) == 12
+    assert parents[1].network.local
+    image = torch.rand(1, 1, 16, 16, 16)
+    there, here = (p.network.features(image) for p in parents)
+    assert torch.allclose(there, here, atol=0.02)
+    assert (tmp_path / "half" / "seen.tsv").is_file()
 
 
 def test_a_contrast_that_was_not_learned_is_told(tmp_path):

@@ -47,8 +47,8 @@ def test_a_slice_model_is_packed_alone_and_what_is_no_network_of_its_own_is_refu
     with pytest.raises(VCMError, match="is not what it was when the model was saved"):
         load_denoisers(tmp_path / "half")
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "config.json").write_text('{"_class_name": "ScanEncoder"}')
-    with pytest.raises(VCMError, match="holds a ScanEncoder, which cannot be packed alone"):
+    (tmp_path / "other" / "config.json").write_text('{"_class_name": "ControlNet"}')
+    with pytest.raises(VCMError, match="holds a ControlNet, which cannot be packed alone"):
         pack(tmp_path / "other", tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from vcm.embedded import NETWORK, model_folder
 from vcm.errors import VCMError
 from vcm.files import check_output, write_whole
 from vcm.nets.detail import DetailNet
+from vcm.nets.encoder import ScanEncoder
 from vcm.nets.rounding import round_network, rounded_names, to_stored
 from vcm.nets.saved import ModelMixin
 from vcm.nets.segmenter import TissueSegmenter
@@ -24,7 +26,7 @@ from vcm.weights.load import load_pipeline
 #: Networks that are copied alone, by the class that their configuration names.
 NETWORKS: dict[str, type[ModelMixin]] = {
     "TissueSegmenter": TissueSegmenter, "SliceDenoiser": SliceDenoiser, "DetailNet": DetailNet,
-    "Translator": Translator, "SuperResolutionNet": SuperResolutionNet,
+    "Translator": Translator, "SuperResolutionNet": SuperResolutionNet, "ScanEncoder": ScanEncoder,
 }  # fmt: skip
 
 
@@ -59,6 +61,8 @@ def _write(model: str | Path, out: Path, bits: int) -> None:
         network = _network_class(folder).from_pretrained(folder)
         _to_bits(network, bits)
         network.save_pretrained(out)
+        for table in folder.glob("*.tsv"):  # which scans an encoder saw
+            shutil.copyfile(table, out / table.name)
         parts[out] = network
     else:
         pipeline = load_pipeline(model)
