@@ -7,12 +7,11 @@ from vcm.fewshot import features, fitting
 from vcm.fewshot.configuration import Encoders, FewShotStudy
 from vcm.fewshot.features import VIEWS
 from vcm.fewshot.layouts import Target, find_cases
-from vcm.fewshot.methods import find_method, for_task, known_method
-from vcm.fewshot.parents import open_parents, parent_name, untrained_encoder
+from vcm.fewshot.methods import find_method, for_task
+from vcm.fewshot.parents import parent_name
 from vcm.fewshot.pool import Pool
 from vcm.fewshot.study import answer_cases
 from vcm.fewshot.tasks import task_from
-from vcm.imaging.volume import Volume
 
 AGE = task_from({"kind": "regression", "inputs": ["t1"]})
 
@@ -23,9 +22,8 @@ def pool(tmp_path, monkeypatch):
     monkeypatch.setattr(features, "SEGMENTER_SPACING", (4.0,) * 3)
     brains = write_brains(tmp_path / "brains")
 
-    def made(split="train", cache="features", parents=None):
-        cases = find_cases(brains, split)
-        return Pool(AGE, Target("age"), cases, "", tmp_path / cache, parents or {})
+    def made(split="train", cache="features"):
+        return Pool(AGE, Target("age"), find_cases(brains, split), "", tmp_path / cache)
 
     return made
 
@@ -54,33 +52,6 @@ def test_a_method_with_views_is_fitted_to_them_and_answers_the_scan(pool, tmp_pa
     row = answer_cases(model, pool("test"))[0]
     scans, mask = pool("test").scans(0)
     assert float(row["answer"]) == pytest.approx(model.answer(scans, mask).value, abs=1e-2)
-
-
-def test_views_of_what_a_network_pools_begin_with_the_scan(pool, tmp_path):
-    method = find_method("untrained+views", "regression")
-    assert method.views and method.feature == "untrained" and not method.start
-    parents = open_parents([method], Encoders())
-    shots = pool("test", parents=parents)
-    found = shots.views("untrained")
-    assert found.shape == (4, 1 + VIEWS, parents["untrained"].network.feature_count)
-    assert found[:, 0] == pytest.approx(shots.features("untrained"), rel=1e-3, abs=1e-4)
-    assert all(np.abs(found[0, 0] - view).max() > 1e-3 for view in found[0, 1:])
-    model = fitting.fit(method, shots, FewShotStudy(tune="all"), tmp_path / "work", 0)
-    assert model.method == "untrained+views" and "parent" in model.settings
-    for wrong in ("volumes+views", "latents+views", "views+views", "nothing+views"):
-        assert known_method(wrong) is None
-
-
-def test_the_views_of_a_scan_that_a_case_lacks_are_zero():
-    one = task_from({"kind": "regression", "inputs": ["t1", "flair"], "optional": ["flair"]})
-    data = np.random.default_rng(0).random((24, 24, 24), np.float32)
-    scans = {"t1": Volume(data, np.diag([4.0, 4, 4, 1]))}
-    network = untrained_encoder().network
-    with torch.inference_mode():
-        found = features.views_of_shot(scans, one.slots, None, "untrained", network)
-    half = network.feature_count
-    assert found.shape == (1 + VIEWS, 2 * half)
-    assert np.abs(found[:, :half]).max() > 0 and not found[:, half:].any()
 
 
 @pytest.mark.parametrize(

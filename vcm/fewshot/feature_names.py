@@ -16,10 +16,6 @@ FROZEN = ("latents", "denoiser")
 #: Features that need a pretrained network.
 WITH_PARENT = (*VOLUMES, *POOLED)
 
-#: Features that views of a shot have too, so that a line can be fitted to them: of coarse voxels, and those that
-#: a network pools which is quick.
-WITH_VIEWS = ("coarse", "network", "untrained", "mae", "hybrid")
-
 
 def parts_of(name: str) -> tuple[str, ...]:
     """Features that are weighed against each other, one by one; none of no name."""

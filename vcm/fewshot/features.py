@@ -91,36 +91,18 @@ def coarse(image: Tensor) -> NDArray[np.float64]:
 
 
 def views_of_shot(
-    scans: Scans,
-    slots: Sequence[str],
-    mask: Volume | None = None,
-    name: str = "coarse",
-    network: Any = None,
+    scans: Scans, slots: Sequence[str], mask: Volume | None = None
 ) -> NDArray[np.float64]:
-    """Features of a case and of VIEWS views of it, (1 + VIEWS, F).
+    """Coarse features of a case and of VIEWS views of it, (1 + VIEWS, F).
 
     The views depend on the scans alone, so a draw of the shots sees the same.
-
-    Args:
-        scans: slot -> scan.
-        slots: of the task, in their order.
-        mask: brain mask of a scan with its skull.
-        name: one of feature_names.WITH_VIEWS.
-        network: what pools the features, but for coarse ones.
     """
     images = [_image(scans, slot, mask) for slot in slots]
     content = hashlib.sha256(b"".join(image.numpy().tobytes() for image in images)).digest()
     random = np.random.default_rng(int.from_bytes(content[:8], "big"))
     rows = [images]
     rows += [[seen_otherwise(image, random) for image in images] for _ in range(VIEWS)]
-    if name == "coarse":
-        return np.stack([np.concatenate([coarse(image) for image in row]) for row in rows])
-    there = torch.tensor([float(slot in scans) for slot in slots]).to(network.device)
-    found = []
-    for row in rows:
-        pooled = network.features(torch.stack(row)[:, None].to(network.device)).float()
-        found.append((pooled * there[:, None]).flatten().cpu())
-    return torch.stack(found).double().numpy()
+    return np.stack([np.concatenate([coarse(image) for image in row]) for row in rows])
 
 
 def _image(scans: Scans, slot: str, mask: Volume | None) -> Tensor:

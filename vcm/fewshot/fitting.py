@@ -106,7 +106,7 @@ def _rows(method: Method, shots: Pool) -> NDArray[np.float64]:
     """Features of the shots, (N, F), or of the shots and their views, (N (1 + VIEWS), F)."""
     if not method.views:
         return shots.features(method.feature)
-    found = shots.views(method.feature)
+    found = shots.views()
     return found.reshape(-1, found.shape[-1])
 
 

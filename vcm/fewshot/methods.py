@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from vcm.errors import VCMError
-from vcm.fewshot.feature_names import FROZEN, STACKED, WITH_VIEWS, parts_of
+from vcm.fewshot.feature_names import FROZEN, STACKED, parts_of
 from vcm.fewshot.tasks import Task
 
 CLOSED_FORM = ("classification", "regression")
@@ -73,23 +73,18 @@ METHODS = {
 }
 
 
-#: Ends the name of a method whose shots are joined by synthetic brains, or by views of each.
-SYNTHETIC, VIEWED = "+synthetic", "+views"
+#: Ends the name of a method whose shots are joined by synthetic brains.
+SYNTHETIC = "+synthetic"
 
 
 def known_method(name: str) -> Method | None:
-    """A method by name, `volumes+synthetic`, `mae+views` and `volumes+local` included; None for an unknown one."""
+    """A method by name, `volumes+synthetic` and `volumes+local` included; None for an unknown one."""
     if name.endswith(SYNTHETIC):
         base = METHODS.get(name.removesuffix(SYNTHETIC))
         if base is None or not base.feature or base.views:
             return None
         parents = _DENOISER if base.parents == "none" else f"{base.parents}; {_DENOISER}"
         return replace(base, name=name, kinds=CLOSED_FORM, parents=parents, synthetic=True)
-    if name.endswith(VIEWED):
-        base = METHODS.get(name.removesuffix(VIEWED))
-        if base is None or base.views or base.feature not in WITH_VIEWS:
-            return None
-        return replace(base, name=name, kinds=CLOSED_FORM, start="", views=True)
     return _stack(name) if STACKED in name else METHODS.get(name)
 
 
@@ -123,7 +118,7 @@ def find_method(name: str, kind: str) -> Method:
         return method
     able = ", ".join(m.name for m in METHODS.values() if kind in m.kinds)
     if kind in CLOSED_FORM:
-        able += f"; those that read features may be joined (volumes+local), or one be followed by {SYNTHETIC} or {VIEWED}"
+        able += f"; those that read features may be joined (volumes+local), or one be followed by {SYNTHETIC}"
     if method is None:
         raise VCMError(f"The method '{name}' is unknown: for a {kind} choose {able}.")
     raise VCMError(f"The method '{name}' cannot do a {kind}: choose {able}.")

@@ -36,7 +36,7 @@ from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume, refuse
 
 #: Raised when what `features` returns changes, so that no cache of before is read.
 _FEATURES_VERSION = 2
-#: Under this name features of the views of a case are cached.
+#: Under this name the views of a case are cached.
 _VIEWS = "views"
 #: Stands for masks that are found in the scans rather than read.
 FOUND = "found"
@@ -130,10 +130,10 @@ class Pool:
             1,
         )
 
-    def views(self, name: str = "coarse") -> NDArray[np.float64]:
-        """(N, 1 + VIEWS, F) features of all cases and of views of each, from the cache too."""
-        rows = [self._features(name, place, of_views=True) for place in range(len(self.cases))]
-        return np.stack(rows).reshape(len(rows), 1 + VIEWS, -1)
+    def views(self) -> NDArray[np.float64]:
+        """(N, 1 + VIEWS, F) coarse features of all cases and of views of each, from the cache too."""
+        rows = self.features(_VIEWS)
+        return rows.reshape(len(rows), 1 + VIEWS, -1)
 
     def checksums(self) -> dict[str, str]:
         """SHA-256 of the reference scan -> case."""
@@ -143,7 +143,7 @@ class Pool:
     def fingerprint(self) -> str:
         """Changes with every case, label, scan and mask."""
         parts = [
-            f"{case.name}={label!r}:{self._key('', place, '')}"
+            f"{case.name}={label!r}:{self._key('', place)}"
             for place, (case, label) in enumerate(
                 zip(self.cases, self.labels.tolist(), strict=True)
             )
@@ -152,25 +152,24 @@ class Pool:
             parts += [sha256(case.maps[self.target.label]) for case in self.cases]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
-    def _features(self, name: str, place: int, of_views: bool = False) -> NDArray[np.float64]:
-        folder = f"{_VIEWS}-{name}" if of_views else name
-        file = self.cache / folder / f"{self._key(name, place, folder)}.npy"
+    def _features(self, name: str, place: int) -> NDArray[np.float64]:
+        file = self.cache / name / f"{self._key(name, place)}.npy"
         if not file.is_file():
             scans, mask = self.scans(place)
             parent = self.parents.get(name)
             network = parent.network if parent else None
             with torch.inference_mode():
-                if of_views:
-                    found = views_of_shot(scans, self.task.slots, mask, name, network).ravel()
+                if name == _VIEWS:
+                    found = views_of_shot(scans, self.task.slots, mask).ravel()
                 else:
                     found = features(name, scans, self.task.slots, mask, network)
             write_whole(file, lambda part: np.save(part, found.astype(np.float32)))
         return np.load(file, allow_pickle=False).astype(np.float64)
 
-    def _key(self, name: str, place: int, folder: str) -> str:
+    def _key(self, name: str, place: int) -> str:
         case = self.cases[place]
         filled = self.task.fill(case.images, case.name)
-        parts = [f"{_FEATURES_VERSION}", folder, *self.task.slots]
+        parts = [f"{_FEATURES_VERSION}", name, *self.task.slots]
         parts += [self.parents[name].checksum] if name in self.parents else []
         parts += [f"{slot}={sha256(case.images[s])}" for slot, s in filled.items()]
         if self.mask:
