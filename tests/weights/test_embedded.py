@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from vcm import example_condition, load_pipeline
-from vcm.embedded import embedded_models, model_folder, network_folder
+from vcm.embedded import FOR_MAE, embedded_models, model_folder, network_folder
+from vcm.fewshot.parents import load_parent
 from vcm.imaging.conditions import CLASS_NAMES, as_condition
 from vcm.imaging.covariates import expected_volumes, to_unit
 from vcm.imaging.geometry import model_grid, resample
@@ -86,3 +87,11 @@ def test_the_slice_model_knows_slices_of_a_brain_that_it_never_saw():
     with torch.inference_mode():
         losses = [float(SliceObjective(n)(batch)["loss"]) for n in (net, untrained)]
     assert losses[0] < 0.4 * losses[1]
+
+
+def test_the_embedded_encoder_says_what_it_saw():
+    parent = load_parent(FOR_MAE)
+    assert parent.network.local and len(parent.seen) == 133
+    assert all(case.startswith("sub-IXI") for case in parent.seen.values())
+    found = parent.network.features(torch.rand(1, 1, 32, 32, 32))
+    assert found.shape == (1, parent.network.feature_count) and found.isfinite().all()

@@ -16,7 +16,8 @@ class Encoders:
     """Which encoders the methods mae and hybrid look through, or start from.
 
     Attributes:
-        mae: Encoder of the method mae: folder 'encoder' that vcm pretrain encoder wrote.
+        mae: Encoder of the method mae: folder 'encoder' that vcm pretrain encoder wrote, or encoder2mm, which travels
+            with the package.
         hybrid: Encoder of the method hybrid, likewise.
     """
 
@@ -146,7 +147,8 @@ class EncoderTraining(TrainingSchedule):
             their skull. Default: scans as they are.
         out: Folder of the training run; the encoder is in its folder 'encoder'.
         cache: Folder where prepared scans are kept. Default: in out.
-        start: Folder 'encoder' of an earlier pretraining whose weights this one goes on from; of the same network.
+        start: Folder 'encoder' of an earlier pretraining whose weights this one goes on from, or encoder2mm; of the
+            same network.
         objective: mae (restore hidden blocks) or hybrid (and tell views of one scan from others).
         channels: Channels per level.
         groups: Groups of the group normalisation.

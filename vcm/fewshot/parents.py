@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vcm.checksums import verify_checksums
-from vcm.embedded import FOR_ANY, FOR_T1W, network_folder
+from vcm.embedded import FOR_ANY, FOR_MAE, FOR_T1W, network_folder
 from vcm.errors import VCMError
 from vcm.fewshot.configuration import Encoders
 from vcm.fewshot.methods import Method
@@ -103,7 +103,7 @@ def parent_name(feature: str, encoders: Encoders) -> str:
     if not name:
         raise VCMError(
             f"The method '{feature}' needs an encoder: add {feature}=FOLDER with the folder 'encoder' "
-            "that vcm pretrain encoder wrote."
+            f"that vcm pretrain encoder wrote{', or mae=' + FOR_MAE if feature == 'mae' else ''}."
         )
     return name
 
