@@ -60,8 +60,7 @@ def config(brains, tmp_path, cache):
     return made
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("objective", ["mae", "hybrid"])
+@pytest.mark.parametrize("objective", [pytest.param("mae", marks=pytest.mark.slow), "hybrid"])
 def test_a_pretraining_that_was_killed_resumes_to_the_same_weights(config, monkeypatch, objective):
     measures = pretrain_encoder(config("whole", objective=objective))
     assert measures["hidden"] > 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -239,8 +239,12 @@ class TrainingRun:
         return self.step > self.kept and any(map(self._is_due, every))
 
     def _place(self, batches: Batches) -> dict[str, Any]:
-        """Where the random generators and the batches are."""
-        return {"random": random_state(), "batches": batches.state()}
+        """Where the random generators and the batches are, and what the network counts as it computes.
+
+        The next batch goes through the network before this is written, and again after a resumption.
+        """
+        counted = {name: buffer.clone() for name, buffer in self.net.named_buffers()}
+        return {"random": random_state(), "batches": batches.state(), "counted": counted}
 
     def _keep(self, place: dict[str, Any]) -> None:
         """Write what is due after this step; the checkpoint is written last.
@@ -257,7 +261,8 @@ class TrainingRun:
             with self._averaged():
                 values = self.processes.on_main(self._measure)
             self._log(values, "validation.csv", "validation/")
-        self._checkpoint(self.processes.gather(place["random"]), place["batches"])
+        random = self.processes.gather(place["random"])
+        self._checkpoint(random, place["batches"], place["counted"])
         self.kept = self.step
 
     def _measure(self) -> dict[str, float]:
@@ -293,15 +298,19 @@ class TrainingRun:
             for module, mode in modes:
                 module.training = mode
 
-    def _checkpoint(self, random: list[dict[str, Tensor]], batches: Any) -> None:
+    def _checkpoint(
+        self, random: list[dict[str, Tensor]], batches: Any, counted: Mapping[str, Tensor]
+    ) -> None:
         if not self.is_main:
             return
         scaler = self.accelerator.scaler
+        net = self.net.state_dict()
+        net |= {name: buffer for name, buffer in counted.items() if name in net}
         self.files.save_state(
             {
                 "step": self.step,
                 "minutes": self.minutes,
-                "net": self.net.state_dict(),
+                "net": net,
                 "optimizer": self.optimizer.state_dict(),
                 "ema": self.ema.state_dict(),
                 "losses": list(self.watch.seen),
