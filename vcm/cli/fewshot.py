@@ -129,15 +129,16 @@ def rank(
 def embed(config: Embedding) -> None:
     """Make an embedding whose numbers are standardised over unlabelled scans."""
     from vcm.errors import VCMError
-    from vcm.fewshot.fitting import fit_embedding
+    from vcm.fewshot.preflight import refuse_fitted
     from vcm.files import check_output, write_whole
 
     out = Path(config.out)
-    if (out / "model").exists():
-        raise VCMError(f"{out} holds a model: choose another folder as out.")
+    refuse_fitted(out)
     if not config.data:
         raise VCMError("No scans are given: give folders of unlabelled scans.")
     check_output(out)
+    from vcm.fewshot.fitting import fit_embedding
+
     model = fit_embedding(config)
     write_whole(out / "model", model.save)
     print(f"An embedding of {len(model.arrays['mean'])} numbers; the model is {out / 'model'}.")

@@ -54,8 +54,8 @@ def features(
         scans: slot -> scan.
         slots: of the task, in their order.
         mask: brain mask of a scan with its skull.
-        network: what those in feature_names.WITH_PARENT need: the tissue segmenter, or what else makes features of a scan
-            (see parents.FeatureNetwork).
+        network: what those in feature_names.WITH_PARENT need: the tissue segmenter, or what else makes features
+            of a scan (see parents.FeatureNetwork).
 
     Raises:
         VCMError: the features need a network that is not given, or find no brain.

@@ -16,18 +16,22 @@ EXAMPLE = "example"
 EXAMPLE_TASK = task_from({"kind": "regression", "inputs": ["t1"]})
 
 
+def refuse_fitted(out: Path) -> None:
+    """Raise VCMError where a folder holds a fitted model already."""
+    if (out / "model").exists():
+        raise VCMError(f"{out} holds a fitted model: choose another folder as out.")
+
+
 def check_finetuning(config: FineTuning) -> tuple[TaskFile, Method]:
     """The task, and the method as it reads that task.
 
     Raises:
         VCMError: There is no such task or method, or a model is in the folder `out` already.
     """
-    out = Path(config.out)
-    if (out / "model").exists():
-        raise VCMError(f"{out} holds a fitted model: choose another folder as out.")
+    refuse_fitted(Path(config.out))
     if not config.task:
         raise VCMError("No task is given: give the YAML file of a task (see docs/fewshot.md).")
-    check_output(out)
+    check_output(Path(config.out))
     given = read_task(config.task)
     return given, for_task(find_method(config.method, given.task.kind), given.task)
 

@@ -98,14 +98,13 @@ def pretrain_encoder(config: EncoderTraining) -> dict[str, float]:
         VCMError: Where the data or the configuration allow no training.
     """
     check_encoder(config)
-    cache = Path(config.cache or f"{config.out}/scans")
-    scans, complaints = find_scans(config.data, "train", config.mask, cache)
-    hybrid = config.objective == "hybrid"
+    hybrid, local = config.objective == "hybrid", config.local_brightness
     set_seed(config.seed)
     projection = config.projection if hybrid else 0
-    local = config.local_brightness
     net = ScanEncoder(tuple(config.channels), config.groups, projection, config.patch, local)
     before = go_on_from(config.start, net) if config.start else {}
+    cache = Path(config.cache or f"{config.out}/scans")
+    scans, complaints = find_scans(config.data, "train", config.mask, cache)
     # The layout in which convolutions are fastest, on CPUs and GPUs.
     net.unet.to(memory_format=torch.channels_last_3d)
     weight = config.contrast_weight if hybrid else 0.0
@@ -162,12 +161,13 @@ def go_on_from(folder: str, net: ScanEncoder) -> dict[str, str]:
         VCMError: The folder holds none, or one of another shape or of another reading of scans.
     """
     parent = load_parent(folder)
-    given, asked = net.config, parent.network.settings
-    own = {"channels": list(given.channels), "groups": given.groups, "patch": given.patch}
-    own |= {"outputs": 1, "local": given.local_brightness}
-    other = {name: asked[name] for name in own if asked[name] != own[name]}
+    own, settings = net.config, parent.network.settings
+    here = {"channels": list(own.channels), "groups": own.groups, "patch": own.patch}
+    here |= {"local_brightness": own.local_brightness, "outputs": 1}
+    there = settings | {"local_brightness": settings["local"]}
+    other = [name for name, value in here.items() if there[name] != value]
     if other:
-        told = ", ".join(f"{name} is {value}, here {own[name]}" for name, value in other.items())
+        told = ", ".join(f"{name} is {there[name]}, here {here[name]}" for name in other)
         raise VCMError(
             f"The network in {folder} is another one ({told}): choose the same settings, or another start."
         )

@@ -14,6 +14,7 @@ from itertools import product
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 from sklearn.model_selection import StratifiedKFold
 
 from vcm.fewshot.closed_form import fit_line, refuse_one_label
@@ -133,6 +134,7 @@ def _losses(
     """(shots,) squared errors, or logarithmic losses."""
     if task.kind == "regression":
         return np.square(scores[:, 0] - labels)
-    logs = scores - np.log(np.exp(scores - scores.max(1, keepdims=True)).sum(1, keepdims=True))
-    logs -= scores.max(1, keepdims=True)
-    return -logs[np.arange(len(labels)), labels.astype(int)]
+    losses: NDArray[np.float64] = -log_softmax(scores, 1)[
+        np.arange(len(labels)), labels.astype(int)
+    ]
+    return losses

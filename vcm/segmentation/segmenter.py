@@ -133,8 +133,8 @@ class FewShotSegmenter:
 
         Args:
             brains: One or more, each wholly or partly labelled.
-            voices: Some of vcm.segmentation.voices.VOICES; the U-Net is left out where labels are drawn in some slices only. Default: see
-                `fitting_voices`.
+            voices: Some of vcm.segmentation.voices.VOICES; the U-Net is left out where labels are drawn in some
+                slices only. Default: see `fitting_voices`.
             settings: Of the perceptrons.
             copies: Deformed copies of each brain to learn from beside it.
             voxels: To learn from in all.
