@@ -209,6 +209,7 @@ class SegmenterTraining(TrainingSchedule):
         start: Folder of a segmenter with the same channels to start from. Default: random weights.
         channels: Channels per level.
         groups: Groups of the group normalisation.
+        patch: Edge of the blocks of voxels that are folded into channels first: much less time, coarser borders.
     """
 
     headings: ClassVar[dict[str, str]] = {"data": "Data and result", "channels": "Network"}
@@ -221,6 +222,7 @@ class SegmenterTraining(TrainingSchedule):
     start: str = ""
     channels: list[int] = field(default_factory=lambda: [8, 32, 64, 128])
     groups: int = 8
+    patch: int = 1
     batch_size: int = 1
     learning_rate: float = 2e-3
     ema_decay: float = 0.99

@@ -137,7 +137,9 @@ def pretrain_segmenter(config: SegmenterTraining) -> dict[str, float]:
     held_out = test_subjects(config.data)
     held_out = with_classes(held_out) if held_out else []
     set_seed(config.seed)
-    net = TissueSegmenter(tuple(config.channels), config.groups, lesions=any_contrast)
+    net = TissueSegmenter(
+        tuple(config.channels), config.groups, patch=config.patch, lesions=any_contrast
+    )
     if config.start:
         start_from(net, config.start)
     record_training(net, read_volume(subjects[0].image_file).grid, config.contrasts)
