@@ -99,6 +99,17 @@ def test_a_stopped_training_goes_on_and_its_network_knows_any_contrast(small_pre
     assert not knows_any_contrast(load_segmenter(str(tmp_path / "t1w" / "segmenter")))
 
 
+def test_blocks_of_voxels_are_folded_where_patch_says_so(small_prepared, tmp_path):
+    pretrain_segmenter(training(small_prepared, tmp_path, "contrasts=any", "patch=2", "steps=1"))
+    net = load_segmenter(str(tmp_path / "segmenter"))
+    image = torch.rand(1, 1, 8, 8, 8)
+    assert net.config.patch == 2 and [tuple(h.shape[2:]) for h in net.levels(image)] == [
+        (4,) * 3,
+        (2,) * 3,
+    ]
+    assert net.classes(image).shape == (1, 8, 8, 8)
+
+
 def test_it_starts_from_a_segmenter_without_lesions(tmp_path):
     old = TissueSegmenter((4, 4), 2)
     old.save_pretrained(tmp_path)

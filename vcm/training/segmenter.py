@@ -216,7 +216,7 @@ def start_from(net: TissueSegmenter, folder: str) -> None:
         if room is None or room.shape[1:] != weight.shape[1:] or len(room) < len(weight):
             raise VCMError(
                 f"The segmenter in {folder} has other sizes than this run's ({name} differs): give the run "
-                f"the channels in {folder}/config.json, or start without it."
+                f"the channels and patch in {folder}/config.json, or start without it."
             )
         room[: len(weight)] = weight
     net.load_state_dict(own)
