@@ -146,7 +146,7 @@ def test_features_are_computed_once_per_scan(config, monkeypatch):
 
 def test_a_folder_of_another_study_is_refused_and_more_shots_are_not(config):
     run_study(config(methods=["mean"], seeds=1))
-    out = run_study(config(methods=["mean"], seeds=2, shots=[4, 8]))
+    out = run_study(config(methods=["mean"], seeds=2, shots=[4, 8], workers=1))
     assert len(read_runs(out)) == 4
     other = {"label": "sex", "kind": "classification", "classes": ["F", "M"]}
     with pytest.raises(VCMError, match="holds a study with other tasks"):

@@ -61,6 +61,8 @@ class NetworkTraining:
         members: Networks whose probabilities are averaged.
         mirror: Left and right may be exchanged; not where a class belongs to one side.
         mixed_precision: auto, no, bf16, or fp16 on a GPU.
+        workers: Processes that draw patches ahead of the training; the network is the same whatever their number.
+            On a GPU, which would wait for them, give 3.
     """
 
     headings: ClassVar[dict[str, str]] = {"steps": "Training of a network"}
@@ -75,6 +77,7 @@ class NetworkTraining:
     members: int = 1
     mirror: bool = True
     mixed_precision: str = "auto"
+    workers: int = 0
 
 
 @dataclass

@@ -230,7 +230,7 @@ def _tuned(
         out=str(work), steps=training.tune_steps, seed=seed, batch_size=training.batch_size,
         learning_rate=training.tune_learning_rate, warmup_steps=min(20, training.tune_steps // 4),
         final_learning_rate=0.0, ema_decay=0.99, tracker="none",
-        mixed_precision=training.mixed_precision, explosion=math.inf,
+        mixed_precision=training.mixed_precision, explosion=math.inf, workers=training.workers,
     )  # fmt: skip
     run = TrainingRun(schedule, net, TuningObjective(net, _spread(shots, few)))
     run.fit(lambda _: _Views(few, training).draw)

@@ -145,7 +145,7 @@ def train_network(
         out=str(out), steps=training.steps, seed=seed,
         batch_size=training.batch_size, learning_rate=training.learning_rate,
         warmup_steps=min(20, training.steps // 4), ema_decay=0.99, tracker="none",
-        mixed_precision=training.mixed_precision, explosion=math.inf,
+        mixed_precision=training.mixed_precision, explosion=math.inf, workers=training.workers,
     )  # fmt: skip
     run = TrainingRun(schedule, net, SegmentationObjective(net))
     run.fit(lambda _: PatchSampler(examples, training).draw)

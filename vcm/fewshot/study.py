@@ -229,7 +229,7 @@ def _claim(out: Path, config: FewShotStudy, tasks: Sequence[TaskOfStudy]) -> Non
     """Keep the configuration beside the runs; refuse a folder of runs of another one, or of other data."""
     made = asdict(config)
     # More shots, seeds, methods and another reference are further runs of the same study.
-    fixed = {key: made[key] for key in asdict(NetworkTraining())}
+    fixed = {key: made[key] for key in asdict(NetworkTraining()) if key != "workers"}
     fixed["tasks"] = [asdict(read_task(path)) for path in config.tasks]
     digest = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
     kept = out / "study.json"
