@@ -94,6 +94,24 @@ def test_what_a_killed_process_left_is_removed_and_that_of_a_running_one_stays(t
     assert {p.name for p in tmp_path.iterdir()} == {"c.json", running.name}
 
 
+@pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
+def test_what_a_library_wrote_for_its_owner_alone_is_read_by_whom_the_umask_allows(tmp_path):
+    def write(part):
+        part.mkdir()
+        for name, mode in (("weights", 0o600), ("run", 0o700)):
+            (part / name).touch()
+            (part / name).chmod(mode)
+
+    before = os.umask(0o027)
+    try:
+        write_whole(tmp_path / "model", write)
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(before)
+    modes = {p.name: p.stat().st_mode & 0o777 for p in (tmp_path / "model").iterdir()}
+    assert modes == {"weights": 0o640, "run": 0o740}
+
+
 def test_tables_and_json_are_whole(tmp_path):
     write_table(tmp_path / "new" / "t.tsv", [{"a": 1, "b": None}], ["a", "b"])
     assert (tmp_path / "new" / "t.tsv").read_text() == "a\tb\n1\tn/a\n"

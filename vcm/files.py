@@ -92,6 +92,7 @@ def whole(path: Path) -> Iterator[Path]:
             raise VCMError(
                 f"{path} is a folder, but a file is to be written there: choose another."
             )
+        give_usual_mode(part)
         _flush(part)
         _give_name(part, path)
     except OSError as error:
@@ -135,6 +136,18 @@ def write_set(
         content = {**record, "Files": files}
         write_json(sidecar, content)
     return content
+
+
+def give_usual_mode(path: Path) -> None:
+    """Let others read a file, or all files of a folder, as far as the user's umask lets them read any new file.
+
+    Libraries that write under a temporary name, safetensors among them, leave files that nobody but their owner can read:
+    a colleague could not load the model, nor a container that runs as another user.
+    """
+    mask = os.umask(0o077)
+    os.umask(mask)
+    for file in (x for x in (path, *path.rglob("*")) if x.is_file() and not x.is_symlink()):
+        file.chmod(file.stat().st_mode | 0o666 & ~mask)
 
 
 def remove(path: Path) -> None:

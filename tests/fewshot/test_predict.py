@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -105,6 +106,16 @@ def test_a_map_has_a_header_of_its_own(packed, tmp_path):
     image = nib.load(out)
     assert image.get_data_dtype() == np.uint8
     assert image.dataobj.slope == 1 and image.dataobj.inter == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
+def test_a_container_that_runs_as_another_user_can_read_what_is_in_it(packed):
+    before = os.umask(0o022)
+    try:
+        folder, _ = packed("fomo26:task3")
+    finally:
+        os.umask(before)
+    assert all(p.stat().st_mode & 0o444 == 0o444 for p in folder.rglob("*") if p.is_file())
 
 
 def test_a_map_lies_on_the_scan_that_the_model_reads_first(tmp_path):

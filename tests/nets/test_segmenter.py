@@ -17,6 +17,8 @@ def test_it_names_every_voxel_and_survives_saving(tmp_path):
     net.save_pretrained(tmp_path)
     again = TissueSegmenter.from_pretrained(tmp_path).eval()
     assert torch.equal(again(image), logits)
+    modes = {p.stat().st_mode for p in tmp_path.iterdir()}
+    assert len(modes) == 1  # weights are read by whoever may read their configuration
 
 
 def test_features_are_finite_and_tell_images_apart():

@@ -16,7 +16,7 @@ from pathlib import Path
 from vcm.errors import VCMError
 from vcm.fewshot.contracts import Contract
 from vcm.fewshot.model import FittedModel
-from vcm.files import remove, write_json
+from vcm.files import give_usual_mode, remove, write_json
 
 _PACKAGE = Path(__file__).parents[1]
 #: Where following the imports begins.
@@ -84,6 +84,7 @@ def package(model: FittedModel, contract: Contract, out: Path, cpu: bool = False
     (part / "Apptainer.def").write_text(_apptainer(base, install), encoding="utf-8")
     (part / "Dockerfile").write_text(_dockerfile(base, install), encoding="utf-8")
     (part / "README.md").write_text(_readme(model, contract, out.name), encoding="utf-8")
+    give_usual_mode(part)  # the container may run as another user
     part.replace(out)
     return out
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models import modeling_utils
 
 from vcm.errors import VCMError
+from vcm.files import give_usual_mode
 from vcm.nets.rounding import restore
 
 
@@ -63,6 +65,13 @@ class ModelMixin(modeling_utils.ModelMixin, ConfigMixin):
                 "config.json and its weights do not belong together, so copy it again."
             )
         return (net, info) if asked else net
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[Any], *args: Any, **options: Any
+    ) -> None:
+        """As diffusers has it, with files that whoever may read new files of this user can read."""
+        super().save_pretrained(save_directory, *args, **options)
+        give_usual_mode(Path(save_directory))
 
     def _fix_state_dict_keys_on_load(self, state_dict: Any) -> None:
         """What diffusers calls with the tensors of a file before it loads them: weights in 8 bits become float32."""
