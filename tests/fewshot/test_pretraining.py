@@ -12,7 +12,7 @@ from vcm.errors import VCMError, VCMWarning
 from vcm.fewshot.configuration import Encoders, EncoderTraining
 from vcm.fewshot.methods import find_method
 from vcm.fewshot.network import FewShotUNet
-from vcm.fewshot.parents import load_parent, open_parents
+from vcm.fewshot.parents import describe_parents, load_parent, open_parents
 from vcm.fewshot.pretraining import (
     EncoderObjective,
     go_on_from,
@@ -106,6 +106,15 @@ def test_an_encoder_is_a_start_and_gives_features(config):
         open_parents([find_method("mae", "regression")], Encoders())
     with pytest.raises(VCMError, match="holds no pretrained network"):
         load_parent("nowhere")
+
+
+def test_tables_say_what_was_seen_by_an_encoder_and_by_a_segmenter_in_its_place(config):
+    pretrain_encoder(config(steps=1))
+    mae = find_method("mae", "segmentation")
+    told = describe_parents(mae, Encoders(mae=f"{config().out}/encoder"))
+    assert told.startswith("encoder pretrained on unlabelled scans: 12 scans, weights ")
+    told = describe_parents(mae, Encoders(mae="anysegmenter2mm"))
+    assert "with label maps: scans that it does not record, weights " in told
 
 
 def test_an_encoder_of_local_brightness_reads_it_wherever_it_is_used(config):

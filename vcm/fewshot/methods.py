@@ -49,7 +49,8 @@ _ANY_SEGMENTER = (
 )
 _AUTOENCODER = "autoencoder of brain2mm: T1w scans of 118 IXI training subjects"
 _DENOISER = "brain2mm: T1w scans, ages and sexes of 118 IXI training subjects"
-_ENCODER = "encoder pretrained on unlabelled scans"
+#: What the parent of `mae` and `hybrid` is, where it is no segmenter.
+PRETRAINED = "encoder pretrained on unlabelled scans"
 _ANY = (*CLOSED_FORM, "segmentation")
 
 METHODS = {
@@ -67,8 +68,8 @@ METHODS = {
         Method("latents", CLOSED_FORM, feature="latents", parents=_AUTOENCODER),
         Method("denoiser", CLOSED_FORM, feature="denoiser", parents=_DENOISER),
         Method("untrained", _ANY, feature="untrained", start="untrained"),
-        Method("mae", _ANY, feature="mae", start="mae", parents=_ENCODER),
-        Method("hybrid", _ANY, feature="hybrid", start="hybrid", parents=_ENCODER),
+        Method("mae", _ANY, feature="mae", start="mae", parents=PRETRAINED),
+        Method("hybrid", _ANY, feature="hybrid", start="hybrid", parents=PRETRAINED),
     )
 }
 

@@ -21,7 +21,7 @@ from vcm.checksums import verify_checksums
 from vcm.embedded import FOR_ANY, FOR_MAE, FOR_T1W, network_folder
 from vcm.errors import VCMError
 from vcm.fewshot.configuration import Encoders
-from vcm.fewshot.methods import Method
+from vcm.fewshot.methods import PRETRAINED, Method
 from vcm.fewshot.network import ENCODER, FewShotUNet
 from vcm.files import read_table, sha256
 from vcm.nets.frozen_checksum import checksum_of
@@ -62,11 +62,13 @@ class Parent:
         network: With its weights.
         checksum: SHA-256 of the weights, and of how they read a scan where that is not as it comes.
         seen: SHA-256 of scans that it was trained on, where it says so -> case.
+        labelled: Whether it is a segmenter, which learned from label maps.
     """
 
     network: Any
     checksum: str
     seen: Mapping[str, str]
+    labelled: bool = False
 
 
 def open_parents(methods: Iterable[Method], encoders: Encoders) -> dict[str, Parent]:
@@ -140,7 +142,8 @@ def load_parent(name: str) -> Parent:
     seen = {}
     if (folder / _SEEN).is_file():
         seen = {row["sha256"]: row["case"] for row in read_table(folder / _SEEN)}
-    return Parent(network.eval(), _checksum(sha256(folder / _WEIGHTS), local), seen)
+    labelled = card["_class_name"] == "TissueSegmenter"
+    return Parent(network.eval(), _checksum(sha256(folder / _WEIGHTS), local), seen, labelled)
 
 
 def untrained_encoder(like: FewShotUNet | None = None) -> Parent:
@@ -171,9 +174,13 @@ def describe_parents(method: Method, encoders: Encoders) -> str:
     own = [parent_name(f, encoders) for f in method.features if f in ("mae", "hybrid")]
     if not own:
         return method.parents
-    seen = [load_parent(name) for name in own]
-    return f"{method.parents}: " + ", ".join(
-        f"{len(parent.seen)} scans, weights {parent.checksum[:12]}" for parent in seen
+    parents = [load_parent(name) for name in own]
+    saw = method.parents
+    if any(p.labelled for p in parents):
+        saw = saw.replace(PRETRAINED, "network pretrained on scans, some or all with label maps")
+    return f"{saw}: " + ", ".join(
+        f"{f'{len(p.seen)} scans' if p.seen else 'scans that it does not record'}, weights {p.checksum[:12]}"
+        for p in parents
     )
 
 
