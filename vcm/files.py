@@ -147,7 +147,11 @@ def give_usual_mode(path: Path) -> None:
     mask = os.umask(0o077)
     os.umask(mask)
     for file in (x for x in (path, *path.rglob("*")) if x.is_file() and not x.is_symlink()):
-        file.chmod(file.stat().st_mode | 0o666 & ~mask)
+        mode = file.stat().st_mode
+        usual = mode | 0o666 & ~mask
+        if usual != mode:
+            with suppress(OSError):  # a disk that has no modes
+                file.chmod(usual)
 
 
 def remove(path: Path) -> None:
