@@ -16,7 +16,7 @@ from pathlib import Path
 from vcm.errors import VCMError
 from vcm.fewshot.contracts import Contract
 from vcm.fewshot.model import FittedModel
-from vcm.files import give_usual_mode, remove, write_json
+from vcm.files import write_json, write_whole
 
 _PACKAGE = Path(__file__).parents[1]
 #: Where following the imports begins.
@@ -63,8 +63,11 @@ def package(model: FittedModel, contract: Contract, out: Path, cpu: bool = False
     refuse_mismatch(model, contract)
     if out.exists():
         raise VCMError(f"{out} exists: give a new folder, so that nothing of yours is overwritten.")
-    part = out.with_name(f".part-{out.name}")
-    remove(part)
+    write_whole(out, lambda part: _write(part, model, contract, out.name, cpu))
+    return out
+
+
+def _write(part: Path, model: FittedModel, contract: Contract, name: str, cpu: bool) -> None:
     app = part / "app"
     app.mkdir(parents=True)
     (app / "predict.py").write_text(_PREDICT, encoding="utf-8")
@@ -83,10 +86,7 @@ def package(model: FittedModel, contract: Contract, out: Path, cpu: bool = False
         install.insert(0, f"pip install --no-cache-dir {torch}")
     (part / "Apptainer.def").write_text(_apptainer(base, install), encoding="utf-8")
     (part / "Dockerfile").write_text(_dockerfile(base, install), encoding="utf-8")
-    (part / "README.md").write_text(_readme(model, contract, out.name), encoding="utf-8")
-    give_usual_mode(part)  # the container may run as another user
-    part.replace(out)
-    return out
+    (part / "README.md").write_text(_readme(model, contract, name), encoding="utf-8")
 
 
 def refuse_mismatch(model: FittedModel, contract: Contract) -> None:
