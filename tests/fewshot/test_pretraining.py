@@ -287,6 +287,7 @@ def test_a_scan_of_one_value_is_left_out_with_a_sentence(brains, tmp_path):
         ({"objective": "x"}, "'x' is unknown: choose mae or hybrid"),
         ({"objective": "hybrid", "batch_size": 1}, "set it to 2 or more"),
         ({"crop": 15}, "crop is 15: choose a multiple of 4"),
+        ({"patch": 0}, "patch is 0: choose 1 voxel or more"),
         ({"hidden": 1.0}, "hidden is 1.0"),
         ({"augmentation": 2.0}, "augmentation is 2.0"),
         ({"motion": -1.0}, "motion is -1.0"),

@@ -124,7 +124,13 @@ def test_it_starts_from_a_segmenter_without_lesions(tmp_path):
 
 @pytest.mark.parametrize(
     ("given", "sentence"),
-    [("contrasts=t2w", "choose t1w or any"), ("start=nowhere", "nowhere holds no segmenter")],
+    [
+        ("contrasts=t2w", "choose t1w or any"),
+        ("start=nowhere", "nowhere holds no segmenter"),
+        ("patch=0", "patch is 0: choose 1 voxel or more"),
+        ("patch=-1", "patch is -1: choose 1 voxel or more"),
+        ("patch=7", "patch is 7, so 2 levels of channels end at blocks of 14 voxels, which do not"),
+    ],
 )
 def test_what_allows_no_training_is_refused(small_prepared, tmp_path, given, sentence):
     with pytest.raises(VCMError, match=sentence):

@@ -140,6 +140,8 @@ def check_encoder(config: EncoderTraining) -> None:
         raise VCMError(
             f"batch_size is {config.batch_size}, but hybrid tells scans apart: set it to 2 or more."
         )
+    if config.patch < 1:
+        raise VCMError(f"patch is {config.patch}: choose 1 voxel or more.")
     factor = config.patch * 2 ** (len(config.channels) - 1)
     if config.crop < 0 or config.crop % factor:
         raise VCMError(

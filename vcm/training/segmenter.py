@@ -136,13 +136,15 @@ def pretrain_segmenter(config: SegmenterTraining) -> dict[str, float]:
     subjects = with_classes(load_prepared(*config.data, split="train"))
     held_out = test_subjects(config.data)
     held_out = with_classes(held_out) if held_out else []
+    grid = read_volume(subjects[0].image_file).grid
+    check_patch(config, grid.shape)
     set_seed(config.seed)
     net = TissueSegmenter(
         tuple(config.channels), config.groups, patch=config.patch, lesions=any_contrast
     )
     if config.start:
         start_from(net, config.start)
-    record_training(net, read_volume(subjects[0].image_file).grid, config.contrasts)
+    record_training(net, grid, config.contrasts)
     run = TrainingRun(config, net, SegmenterObjective(net))
 
     def prepare(processes: Processes) -> Draw:
@@ -159,6 +161,18 @@ def pretrain_segmenter(config: SegmenterTraining) -> dict[str, float]:
     measures = write_measures(measure_segmenter(net, held_out), run.folder / "test.tsv")
     write_training_report(run.folder, "Training of a tissue segmenter", measures)
     return measures
+
+
+def check_patch(config: SegmenterTraining, shape: Sequence[int]) -> None:
+    """Raise VCMError where the network's coarsest voxels do not fill scans of that shape."""
+    if config.patch < 1:
+        raise VCMError(f"patch is {config.patch}: choose 1 voxel or more.")
+    coarsest = config.patch * 2 ** (len(config.channels) - 1)
+    if any(n % coarsest for n in shape):
+        raise VCMError(
+            f"patch is {config.patch}, so {len(config.channels)} levels of channels end at blocks of {coarsest} "
+            f"voxels, which do not fill the scans of {tuple(shape)}: choose another patch, or fewer channels."
+        )
 
 
 class TrainingScans:
