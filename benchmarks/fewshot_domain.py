@@ -23,20 +23,20 @@ from scipy.ndimage import gaussian_filter
 from scipy.stats import rankdata
 from torch.nn import functional
 
-from vcm.fewshot.closed_form import fit_line
-from vcm.fewshot.features import (
+from vcm.fewshot.cases.layouts import Case, find_cases
+from vcm.fewshot.cases.preparation import canonical, foreground, prepare
+from vcm.fewshot.cases.shots import draw_shots, strata_of
+from vcm.fewshot.cases.tasks import task_from
+from vcm.fewshot.comparison.resampling import Sample, draw_cases, over_cases
+from vcm.fewshot.methods.closed_form import fit_line
+from vcm.fewshot.methods.features import (
     SEGMENTER_SHAPE,
     SEGMENTER_SPACING,
     VOXELS_SHAPE,
     VOXELS_SMOOTHING,
     VOXELS_SPACING,
 )  # fmt: skip
-from vcm.fewshot.layouts import Case, find_cases
-from vcm.fewshot.preparation import canonical, foreground, prepare
-from vcm.fewshot.resampling import Sample, draw_cases, over_cases
-from vcm.fewshot.shots import draw_shots, strata_of
-from vcm.fewshot.tasks import task_from
-from vcm.fewshot.views import seen_otherwise
+from vcm.fewshot.methods.views import seen_otherwise
 from vcm.files import read_table, write_table
 from vcm.imaging.brightness import local_brightness
 from vcm.imaging.geometry import resample

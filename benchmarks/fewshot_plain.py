@@ -21,14 +21,14 @@ from monai.networks.nets.unet import UNet
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vcm.fewshot.cases.preparation import prepare, to_reference
+from vcm.fewshot.cases.shots import draw_shots, strata_of
+from vcm.fewshot.cases.task_file import read_task
+from vcm.fewshot.comparison.metrics import dice
 from vcm.fewshot.configuration import NetworkTraining
-from vcm.fewshot.metrics import dice
-from vcm.fewshot.model import probabilities
-from vcm.fewshot.pool import Pool
-from vcm.fewshot.preparation import prepare, to_reference
-from vcm.fewshot.segmentation import examples_of, train_network
-from vcm.fewshot.shots import draw_shots, strata_of
-from vcm.fewshot.task_file import read_task
+from vcm.fewshot.methods.model import probabilities
+from vcm.fewshot.methods.pool import Pool
+from vcm.fewshot.methods.segmentation import examples_of, train_network
 from vcm.files import write_table
 
 

@@ -21,9 +21,14 @@ from fewshot_plain import PlainUNet
 from torch import nn
 
 from vcm.fewshot.configuration import NetworkTraining
-from vcm.fewshot.network import FewShotUNet
-from vcm.fewshot.parents import untrained_encoder
-from vcm.fewshot.segmentation import Example, PatchSampler, SegmentationObjective, start_network
+from vcm.fewshot.methods.network import FewShotUNet
+from vcm.fewshot.methods.parents import untrained_encoder
+from vcm.fewshot.methods.segmentation import (
+    Example,
+    PatchSampler,
+    SegmentationObjective,
+    start_network,
+)
 from vcm.nets.memory_format import channels_last
 
 SHAPE = (144, 176, 144)

@@ -69,6 +69,17 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 
+#: Within a job of several rooms, what each of them may import of the job; files beside the rooms, all.
+WITHIN: dict[str, dict[str, set[str]]] = {
+    "fewshot": {
+        "cases": set(),
+        "comparison": {"configuration"},
+        "methods": {"cases", "configuration"},
+        "pretraining": {"cases", "methods", "configuration"},
+        "container": {"cases", "methods"},
+    },
+}
+
 
 def rooms_imported(source: str) -> Iterator[str]:
     """First part of the name of every module of vcm that a file imports, wherever it does so."""
@@ -82,6 +93,21 @@ def rooms_imported(source: str) -> Iterator[str]:
             yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("vcm."))
 
 
+def parts_imported(source: str, job: str) -> Iterator[str]:
+    """Of every module of a job that a file imports, the part of its name after the job."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (
+                name.split(".")[2]
+                for name in [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+                if name.startswith(f"vcm.{job}.")
+            )
+        elif isinstance(node, ast.Import):
+            yield from (
+                a.name.split(".")[2] for a in node.names if a.name.startswith(f"vcm.{job}.")
+            )
+
+
 def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
@@ -93,6 +119,17 @@ def violations(files: dict[Path, str]) -> list[str]:
         for other in rooms_imported(source):
             if other not in ALLOWED.get(room, set()) | {room, "__version__"}:
                 found.append(f"{path.relative_to(PACKAGE)} imports {other}")
+    return found
+
+
+def violations_within(files: dict[Path, str]) -> list[str]:
+    found = []
+    for path, source in files.items():
+        job, *inner = path.relative_to(PACKAGE).parts
+        if job in WITHIN and len(inner) > 1:
+            allowed = WITHIN[job].get(inner[0], set()) | {inner[0]}
+            others = sorted({o for o in parts_imported(source, job) if o not in allowed})
+            found += [f"{path.relative_to(PACKAGE)} imports {other}" for other in others]
     return found
 
 
@@ -126,3 +163,30 @@ def test_every_room_is_in_the_table(files):
 def test_a_planted_violation_is_found(files, path, line):
     planted = {**files, PACKAGE / path: files[PACKAGE / path] + f"\n{line}\n"}
     assert len(violations(planted)) == 1
+
+
+def test_rooms_of_a_job_import_only_what_the_table_allows(files):
+    assert violations_within(files) == []
+
+
+def test_every_room_of_a_job_is_in_the_table():
+    folders = {
+        job: {p.name for p in (PACKAGE / job).iterdir() if (p / "__init__.py").is_file()}
+        for job in JOBS
+    }
+    assert {job: rooms for job, rooms in folders.items() if rooms} == {
+        job: set(rooms) for job, rooms in WITHIN.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("fewshot/cases/shots.py", "from vcm.fewshot.methods.pool import Pool"),
+        ("fewshot/comparison/ranks.py", "def f():\n    import vcm.fewshot.study"),
+        ("fewshot/methods/model.py", "from vcm.fewshot import fitting"),
+    ],
+)
+def test_a_violation_planted_within_a_job_is_found(files, path, line):
+    planted = {**files, PACKAGE / path: files[PACKAGE / path] + f"\n{line}\n"}
+    assert len(violations_within(planted)) == 1

@@ -8,7 +8,7 @@ import pytest
 from command_line import vcm
 from few_shot_brains import write_brains
 
-from vcm.fewshot import sandbox
+from vcm.fewshot.container import sandbox
 from vcm.files import read_table
 from vcm.imaging import extraction
 

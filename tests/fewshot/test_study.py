@@ -8,10 +8,10 @@ from few_shot_brains import write_brains
 
 from vcm.errors import VCMError
 from vcm.fewshot import study as module
-from vcm.fewshot.methods import METHODS, find_method
-from vcm.fewshot.pool import Pool, refuse_seen
-from vcm.fewshot.ranks import rank_samples
-from vcm.fewshot.samples import bias, estimate, groups, read_runs, sample_of
+from vcm.fewshot.comparison.ranks import rank_samples
+from vcm.fewshot.comparison.samples import bias, estimate, groups, read_runs, sample_of
+from vcm.fewshot.methods.catalogue import METHODS, find_method
+from vcm.fewshot.methods.pool import Pool, refuse_seen
 from vcm.fewshot.study import FewShotStudy, open_tasks, run_study
 from vcm.files import read_table
 
@@ -139,7 +139,7 @@ def test_sessions_of_a_subject_stay_together(brains, tmp_path, config):
 def test_features_are_computed_once_per_scan(config, monkeypatch):
     (task,) = open_tasks(config())
     first = task.train.features("voxels")
-    monkeypatch.setattr("vcm.fewshot.pool.features", None)
+    monkeypatch.setattr("vcm.fewshot.methods.pool.features", None)
     assert np.array_equal(task.train.features("voxels"), first)
     assert isinstance(task.train, Pool) and len(first) == 12
 

@@ -10,8 +10,8 @@ from command_line import vcm
 from source_folders import FREESURFER, GRID, bids, without_slow_parts
 
 from vcm.errors import VCMError
-from vcm.fewshot.layouts import Target, find_cases, label_text
-from vcm.fewshot.probe_files import probe_folder
+from vcm.fewshot.cases.layouts import Target, find_cases, label_text
+from vcm.fewshot.comparison.probe_files import probe_folder
 from vcm.files import read_table
 from vcm.imaging.volume import Volume, read_volume, write_volume
 

@@ -19,8 +19,8 @@ from small_brains import (
     save_small_models,
 )
 
-from vcm.fewshot.preparation import prepare as prepare_case
-from vcm.fewshot.preparation import to_reference
+from vcm.fewshot.cases.preparation import prepare as prepare_case
+from vcm.fewshot.cases.preparation import to_reference
 from vcm.imaging.geometry import resample
 from vcm.imaging.volume import Volume, read_volume, write_volume
 from vcm.preparation.prepare import prepare

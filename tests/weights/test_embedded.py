@@ -6,7 +6,7 @@ import torch
 
 from vcm import example_condition, load_pipeline
 from vcm.embedded import FOR_MAE, embedded_models, model_folder, network_folder
-from vcm.fewshot.parents import load_parent
+from vcm.fewshot.methods.parents import load_parent
 from vcm.imaging.conditions import CLASS_NAMES, as_condition
 from vcm.imaging.covariates import expected_volumes, to_unit
 from vcm.imaging.geometry import model_grid, resample

@@ -17,8 +17,8 @@ def index(
 ) -> None:
     """List cases, sequences, labels and geometry, and what cannot be read."""
     from vcm.errors import VCMError
-    from vcm.fewshot.domain import differences, write_index
-    from vcm.fewshot.layouts import find_cases
+    from vcm.fewshot.cases.domain import differences, write_index
+    from vcm.fewshot.cases.layouts import find_cases
 
     if out.exists():
         raise VCMError(f"{out} exists: give another name with --out.")
@@ -89,9 +89,9 @@ def study(config: FewShotStudy) -> None:
     from vcm.fewshot.preflight import check_study
 
     check_study(config)  # a wrong one is refused before the libraries are loaded
-    from vcm.fewshot.domain import differences
+    from vcm.fewshot.cases.domain import differences
+    from vcm.fewshot.comparison.page import summary, write_page
     from vcm.fewshot.example import with_example
-    from vcm.fewshot.page import summary, write_page
     from vcm.fewshot.study import open_tasks, run_study
 
     config = with_example(config)
@@ -113,7 +113,7 @@ def rank(
     repeats: Annotated[int, "Bootstraps and permutations."] = 10_000,
 ) -> None:
     """Rank methods over tasks as the FOMO challenge does, with intervals and tiers."""
-    from vcm.fewshot.leaderboard import rank_study
+    from vcm.fewshot.comparison.leaderboard import rank_study
 
     board = rank_study(folder, shots, weights, repeats)
     print(f"Ranks at {board.shots} shots (1 is best), 95 % over test cases, share in front:")
@@ -153,7 +153,7 @@ def probe(
     groups: Annotated[str | None, "Columns of groups for fairness, joined by commas."] = None,
 ) -> None:
     """Read a class out of embeddings by the challenge's linear probe, and compare groups."""
-    from vcm.fewshot.probe_files import probe_folder
+    from vcm.fewshot.comparison.probe_files import probe_folder
 
     found = probe_folder(vectors, labels, case, label, groups.split(",") if groups else [])
     print(
@@ -172,9 +172,9 @@ def package(
     cpu: Annotated[bool, "An image without CUDA."] = False,
 ) -> None:
     """Write the container recipe that the challenge takes."""
-    from vcm.fewshot.contracts import load_contract
-    from vcm.fewshot.model import FittedModel
-    from vcm.fewshot.package import package as write
+    from vcm.fewshot.container.contracts import load_contract
+    from vcm.fewshot.container.package import package as write
+    from vcm.fewshot.methods.model import FittedModel
 
     made = write(FittedModel.load(model), load_contract(contract), out, cpu)
     print(f"Packaged in {made}; next: vcm fewshot check {made}")
@@ -193,9 +193,9 @@ def check(
     import json
 
     from vcm.errors import VCMError
-    from vcm.fewshot.check import check_package
-    from vcm.fewshot.contracts import load_contract
-    from vcm.fewshot.sandbox import MissingRuntime, choose_runtime
+    from vcm.fewshot.container.check import check_package
+    from vcm.fewshot.container.contracts import load_contract
+    from vcm.fewshot.container.sandbox import MissingRuntime, choose_runtime
 
     kept = image / "app" / "contract.json"
     if contract is None:

@@ -89,7 +89,7 @@ def segmenter(config: SegmenterTraining) -> None:
 
 def encoder(config: EncoderTraining) -> None:
     """Train an encoder on unlabelled scans for `vcm fewshot`; run again to resume."""
-    from vcm.fewshot.pretraining import pretrain_encoder
+    from vcm.fewshot.pretraining.encoder import pretrain_encoder
 
     _print(pretrain_encoder(config), 5)
 

@@ -15,8 +15,17 @@ import nibabel as nib
 import numpy as np
 
 from vcm.errors import VCMError
-from vcm.fewshot.layouts import Case, Target, find_cases, label_class, label_number, with_labels
-from vcm.fewshot.metrics import (
+from vcm.fewshot.cases.layouts import (
+    Case,
+    Target,
+    find_cases,
+    label_class,
+    label_number,
+    with_labels,
+)
+from vcm.fewshot.cases.preparation import grouped
+from vcm.fewshot.cases.tasks import task_from
+from vcm.fewshot.comparison.metrics import (
     WORST_CORRELATION,
     WORST_MAE,
     correlation,
@@ -25,11 +34,9 @@ from vcm.fewshot.metrics import (
     ovr_auroc,
     segmentation_scores,
 )  # fmt: skip
-from vcm.fewshot.model import Answer, FittedModel
-from vcm.fewshot.predict import read_scans, slots_of, write_answer
-from vcm.fewshot.preparation import grouped
-from vcm.fewshot.resampling import Interval, Sample, over_cases
-from vcm.fewshot.tasks import task_from
+from vcm.fewshot.comparison.resampling import Interval, Sample, over_cases
+from vcm.fewshot.container.predict import read_scans, slots_of, write_answer
+from vcm.fewshot.methods.model import Answer, FittedModel
 from vcm.files import check_output, read_table, sha256, write_json, write_table
 from vcm.imaging.extraction import find_brain
 from vcm.imaging.volume import Volume, read_label_map

@@ -10,6 +10,9 @@ from typing import ClassVar
 
 from vcm.learning.schedule import TrainingSchedule
 
+#: The name of the example in place of the YAML file of a task.
+EXAMPLE = "example"
+
 
 @dataclass
 class Encoders:

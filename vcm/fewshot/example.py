@@ -10,9 +10,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from vcm.fewshot.configuration import FewShotStudy
-from vcm.fewshot.preflight import EXAMPLE, is_example
-from vcm.fewshot.synthetic import Recipe, write_synthetic
+from vcm.fewshot.cases.synthetic import Recipe, write_synthetic
+from vcm.fewshot.configuration import EXAMPLE, FewShotStudy
+from vcm.fewshot.preflight import is_example
 
 #: Its name in tables and pictures.
 _SHOWN = "synthetic brains, age"

@@ -14,21 +14,21 @@ from numpy.typing import NDArray
 
 from vcm import __version__
 from vcm.errors import VCMError
-from vcm.fewshot.closed_form import LEAST_SPREAD, fit_constant, fit_line, refuse_one_label
+from vcm.fewshot.cases.layouts import Case, Source, Target, find_cases
+from vcm.fewshot.cases.shots import draw_shots, strata_of
+from vcm.fewshot.cases.synthetic import LABELS, Recipe, write_synthetic
+from vcm.fewshot.cases.tasks import Task
 from vcm.fewshot.configuration import Embedding, FewShotStudy, FineTuning, SyntheticShots
-from vcm.fewshot.end_to_end import fit_end_to_end
-from vcm.fewshot.feature_names import FROZEN, parts_of
-from vcm.fewshot.layouts import Case, Source, Target, find_cases
-from vcm.fewshot.methods import CLOSED_FORM, METHODS, SYNTHETIC, Method, for_task
-from vcm.fewshot.model import FittedModel
-from vcm.fewshot.parents import FROZEN_MODEL, describe_parents, open_parents
-from vcm.fewshot.pool import Pool
+from vcm.fewshot.methods.catalogue import CLOSED_FORM, METHODS, SYNTHETIC, Method, for_task
+from vcm.fewshot.methods.closed_form import LEAST_SPREAD, fit_constant, fit_line, refuse_one_label
+from vcm.fewshot.methods.end_to_end import fit_end_to_end
+from vcm.fewshot.methods.feature_names import FROZEN, parts_of
+from vcm.fewshot.methods.model import FittedModel
+from vcm.fewshot.methods.parents import FROZEN_MODEL, describe_parents, open_parents
+from vcm.fewshot.methods.pool import Pool
+from vcm.fewshot.methods.segmentation import fit_segmentation
+from vcm.fewshot.methods.stacking import fit_stack
 from vcm.fewshot.preflight import check_finetuning
-from vcm.fewshot.segmentation import fit_segmentation
-from vcm.fewshot.shots import draw_shots, strata_of
-from vcm.fewshot.stacking import fit_stack
-from vcm.fewshot.synthetic import LABELS, Recipe, write_synthetic
-from vcm.fewshot.tasks import Task
 from vcm.files import write_whole
 
 

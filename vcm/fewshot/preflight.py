@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from vcm.errors import VCMError
-from vcm.fewshot.configuration import FewShotStudy, FineTuning
-from vcm.fewshot.methods import Method, find_method, for_task, known_method
-from vcm.fewshot.task_file import TaskFile, read_task
-from vcm.fewshot.tasks import Task, task_from
+from vcm.fewshot.cases.task_file import TaskFile, read_task
+from vcm.fewshot.cases.tasks import Task, task_from
+from vcm.fewshot.configuration import EXAMPLE, FewShotStudy, FineTuning
+from vcm.fewshot.methods.catalogue import Method, find_method, for_task, known_method
 from vcm.files import check_output
 
-#: The name of the example in place of a YAML file, and what it asks.
-EXAMPLE = "example"
+#: What the example asks.
 EXAMPLE_TASK = task_from({"kind": "regression", "inputs": ["t1"]})
 
 

@@ -20,17 +20,17 @@ import torch
 from vcm import __version__
 from vcm.cost import peak_memory, reset_peak
 from vcm.errors import VCMError
+from vcm.fewshot.cases.shots import draw_shots, folds_of, strata_of
+from vcm.fewshot.cases.task_file import TaskFile, read_task
+from vcm.fewshot.cases.tasks import Task
+from vcm.fewshot.comparison.metrics import segmentation_scores
 from vcm.fewshot.configuration import FewShotStudy, NetworkTraining
 from vcm.fewshot.fitting import fit, synthetic_pool
-from vcm.fewshot.methods import SYNTHETIC, Method
-from vcm.fewshot.metrics import segmentation_scores
-from vcm.fewshot.model import Answer, FittedModel
-from vcm.fewshot.parents import Parent, describe_parents, load_parent, open_parents
-from vcm.fewshot.pool import Pool, refuse_seen, refuse_seen_by_parents
+from vcm.fewshot.methods.catalogue import SYNTHETIC, Method
+from vcm.fewshot.methods.model import Answer, FittedModel
+from vcm.fewshot.methods.parents import Parent, describe_parents, load_parent, open_parents
+from vcm.fewshot.methods.pool import Pool, refuse_seen, refuse_seen_by_parents
 from vcm.fewshot.preflight import check_study, methods_of
-from vcm.fewshot.shots import draw_shots, folds_of, strata_of
-from vcm.fewshot.task_file import TaskFile, read_task
-from vcm.fewshot.tasks import Task
 from vcm.files import check_output, write_json, write_table
 from vcm.progress import track
 
@@ -196,7 +196,7 @@ def _segmented(model: FittedModel, cases: Pool, place: int) -> dict[str, Any]:
 
 def write_results(out: Path) -> None:
     """results.tsv: one row per run and test set, with its metrics, from what lies in runs/."""
-    from vcm.fewshot.samples import measured_runs
+    from vcm.fewshot.comparison.samples import measured_runs
 
     rows = measured_runs(out)
     if rows:

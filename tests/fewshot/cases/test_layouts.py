@@ -1,0 +1,117 @@
+import nibabel as nib
+import numpy as np
+import pytest
+
+from vcm.errors import VCMError
+from vcm.fewshot.cases.layouts import Target, find_cases, label_class, label_number, with_labels
+from vcm.fewshot.cases.tasks import task_from
+
+
+@pytest.fixture
+def write():
+    def scan(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(np.zeros((2, 2, 2), np.uint8), np.eye(4)), path)
+
+    return scan
+
+
+AGE = task_from({"kind": "regression", "inputs": ["t1"]})
+SEX = task_from({"kind": "classification", "inputs": ["t1"], "classes": ["F", "M"]})
+
+
+def bids(folder, write, rows=("sub-1\t30\tF\ttrain", "sub-2\tn/a\tM\ttest")):
+    for row in rows:
+        name = row.split("\t")[0]
+        write(folder / name / "anat" / f"{name}_T1w.nii.gz")
+        write(folder / name / "anat" / f"{name}_ce-gd_T1w.nii.gz")
+        write(folder / name / "anat" / f"{name}_desc-x_dseg.nii.gz")
+    text = "\n".join(["participant_id\tage\tsex\tsplit", *rows])
+    (folder / "participants.tsv").write_text(text + "\n", encoding="utf-8")
+
+
+def test_bids(tmp_path, write):
+    bids(tmp_path, write)
+    one, two = find_cases(tmp_path)
+    assert (one.name, set(one.images), set(one.maps)) == ("sub-1", {"t1", "t1ce"}, {"dseg"})
+    assert label_number(one, Target("age")) == 30
+    assert label_number(two, Target("age")) is None
+    assert label_class(two, Target("sex"), SEX) == 1
+    assert [c.name for c in find_cases(tmp_path, "test")] == ["sub-2"]
+    assert [c.name for c in with_labels([one, two], Target("age"), AGE)] == ["sub-1"]
+
+
+def test_bids_sessions_are_cases_of_their_own(tmp_path, write):
+    for session in ("ses-1", "ses-2"):
+        write(tmp_path / "sub-1" / session / "anat" / f"sub-1_{session}_T1w.nii.gz")
+    assert [c.name for c in find_cases(tmp_path)] == ["sub-1_ses-1", "sub-1_ses-2"]
+
+
+@pytest.mark.parametrize("depth", ["sub_1", "sub_1/ses_1"])
+@pytest.mark.parametrize("root", ["", "preprocessed"])
+def test_fomo(tmp_path, write, depth, root):
+    write(tmp_path / root / "sub_1" / "ses_1" / "dwi_b1000.nii.gz")
+    write(tmp_path / root / "sub_1" / "ses_1" / "swi.nii.gz")
+    write(tmp_path / "labels" / depth / "seg.nii.gz")
+    (tmp_path / "labels" / depth / "label.txt").write_text("1\n", encoding="utf-8")
+    (case,) = find_cases(tmp_path)
+    assert (case.name, set(case.images)) == ("sub_1_ses_1", {"dwi", "swi"})
+    assert case.values == {"label": "1"} and case.maps["seg"].parent.name == depth[-5:]
+
+
+def test_a_table(tmp_path, write):
+    for name in ("a1", "b1", "am"):
+        write(tmp_path / f"{name}.nii.gz")
+    rows = ["case\tsequence\tpath\tlabel", "a\tT1w\ta1.nii.gz\t4", "b\tt1\tb1.nii.gz\t5",
+            "a\tmask\tam.nii.gz\t"]  # fmt: skip
+    table = tmp_path / "cases.tsv"
+    table.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    a, _ = find_cases(table)
+    assert (label_number(a, Target("label")), set(a.maps)) == (4, {"mask"})
+    table.write_text("\n".join([*rows, "c\tmask\tam.nii.gz\t"]) + "\n", encoding="utf-8")
+    with pytest.raises(VCMError, match="no scan of it"):
+        find_cases(table)
+    table.write_text("\n".join([*rows, "b\tt7\tam.nii.gz\t"]) + "\n", encoding="utf-8")
+    with pytest.raises(VCMError, match="'t7' is unknown"):
+        find_cases(table)
+    table.write_text("\n".join([*rows, "b\tt2\tno.nii.gz\t"]) + "\n", encoding="utf-8")
+    with pytest.raises(VCMError, match="does not exist"):
+        find_cases(table)
+
+
+def test_two_scans_of_one_name_are_refused(tmp_path, write):
+    bids(tmp_path, write)
+    write(tmp_path / "sub-1" / "anat" / "sub-1_run-2_T1w.nii.gz")
+    with pytest.raises(VCMError, match="sub-1 has two files of t1"):
+        find_cases(tmp_path)
+
+
+def test_a_label_without_a_case_is_refused(tmp_path, write):
+    write(tmp_path / "sub_1" / "ses_1" / "t1.nii.gz")
+    (tmp_path / "labels" / "sub_9").mkdir(parents=True)
+    (tmp_path / "labels" / "sub_9" / "label.txt").write_text("1", encoding="utf-8")
+    with pytest.raises(VCMError, match="label of no case"):
+        find_cases(tmp_path)
+
+
+def test_what_is_missing_is_said(tmp_path, write):
+    with pytest.raises(VCMError, match="does not exist"):
+        find_cases(tmp_path / "no")
+    with pytest.raises(VCMError, match="No case was found"):
+        find_cases(tmp_path)
+    bids(tmp_path, write)
+    with pytest.raises(VCMError, match="split 'validation': it has test, train"):
+        find_cases(tmp_path, "validation")
+    cases = find_cases(tmp_path)
+    with pytest.raises(VCMError, match="no column 'iq'"):
+        with_labels(cases, Target("iq"), AGE)
+    with pytest.raises(VCMError, match="is 'F', but a regression needs a number"):
+        with_labels(cases, Target("sex"), AGE)
+    with pytest.raises(VCMError, match="sex of sub-2 is 'M', but the classes are F, X"):
+        with_labels(cases, Target("sex"), task_from(SEX.as_dict() | {"classes": ["F", "X"]}))
+    flair = task_from({"kind": "regression", "inputs": ["flair"]})
+    with pytest.raises(VCMError, match="sub-1 has no flair"):
+        with_labels(cases, Target("age"), flair)
+    vessels = task_from({"kind": "segmentation", "inputs": ["t1"], "classes": ["a"]})
+    with pytest.raises(VCMError, match="No case has a label 'mask'"):
+        with_labels(cases, Target("mask"), vessels)

@@ -1,0 +1,82 @@
+import pytest
+
+from vcm.errors import VCMError
+from vcm.fewshot.cases.tasks import sequence_name, sequence_of_file, task_from
+from vcm.fewshot.container.contracts import contract_names, load_contract
+
+
+@pytest.mark.parametrize(
+    ("name", "sequence"),
+    [
+        ("t1.nii.gz", "t1"),
+        ("t1ce.nii.gz", "t1ce"),
+        ("sub-01_ce-gd_T1w.nii.gz", "t1ce"),
+        ("sub-01_desc-brain_T1w.nii", "t1"),
+        ("dwi_b1000.nii.gz", "dwi"),
+        ("sub-01_T2starw.nii.gz", "t2s"),
+        ("study1_FLAIR.nii.gz", "flair"),
+        ("flair_reg_T2W.nii.gz", "t2"),
+        ("notes.nii.gz", None),
+        ("t1map.nii.gz", None),
+    ],
+)
+def test_sequences_are_read_by_whole_tokens(name, sequence):
+    assert sequence_of_file(name) == sequence
+
+
+def test_an_unknown_sequence_is_refused():
+    assert sequence_name("T2starw") == "t2s"
+    with pytest.raises(VCMError, match="'t7' is unknown"):
+        sequence_name("t7")
+
+
+def task(**changes):
+    return task_from({"kind": "regression", "inputs": ["t1"]} | changes)
+
+
+def test_slots_are_filled_by_the_first_sequence_that_is_there():
+    infarct = load_contract("fomo26:task1").task
+    assert infarct.slots == ("flair", "dwi", "adc", "t2s")
+    assert infarct.fill(["adc", "swi", "dwi", "flair"], "a")["t2s"] == "swi"
+    with pytest.raises(VCMError, match=r"a has no t2s or swi \(it has flair, dwi, adc\)"):
+        infarct.fill(["flair", "dwi", "adc"], "a")
+
+
+def test_an_optional_sequence_may_be_missing_but_not_all():
+    both = task(inputs=["t1", "flair"], optional=["flair"])
+    assert both.fill(["t1"], "a") == {"t1": "t1"}
+    with pytest.raises(VCMError, match="a has none of the sequences"):
+        task(optional=["t1"]).fill(["t2"], "a")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"kind": "ranking"}, "'ranking' is unknown"),
+        ({"inputs": []}, "has no inputs"),
+        ({"inputs": [{"any_of": ["t1"]}]}, "one_of"),
+        ({"kind": "classification"}, "without classes"),
+        ({"kind": "classification", "classes": ["F"]}, "needs two"),
+        ({"spacing": [1, 2]}, "one or three sizes"),
+        ({"spacing": 1000}, "one or three sizes"),
+        ({"input": ["t1"]}, "'input' is not a key"),
+    ],
+)
+def test_bad_tasks_are_refused(changes, sentence):
+    with pytest.raises(VCMError, match=sentence):
+        task(**changes)
+
+
+def test_a_task_survives_json():
+    made = task(inputs=["t1", {"one_of": ["t2s", "swi"]}], optional=["t2s"], spacing=2)
+    assert task_from(made.as_dict()) == made
+
+
+def test_all_contracts_can_be_read_and_name_every_input():
+    assert len(contract_names()) == 9
+    for name in contract_names():
+        contract = load_contract(name)
+        named = {s for options in contract.task.inputs for s in options}
+        assert named == set(contract.arguments)
+    with pytest.raises(VCMError, match="'fomo26:task9' is unknown"):
+        load_contract("fomo26:task9")

@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from vcm.fewshot.methods.crops import Motion, crop_grid, nearest
+from vcm.fewshot.methods.model import probabilities
+from vcm.fewshot.methods.network import FewShotUNet
+from vcm.fewshot.methods.parents import load_parent
+from vcm.fewshot.methods.segmentation import start_network
+from vcm.nets.segmenter import TissueSegmenter
+
+
+def test_it_is_the_tissue_segmenter_layer_by_layer():
+    torch.manual_seed(0)
+    theirs = TissueSegmenter((4, 8), groups=2).eval()
+    ours = FewShotUNet(channels=(4, 8), groups=2).eval()
+    ours.load_state_dict(theirs.state_dict())
+    image = torch.rand(1, 1, 8, 12, 16)
+    assert torch.allclose(ours(image), theirs(image), atol=1e-5)
+
+
+def test_it_folds_blocks_of_voxels_as_the_segmenter_does():
+    torch.manual_seed(0)
+    theirs = TissueSegmenter((4, 8), groups=2, patch=2).eval()
+    ours = FewShotUNet(channels=(4, 8), groups=2, patch=2).eval()
+    ours.load_state_dict(theirs.state_dict())
+    image = torch.rand(1, 1, 8, 12, 16)
+    assert torch.allclose(ours(image), theirs(image), atol=1e-5)
+    several = start_network(ours, 3, 4)
+    assert several(torch.rand(1, 3, 9, 8, 7)).shape == (1, 4, 9, 8, 7)
+    first = "down.0.conv1.conv.weight"
+    assert torch.allclose(
+        several.state_dict()[first].unflatten(1, (3, 8)).sum(1), ours.state_dict()[first]
+    )
+
+
+def test_any_size_is_answered():
+    net = FewShotUNet(2, 3, (4, 8, 8), groups=2).eval()
+    assert net(torch.rand(1, 2, 5, 1, 9)).shape == (1, 3, 5, 1, 9)
+    assert net.features(torch.rand(2, 2, 5, 1, 9)).shape == (2, 32)
+
+
+def test_the_embedded_segmenter_is_a_start():
+    parent = load_parent("segmenter2mm").network
+    start = parent.state_dict()
+    net = start_network(parent, 2, 4).state_dict()
+    first = "down.0.conv1.conv.weight"
+    assert torch.allclose(net[first].sum(1), start[first][:, 0])
+    assert torch.equal(net["up.2.conv_block.conv2.conv.weight"],
+                       start["up.2.conv_block.conv2.conv.weight"])  # fmt: skip
+    assert net["out.conv.conv.weight"].shape[0] == 4
+
+
+def test_a_start_of_several_inputs_is_the_parent_on_alike_ones_and_tells_others_apart():
+    parent = load_parent("anysegmenter2mm").network
+    net = start_network(parent, 3, 4)
+    image, other = torch.rand(2, 1, 1, 16, 16, 16, generator=torch.manual_seed(0))
+    level = torch.cat([image] * 3, 1)
+    with torch.inference_mode():
+        assert torch.allclose(net.levels(level)[-1], parent.levels(image)[-1], atol=1e-4)
+        a, b = (
+            net.levels(torch.cat(three, 1))[0]
+            for three in ([image, other, image], [other, image, image])
+        )
+    assert (a - b).abs().mean() > 0.1 * a.abs().mean()
+
+
+def test_windows_give_what_the_whole_gives_far_from_their_borders(monkeypatch):
+    class Local(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.settings = {"outputs": 2}
+            self.device = torch.device("cpu")
+
+        def forward(self, image):
+            return torch.cat([image, -image], 1)
+
+    image = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 1, 20, 9, 33)))
+    whole = probabilities(Local(), image)
+    monkeypatch.setattr("vcm.fewshot.methods.model.WHOLE", 100)
+    monkeypatch.setattr("vcm.fewshot.methods.model.WINDOW", 8)
+    assert torch.allclose(probabilities(Local(), image), whole.float(), atol=1e-5)
+
+
+def test_with_its_mirror_image_a_scan_gets_the_mirrored_answer():
+    torch.manual_seed(0)
+    net, image = FewShotUNet(2, 3).eval(), torch.rand(1, 2, 16, 24, 8)
+    with torch.inference_mode():
+        found, of_mirror = (probabilities(net, i, mirror=True) for i in (image, image.flip(2)))
+        alone = probabilities(net, image)
+    assert torch.allclose(of_mirror, found.flip(2), atol=1e-5)
+    assert torch.allclose(found.sum(1), torch.ones(()), atol=1e-5)
+    assert not torch.allclose(found, alone, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", [None, "segmenter2mm", "anysegmenter2mm"])
+def test_a_start_has_a_class_for_background(name):
+    parent = load_parent(name).network if name else None
+    assert start_network(parent, 1, 3)(torch.rand(1, 1, 8, 8, 8)).shape[1] == 3
+
+
+def test_labels_of_a_crop_are_those_of_the_nearest_voxel():
+    random = np.random.default_rng(0)
+    labels = torch.from_numpy(random.integers(0, 5, (1, 21, 18, 30), dtype=np.uint8))
+    for _ in range(5):
+        centre, size = random.uniform(0, 20, 3), np.array(labels.shape[1:])
+        grid = crop_grid(random, (16, 24, 8), centre, size, Motion(0.3, 0.2, 3.0), True)
+        found = nearest(labels, grid)
+        sampled = functional.grid_sample(labels[None].float(), grid, "nearest", align_corners=False)
+        assert found.dtype == torch.uint8 and torch.equal(found.float(), sampled[0])
+        assert (found == 0).any() and (found > 0).any()

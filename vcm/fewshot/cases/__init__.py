@@ -1,0 +1,1 @@
+"""What a few-shot task is, and its cases: found, prepared, drawn as shots."""

@@ -1,0 +1,301 @@
+"""Find the cases of a few-shot task: scans by sequence, and labels. Knows folders and tables.
+
+Three layouts are read: BIDS (sub-X[/ses-Y]/anat/*_T1w.nii.gz, labels in participants.tsv or a
+*_dseg.nii.gz beside the scan), that of FOMO (sub_X/ses_Y/t1.nii.gz, labels/sub_X[/ses_Y]/label.txt
+or seg.nii.gz), and a table with the columns case, sequence, path and label.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vcm.errors import VCMError
+from vcm.fewshot.cases.tasks import Task, sequence_name, sequence_of_file
+from vcm.imaging.participants import parse_split, read_rows, session_of
+
+#: Last token of a file that holds labels or a mask, not a scan.
+_MAP_TOKENS = ("dseg", "seg", "mask", "label", "labels")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case: scans by canonical sequence, its labels by name, its label maps by file name token.
+
+    values holds the columns of the table of participants as text, and 'label' where the layout has
+    one label per case; maps holds files such as *_dseg.nii.gz under 'dseg'.
+    """
+
+    name: str
+    images: dict[str, Path]
+    values: dict[str, str] = field(default_factory=dict)
+    maps: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def subject(self) -> str:
+        """Whose scans they are: sessions of one subject are cases of their own."""
+        return re.split(r"_ses[-_]", self.name)[0]
+
+    @property
+    def split(self) -> str:
+        """Column split, 'train' where there is none."""
+        return self.values.get("split") or "train"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where cases are: a folder or table, its split, and the label map that masks the brain, if any."""
+
+    data: str
+    split: str | None = None
+    mask: str = ""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the label of a case is found, and how it is read.
+
+    label    a column (age, sex, label), or the token of a label map (dseg, mask)
+    groups   class -> indices of the map that make it up; none: the indices 1, 2, ... as they are
+    """
+
+    label: str
+    groups: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+
+def find_cases(source: str | Path, split: str | None = None) -> list[Case]:
+    """Cases of a folder or table, by name, of one split or all.
+
+    Raises:
+        VCMError: there are none, two scans of one case have one name, or a label has no case.
+    """
+    path = Path(source)
+    if path.is_file():
+        cases = _from_table(path)
+    elif not path.is_dir():
+        raise VCMError(f"{path} does not exist: give a folder of cases or a table.")
+    elif (path / "participants.tsv").is_file() or any(path.glob("sub-*")):
+        cases = _from_bids(path)
+    else:
+        cases = _from_fomo(path)
+    if not cases:
+        raise VCMError(
+            f"No case was found in {path}: give a BIDS folder (sub-*/anat/*_T1w.nii.gz), one of the FOMO "
+            "layout (sub_*/ses_*/t1.nii.gz), or a table with the columns case, sequence, path."
+        )
+    chosen = [c for c in cases if split in (None, c.split)]
+    if not chosen:
+        there = ", ".join(sorted({c.split for c in cases}))
+        raise VCMError(f"No case of {path} has the split '{split}': it has {there}.")
+    return sorted(chosen, key=lambda c: c.name)
+
+
+def label_text(case: Case, target: Target) -> str | None:
+    """The label of a case in a column, as text; None where it is empty or n/a."""
+    column = target.label if target.label in case.values else target.label.lower()
+    if column not in case.values:
+        raise VCMError(
+            f"{case.name} has no column '{target.label}' (it has {', '.join(case.values) or 'none'}): "
+            "name the column of the label."
+        )
+    text = case.values[column].strip()
+    return None if text.lower() in ("", "n/a", "na", "nan") else text
+
+
+def label_number(case: Case, target: Target) -> float | None:
+    """The label of a regression; None where unknown. Raises VCMError where it is no number."""
+    text = label_text(case, target)
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if value != value or abs(value) == float("inf"):
+        raise VCMError(
+            f"{target.label} of {case.name} is '{text}', but a regression needs a number: correct it, or "
+            "set kind to classification."
+        )
+    return value
+
+
+def label_class(case: Case, target: Target, task: Task) -> int | None:
+    """The class of a case, 0, 1, ...; None where unknown. Raises VCMError for an unknown class."""
+    text = label_text(case, target)
+    if text is None:
+        return None
+    if text not in task.classes:
+        raise VCMError(
+            f"{target.label} of {case.name} is '{text}', but the classes are "
+            f"{', '.join(task.classes)}: correct it, or add the class."
+        )
+    return task.classes.index(text)
+
+
+def with_labels(cases: Iterable[Case], target: Target, task: Task) -> list[Case]:
+    """Cases whose scans the task can read and whose label is known.
+
+    Raises:
+        VCMError: no case is left, or one lacks a required sequence.
+    """
+    kept = []
+    for case in cases:
+        task.fill(case.images, case.name)
+        if task.kind == "segmentation":
+            known = target.label in case.maps
+        elif task.kind == "classification":
+            known = label_class(case, target, task) is not None
+        else:
+            known = label_number(case, target) is not None
+        kept += [case] if known else []
+    if not kept:
+        raise VCMError(f"No case has a label '{target.label}': name the column or map that has it.")
+    return kept
+
+
+def _from_bids(folder: Path) -> list[Case]:
+    table = folder / "participants.tsv"
+    rows: dict[str, list[dict[str, str]]] = {}
+    if table.is_file():
+        rows = _rows_by_subject(table)
+        if not any((folder / name).is_dir() for name in rows):
+            raise VCMError(f"None of the participants in {table} has a folder in {folder}.")
+    cases = []
+    for subject in sorted(p for p in folder.glob("sub-*") if p.is_dir()):
+        sessions = sorted(p for p in subject.glob("ses-*") if p.is_dir()) or [subject]
+        for session in sessions:
+            name = "_".join((subject.name, *((session.name,) if session != subject else ())))
+            images, maps = _sorted_by_kind(name, _scans_below(session, "**/"))
+            if images:
+                row = _row_of(subject.name, session.name, rows.get(subject.name, []), table)
+                cases.append(Case(name, images, row, maps))
+    return cases
+
+
+def _rows_by_subject(table: Path) -> dict[str, list[dict[str, str]]]:
+    """Rows of each participant, with its prefix; splits in one spelling."""
+    rows = read_rows(table)
+    if rows and "participant_id" not in rows[0]:
+        raise VCMError(
+            f"{table} has no column participant_id (its columns are {', '.join(rows[0])}): BIDS needs one "
+            "row per subject."
+        )
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        if row["participant_id"]:
+            split = {"split": parse_split(row["split"])} if "split" in row else {}
+            name = "sub-" + row["participant_id"].removeprefix("sub-")
+            found.setdefault(name, []).append({**row, **split})
+    return found
+
+
+def _row_of(
+    subject: str, session: str, rows: Sequence[dict[str, str]], table: Path
+) -> dict[str, str]:
+    """What the table says of one session: its own row, or the one without a session; {} where it has none.
+
+    Raises:
+        VCMError: Several rows differ, so nobody can tell which is meant.
+    """
+    own = [row for row in rows if session_of(row) == session]
+    chosen = own or [row for row in rows if not session_of(row)]
+    if session == subject and len(rows) == 1:
+        chosen = list(rows)  # the folder has no sessions, and the table names the only one
+    if any(row != chosen[0] for row in chosen):
+        raise VCMError(
+            f"{subject} has {len(chosen)} rows in {table} that differ: keep one, or one per session with a "
+            "column session_id."
+        )
+    if rows and not chosen:
+        raise VCMError(f"{subject} has no row for {session} in {table}: add one.")
+    return {k: v for k, v in chosen[0].items() if k} if chosen else {}
+
+
+def _scans_below(folder: Path, below: str = "") -> list[Path]:
+    """NIfTI files but hidden ones, such as the ._ files that macOS leaves."""
+    found = [p for end in (".nii", ".nii.gz") for p in sorted(folder.glob(f"{below}*{end}"))]
+    return [p for p in found if not p.name.startswith(".")]
+
+
+def _from_fomo(folder: Path) -> list[Case]:
+    root = folder / "preprocessed" if (folder / "preprocessed").is_dir() else folder
+    labels = folder / "labels"
+    cases, used = [], set()
+    for subject in sorted(p for p in root.glob("sub_*") if p.is_dir()):
+        sessions = sorted(p for p in subject.glob("ses_*") if p.is_dir()) or [subject]
+        for session in sessions:
+            below = session.relative_to(root)
+            name = "_".join(below.parts)
+            images, maps = _sorted_by_kind(name, _scans_below(session))
+            values: dict[str, str] = {}
+            for at in (labels / below, labels / subject.name):
+                used.add(at)
+                if (at / "label.txt").is_file() and "label" not in values:
+                    values["label"] = (at / "label.txt").read_text(encoding="utf-8").strip()
+                for seg in (at / "seg.nii.gz", at / "seg.nii"):
+                    if seg.is_file():
+                        maps.setdefault("seg", seg)
+            if images:
+                cases.append(Case(name, images, values, maps))
+    for found in sorted([*labels.rglob("label.txt"), *labels.rglob("seg.nii*")]):
+        if found.parent not in used:
+            raise VCMError(
+                f"{found} is the label of no case in {root}: remove it, or add the scans of "
+                f"{found.parent.relative_to(labels)}."
+            )
+    return cases
+
+
+def _from_table(path: Path) -> list[Case]:
+    rows = read_rows(path)
+    if not rows or not {"case", "sequence", "path"} <= set(rows[0]):
+        raise VCMError(f"{path} needs the columns case, sequence and path, and a row per scan.")
+    images: dict[str, dict[str, Path]] = {}
+    values: dict[str, dict[str, str]] = {}
+    maps: dict[str, dict[str, Path]] = {}
+    for row in rows:
+        name, file = row["case"], path.parent / row["path"]
+        if not file.is_file():
+            raise VCMError(f"{file}, a scan of {name} in {path}, does not exist: correct its path.")
+        if row["sequence"].lower() in _MAP_TOKENS:
+            maps.setdefault(name, {})[row["sequence"].lower()] = file
+            continue
+        sequence = sequence_name(row["sequence"])
+        _add(images.setdefault(name, {}), sequence, file, name)
+        others = {k: v for k, v in row.items() if k not in ("case", "sequence", "path") and v}
+        for key, text in others.items():
+            before = values.setdefault(name, {}).setdefault(key, text)
+            if before != text:
+                raise VCMError(f"{name} has two values of {key} in {path}: {before} and {text}.")
+    for name in maps:
+        if name not in images:
+            raise VCMError(f"{path} has a label map of {name}, but no scan of it: add the scan.")
+    return [Case(n, images[n], values.get(n, {}), maps.get(n, {})) for n in images]
+
+
+def _sorted_by_kind(
+    case: str, files: Iterable[Path]
+) -> tuple[dict[str, Path], dict[str, Path]]:  # fmt: skip
+    """Scans by sequence and label maps by their last token; files of no known name are left."""
+    images: dict[str, Path] = {}
+    maps: dict[str, Path] = {}
+    for file in files:
+        last = re.split(r"[_\s.]+", re.sub(r"\.nii(\.gz)?$", "", file.name))[-1].lower()
+        if last in _MAP_TOKENS:
+            _add(maps, last, file, case)
+            continue
+        sequence = sequence_of_file(file.name)
+        if sequence is not None:
+            _add(images, sequence, file, case)
+    return images, maps
+
+
+def _add(there: dict[str, Path], name: str, file: Path, case: str) -> None:
+    if name in there:
+        raise VCMError(
+            f"{case} has two files of {name} ({there[name].name} and {file.name}): keep one, or list "
+            "the scans in a table with the columns case, sequence, path."
+        )
+    there[name] = file

@@ -1,0 +1,58 @@
+"""Probe a folder of embeddings with the classes of a table. Knows files; the probe is in probe.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from vcm.errors import VCMError
+from vcm.fewshot.comparison.probe import Probed, probe, split_cases
+from vcm.imaging.participants import read_rows
+
+
+def probe_folder(
+    vectors: Path, table: Path, case: str, label: str, groups: list[str], seed: int = 42
+) -> Probed:
+    """Probe CASE.npy (or CASE_SEQUENCE.npy) of every row that has a class.
+
+    The split is spread over the groups of the first variable. Embeddings that are missing are left
+    out; the challenge gives them the worst scores in its test.
+
+    Raises:
+        VCMError: a column or every embedding is missing, or lengths differ.
+    """
+    if not table.is_file():
+        raise VCMError(f"{table} does not exist: give the table of the cases.")
+    rows = read_rows(table)
+    case, label, groups = case.lower(), label.lower(), [group.lower() for group in groups]
+    for column in (case, label, *groups):
+        if not rows or column not in rows[0]:
+            has = ", ".join(rows[0]) if rows else "no row"
+            raise VCMError(f"{table.name} has no column '{column}': it has {has}.")
+    found = [(row, _file_of(vectors, row[case])) for row in rows]
+    kept = [(row, file) for row, file in found if file and row[label].lower() not in ("", "n/a")]
+    if not kept:
+        raise VCMError(f"{vectors} holds no embedding of a case in {table.name}: check the names.")
+    loaded = [np.load(file, allow_pickle=False) for _, file in kept if file]
+    if len({v.shape for v in loaded}) > 1:
+        raise VCMError(f"Embeddings in {vectors} differ in length: make them with one model.")
+    classes = sorted({row[label] for row, _ in kept})
+    labels = [classes.index(row[label]) for row, _ in kept]
+    variables = {g: [row[g] for row, _ in kept] for g in groups}
+    first = variables[groups[0]] if groups else ["" for _ in kept]
+    strata = [sorted(set(first)).index(value) for value in first]
+    return probe(np.stack(loaded), labels, split_cases(labels, strata, seed), variables)
+
+
+def _file_of(folder: Path, case: str) -> Path | None:
+    exact = folder / f"{case}.npy"
+    if exact.is_file():
+        return exact
+    found = sorted(path for path in folder.glob("*.npy") if path.name.startswith(f"{case}_"))
+    if len(found) > 1:
+        raise VCMError(
+            f"{folder} holds {len(found)} embeddings of {case} ({found[0].name}, {found[1].name}): keep one "
+            "of each case, or name its session in the table."
+        )
+    return found[0] if found else None

@@ -1,0 +1,217 @@
+"""The labelled cases of a task in memory: their labels, scans on demand, features computed once.
+
+Knows where features are cached; nothing of methods. A feature is cached by the checksums of the
+files it comes from, so another scan under the same name is never answered from the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vcm.errors import VCMError
+from vcm.fewshot.cases.layouts import (
+    Case,
+    Source,
+    Target,
+    find_cases,
+    label_class,
+    label_number,
+    with_labels,
+)  # fmt: skip
+from vcm.fewshot.cases.preparation import grouped
+from vcm.fewshot.cases.tasks import Task
+from vcm.fewshot.methods.feature_names import parts_of
+from vcm.fewshot.methods.features import VIEWS, features, views_of_shot
+from vcm.fewshot.methods.parents import Parent
+from vcm.files import sha256, write_whole
+from vcm.imaging.extraction import find_brain
+from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume, refuse_other_voxels
+
+#: Raised when what `features` returns changes, so that no cache of before is read.
+_FEATURES_VERSION = 2
+#: Under this name the views of a case are cached.
+_VIEWS = "views"
+#: Stands for masks that are found in the scans rather than read.
+FOUND = "found"
+
+
+@dataclass
+class Pool:
+    """Labelled cases of one source, for one task."""
+
+    task: Task
+    target: Target
+    cases: list[Case]
+    mask: str
+    cache: Path
+    parents: Mapping[str, Parent] = field(default_factory=dict)
+    _labels: NDArray[np.float64] | None = field(default=None, repr=False)
+
+    @classmethod
+    def open(
+        cls, source: Source, task: Task, target: Target, cache: Path, parents: Mapping[str, Parent]
+    ) -> Pool:
+        """Find the labelled cases of a source. Raises VCMError."""
+        cases = with_labels(find_cases(source.data, source.split), target, task)
+        if source.mask not in ("", FOUND):
+            lacking = [c.name for c in cases if source.mask not in c.maps]
+            if lacking:
+                raise VCMError(
+                    f"{lacking[0]} has no *_{source.mask}.nii.gz, the brain mask of {source.data}: add it, "
+                    f"or let the brain be found with mask={FOUND}."
+                )
+        return cls(task, target, cases, source.mask, cache, parents)
+
+    def subset(self, places: Sequence[int]) -> Pool:
+        """The cases at these places."""
+        return Pool(
+            self.task, self.target, [self.cases[i] for i in places], self.mask, self.cache,
+            self.parents, self.labels[list(places)],
+        )  # fmt: skip
+
+    @property
+    def labels(self) -> NDArray[np.float64]:
+        """(N,) values of a regression or classes 0, 1, ...; 0 in a segmentation."""
+        if self._labels is None:
+            if self.task.kind == "classification":
+                found = [label_class(c, self.target, self.task) for c in self.cases]
+            elif self.task.kind == "segmentation":
+                found = [0] * len(self.cases)
+            else:
+                found = [label_number(c, self.target) for c in self.cases]  # type: ignore[misc]
+            self._labels = np.array(found, dtype=float)
+        return self._labels
+
+    def scans(self, place: int) -> tuple[dict[str, Volume], Volume | None]:
+        """Scans of a case by slot, and its brain mask."""
+        case = self.cases[place]
+        filled = self.task.fill(case.images, case.name)
+        scans = {slot: read_volume(case.images[sequence]) for slot, sequence in filled.items()}
+        mask = read_label_map(case.maps[self.mask]) if self.mask in case.maps else None
+        if self.mask and mask is None:
+            reference = next(iter(scans.values()))
+            brain = find_brain(reference)
+            mask = brain.as_volume(reference) if brain.is_found_here else None
+        return scans, mask
+
+    def true_labels(self, place: int) -> tuple[NDArray[np.uint8], Grid]:
+        """True label map of a case, 1, 2, ..., on the voxels of its reference."""
+        case = self.cases[place]
+        labels = read_label_map(case.maps[self.target.label])
+        slot = next(iter(self.task.fill(case.images, case.name).values()))
+        remedy = "resample the label map onto the first scan of the task"
+        refuse_other_voxels(labels, read_volume(case.images[slot]), remedy)
+        return grouped(labels, self.target.groups, len(self.task.classes)), labels.grid
+
+    def references(self) -> list[Path]:
+        """The scan of each case that stands for its place: that of the first slot."""
+        filled = [self.task.fill(c.images, c.name) for c in self.cases]
+        return [c.images[next(iter(f.values()))] for c, f in zip(self.cases, filled, strict=True)]
+
+    def masked_references(self) -> list[tuple[Path, Path | None]]:
+        """The same scans with their brain masks."""
+        masks = [c.maps.get(self.mask) if self.mask else None for c in self.cases]
+        return list(zip(self.references(), masks, strict=True))
+
+    def features(self, name: str) -> NDArray[np.float64]:
+        """(N, F) features of all cases, from the cache where they are there; of several names side by side."""
+        return np.concatenate(
+            [
+                np.stack([self._features(part, place) for place in range(len(self.cases))])
+                for part in parts_of(name)
+            ],
+            1,
+        )
+
+    def views(self) -> NDArray[np.float64]:
+        """(N, 1 + VIEWS, F) coarse features of all cases and of views of each, from the cache too."""
+        rows = self.features(_VIEWS)
+        return rows.reshape(len(rows), 1 + VIEWS, -1)
+
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of the reference scan -> case."""
+        scans = zip(self.references(), self.cases, strict=True)
+        return {sha256(path): case.name for path, case in scans}
+
+    def fingerprint(self) -> str:
+        """Changes with every case, label, scan and mask."""
+        parts = [
+            f"{case.name}={label!r}:{self._key('', place)}"
+            for place, (case, label) in enumerate(
+                zip(self.cases, self.labels.tolist(), strict=True)
+            )
+        ]
+        if self.task.kind == "segmentation":
+            parts += [sha256(case.maps[self.target.label]) for case in self.cases]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def _features(self, name: str, place: int) -> NDArray[np.float64]:
+        file = self.cache / name / f"{self._key(name, place)}.npy"
+        if not file.is_file():
+            scans, mask = self.scans(place)
+            parent = self.parents.get(name)
+            network = parent.network if parent else None
+            with torch.inference_mode():
+                if name == _VIEWS:
+                    found = views_of_shot(scans, self.task.slots, mask).ravel()
+                else:
+                    found = features(name, scans, self.task.slots, mask, network)
+            write_whole(file, lambda part: np.save(part, found.astype(np.float32)))
+        return np.load(file, allow_pickle=False).astype(np.float64)
+
+    def _key(self, name: str, place: int) -> str:
+        case = self.cases[place]
+        filled = self.task.fill(case.images, case.name)
+        parts = [f"{_FEATURES_VERSION}", name, *self.task.slots]
+        parts += [self.parents[name].checksum] if name in self.parents else []
+        parts += [f"{slot}={sha256(case.images[s])}" for slot, s in filled.items()]
+        if self.mask:
+            parts += [sha256(case.maps[self.mask]) if self.mask in case.maps else self.mask]
+        return hashlib.sha256("|".join(parts).encode()).hexdigest()[:32]
+
+
+def refuse_seen(train: Pool, test: Pool) -> None:
+    """Raise VCMError where a test case is one of the training pool, or of one of its subjects.
+
+    A scan is known by its content, a subject by its folder.
+    """
+    seen = train.checksums()
+    for checksum, name in test.checksums().items():
+        if checksum in seen:
+            raise VCMError(
+                f"The test case {name} is the training case {seen[checksum]} (the scans are the same "
+                "file): take it out of one of the two."
+            )
+    homes = {
+        _home(path): case.name for path, case in zip(train.references(), train.cases, strict=True)
+    }
+    for path, case in zip(test.references(), test.cases, strict=True):
+        home = _home(path)
+        if home is not None and home in homes:
+            raise VCMError(
+                f"The test case {case.name} is of the same subject as the training case {homes[home]}: "
+                "give all sessions of a subject the same split."
+            )
+
+
+def refuse_seen_by_parents(test: Pool) -> None:
+    """Raise VCMError where a pretrained network saw a test scan."""
+    for feature, parent in test.parents.items():
+        for checksum, name in test.checksums().items() if parent.seen else ():
+            if checksum in parent.seen:
+                raise VCMError(
+                    f"The test case {name} is the scan of {parent.seen[checksum]} that the network of "
+                    f"the method '{feature}' was pretrained on: pretrain without it, or take it out of the tests."
+                )
+
+
+def _home(path: Path) -> Path | None:
+    """The folder sub-X or sub_X that a scan lies in."""
+    return next((p for p in path.resolve().parents if p.name.startswith(("sub-", "sub_"))), None)

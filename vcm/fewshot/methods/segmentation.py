@@ -1,0 +1,251 @@
+"""Fit the network of a segmentation to its shots, from random or from pretrained weights.
+
+loss = Dice loss of the classes + cross-entropy with background (MONAI's DiceCELoss)
+
+Knows shots, augmentation and the one training loop; nothing of tests. Everything drawn depends on
+(seed, step) alone, so a run that was killed resumes to the same weights.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from accelerate.utils import set_seed
+from monai.losses.dice import DiceCELoss
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vcm.errors import VCMError
+from vcm.fewshot.cases.preparation import canonical, labels_on, prepare
+from vcm.fewshot.configuration import NetworkTraining
+from vcm.fewshot.methods.catalogue import Method
+from vcm.fewshot.methods.crops import Motion, crop_grid, nearest
+from vcm.fewshot.methods.model import FittedModel
+from vcm.fewshot.methods.network import FewShotUNet
+from vcm.fewshot.methods.pool import Pool
+from vcm.imaging.volume import read_label_map
+from vcm.learning.frequencies import start_at_frequencies
+from vcm.learning.run import TrainingRun
+from vcm.learning.schedule import TrainingSchedule
+from vcm.nets.memory_format import channels_last_on_cpu
+
+#: Largest turn [rad], scale and shift [voxel] of a patch.
+MOTION = Motion(0.26, 0.15, 3.0)
+#: Share of a pretrained filter's weights that goes to one of several inputs alone.
+OWN = 0.5
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prepared shot: image (C, X, Y, Z) in 0..1, labels (1, X, Y, Z) in 8 bits, and where they are not 0."""
+
+    image: Tensor
+    labels: Tensor
+    labelled: NDArray[np.int_]
+
+
+class PatchBatch(NamedTuple):
+    """Images (B, C, X, Y, Z) in 0..1 and labels (B, 1, X, Y, Z)."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class SegmentationObjective(nn.Module):
+    """A PatchBatch -> the loss of a network's logits."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.measure = DiceCELoss(
+            include_background=False, to_onehot_y=True, softmax=True, batch=True
+        )
+
+    def forward(self, batch: PatchBatch) -> dict[str, Tensor]:
+        """loss, which is minimised."""
+        return {"loss": self.measure(self.net(batch.images).float(), batch.labels)}
+
+
+def fit_segmentation(
+    method: Method, shots: Pool, training: NetworkTraining, work: Path, seed: int
+) -> FittedModel:
+    """Fit networks to the shots.
+
+    Args:
+        method: with start "random" or the feature whose parent among the pool's it starts from.
+        shots: cases with label maps.
+        training: budget.
+        work: folder of the training run, which resumes from it; removed when the fit is done.
+        seed: of the start and of what is drawn.
+
+    Raises:
+        VCMError: no shot has a labelled voxel.
+    """
+    task = shots.task
+    examples, spacing = examples_of(shots)
+    arrays: dict[str, Tensor] = {}
+    for member in range(training.members):
+        draw_seed = seed * 1000 + member
+        set_seed(draw_seed)
+        parent = None if method.start == "random" else shots.parents[method.start].network
+        net = start_network(parent, len(task.slots), len(task.classes) + 1)
+        bias, classes = net.get_parameter("out.conv.conv.bias"), len(task.classes) + 1
+        start_at_frequencies(bias, [example.labels for example in examples], classes)
+        device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
+        channels_last_on_cpu(net, device)
+        train_network(net, examples, training, work / f"member{member}", draw_seed)
+        arrays |= {
+            f"net{member}.{n}": v.detach().cpu().contiguous() for n, v in net.state_dict().items()
+        }
+    shutil.rmtree(work, ignore_errors=True)
+    settings = {
+        "spacing": list(spacing), "members": training.members, "network": net.settings,
+        "mirror": training.mirror,
+    }  # fmt: skip
+    return FittedModel(method.name, task, "network", arrays, settings=settings)
+
+
+def examples_of(shots: Pool) -> tuple[list[Example], tuple[float, ...]]:
+    """The shots as a network is fitted to them, and their voxel size [mm].
+
+    Raises:
+        VCMError: No shot has a labelled voxel.
+    """
+    spacing = shots.task.spacing or _median_spacing(shots)
+    examples = [_example(shots, place, spacing) for place in range(len(shots.cases))]
+    if not any(len(e.labelled) for e in examples):
+        raise VCMError(
+            f"None of the {len(examples)} shots of {shots.task.name} has a labelled voxel: draw more shots, or "
+            "check the label maps and groups."
+        )
+    return examples, spacing
+
+
+def train_network(
+    net: nn.Module, examples: Sequence[Example], training: NetworkTraining, out: Path, seed: int
+) -> None:
+    """Train any network from images (B, C, X, Y, Z) to logits on patches of the examples.
+
+    Args:
+        net: Has the averaged weights afterwards.
+        examples: What it learns from.
+        training: Budget.
+        out: Folder of the training run, which resumes from it.
+        seed: Of what is drawn.
+    """
+    schedule = TrainingSchedule(
+        out=str(out), steps=training.steps, seed=seed,
+        batch_size=training.batch_size, learning_rate=training.learning_rate,
+        warmup_steps=min(20, training.steps // 4), ema_decay=0.99, tracker="none",
+        mixed_precision=training.mixed_precision, explosion=math.inf, workers=training.workers,
+    )  # fmt: skip
+    run = TrainingRun(schedule, net, SegmentationObjective(net))
+    run.fit(lambda _: PatchSampler(examples, training).draw)
+
+
+def start_network(parent: FewShotUNet | None, inputs: int, outputs: int) -> FewShotUNet:
+    """A network with random weights, or with those of a pretrained one in all layers but the last.
+
+    Of several inputs each filter of the pretrained first convolution reads one more than the others.
+    """
+    if parent is None:
+        return FewShotUNet(inputs, outputs)
+    groups, local = parent.settings["groups"], parent.local
+    net = FewShotUNet(inputs, outputs, parent.channels, groups, parent.patch, local)
+    weights = dict(parent.state_dict())
+    first = "down.0.conv1.conv.weight"
+    weights[first] = for_inputs(weights[first], inputs)
+    own = net.state_dict()
+    net.load_state_dict(own | {n: v for n, v in weights.items() if not n.startswith("out.")})
+    return net
+
+
+def for_inputs(weights: Tensor, inputs: int) -> Tensor:
+    """The first convolution of a network of one input, for several.
+
+    Each filter gives OWN of its weights to one input, in turn, and shares the rest equally, so that activations
+    keep their size. Were all inputs read alike, the network would begin with their mean, which hides
+    what one of them shows alone.
+
+    Args:
+        weights: (outputs, F, k, k, k), of F voxels of one input.
+        inputs: Number of them.
+
+    Returns:
+        (outputs, inputs F, k, k, k).
+    """
+    filters = torch.arange(len(weights))
+    shares = torch.full((len(weights), inputs), (1 - OWN) / inputs)
+    shares[filters, filters % inputs] += OWN
+    return (shares[:, :, None, None, None, None] * weights[:, None]).flatten(1, 2)
+
+
+class PatchSampler:
+    """Patches of the shots, half of them around a labelled voxel, turned, scaled and recoloured."""
+
+    def __init__(self, examples: Sequence[Example], training: NetworkTraining) -> None:
+        self.examples, self.training = examples, training
+        largest = np.max([e.image.shape[1:] for e in examples], axis=0)
+        self.size = tuple(int(min(training.patch, -(-n // 8) * 8)) for n in largest)
+
+    def draw(self, random: np.random.Generator) -> PatchBatch:
+        """One batch; a function of the generator alone."""
+        pairs = [self._patch(random) for _ in range(self.training.batch_size)]
+        return PatchBatch(torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs]))
+
+    def _patch(self, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        example = self.examples[int(random.integers(len(self.examples)))]
+        size = np.array(example.image.shape[1:])
+        edge = np.array(self.size)
+        low, high = np.minimum(edge / 2, size / 2), np.maximum(size - edge / 2, size / 2)
+        centre = random.uniform(low, high)
+        if len(example.labelled) and random.random() < 0.5:
+            voxel = example.labelled[int(random.integers(len(example.labelled)))]
+            centre = np.clip(voxel + random.uniform(-edge / 4, edge / 4), low, high)
+        grid = crop_grid(random, self.size, centre, size, MOTION, self.training.mirror)
+        image = functional.grid_sample(example.image[None], grid, "bilinear", align_corners=False)
+        return recoloured(image[0], random), nearest(example.labels, grid)
+
+
+def recoloured(image: Tensor, random: np.random.Generator) -> Tensor:
+    """Each channel (C, X, Y, Z) with another gain, gamma and noise, a third of them smoothed."""
+    channels = []
+    for channel in image:
+        gain, gamma = random.uniform(0.85, 1.15), np.exp(random.uniform(-0.4, 0.4))
+        changed = gain * channel.clamp(0, 1).pow(float(gamma))
+        if random.random() < 0.33:
+            changed = functional.avg_pool3d(changed[None, None], 3, 1, 1)[0, 0]
+        noise = torch.from_numpy(random.standard_normal(tuple(channel.shape), dtype=np.float32))
+        channels.append(changed + float(random.uniform(0, 0.05)) * noise)
+    return torch.stack(channels).clamp(0, 1)
+
+
+def _example(shots: Pool, place: int, spacing: Sequence[float]) -> Example:
+    scans, mask = shots.scans(place)
+    made = prepare(scans, shots.task.slots, spacing, None, mask)
+    case = shots.cases[place]
+    truth = read_label_map(case.maps[shots.target.label])
+    shots.true_labels(place)  # refuses a map on other voxels than its scan
+    labels = labels_on(truth, made.grid, shots.target.groups, len(shots.task.classes))
+    return Example(
+        torch.from_numpy(made.image),
+        torch.from_numpy(labels.astype(np.uint8))[None],
+        np.argwhere(labels > 0),
+    )
+
+
+def _median_spacing(shots: Pool) -> tuple[float, ...]:
+    """Median over the shots of the reference's spacing along right, anterior, superior [mm]."""
+    spacings = [
+        canonical(next(iter(shots.scans(p)[0].values())).grid).spacing
+        for p in range(len(shots.cases))
+    ]
+    return tuple(round(float(v), 4) for v in np.median(spacings, axis=0))
