@@ -58,7 +58,10 @@ def scores(net: PlainUNet, tests: Pool, place: int, spacing: tuple[float, ...]) 
     made = prepare(scans, tests.task.slots, spacing, None, mask)
     with torch.inference_mode():
         image = torch.from_numpy(made.image)[None]
-        found = probabilities(net, image, NetworkTraining.mirror)[0].numpy()  # type: ignore[arg-type]
+        found = probabilities(
+            net,  # type: ignore[arg-type]
+            image, NetworkTraining.mirror, NetworkTraining.patch,
+        )[0].numpy()  # fmt: skip
     labels = to_reference(found, made)
     truth, _ = tests.true_labels(place)
     return [dice(labels == k, truth == k) for k in range(1, net.settings["outputs"])]

@@ -117,6 +117,8 @@ def test_a_segmentation_lies_on_the_voxels_of_its_scan(brains, tmp_path):
     done = vcm("fewshot", "finetune", "--task", task, "--shots", 2, "--method", "scratch", "--out", run,
                "steps=3", "patch=16", "mixed_precision=no")  # fmt: skip
     assert done.exit_code == 0
+    kept = json.loads((run / "model" / "model.json").read_text("utf-8"))
+    assert kept["settings"]["window"] == 16
     vcm("fewshot", "predict", run / "model", brains, "--split", "test", "--out", answers)
     image = nib.load(answers / "sub-04.nii.gz")
     scan = nib.load(brains / "sub-04" / "anat" / "sub-04_T1w.nii.gz")

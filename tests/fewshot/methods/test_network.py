@@ -1,10 +1,12 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from vcm.fewshot.methods.crops import Motion, crop_grid, nearest
-from vcm.fewshot.methods.model import probabilities
+from vcm.fewshot.methods.model import _starts, probabilities
 from vcm.fewshot.methods.network import FewShotUNet
 from vcm.fewshot.methods.parents import load_parent
 from vcm.fewshot.methods.segmentation import start_network
@@ -66,21 +68,51 @@ def test_a_start_of_several_inputs_is_the_parent_on_alike_ones_and_tells_others_
     assert (a - b).abs().mean() > 0.1 * a.abs().mean()
 
 
-def test_windows_give_what_the_whole_gives_far_from_their_borders(monkeypatch):
-    class Local(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.settings = {"outputs": 2}
-            self.device = torch.device("cpu")
+def voxelwise(weigh):
+    """A network of two classes, of whose input a function is the first logit."""
+
+    class Net(torch.nn.Module):
+        settings, device = {"outputs": 2}, torch.device("cpu")
 
         def forward(self, image):
-            return torch.cat([image, -image], 1)
+            return torch.cat([weigh(image), -image], 1)
 
+    return Net()
+
+
+@pytest.mark.parametrize("window", [0, 6, 8, 64])
+def test_windows_of_a_network_that_sees_single_voxels_give_what_the_whole_gives(
+    monkeypatch, window
+):
     image = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 1, 20, 9, 33)))
-    whole = probabilities(Local(), image)
+    net = voxelwise(lambda x: x)
+    whole = probabilities(net, image)
     monkeypatch.setattr("vcm.fewshot.methods.model.WHOLE", 100)
     monkeypatch.setattr("vcm.fewshot.methods.model.WINDOW", 8)
-    assert torch.allclose(probabilities(Local(), image), whole.float(), atol=1e-5)
+    assert torch.allclose(whole, net(image).softmax(1).float(), atol=1e-6)
+    for mirror in (False, True):
+        found = probabilities(net, image, mirror, window)
+        assert torch.allclose(found, whole, atol=1e-5)
+
+
+def test_a_window_is_normalised_by_what_it_shows_alone():
+    image = torch.from_numpy(np.random.default_rng(0).random((1, 1, 8, 8, 20))).float()
+    image[..., 12:] *= 9
+    net = voxelwise(lambda x: (x - x.mean()) / x.std())
+    total, weight = torch.zeros(1, 2, 8, 8, 20), torch.zeros(20)
+    hat = 1 - 0.95 * torch.linspace(-1, 1, 8).abs()
+    for start in (0, 4, 8, 12):
+        total[..., start : start + 8] += hat * net(image[..., start : start + 8]).softmax(1)
+        weight[start : start + 8] += hat
+    assert torch.allclose(probabilities(net, image, window=8), total / weight, atol=1e-5)
+    assert (probabilities(net, image) - total / weight).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("size", range(1, 60))
+def test_windows_cover_an_axis_and_share_half(size):
+    starts = _starts(size, 10)
+    assert starts[0] == 0 and starts[-1] == max(size - 10, 0)
+    assert all(1 <= b - a <= 5 for a, b in pairwise(starts))
 
 
 def test_with_its_mirror_image_a_scan_gets_the_mirrored_answer():

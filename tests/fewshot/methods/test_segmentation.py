@@ -1,11 +1,14 @@
-"""The fit of a label map's network: the same whoever draws its patches."""
+"""The fit of a label map's network, and how it reads a scan afterwards."""
 
 import numpy as np
 import torch
 
+from vcm.fewshot.cases.tasks import task_from
 from vcm.fewshot.configuration import NetworkTraining
+from vcm.fewshot.methods.model import FittedModel
 from vcm.fewshot.methods.network import FewShotUNet
 from vcm.fewshot.methods.segmentation import Example, train_network
+from vcm.imaging.volume import Volume
 
 
 def test_patches_drawn_by_other_processes_are_the_same(tmp_path):
@@ -22,3 +25,20 @@ def test_patches_drawn_by_other_processes_are_the_same(tmp_path):
         train_network(net, [example], training, tmp_path / str(workers), 0)
         found.append(net.state_dict())
     assert all(torch.equal(v, found[1][n]) for n, v in found[0].items())
+
+
+def test_a_fitted_network_reads_windows_of_the_size_of_its_patches(monkeypatch):
+    task = task_from({"kind": "segmentation", "inputs": ["t1"], "classes": ["core"]})
+    net, sizes = FewShotUNet(1, 2, (4, 8), groups=2), []
+    arrays = {f"net0.{n}": v for n, v in net.state_dict().items()}
+    settings = {"spacing": [1, 1, 1], "members": 1, "network": net.settings, "mirror": True}
+    read = FewShotUNet.forward
+    monkeypatch.setattr(
+        FewShotUNet, "forward", lambda self, x: sizes.append(x.shape[2:]) or read(self, x)
+    )
+    data = np.random.default_rng(0).integers(1, 9, (24, 16, 20)).astype(np.int16)
+    for window, expected in (({}, {(24, 16, 20)}), ({"window": 16}, {(16, 16, 16)})):
+        sizes.clear()
+        model = FittedModel("scratch", task, "network", arrays, settings=settings | window)
+        labels = model.answer({"t1": Volume(data, np.eye(4))}).labels
+        assert labels.shape == data.shape and set(map(tuple, sizes)) == expected

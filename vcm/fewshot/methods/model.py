@@ -7,9 +7,11 @@ model.safetensors; the same code answers here and in a container.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,9 @@ from vcm.fewshot.methods.network import FewShotUNet
 from vcm.imaging.volume import Volume
 from vcm.nets.memory_format import channels_last_on_cpu
 
-#: A network reads a volume whole up to this many voxels, else window by window.
-WHOLE = 16_000_000
-#: Edge of a window [voxels]; neighbours overlap by half.
-WINDOW = 96
+#: A network of an earlier version, which does not tell the patches that it learned from, reads a volume whole up to
+#: this many voxels, else in windows of this edge [voxel].
+WHOLE, WINDOW = 16_000_000, 96
 
 
 @dataclass(frozen=True)
@@ -174,11 +175,12 @@ class FittedModel:
         made = prepare(scans, self.slots, self.settings["spacing"], None, mask)
         image = torch.from_numpy(made.image)[None]
         members = int(self.settings["members"])
-        mirror = bool(self.settings.get("mirror"))  # earlier versions did not say it
+        # Earlier versions said neither.
+        mirror, window = bool(self.settings.get("mirror")), int(self.settings.get("window", 0))
         total = torch.zeros((len(self.task.classes) + 1, *made.grid.shape))
         for member in range(members):
             network = self._network(f"net{member}", self.settings["network"])
-            total += probabilities(network, image, mirror)[0]
+            total += probabilities(network, image, mirror, window)[0]
         return Answer(labels=to_reference((total / members).numpy(), made))
 
     def _frozen(self, name: str) -> Any:
@@ -212,40 +214,45 @@ class FittedModel:
         return found
 
 
-def probabilities(network: FewShotUNet, image: Tensor, mirror: bool = False) -> Tensor:
-    """Class probabilities of an image, window by window if it is large.
+def probabilities(
+    network: FewShotUNet, image: Tensor, mirror: bool = False, window: int = 0
+) -> Tensor:
+    """Class probabilities of an image, window by window where it is larger than one.
 
+    Group norms divide by what they see: a network that learned from patches and is shown a whole brain at
+    once reads other activations than it learned from. Windows overlap by half or more, and each counts most in its middle.
     The network computes where it is; the image and the answer are on the CPU.
 
     Args:
         network: In evaluation mode.
         image: (1, C, X, Y, Z), from left to right along X.
-        mirror: Average with the answer for the mirror image, left for right; not of a large image, for which it
-            would take too long.
+        mirror: Average with the answer for the mirror image, left for right.
+        window: Edge of a window [voxel], that of the patches that the network learned from; 0: the image is one
+            window, unless it is so large that windows of WINDOW voxels are read.
 
     Returns:
         (1, classes, X, Y, Z).
     """
-    if image[0, 0].numel() <= WHOLE:
-        found = network(image.to(network.device)).softmax(1)
-        if mirror:
-            found = (found + network(image.flip(2).to(network.device)).softmax(1).flip(2)) / 2
-        return found.cpu()
-    from itertools import product
-
     size = image.shape[2:]
+    edge = window or (max(size) if size.numel() <= WHOLE else WINDOW)
     total = torch.zeros((1, network.settings["outputs"], *size))
     weight = torch.zeros(size)
-    starts = [sorted({min(s, max(n - WINDOW, 0)) for s in range(0, n, WINDOW // 2)}) for n in size]
-    for corner in product(*starts):
-        window = tuple(slice(s, min(s + WINDOW, n)) for s, n in zip(corner, size, strict=True))
-        part = image[(slice(None), slice(None), *window)]
+    for corner in product(*(_starts(n, edge) for n in size)):
+        place = tuple(slice(s, min(s + edge, n)) for s, n in zip(corner, size, strict=True))
+        part = image[(slice(None), slice(None), *place)].to(network.device)
+        found = network(part).softmax(1)
+        if mirror:
+            found = (found + network(part.flip(2)).softmax(1).flip(2)) / 2
         hat = _hat(part.shape[2:])
-        total[(slice(None), slice(None), *window)] += (
-            hat * network(part.to(network.device)).softmax(1).cpu()
-        )
-        weight[window] += hat
+        total[(slice(None), slice(None), *place)] += hat * found.cpu()
+        weight[place] += hat
     return total / weight
+
+
+def _starts(size: int, edge: int) -> list[int]:
+    """First voxels of windows that cover an axis evenly, each sharing half or more with the next."""
+    steps = max(math.ceil(2 * (size - edge) / edge), 0)
+    return [round(n * (size - edge) / steps) for n in range(steps + 1)] if steps else [0]
 
 
 def _hat(shape: torch.Size) -> Tensor:

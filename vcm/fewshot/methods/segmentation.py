@@ -108,7 +108,7 @@ def fit_segmentation(
     shutil.rmtree(work, ignore_errors=True)
     settings = {
         "spacing": list(spacing), "members": training.members, "network": net.settings,
-        "mirror": training.mirror,
+        "mirror": training.mirror, "window": training.patch,
     }  # fmt: skip
     return FittedModel(method.name, task, "network", arrays, settings=settings)
 
