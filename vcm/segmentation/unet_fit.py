@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vcm.learning.frequencies import start_at_frequencies
 from vcm.nets.segmenter import TissueSegmenter
+from vcm.nets.windows import by_windows
 from vcm.precision import computes_bfloat16
 from vcm.segmentation.copies import warped_copy
 from vcm.segmentation.labelled import UNKNOWN, LabelledBrain
@@ -55,7 +56,8 @@ class BoxUNet:
         inside = (slice(None), *(slice(a, b) for a, b in box))
         device = next(self.net.parameters()).device
         part = torch.from_numpy(np.ascontiguousarray(image[inside[1:]])).to(device)
-        probabilities = self.net(part[None, None])[0].softmax(0).cpu().numpy()
+        found_inside = by_windows(lambda x: self.net(x).softmax(1), part[None, None], CROP)
+        probabilities = found_inside[0].cpu().numpy()
         found = np.zeros((len(probabilities), *image.shape), np.float32)
         found[0] = 1
         found[inside] = probabilities

@@ -1,12 +1,10 @@
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from vcm.fewshot.methods.crops import Motion, crop_grid, nearest
-from vcm.fewshot.methods.model import _starts, probabilities
+from vcm.fewshot.methods.model import probabilities
 from vcm.fewshot.methods.network import FewShotUNet
 from vcm.fewshot.methods.parents import load_parent
 from vcm.fewshot.methods.segmentation import start_network
@@ -106,13 +104,6 @@ def test_a_window_is_normalised_by_what_it_shows_alone():
         weight[start : start + 8] += hat
     assert torch.allclose(probabilities(net, image, window=8), total / weight, atol=1e-5)
     assert (probabilities(net, image) - total / weight).abs().max() > 0.05
-
-
-@pytest.mark.parametrize("size", range(1, 60))
-def test_windows_cover_an_axis_and_share_half(size):
-    starts = _starts(size, 10)
-    assert starts[0] == 0 and starts[-1] == max(size - 10, 0)
-    assert all(1 <= b - a <= 5 for a, b in pairwise(starts))
 
 
 def test_with_its_mirror_image_a_scan_gets_the_mirrored_answer():

@@ -7,11 +7,9 @@ model.safetensors; the same code answers here and in a container.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from vcm.fewshot.methods.features import Scans, features
 from vcm.fewshot.methods.network import FewShotUNet
 from vcm.imaging.volume import Volume
 from vcm.nets.memory_format import channels_last_on_cpu
+from vcm.nets.windows import by_windows
 
 #: A network of an earlier version, which does not tell the patches that it learned from, reads a volume whole up to
 #: this many voxels, else in windows of this edge [voxel].
@@ -219,8 +218,6 @@ def probabilities(
 ) -> Tensor:
     """Class probabilities of an image, window by window where it is larger than one.
 
-    Group norms divide by what they see: a network that learned from patches and is shown a whole brain at
-    once reads other activations than it learned from. Windows overlap by half or more, and each counts most in its middle.
     The network computes where it is; the image and the answer are on the CPU.
 
     Args:
@@ -234,28 +231,10 @@ def probabilities(
         (1, classes, X, Y, Z).
     """
     size = image.shape[2:]
-    edge = window or (max(size) if size.numel() <= WHOLE else WINDOW)
-    total = torch.zeros((1, network.settings["outputs"], *size))
-    weight = torch.zeros(size)
-    for corner in product(*(_starts(n, edge) for n in size)):
-        place = tuple(slice(s, min(s + edge, n)) for s, n in zip(corner, size, strict=True))
-        part = image[(slice(None), slice(None), *place)].to(network.device)
+
+    def answer(part: Tensor) -> Tensor:
+        part = part.to(network.device)
         found = network(part).softmax(1)
-        if mirror:
-            found = (found + network(part.flip(2)).softmax(1).flip(2)) / 2
-        hat = _hat(part.shape[2:])
-        total[(slice(None), slice(None), *place)] += hat * found.cpu()
-        weight[place] += hat
-    return total / weight
+        return (found + network(part.flip(2)).softmax(1).flip(2)) / 2 if mirror else found
 
-
-def _starts(size: int, edge: int) -> list[int]:
-    """First voxels of windows that cover an axis evenly, each sharing half or more with the next."""
-    steps = max(math.ceil(2 * (size - edge) / edge), 0)
-    return [round(n * (size - edge) / steps) for n in range(steps + 1)] if steps else [0]
-
-
-def _hat(shape: torch.Size) -> Tensor:
-    """Weights that fall from the middle of a window to its border, and stay above 0."""
-    axes = [1 - (torch.linspace(-1, 1, n).abs() * 0.95) for n in shape]
-    return axes[0][:, None, None] * axes[1][None, :, None] * axes[2][None, None, :]
+    return by_windows(answer, image, window or (max(size) if size.numel() <= WHOLE else WINDOW))
