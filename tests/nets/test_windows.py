@@ -18,7 +18,7 @@ def check(device):
     image, read = torch.rand(1, 2, 12, 7, 20).to(device), []
 
     def answer(part):
-        read.append(tuple(part.shape[2:]))
+        read.extend([tuple(part.shape[2:])] * len(part))
         return torch.cat([part, part.sum(1, keepdim=True)], 1)
 
     found = by_windows(answer, image, 8)

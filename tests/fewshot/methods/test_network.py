@@ -96,7 +96,9 @@ def test_windows_of_a_network_that_sees_single_voxels_give_what_the_whole_gives(
 def test_a_window_is_normalised_by_what_it_shows_alone():
     image = torch.from_numpy(np.random.default_rng(0).random((1, 1, 8, 8, 20))).float()
     image[..., 12:] *= 9
-    net = voxelwise(lambda x: (x - x.mean()) / x.std())
+    net = voxelwise(
+        lambda x: (x - x.mean((2, 3, 4), keepdim=True)) / x.std((2, 3, 4), keepdim=True)
+    )
     total, weight = torch.zeros(1, 2, 8, 8, 20), torch.zeros(20)
     hat = 1 - 0.95 * torch.linspace(-1, 1, 8).abs()
     for start in (0, 4, 8, 12):
