@@ -12,7 +12,7 @@ from vcm.segmentation.labelled import UNKNOWN, LabelledBrain
 from vcm.segmentation.segmenter import FewShotSegmenter
 from vcm.segmentation.slabs import in_slabs
 from vcm.segmentation.unet_fit import fit_unet
-from vcm.segmentation.voices import Heard, check_voices, multiplied
+from vcm.segmentation.voices import VOICES, Heard, check_voices, multiplied
 
 NAMES = ["background", "left", "right", "dark"]
 QUICK = FitSettings(members=2, steps=300)
@@ -241,3 +241,8 @@ def test_slices_alone_are_enough_to_know_how_the_labelled_scan_looks(
     assert loaded.alike(brain.image).unlike == 0
     darker = np.where(brain.image > 0, 0.4 * brain.image, 0).astype(np.float32)
     assert loaded.predict(darker).matched and not loaded.predict(darker, match="never").matched
+
+
+def test_of_whole_labels_all_voices_are_heard_and_of_slices_no_unet():
+    assert check_voices(VOICES, True) == VOICES
+    assert check_voices(VOICES, False) == ("features", "atlas")

@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from vcm.nets.segmenter import TissueSegmenter
 from vcm.segmentation.classifier_fit import FitSettings
-from vcm.segmentation.labelled import UNKNOWN, LabelledBrain
 from vcm.segmentation.segmenter import FewShotSegmenter
-from vcm.segmentation.unet_fit import MARGIN, box_around, fit_unet
-from vcm.segmentation.voices import VOICES, fitting_voices
+from vcm.segmentation.unet_fit import MARGIN, BoxUNet, box_around, fit_unet
 
 CPU = torch.device("cpu")
 
@@ -73,11 +72,22 @@ def test_a_segmenter_is_saved_with_the_box_of_its_network(
     assert np.array_equal(one, other)
 
 
-def test_labels_of_a_whole_brain_are_learned_without_a_network_that_sees_parts_of_it():
-    image, labels = np.ones((72, 72, 72), np.float32), np.zeros((72, 72, 72), np.int16)
-    labels[30:36, 30:36, 30:36] = 1
-    assert fitting_voices([LabelledBrain(image, labels)]) == VOICES
-    sparse = np.where(np.arange(72) % 9 == 0, labels, UNKNOWN).astype(np.int16)
-    assert fitting_voices([LabelledBrain(image, sparse)]) == ("features", "atlas")
-    labels[4:68, 30:36, 30:36] = 2
-    assert fitting_voices([LabelledBrain(image, labels)]) == ("features", "atlas")
+def test_a_box_that_is_larger_than_a_crop_is_read_in_windows():
+    sizes = []
+
+    class Read(TissueSegmenter):
+        def forward(self, image):
+            sizes.append(tuple(image.shape[2:]))
+            return super().forward(image)
+
+    torch.manual_seed(0)
+    net, image = Read(channels=(8, 16), out_classes=3).eval(), np.ones((72, 64, 48), np.float32)
+    for box, expected in (
+        ((8, 64), (56, 56, 48)),
+        ((0, 72), (56, 56, 48)),
+        ((8, 56), (48, 56, 48)),
+    ):
+        sizes.clear()
+        found = BoxUNet(net, np.array([box, (0, 64), (0, 48)]))(image)
+        assert set(sizes) == {expected}
+        np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)

@@ -57,7 +57,7 @@ class Fitting:
         slices: Slice diffusion model: a name, or a folder that vcm pretrain slices wrote.
         voices: What takes part: features (diffusion features and perceptrons), atlas (the labelled
             scans warped onto the scan), unet (a 3D U-Net fitted to wholly labelled scans). Default: all
-            where the labels are whole and lie within 44 voxels of the features' spacing, else without unet.
+            where the labels are whole, else without unet.
         time: Noise level that features are read at, 0..1.
         noisy: Add noise to the slices before features are read, as in the paper. Default: clean
             slices, which is better.

@@ -40,9 +40,9 @@ from vcm.segmentation.unet_fit import BoxUNet, fit_unet
 from vcm.segmentation.voices import (
     LESSER_ATLAS,
     LESSER_FEATURES,
+    VOICES,
     Heard,
     check_voices,
-    fitting_voices,
     heard_for,
     multiplied,
     where_plausible,
@@ -134,7 +134,7 @@ class FewShotSegmenter:
         Args:
             brains: One or more, each wholly or partly labelled.
             voices: Some of vcm.segmentation.voices.VOICES; the U-Net is left out where labels are drawn in some
-                slices only. Default: see `fitting_voices`.
+                slices only. Default: all that can be heard.
             settings: Of the perceptrons.
             copies: Deformed copies of each brain to learn from beside it.
             voxels: To learn from in all.
@@ -156,7 +156,7 @@ class FewShotSegmenter:
         self.contrasts = {brain.contrast for brain in brains}
         self.other_side = counterparts(brains, len(self.names)) if mirror else None
         whole = all(b.whole for b in brains)
-        self.voices = check_voices(fitting_voices(brains) if voices is None else voices, whole)
+        self.voices = check_voices(VOICES if voices is None else voices, whole)
         each = max(1, voxels // (len(brains) * (copies + 1)))
         found, targets, weights = [], [], []
         for number, brain in enumerate(brains):

@@ -28,8 +28,7 @@ WARMUP, LARGEST = 50, 1.0
 MARGIN, ROOM = 6, 8
 #: Steps from one report to the next.
 REPORTED = 100
-#: Largest edge of a crop [voxel], a multiple of what the network halves. A network that was shown a part of its
-#: box at a time does not know where it is: of eight tissues of a whole brain it is far worse than the features.
+#: Largest edge of a crop [voxel], a multiple of what the network halves. A larger box is read in windows of this edge.
 CROP = 56
 
 
@@ -38,7 +37,8 @@ class BoxUNet:
 
     Args:
         net: Logits (1, C, x, y, z) of an image (1, 1, x, y, z).
-        box: (3, 2) first voxel and the one after the last, per axis; None: the whole grid.
+        box: (3, 2) first voxel and the one after the last, per axis; None: the whole grid, read at once, as
+            earlier versions learned it.
     """
 
     def __init__(self, net: TissueSegmenter, box: NDArray[np.int64] | None) -> None:
@@ -56,8 +56,9 @@ class BoxUNet:
         inside = (slice(None), *(slice(a, b) for a, b in box))
         device = next(self.net.parameters()).device
         part = torch.from_numpy(np.ascontiguousarray(image[inside[1:]])).to(device)
-        found_inside = by_windows(lambda x: self.net(x).softmax(1), part[None, None], CROP)
-        probabilities = found_inside[0].cpu().numpy()
+        edge = CROP if self.box is not None else max(image.shape)
+        read = by_windows(lambda x: self.net(x).softmax(1), part[None, None], edge)
+        probabilities = read[0].cpu().numpy()
         found = np.zeros((len(probabilities), *image.shape), np.float32)
         found[0] = 1
         found[inside] = probabilities

@@ -16,8 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcm.errors import VCMError
-from vcm.segmentation.labelled import LabelledBrain
-from vcm.segmentation.unet_fit import box_around, fits_crop
 
 VOICES = ("features", "atlas", "unet")
 #: Probability below which no voice can push a class, so that none has a veto.
@@ -47,12 +45,6 @@ class Heard:
     members: NDArray[np.float32]
     atlas: NDArray[np.float32] | None = None
     unet: NDArray[np.float32] | None = None
-
-
-def fitting_voices(brains: Sequence[LabelledBrain]) -> tuple[str, ...]:
-    """The voices that labels are learned by if none are chosen: a U-Net where they are whole and fit into a crop."""
-    whole = all(brain.whole for brain in brains)
-    return VOICES if whole and fits_crop(box_around(brains, 1)) else ("features", "atlas")
 
 
 def check_voices(voices: Sequence[str], whole: bool) -> tuple[str, ...]:
