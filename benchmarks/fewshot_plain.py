@@ -52,7 +52,9 @@ class PlainUNet(nn.Module):
         return self.net(padded)[..., : size[0], : size[1], : size[2]]
 
 
-def scores(net: PlainUNet, tests: Pool, place: int, spacing: tuple[float, ...]) -> list[float]:
+def scores(
+    net: PlainUNet, tests: Pool, place: int, spacing: tuple[float, ...], training: NetworkTraining
+) -> list[float]:
     """Dice of each class on the voxels of the case."""
     scans, mask = tests.scans(place)
     made = prepare(scans, tests.task.slots, spacing, None, mask)
@@ -60,7 +62,7 @@ def scores(net: PlainUNet, tests: Pool, place: int, spacing: tuple[float, ...]) 
         image = torch.from_numpy(made.image)[None]
         found = probabilities(
             net,  # type: ignore[arg-type]
-            image, NetworkTraining.mirror, NetworkTraining.patch,
+            image, training.mirror, training.patch,
         )[0].numpy()  # fmt: skip
     labels = to_reference(found, made)
     truth, _ = tests.true_labels(place)
@@ -76,10 +78,11 @@ def main() -> None:
     parser.add_argument("--shots", type=int, required=True)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=NetworkTraining.steps)
+    parser.add_argument("--patch", type=int, default=NetworkTraining.patch)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     file = read_task(given.task)
-    training = NetworkTraining(steps=given.steps)
+    training = NetworkTraining(steps=given.steps, patch=given.patch)
     train = Pool.open(file.train, file.task, file.target, given.out / "cache", {})
     tests = {
         name: Pool.open(source, file.task, file.target, given.out / "cache", {})
@@ -107,7 +110,7 @@ def main() -> None:
         net.eval()
         for name, pool in tests.items():
             for place, case in enumerate(pool.cases):
-                found = np.round(scores(net, pool, place, spacing), 5)
+                found = np.round(scores(net, pool, place, spacing, training), 5)
                 row = {
                     "seed": seed,
                     "test": name,
