@@ -26,7 +26,7 @@ from vcm.files import read_table, write_table
 from vcm.imaging.geometry import resample
 from vcm.imaging.volume import Volume, read_volume, write_volume
 from vcm.metrics import bootstrap_interval
-from vcm.upsampling.head_detail import load_detail
+from vcm.upsampling.detail.head_detail import load_detail
 from vcm.upsampling.simulate import simulate_slices
 from vcm.weights.load import load_pipeline
 

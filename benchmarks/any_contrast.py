@@ -33,8 +33,8 @@ from vcm.files import write_table
 from vcm.imaging.volume import Volume, read_volume
 from vcm.metrics import bootstrap_interval, psnr, ssim
 from vcm.pipeline import VCMPipeline
-from vcm.upsampling.head_detail import load_detail
-from vcm.upsampling.result import Upsampled
+from vcm.upsampling.detail.head_detail import load_detail
+from vcm.upsampling.results.upsampled import Upsampled
 from vcm.upsampling.simulate import simulate_slices
 from vcm.upsampling.upsample import upsample
 from vcm.weights.load import load_pipeline

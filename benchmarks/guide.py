@@ -29,7 +29,7 @@ from vcm.errors import VCMWarning
 from vcm.files import write_table
 from vcm.imaging.volume import Volume, read_volume
 from vcm.metrics import bootstrap_interval
-from vcm.upsampling.head_detail import load_detail
+from vcm.upsampling.detail.head_detail import load_detail
 from vcm.upsampling.simulate import simulate_slices
 from vcm.upsampling.upsample import upsample
 from vcm.weights.load import load_pipeline

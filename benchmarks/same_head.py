@@ -26,9 +26,9 @@ from vcm.files import write_table
 from vcm.imaging.prepared_set import load_prepared
 from vcm.imaging.volume import Volume, read_volume
 from vcm.upsampling.guide import LEAST_OVERLAP, find_guide
-from vcm.upsampling.same_head import Likeness
+from vcm.upsampling.scans.same_head import Likeness
+from vcm.upsampling.scans.thick_scan import to_thick_scan
 from vcm.upsampling.simulate import simulate_slices
-from vcm.upsampling.thick_scan import to_thick_scan
 from vcm.weights.load import load_pipeline
 
 CONTRASTS = ("FLAIR", "T2w", "T1w")

@@ -18,7 +18,7 @@ from vcm.files import write_table
 from vcm.imaging.source import find_scans
 from vcm.imaging.volume import read_volume, write_volume
 from vcm.metrics import bootstrap_interval
-from vcm.upsampling.border import interpolate_to_border
+from vcm.upsampling.scans.border import interpolate_to_border
 from vcm.upsampling.upsample import upsample
 from vcm.weights.load import load_pipeline
 

@@ -9,7 +9,7 @@ apart, plainly and with noise and gains of 2 %, and writes slice_profile.tsv: on
 spacing and width, with the width that is found and its uncertainty [spacing]. `cost` upsamples axial slices of
 4 mm with the true width, with the spacing taken for it and with the width that is found; it writes cost.tsv,
 PSNR [dB] and SSIM inside the brain.
-`calibrate` prints the table ANISOTROPY of vcm/upsampling/profile.py, of the split train.
+`calibrate` prints the table ANISOTROPY of vcm/upsampling/scans/profile.py, of the split train.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from vcm.imaging.acquisition import SLICE_NAMES, Acquisition, isotropic_grid
 from vcm.imaging.extraction import find_brain
 from vcm.imaging.source import find_scans
 from vcm.imaging.volume import Volume, read_volume
-from vcm.upsampling.head_detail import load_detail
-from vcm.upsampling.profile import (
+from vcm.upsampling.detail.head_detail import load_detail
+from vcm.upsampling.scans.profile import (
     CALIBRATED_SPACINGS,
     TRIED,
     NoEstimate,

@@ -42,9 +42,9 @@ from vcm.imaging.extraction import find_brain
 from vcm.imaging.volume import Volume, read_volume
 from vcm.metrics import bootstrap_interval, dice, psnr, ssim
 from vcm.preparation.segment import segment
-from vcm.upsampling import local_detail
-from vcm.upsampling import translate as translation
-from vcm.upsampling.head_detail import load_detail
+from vcm.upsampling.detail import local_detail
+from vcm.upsampling.detail.head_detail import load_detail
+from vcm.upsampling.results import translate as translation
 from vcm.upsampling.simulate import simulate_slices
 from vcm.upsampling.upsample import upsample
 from vcm.weights.load import load_pipeline

@@ -42,13 +42,13 @@ from vcm.nets.detail import DetailNet
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.pipeline import VCMPipeline
 from vcm.report.picture import compared
-from vcm.upsampling.consistency import DataConsistency
-from vcm.upsampling.detail import add_detail
-from vcm.upsampling.isotropic_scan import brain_on
-from vcm.upsampling.result import Upsampled
+from vcm.upsampling.detail.brain_detail import add_detail
+from vcm.upsampling.detail.consistency import DataConsistency
+from vcm.upsampling.pretraining.isotropic_scan import brain_on
+from vcm.upsampling.results.upsampled import Upsampled
+from vcm.upsampling.scans.space import Image, ResultSpace
+from vcm.upsampling.scans.thick_scan import ThickScan
 from vcm.upsampling.simulate import simulate_slices
-from vcm.upsampling.space import Image, ResultSpace
-from vcm.upsampling.thick_scan import ThickScan
 from vcm.upsampling.upsample import upsample
 from vcm.weights.load import load_pipeline
 from vcm.weights.segmenter import load_segmenter

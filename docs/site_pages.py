@@ -20,7 +20,7 @@ REFERENCE = {
     "pipeline": ["vcm.pipeline", "vcm.report.sampled", "vcm.inputs", "vcm.weights.load"],
     "jobs": [
         "vcm.synthesis.configuration", "vcm.synthesis.synthesize",
-        "vcm.upsampling.configuration", "vcm.upsampling.upsample", "vcm.upsampling.result",
+        "vcm.upsampling.configuration", "vcm.upsampling.upsample", "vcm.upsampling.results.upsampled",
         "vcm.preparation.configuration", "vcm.preparation.prepare", "vcm.preparation.segment",
         "vcm.segmentation.configuration", "vcm.segmentation.fit", "vcm.segmentation.apply",
         "vcm.training.configuration", "vcm.training.module", "vcm.evaluation.configuration",

@@ -229,7 +229,7 @@ def test_evaluate(device, two_scans, small_model, segmenter, tmp_path):
 
 def test_upsampling_asks_model_and_detail_network(device):
     from vcm.nets.detail import DetailNet
-    from vcm.upsampling.prior import encode_slices, expected_brain, sample_brain
+    from vcm.upsampling.detail.prior import encode_slices, expected_brain, sample_brain
 
     pipeline = brain2mm_like(reads=2).to(device)
     pipeline.set_progress_bar_config(disable=True)
@@ -292,7 +292,7 @@ def test_upsample(device, thick_model, files, tmp_path, monkeypatch, samples):
 
 def test_pretrain_detail(device, thick_model, tmp_path, monkeypatch):
     from vcm.upsampling.configuration import DetailTraining
-    from vcm.upsampling.detail_training import pretrain_detail
+    from vcm.upsampling.pretraining.detail_training import pretrain_detail
 
     aligned_by_header(monkeypatch)
     scans = write_prepared(tmp_path / "scans", ("train", "test"))
@@ -306,7 +306,7 @@ def test_pretrain_detail(device, thick_model, tmp_path, monkeypatch):
 
 def test_pretrain_contrasts(device, tmp_path):
     from vcm.upsampling.configuration import ContrastTraining
-    from vcm.upsampling.contrast_training import pretrain_contrasts
+    from vcm.upsampling.pretraining.contrast_training import pretrain_contrasts
 
     given = [
         *write_contrast_sources(tmp_path), f"out={tmp_path / 'run'}", "crop=32", "measured=1",
@@ -317,7 +317,7 @@ def test_pretrain_contrasts(device, tmp_path):
 
 def test_pretrain_translator(device, prepared, tmp_path):
     from vcm.upsampling.configuration import TranslatorTraining
-    from vcm.upsampling.translation_training import pretrain_translator
+    from vcm.upsampling.pretraining.translation_training import pretrain_translator
 
     given = [
         f"data=[{prepared}]", f"out={tmp_path / 'run'}", "channels=[4,4,4,4,4,4]", "measured=0", *BRIEF,

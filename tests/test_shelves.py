@@ -78,6 +78,12 @@ WITHIN: dict[str, dict[str, set[str]]] = {
         "pretraining": {"cases", "methods", "configuration"},
         "container": {"cases", "methods"},
     },
+    "upsampling": {
+        "scans": set(),
+        "detail": {"scans"},
+        "results": {"scans", "detail", "guide"},
+        "pretraining": {"scans", "detail", "configuration"},
+    },
 }
 
 

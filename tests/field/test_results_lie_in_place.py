@@ -224,7 +224,7 @@ def shown_back(monkeypatch):
     for room in ("synthesis.synthesize", "segmentation.apply"):
         monkeypatch.setattr(f"vcm.{room}.outlined", lambda *a: a[2].touch())
     monkeypatch.setattr("vcm.preparation.prepare.mosaic", lambda *a: a[1].touch())
-    monkeypatch.setattr("vcm.upsampling.writing._draw", lambda *a: a[1].touch())
+    monkeypatch.setattr("vcm.upsampling.results.writing._draw", lambda *a: a[1].touch())
     for room in (
         "synthesis.synthesize", "segmentation.apply", "preparation.segment", "preparation.prepare",
         "upsampling.upsample",

@@ -12,7 +12,7 @@ from vcm.imaging.geometry import model_grid
 from vcm.imaging.placing import place_label_map, place_partial, unconditioned
 from vcm.imaging.registration import common_template
 from vcm.imaging.volume import Volume, write_volume
-from vcm.upsampling.thick_scan import to_thick_scan
+from vcm.upsampling.scans.thick_scan import to_thick_scan
 
 GRID = model_grid()
 

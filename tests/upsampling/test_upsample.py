@@ -15,7 +15,7 @@ from vcm.cli.main import run_command
 from vcm.imaging.geometry import resample
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
 from vcm.nets.detail import DetailNet
-from vcm.upsampling import head_detail
+from vcm.upsampling.detail import head_detail
 from vcm.upsampling.example import example_truth
 from vcm.upsampling.upsample import upsample as upsample_volumes
 from vcm.weights.load import load_pipeline

@@ -96,21 +96,21 @@ def encoder(config: EncoderTraining) -> None:
 
 def detail(config: DetailTraining) -> None:
     """Train the detail network of `vcm upsample`; run again to resume."""
-    from vcm.upsampling.detail_training import pretrain_detail
+    from vcm.upsampling.pretraining.detail_training import pretrain_detail
 
     _print(pretrain_detail(config), 3)
 
 
 def contrasts(config: ContrastTraining) -> None:
     """Train a detail network for scans of any contrast; run again to resume."""
-    from vcm.upsampling.contrast_training import pretrain_contrasts
+    from vcm.upsampling.pretraining.contrast_training import pretrain_contrasts
 
     _print(pretrain_contrasts(config), 3)
 
 
 def translator(config: TranslatorTraining) -> None:
     """Train the network of `vcm upsample --to T1w`; run again to resume."""
-    from vcm.upsampling.translation_training import pretrain_translator
+    from vcm.upsampling.pretraining.translation_training import pretrain_translator
 
     _print(pretrain_translator(config), 3)
 

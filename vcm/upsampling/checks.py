@@ -11,7 +11,7 @@ from vcm.errors import VCMError
 from vcm.pipeline import VCMPipeline
 from vcm.precision import check_precision
 from vcm.upsampling.configuration import Upsampling
-from vcm.upsampling.profile import check_profile
+from vcm.upsampling.scans.profile import check_profile
 
 #: Seeds are whole numbers below this.
 MOST_SEED = 2**63

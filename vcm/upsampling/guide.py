@@ -19,14 +19,14 @@ from vcm.imaging.geometry import resample
 from vcm.imaging.registration import align_to
 from vcm.imaging.volume import Volume
 from vcm.nets.detail import DetailNet
-from vcm.upsampling.consistency import DataConsistency
-from vcm.upsampling.head_detail import add_head_detail
-from vcm.upsampling.local_detail import add_detail
-from vcm.upsampling.lost_slices import fill
-from vcm.upsampling.result import Upsampled
-from vcm.upsampling.same_head import Likeness, ShownBrain, brain_on_slices, likeness
-from vcm.upsampling.space import Image, ResultSpace
-from vcm.upsampling.thick_scan import ThickScan
+from vcm.upsampling.detail.consistency import DataConsistency
+from vcm.upsampling.detail.head_detail import add_head_detail
+from vcm.upsampling.detail.local_detail import add_detail
+from vcm.upsampling.results.upsampled import Upsampled
+from vcm.upsampling.scans.lost_slices import fill
+from vcm.upsampling.scans.same_head import Likeness, ShownBrain, brain_on_slices, likeness
+from vcm.upsampling.scans.space import Image, ResultSpace
+from vcm.upsampling.scans.thick_scan import ThickScan
 
 #: Neighbourhood that tells how far the scan follows the guide [mm], chosen on two brains (docs/study/any_contrast.md).
 WINDOW = 2.0

@@ -38,34 +38,34 @@ from vcm.upsampling.checks import (
     refuse_output,
 )
 from vcm.upsampling.configuration import EXAMPLE, Upsampling
-from vcm.upsampling.consistency import DataConsistency
-from vcm.upsampling.detail import (
+from vcm.upsampling.detail.brain_detail import (
     RIM,
     brain_with_detail,
     can_add_detail,
 )
+from vcm.upsampling.detail.consistency import DataConsistency
+from vcm.upsampling.detail.head_detail import add_head_detail, load_detail
+from vcm.upsampling.detail.prior import encode_slices, expected_brain, refuse_unfit, sample_brain
+from vcm.upsampling.detail.several import DetailedScan, combine
+from vcm.upsampling.detail.widen import widen_at_rim, widen_over_lost
 from vcm.upsampling.example import example_scan
 from vcm.upsampling.guide import follow, place_guide
-from vcm.upsampling.head_detail import add_head_detail, load_detail
-from vcm.upsampling.other_grid import on_grid_of, refuse_grid
-from vcm.upsampling.page import upsampling_page
-from vcm.upsampling.placement import bring_together, distance
-from vcm.upsampling.prior import encode_slices, expected_brain, refuse_unfit, sample_brain
-from vcm.upsampling.profile import ProfileChoice
-from vcm.upsampling.result import OF_DETAIL, OF_NOTHING, OF_SAMPLES, Upsampled
-from vcm.upsampling.same_scan import refuse_same_scan
-from vcm.upsampling.several import DetailedScan, combine
-from vcm.upsampling.space import Image, ResultSpace
-from vcm.upsampling.thick_scan import ThickScan, to_thick_scan
-from vcm.upsampling.translate import check_contrast, load_translator, refuse_t1w, translate
-from vcm.upsampling.widen import widen_at_rim, widen_over_lost
+from vcm.upsampling.results.other_grid import on_grid_of, refuse_grid
+from vcm.upsampling.results.page import upsampling_page
+from vcm.upsampling.results.translate import check_contrast, load_translator, refuse_t1w, translate
+from vcm.upsampling.results.upsampled import OF_DETAIL, OF_NOTHING, OF_SAMPLES, Upsampled
+from vcm.upsampling.results.writing import describe_result, file_names, write_result
+from vcm.upsampling.scans.placement import bring_together, distance
+from vcm.upsampling.scans.profile import ProfileChoice
+from vcm.upsampling.scans.same_scan import refuse_same_scan
+from vcm.upsampling.scans.space import Image, ResultSpace
+from vcm.upsampling.scans.thick_scan import ThickScan, to_thick_scan
 from vcm.upsampling.without_model import (
     in_doubt,
     in_words,
     refuse_other_contrasts,
     upsample_without_model,
 )
-from vcm.upsampling.writing import describe_result, file_names, write_result
 from vcm.weights.load import load_pipeline
 
 #: Called with the denoising steps that are done, and how many there are.
@@ -240,7 +240,7 @@ def upsample(
     Args:
         scans: Thick slices of one head and contrast, in any intensities. The result lies in the space
             of the first and has its intensities; the others are registered to it, see
-            `vcm.upsampling.placement`. Where they are not T1w no model takes part: they are
+            `vcm.upsampling.scans.placement`. Where they are not T1w no model takes part: they are
             interpolated and projected onto the slices, and a VCMWarning says so.
         pipeline: A model whose module reads thick slices, such as `load_pipeline("brain1mm")`.
         masks: Brain masks on the voxels of the scans, one per scan; none: the brains are found, with

@@ -1,6 +1,6 @@
 """Scans whose contrast the frozen model does not know: their slices alone, and a network that knows no contrast.
 
-Knows the slices, their degradation and the network of vcm.upsampling.contrast_training; nothing of models.
+Knows the slices, their degradation and the network of vcm.upsampling.pretraining.contrast_training; nothing of models.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import numpy as np
 from vcm.errors import VCMError
 from vcm.imaging.contrast import T1W
 from vcm.nets.detail import DetailNet
-from vcm.upsampling.consistency import DataConsistency
-from vcm.upsampling.head_detail import add_head_detail
-from vcm.upsampling.result import OF_DETAIL, OF_NO_MODEL, Upsampled
-from vcm.upsampling.several import DetailedScan, combine
-from vcm.upsampling.space import ResultSpace
-from vcm.upsampling.thick_scan import ThickScan
-from vcm.upsampling.widen import widen_at_rim, widen_over_lost
+from vcm.upsampling.detail.consistency import DataConsistency
+from vcm.upsampling.detail.head_detail import add_head_detail
+from vcm.upsampling.detail.several import DetailedScan, combine
+from vcm.upsampling.detail.widen import widen_at_rim, widen_over_lost
+from vcm.upsampling.results.upsampled import OF_DETAIL, OF_NO_MODEL, Upsampled
+from vcm.upsampling.scans.space import ResultSpace
+from vcm.upsampling.scans.thick_scan import ThickScan
 
 
 def upsample_without_model(

@@ -1,0 +1,1 @@
+"""What is added between the slices, and what they measured kept."""

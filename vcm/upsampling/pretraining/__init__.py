@@ -1,0 +1,1 @@
+"""Train the networks of `vcm upsample`, and draw what they learn from."""

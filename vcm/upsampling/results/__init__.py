@@ -1,0 +1,1 @@
+"""What comes out of an upsampling: on which grid, with which files and pages."""

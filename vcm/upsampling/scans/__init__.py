@@ -1,0 +1,1 @@
+"""A scan of thick slices, read and made ready for a model."""
