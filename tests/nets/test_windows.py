@@ -8,10 +8,11 @@ from vcm.nets.windows import by_windows, starts
 
 
 @pytest.mark.parametrize("size", range(1, 60))
-def test_windows_cover_an_axis_and_share_half(size):
-    found = starts(size, 10)
+@pytest.mark.parametrize(("overlap", "step"), [(0.5, 5), (0.25, 7.5)])
+def test_windows_cover_an_axis_and_share_a_part(size, overlap, step):
+    found = starts(size, 10, overlap)
     assert found[0] == 0 and found[-1] == max(size - 10, 0)
-    assert all(1 <= b - a <= 5 for a, b in pairwise(found))
+    assert all(1 <= b - a <= step + 0.5 for a, b in pairwise(found))
 
 
 def check(device):

@@ -20,17 +20,23 @@ if TYPE_CHECKING:
 
 #: Windows that are read at once. One alone is read by a convolution of PyTorch that takes four times as long.
 AT_ONCE = 4
+#: Overlap of windows, as a share of them.
+HALF = 0.5
 
 
 def by_windows(
-    answer: Callable[[Tensor], Tensor], image: Float[Tensor, "1 C X Y Z"], edge: int
+    answer: Callable[[Tensor], Tensor],
+    image: Float[Tensor, "1 C X Y Z"],
+    edge: int,
+    overlap: float = HALF,
 ) -> Float[Tensor, "1 K X Y Z"]:
     """What a network answers of an image: the mean over windows, in which each counts most in its middle.
 
     Args:
         answer: From windows (B, C, x, y, z) to as many voxels (B, K, x, y, z), on any device.
         image: Any.
-        edge: Of a window [voxel]; an axis that is not longer is read whole. Neighbours share half or more.
+        edge: Of a window [voxel]; an axis that is not longer is read whole.
+        overlap: Least share of a window that the next one shows too, in 0..1.
 
     Returns:
         Where the image is, in single precision.
@@ -38,7 +44,7 @@ def by_windows(
     size = image.shape[2:]
     places = [
         tuple(slice(s, min(s + edge, n)) for s, n in zip(corner, size, strict=True))
-        for corner in product(*(starts(n, edge) for n in size))
+        for corner in product(*(starts(n, edge, overlap) for n in size))
     ]
     hat = _hat([min(edge, n) for n in size]).to(image.device)
     total, weight = torch.zeros(()), torch.zeros(size, device=image.device)
@@ -53,9 +59,9 @@ def by_windows(
     return total / weight
 
 
-def starts(size: int, edge: int) -> list[int]:
-    """First voxels of windows that cover an axis evenly, each sharing half or more with the next."""
-    steps = max(math.ceil(2 * (size - edge) / edge), 0)
+def starts(size: int, edge: int, overlap: float = HALF) -> list[int]:
+    """First voxels of windows that cover an axis evenly, each sharing `overlap` or more with the next."""
+    steps = max(math.ceil((size - edge) / (edge * (1 - overlap))), 0)
     return [round(n * (size - edge) / steps) for n in range(steps + 1)] if steps else [0]
 
 

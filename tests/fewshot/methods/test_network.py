@@ -108,6 +108,21 @@ def test_a_window_is_normalised_by_what_it_shows_alone():
     assert (probabilities(net, image) - total / weight).abs().max() > 0.05
 
 
+@pytest.mark.parametrize(("size", "windows"), [((20, 20, 20), 4**3), ((40, 40, 40), 7**3)])
+def test_where_there_are_many_windows_they_overlap_by_less(size, windows):
+    read = []
+    net = voxelwise(lambda x: read.append(len(x)) or x)
+    found = probabilities(net, torch.zeros(1, 1, *size), window=8)
+    assert sum(read) == windows and torch.allclose(found, torch.full((), 0.5))
+
+
+def test_a_large_image_is_not_mirrored(monkeypatch):
+    monkeypatch.setattr("vcm.fewshot.methods.model.WHOLE", 100)
+    image = torch.rand(1, 1, 8, 8, 8)
+    net = voxelwise(lambda x: x * torch.arange(8.0)[:, None, None])
+    assert torch.allclose(probabilities(net, image, True, 8), net(image).softmax(1), atol=1e-6)
+
+
 def test_with_its_mirror_image_a_scan_gets_the_mirrored_answer():
     torch.manual_seed(0)
     net, image = FewShotUNet(2, 3).eval(), torch.rand(1, 2, 16, 24, 8)

@@ -7,6 +7,7 @@ model.safetensors; the same code answers here and in a container.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -28,11 +29,14 @@ from vcm.fewshot.methods.features import Scans, features
 from vcm.fewshot.methods.network import FewShotUNet
 from vcm.imaging.volume import Volume
 from vcm.nets.memory_format import channels_last_on_cpu
-from vcm.nets.windows import by_windows
+from vcm.nets.windows import HALF, by_windows, starts
 
 #: A network of an earlier version, which does not tell the patches that it learned from, reads a volume whole up to
 #: this many voxels, else in windows of this edge [voxel].
 WHOLE, WINDOW = 16_000_000, 96
+#: Where more windows of half overlap would be needed, a whole head of 1 mm, they overlap by a quarter: a challenge gives two
+#: minutes for a case.
+MANY, QUARTER = 150, 0.25
 
 
 @dataclass(frozen=True)
@@ -223,7 +227,7 @@ def probabilities(
     Args:
         network: In evaluation mode.
         image: (1, C, X, Y, Z), from left to right along X.
-        mirror: Average with the answer for the mirror image, left for right.
+        mirror: Average with the answer for the mirror image, left for right; not of an image of more than WHOLE voxels.
         window: Edge of a window [voxel], that of the patches that the network learned from; 0: the image is one
             window, unless it is so large that windows of WINDOW voxels are read.
 
@@ -231,10 +235,17 @@ def probabilities(
         (1, classes, X, Y, Z).
     """
     size = image.shape[2:]
+    large = size.numel() > WHOLE
+    edge = window or (WINDOW if large else max(size))
+    many = window and math.prod(len(starts(n, edge)) for n in size) > MANY
 
     def answer(part: Tensor) -> Tensor:
         part = part.to(network.device)
         found = network(part).softmax(1)
-        return (found + network(part.flip(2)).softmax(1).flip(2)) / 2 if mirror else found
+        return (
+            (found + network(part.flip(2)).softmax(1).flip(2)) / 2
+            if mirror and not large
+            else found
+        )
 
-    return by_windows(answer, image, window or (max(size) if size.numel() <= WHOLE else WINDOW))
+    return by_windows(answer, image, edge, QUARTER if many else HALF)
