@@ -25,7 +25,7 @@ from vcm.errors import VCMWarning
 from vcm.files import write_table
 from vcm.imaging.prepared_set import load_prepared
 from vcm.imaging.volume import Volume, read_volume
-from vcm.upsampling.guide import LEAST_OVERLAP, find_guide
+from vcm.upsampling.scans.placed_guide import LEAST_OVERLAP, find_guide
 from vcm.upsampling.scans.same_head import Likeness
 from vcm.upsampling.scans.thick_scan import to_thick_scan
 from vcm.upsampling.simulate import simulate_slices

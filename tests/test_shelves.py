@@ -81,7 +81,7 @@ WITHIN: dict[str, dict[str, set[str]]] = {
     "upsampling": {
         "scans": set(),
         "detail": {"scans"},
-        "results": {"scans", "detail", "guide"},
+        "results": {"scans", "detail"},
         "pretraining": {"scans", "detail", "configuration"},
     },
 }

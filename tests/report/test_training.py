@@ -6,7 +6,7 @@ import vcm
 from vcm.report.training import write_training_report
 
 #: Fit networks inside a study or a fine-tuning, which leaves a page of its own.
-WITHIN = {"fewshot/end_to_end.py", "fewshot/segmentation.py"}
+WITHIN = {"fewshot/methods/end_to_end.py", "fewshot/methods/segmentation.py"}
 
 
 def test_every_job_that_trains_leaves_a_page():

@@ -12,7 +12,7 @@ from vcm.cli.main import run_command
 from vcm.errors import VCMError
 from vcm.imaging.geometry import resample
 from vcm.imaging.volume import write_volume
-from vcm.upsampling.guide import find_guide, place_guide
+from vcm.upsampling.scans.placed_guide import find_guide, place_guide
 from vcm.upsampling.scans.thick_scan import to_thick_scan
 from vcm.upsampling.upsample import upsample
 from vcm.weights.load import load_pipeline

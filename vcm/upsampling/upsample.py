@@ -49,12 +49,13 @@ from vcm.upsampling.detail.prior import encode_slices, expected_brain, refuse_un
 from vcm.upsampling.detail.several import DetailedScan, combine
 from vcm.upsampling.detail.widen import widen_at_rim, widen_over_lost
 from vcm.upsampling.example import example_scan
-from vcm.upsampling.guide import follow, place_guide
+from vcm.upsampling.guide import follow
 from vcm.upsampling.results.other_grid import on_grid_of, refuse_grid
 from vcm.upsampling.results.page import upsampling_page
 from vcm.upsampling.results.translate import check_contrast, load_translator, refuse_t1w, translate
 from vcm.upsampling.results.upsampled import OF_DETAIL, OF_NOTHING, OF_SAMPLES, Upsampled
 from vcm.upsampling.results.writing import describe_result, file_names, write_result
+from vcm.upsampling.scans.placed_guide import place_guide
 from vcm.upsampling.scans.placement import bring_together, distance
 from vcm.upsampling.scans.profile import ProfileChoice
 from vcm.upsampling.scans.same_scan import refuse_same_scan

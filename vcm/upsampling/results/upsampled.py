@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vcm.imaging.volume import Volume
 from vcm.inputs import ModelInput
+from vcm.upsampling.scans.placed_guide import Guide
 from vcm.upsampling.scans.space import Image
 from vcm.upsampling.scans.thick_scan import ThickScan
-
-if TYPE_CHECKING:
-    from vcm.upsampling.guide import Guide
 
 #: What the uncertainty of a result is.
 OF_DETAIL = "error that the detail network expects, one standard deviation"

@@ -14,9 +14,9 @@ from vcm.files import synthetic_mark, write_set
 from vcm.imaging.contrast import contrast_of_name
 from vcm.imaging.volume import Volume, write_volume
 from vcm.report.picture import compared
-from vcm.upsampling.guide import Guide
 from vcm.upsampling.results.translate import TranslatedBrain
 from vcm.upsampling.results.upsampled import Upsampled
+from vcm.upsampling.scans.placed_guide import Guide
 
 MARK = "upsampled by a generative model, vcm"
 MARK_TRANSLATED = "synthetic, made of another contrast, vcm upsample"
