@@ -1,7 +1,6 @@
 """Who may import whom: ground <- shelves <- pipeline, inputs <- jobs <- cli. A job never imports a job."""
 
 import ast
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -87,31 +86,16 @@ WITHIN: dict[str, dict[str, set[str]]] = {
 }
 
 
-def rooms_imported(source: str) -> Iterator[str]:
-    """First part of the name of every module of vcm that a file imports, wherever it does so."""
+def parts_imported(source: str, package: str) -> set[str]:
+    """Of every module of a package that a file imports, wherever it does so, the part of its name after the package."""
+    names: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            if node.module == "vcm":
-                yield from (alias.name for alias in node.names)
-            elif node.module.startswith("vcm."):
-                yield node.module.split(".")[1]
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
-            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("vcm."))
-
-
-def parts_imported(source: str, job: str) -> Iterator[str]:
-    """Of every module of a job that a file imports, the part of its name after the job."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            yield from (
-                name.split(".")[2]
-                for name in [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
-                if name.startswith(f"vcm.{job}.")
-            )
-        elif isinstance(node, ast.Import):
-            yield from (
-                a.name.split(".")[2] for a in node.names if a.name.startswith(f"vcm.{job}.")
-            )
+            names += [alias.name for alias in node.names]
+    start = f"{package}."
+    return {name.removeprefix(start).split(".")[0] for name in names if name.startswith(start)}
 
 
 def room_of(path: Path) -> str:
@@ -122,7 +106,7 @@ def violations(files: dict[Path, str]) -> list[str]:
     found = []
     for path, source in files.items():
         room = room_of(path)
-        for other in rooms_imported(source):
+        for other in sorted(parts_imported(source, "vcm")):
             if other not in ALLOWED.get(room, set()) | {room, "__version__"}:
                 found.append(f"{path.relative_to(PACKAGE)} imports {other}")
     return found
@@ -134,7 +118,7 @@ def violations_within(files: dict[Path, str]) -> list[str]:
         job, *inner = path.relative_to(PACKAGE).parts
         if job in WITHIN and len(inner) > 1:
             allowed = WITHIN[job].get(inner[0], set()) | {inner[0]}
-            others = sorted({o for o in parts_imported(source, job) if o not in allowed})
+            others = sorted(parts_imported(source, f"vcm.{job}") - allowed)
             found += [f"{path.relative_to(PACKAGE)} imports {other}" for other in others]
     return found
 
