@@ -12,11 +12,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import cast
-
-import numpy as np
 
 from vcm.device import choose_device
 from vcm.embedded import model_folder, network_folder
@@ -25,7 +23,7 @@ from vcm.files import check_output, fingerprint, refuse_to_replace, sha256, vers
 from vcm.imaging.acquisition import isotropic_about
 from vcm.imaging.sidecar import told_thickness
 from vcm.imaging.volume import Volume, read_volume
-from vcm.inputs import InputRequest, network_inputs, resolve_inputs
+from vcm.inputs import InputRequest, resolve_inputs
 from vcm.nets.detail import DetailNet
 from vcm.pipeline import VCMPipeline
 from vcm.precision import resolve_precision
@@ -38,29 +36,22 @@ from vcm.upsampling.checks import (
     refuse_output,
 )
 from vcm.upsampling.configuration import EXAMPLE, Upsampling
-from vcm.upsampling.detail.brain_detail import (
-    RIM,
-    brain_with_detail,
-    can_add_detail,
-)
-from vcm.upsampling.detail.consistency import DataConsistency
-from vcm.upsampling.detail.head_detail import add_head_detail, load_detail
-from vcm.upsampling.detail.prior import encode_slices, expected_brain, refuse_unfit, sample_brain
-from vcm.upsampling.detail.several import DetailedScan, combine
-from vcm.upsampling.detail.widen import widen_at_rim, widen_over_lost
+from vcm.upsampling.detail.consistency import Projection
+from vcm.upsampling.detail.head_detail import load_detail
+from vcm.upsampling.detail.prior import refuse_unfit
 from vcm.upsampling.example import example_scan
 from vcm.upsampling.guide import follow
 from vcm.upsampling.results.other_grid import on_grid_of, refuse_grid
 from vcm.upsampling.results.page import upsampling_page
 from vcm.upsampling.results.translate import check_contrast, load_translator, refuse_t1w, translate
-from vcm.upsampling.results.upsampled import OF_DETAIL, OF_NOTHING, OF_SAMPLES, Upsampled
+from vcm.upsampling.results.upsampled import Upsampled
 from vcm.upsampling.results.writing import describe_result, file_names, write_result
 from vcm.upsampling.scans.placed_guide import place_guide
 from vcm.upsampling.scans.placement import bring_together, distance
 from vcm.upsampling.scans.profile import ProfileChoice
 from vcm.upsampling.scans.same_scan import refuse_same_scan
-from vcm.upsampling.scans.space import Image, ResultSpace
 from vcm.upsampling.scans.thick_scan import ThickScan, to_thick_scan
+from vcm.upsampling.with_model import Drawing, OnStep, upsample_with_model
 from vcm.upsampling.without_model import (
     in_doubt,
     in_words,
@@ -69,8 +60,6 @@ from vcm.upsampling.without_model import (
 )
 from vcm.weights.load import load_pipeline
 
-#: Called with the denoising steps that are done, and how many there are.
-OnStep = Callable[[int, int], None]
 #: Called with a sentence that a user should read, and that is no warning.
 OnNote = Callable[[str], None]
 #: Called with a scan that was read and found fit, before anything is computed; raises VCMError to refuse it.
@@ -311,81 +300,24 @@ def upsample(
     if like is not None:
         refuse_grid(like, scan)
     led_by = None if guide is None else place_guide(guide, scan)
-    ended = detail_noise if consistency else None
-
-    def finished(made: Upsampled) -> Upsampled:
-        if led_by is not None:
-            made = follow(made, led_by, detail, noise, detail_noise, mirrors)
-        return _on_voxels_of(like, made, ended)
-
-    if not scan.contrast.is_t1w:
-        warnings.warn(in_words(scan, detail is not None), VCMWarning, stacklevel=2)
-        made = upsample_without_model(
-            scan, others, detail, noise, detail_noise, consistency, mirrors
+    projection = Projection(consistency, noise, detail_noise, mirrors)
+    if scan.contrast.is_t1w:
+        told = resolve_inputs(
+            pipeline.input_rule,
+            about or InputRequest(),
+            outside="keep" if allow_extrapolation else "refuse",
         )
-        return finished(replace(made, others=tuple(others)))
-
-    # The model's part, on its own grid.
-    rule = pipeline.input_rule
-    asked = resolve_inputs(
-        rule, about or InputRequest(), outside="keep" if allow_extrapolation else "refuse"
-    )
-    inputs = network_inputs(rule, asked)
-    features = encode_slices(pipeline, scan.condition())
-    brain = expected_brain(pipeline, features, inputs, precision)
-
-    # In the scan's space: samples, then the expected brain.
-    space = ResultSpace(scan)
-    measured = DataConsistency(scan, tuple(others), noise)
-    project = measured.project if consistency else _unchanged
-    unprojected = np.empty((samples, *scan.fine.shape), np.float32)
-    projected = np.empty_like(unprojected)
-    for k in range(samples):
-        drawn = sample_brain(
-            pipeline, features, inputs, precision, seed + k, steps,
-            _after(k * steps, samples * steps, on_step),
-        )  # fmt: skip
-        unprojected[k] = space.to_scan_space(drawn)
-        projected[k] = project(unprojected[k])
-    placed = space.to_scan_space(brain)
-    mean = expected = project(placed)
-    std, what = (projected.std(0, ddof=1), OF_SAMPLES) if samples > 1 else (None, OF_NOTHING)
-    generated = space.share_of_brain
-    net = pipeline.detail if consistency else None
-    if net is not None and all(map(can_add_detail, (scan, *others))):
-        alone = DataConsistency(scan, noise=noise)
-        begun = alone.project(placed) if others else expected
-        end = (net, detail_noise, mirrors)
-        each = [DetailedScan(scan, *brain_with_detail(space, alone, brain, begun, *end))]
-        for other in others:
-            told = expected_brain(
-                pipeline, encode_slices(pipeline, other.condition()), inputs, precision
-            )
-            there, own = ResultSpace(other), DataConsistency(other, noise=noise)
-            put = own.project(there.to_scan_space(told))
-            each.append(DetailedScan(other, *brain_with_detail(there, own, told, put, *end)))
-        detailed = combine(each, noise) if others else each[0]
-        mean, std, generated, what = detailed.image, detailed.std, detailed.share, OF_DETAIL
-    of_head = whole_head and scan.shows_more_than_brain
-    if detail is not None and consistency and not others and of_head:
-        head, head_std, head_share = add_head_detail(scan, detail, noise, detail_noise, mirrors)
-        share = space.share_of_brain
-        mean = (share * mean + (1 - share) * head).astype(np.float32)
-        std = head_std if std is None else np.where(share > RIM, std, head_std)
-        generated = np.maximum(share, head_share)
-    if what == OF_DETAIL and std is not None and not others:
-        std = widen_at_rim(std, scan)
-    std = None if std is None else widen_over_lost(std, scan)
-    residual = {
-        "cubic": measured.residual(space.as_it_came),
-        "before": measured.residual(placed),
-        "after": measured.residual(mean),
-    }
-    made = Upsampled(
-        scan, asked, mean, std, what, expected, projected, unprojected, space.as_it_came,
-        generated, residual, others=tuple(others),
-    )  # fmt: skip
-    return finished(made)
+        drawing = Drawing(samples, steps, seed, precision)
+        head = detail if whole_head and scan.shows_more_than_brain else None
+        made = upsample_with_model(scan, others, pipeline, told, projection, drawing, head, on_step)
+    else:
+        warnings.warn(in_words(scan, detail is not None), VCMWarning, stacklevel=2)
+        made = upsample_without_model(scan, others, detail, projection)
+    if led_by is not None:
+        made = follow(made, led_by, detail, noise, detail_noise, mirrors)
+    if like is not None:
+        made = on_grid_of(made, like, detail_noise if consistency else None)
+    return made
 
 
 def _told_thicknesses(
@@ -406,11 +338,6 @@ def _of_each(
     return thickness if isinstance(thickness, Sequence) else [thickness] * count
 
 
-def _after(begun: int, total: int, on_step: OnStep) -> Callable[[int], None]:
-    """`on_step` for one sample, told of its own steps, after `begun` steps of those before it."""
-    return lambda step: on_step(begun + step, total)
-
-
 def _voxels(scan: Volume, config: Upsampling, like: Volume | None) -> int:
     """Of each volume that is written, about."""
     if like is not None:
@@ -419,11 +346,3 @@ def _voxels(scan: Volume, config: Upsampling, like: Volume | None) -> int:
         return 0
     fine = math.prod(isotropic_about(scan.grid, config.spacing).shape)
     return max(fine, scan.data.size) if config.in_plane else fine
-
-
-def _on_voxels_of(like: Volume | None, made: Upsampled, noise: float | None) -> Upsampled:
-    return made if like is None else on_grid_of(made, like, noise)
-
-
-def _unchanged(image: Image) -> Image:
-    return image

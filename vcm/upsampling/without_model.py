@@ -12,7 +12,7 @@ import numpy as np
 from vcm.errors import VCMError
 from vcm.imaging.contrast import T1W
 from vcm.nets.detail import DetailNet
-from vcm.upsampling.detail.consistency import DataConsistency
+from vcm.upsampling.detail.consistency import DataConsistency, Projection
 from vcm.upsampling.detail.head_detail import add_head_detail
 from vcm.upsampling.detail.several import DetailedScan, combine
 from vcm.upsampling.detail.widen import widen_at_rim, widen_over_lost
@@ -25,10 +25,7 @@ def upsample_without_model(
     scan: ThickScan,
     others: Sequence[ThickScan],
     net: DetailNet | None,
-    noise: float,
-    detail_noise: float,
-    consistency: bool,
-    mirrors: bool,
+    projection: Projection,
 ) -> Upsampled:
     """Cubic interpolation projected onto the slices, or the detail of a network if one is given.
 
@@ -36,18 +33,16 @@ def upsample_without_model(
         scan: Of any contrast.
         others: Further scans of the same head and contrast.
         net: Trained on any contrast; None: none.
-        noise: Of the projection before the network, and onto several scans.
-        detail_noise: Of the last projection onto one.
-        consistency: Project at all.
-        mirrors: Average the network over mirror images of the head.
+        projection: Onto the slices.
     """
     space = ResultSpace(scan)
+    noise, detail_noise = projection.noise, projection.detail_noise
     measured = DataConsistency(scan, tuple(others), detail_noise)
-    image = expected = measured.project(space.cubic) if consistency else space.cubic
+    image = expected = measured.project(space.cubic) if projection.consistency else space.cubic
     std, generated, what = None, np.zeros(scan.fine.shape, np.float32), OF_NO_MODEL
-    if net is not None and consistency:
+    if net is not None and projection.consistency:
         each = [
-            DetailedScan(one, *add_head_detail(one, net, noise, detail_noise, mirrors))
+            DetailedScan(one, *add_head_detail(one, net, noise, detail_noise, projection.mirrors))
             for one in (scan, *others)
         ]
         made = combine(each, noise) if others else each[0]
@@ -58,8 +53,9 @@ def upsample_without_model(
     before = measured.residual(space.as_it_came)
     residual = {"cubic": before, "before": before, "after": measured.residual(image)}
     return Upsampled(
-        scan, {}, image, std, what, expected, none, none, space.as_it_came, generated, residual
-    )
+        scan, {}, image, std, what, expected, none, none, space.as_it_came, generated, residual,
+        others=tuple(others),
+    )  # fmt: skip
 
 
 def in_words(scan: ThickScan, with_network: bool) -> str:

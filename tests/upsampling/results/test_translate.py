@@ -168,7 +168,7 @@ def test_what_cannot_be_translated_is_refused(thick_model, tmp_path, capsys, opt
 def test_a_t1w_scan_is_refused_before_anything_is_made(
     thick_model, translator, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("vcm.upsampling.upsample.encode_slices", None)
+    monkeypatch.setattr("vcm.upsampling.with_model.encode_slices", None)
     path = write_volume(cut(head(), "axial", 6.0)[0], tmp_path / "sub-1_T1w.nii.gz")
     given = [
         "upsample", path, "--model", thick_model, "--spacing", "2", "--samples", "0", "--to", "T1w",

@@ -19,6 +19,23 @@ from vcm.upsampling.scans.thick_scan import ThickScan
 
 
 @dataclass(frozen=True)
+class Projection:
+    """How results are made consistent with the measured slices.
+
+    Attributes:
+        consistency: Project at all. Without, no network adds detail either.
+        noise: Assumed noise of a slice relative to the error of the model, above 0.
+        detail_noise: The same relative to the error of the result after a detail network.
+        mirrors: Average a detail network over mirror images.
+    """
+
+    consistency: bool
+    noise: float
+    detail_noise: float
+    mirrors: bool
+
+
+@dataclass(frozen=True)
 class DataConsistency:
     """The measurements that a result must agree with.
 
