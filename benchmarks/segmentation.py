@@ -19,7 +19,7 @@ per view has a network for each view (--per-view, those of `vcm pretrain slices 
 time 0, 0.03, 0.2, 0.4 and noisy change what the network is told and given (diffusion: 0.1, clean); fine and deep
 are the two decoder blocks at the finest and at the coarsest resolution;
 nine is nine labelled slices with background, at the quartiles of the structures and without deformed copies; in
-`nine chosen` they are those that meet every structure best, and copies are learned from, as the command does. The atlas alone is single-atlas registration (demons).
+`nine chosen` they are those that meet every structure best, and copies are learned from, as the command does, by a U-Net too. The atlas alone is single-atlas registration (demons).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from segmentation_tables import print_tables
 from vcm.embedded import network_folder
 from vcm.files import read_table, write_table, write_whole
 from vcm.imaging.conditions import CLASS_NAMES
-from vcm.imaging.geometry import resample
+from vcm.imaging.geometry import model_grid, resample
 from vcm.imaging.prepared_set import Subject, load_prepared
 from vcm.imaging.volume import read_label_map, read_volume
 from vcm.nets.slice_denoiser import SliceDenoiser
@@ -48,6 +48,7 @@ from vcm.segmentation.classifier_fit import FitSettings
 from vcm.segmentation.features import DiffusionFeatures, load_denoisers, surroundings
 from vcm.segmentation.labelled import UNKNOWN, LabelledBrain
 from vcm.segmentation.segmenter import FewShotSegmenter
+from vcm.segmentation.start import AUTO, load_start
 from vcm.segmentation.voices import VOICES, Heard
 
 #: Seven bilateral structures, by a part of their names in the label table.
@@ -119,7 +120,9 @@ SOURCES: dict[str, Source] = {
     "paper": Source(lambda nets: DiffusionFeatures(nets, noisy=True, surroundings=False), ALONE, 0),
     "nine": Source(DiffusionFeatures, ALONE, 0, lambda brain: nine_slices(brain, chosen=False)),
     "nine chosen": Source(
-        DiffusionFeatures, labelled=lambda brain: nine_slices(brain, chosen=True)
+        DiffusionFeatures,
+        (*PRODUCTS, ("features", "unet"), ("unet",), ("unet", "atlas")),
+        labelled=lambda brain: nine_slices(brain, chosen=True),
     ),
     "sagittal": Source(of_one_view("sagittal"), ALONE),
     "coronal": Source(of_one_view("coronal"), ALONE),
@@ -127,8 +130,14 @@ SOURCES: dict[str, Source] = {
 }
 
 
+#: Sources that learn from other labels than `diffusion`, so that the voices beside their features are their own.
+OF_SLICES = ("nine", "nine chosen")
+
+
 def method_name(source: str, product: Sequence[str]) -> str:
     """Name of a row: the voices, the features by their source."""
+    if source in OF_SLICES and "features" not in product:
+        return f"{source}, {' x '.join(product)}"
     return " x ".join(source if voice == "features" else voice for voice in product)
 
 
@@ -256,7 +265,7 @@ class Clock:
 
 def fitted(
     name: str, nets: dict[str, Networks], brains: Sequence[LabelledBrain], names: list[str],
-    folder: Path, settings: FitSettings, costs: Table, mirror: bool,
+    folder: Path, settings: FitSettings, costs: Table, mirror: bool, begin: str,
 ) -> FewShotSegmenter:  # fmt: skip
     """The segmenter of a source for the labelled subjects, made once."""
     source, mine = SOURCES[name], nets.get(name, nets["diffusion"])
@@ -267,12 +276,17 @@ def fitted(
             segmenter.features = features
         return segmenter
     heard = {voice for product in source.products for voice in product} | {"features"}
-    # The U-Net does not depend on the features: that of `diffusion` serves all.
-    voices = tuple(v for v in VOICES if v in heard and (v != "unet" or name == "diffusion"))
+    # The U-Net does not depend on the features: that of `diffusion` serves all that learn from the same labels.
+    own = name == "diffusion" or name in OF_SLICES
+    voices = tuple(v for v in VOICES if v in heard and (v != "unet" or own))
     clock = Clock(costs, TOGETHER.join(brain.source for brain in brains), name)
-    segmenter = FewShotSegmenter(source.features(mine), names).fit(
-        [source.labelled(brain) for brain in brains], voices, settings, source.copies, mirror=mirror
+    labelled = [source.labelled(brain) for brain in brains]
+    segmenter = FewShotSegmenter(source.features(mine), names)
+    grid = model_grid(segmenter.features.spacing)
+    start = (
+        load_start(begin, all(b.whole for b in labelled), grid).net if "unet" in voices else None
     )
+    segmenter.fit(labelled, voices, settings, source.copies, mirror=mirror, start=start)
     clock.lap("fit")
     write_whole(folder, segmenter.save_pretrained)
     return segmenter
@@ -312,6 +326,9 @@ def main() -> None:
         action="store_true",
         help="scans as they are, not the mean with their mirror image",
     )
+    parser.add_argument(
+        "--start", default=AUTO, help="what the U-Net begins with: auto, random, or a segmenter"
+    )
     parser.add_argument("--split", default="test")
     parser.add_argument(
         "--elsewhere", nargs=3, type=Path, metavar=("PREPARED", "SOURCE", "NAMES"),
@@ -334,8 +351,10 @@ def main() -> None:
         names = ["background", *(f"{s} {side}" for side in ("left", "right") for s in STRUCTURES)]
     if given.tissues:
         names = list(CLASS_NAMES)
-    # The voices that do not depend on the features are those of `diffusion`.
-    sources = ["diffusion", *(s for s in given.sources if s != "diffusion")]
+    sources = list(given.sources)
+    if not set(sources) <= set(OF_SLICES):
+        # The voices that do not depend on the features are those of `diffusion`.
+        sources = ["diffusion", *(s for s in sources if s != "diffusion")]
     everyone = {s.subject: s for s in load_prepared(given.prepared)}
     chosen = [s for s in everyone.values() if s.split == given.split]
     source, tested = given.source, table
@@ -361,7 +380,7 @@ def main() -> None:
         segmenters = {
             name: fitted(
                 name, nets, brains, names, given.out / "fitted" / labelled / name,
-                FitSettings(steps=given.steps), costs, not given.no_mirror,
+                FitSettings(steps=given.steps), costs, not given.no_mirror, given.start,
             )
             for name in sources
         }  # fmt: skip
@@ -378,10 +397,10 @@ def segment_with(
     key: dict[str, str], results: Table, costs: Table,
 ) -> None:  # fmt: skip
     """Rows of one subject that are not there yet; the atlas and the U-Net are asked once for all sources."""
-    image = segmenters["diffusion"].alike(image).image
+    image = next(iter(segmenters.values())).alike(image).image
     mask = image > 0
     atlases: dict[str, NDArray[np.float32]] = {}
-    unet: NDArray[np.float32] | None = None
+    unets: dict[str, NDArray[np.float32]] = {}
     for name, segmenter in segmenters.items():
         products = {
             method_name(name, p): p
@@ -394,15 +413,14 @@ def segment_with(
         clock = Clock(costs, key["labelled"], name)
         members = segmenter.ask_perceptrons(image, mask)
         clock.lap("scan, features")
-        # One that completed its labels has an atlas of its own.
-        own = name if segmenter.completed else "diffusion"
+        own = name if name in OF_SLICES else "diffusion"
         if "atlas" in wanted and own not in atlases:
             atlases[own] = segmenter.ask_atlas(image, mask)
             clock.lap("scan, atlas")
-        if "unet" in wanted and unet is None:
-            unet = segmenters["diffusion"].ask_unet(image, mask)
+        if "unet" in wanted and own not in unets:
+            unets[own] = segmenters[own].ask_unet(image, mask)
             clock.lap("scan, unet")
-        heard = Heard(mask, members, atlases.get(own), unet)
+        heard = Heard(mask, members, atlases.get(own), unets.get(own))
         rows = []
         for method, product in products.items():
             found = segmenter.combined(heard, product).labels

@@ -4,14 +4,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from vcm.errors import VCMError
+from vcm.nets.segmenter import TissueSegmenter
 from vcm.segmentation.classifier_fit import FitSettings
 from vcm.segmentation.features import DiffusionFeatures
 from vcm.segmentation.labelled import UNKNOWN, LabelledBrain
 from vcm.segmentation.segmenter import FewShotSegmenter
 from vcm.segmentation.slabs import in_slabs
-from vcm.segmentation.unet_fit import fit_unet
+from vcm.segmentation.unet_fit import BoxUNet, fit_unet
 from vcm.segmentation.voices import VOICES, Heard, check_voices, multiplied
 
 NAMES = ["background", "left", "right", "dark"]
@@ -155,10 +157,39 @@ def test_slices_alone_are_enough_and_unknown_voxels_teach_nothing(tiny_features,
         assert np.array_equal(loaded.predict(other.image, voices).labels, found)
 
 
+@pytest.mark.parametrize("voices", [("atlas", "unet"), VOICES])
+def test_the_unet_too_names_the_voxels_between_slices(tiny_features, phantom, monkeypatch, voices):
+    """Even where it is all that can: the completed map is what it says there, and the labels where there are any."""
+
+    def of_one_class(brains, classes, *_, **__):
+        class Third(TissueSegmenter):
+            def forward(self, image):
+                one = torch.zeros(classes).index_fill(0, torch.tensor([3]), 20.0)
+                return one[None, :, None, None, None].expand(1, -1, *image.shape[2:])
+
+        return BoxUNet(Third((4, 4), 2, out_classes=classes).eval(), None)
+
+    monkeypatch.setattr("vcm.segmentation.segmenter.fit_unet", of_one_class)
+    brain = phantom()
+    labels = np.full_like(brain.labels, UNKNOWN)
+    labels[:, :, 8:16:2] = brain.labels[:, :, 8:16:2]
+    sparse = replace(brain, labels=labels)
+    made = FewShotSegmenter(tiny_features, NAMES).fit(
+        [sparse], voices, FitSettings(steps=5), 0, 2000, 0
+    )
+    assert made.voices == voices and made.completed
+    known, (completed,) = labels != UNKNOWN, made.brains
+    assert np.array_equal(completed.labels[known], labels[known])
+    between = ~known & (brain.image > 0)
+    assert (completed.labels[between] == 3).mean() > 0.9
+    # Features are heard beside it where they may be: it saw little of what it learned.
+    assert not made.unet_suffices and made.predict(brain.image).voices == voices
+
+
 def test_voices_that_cannot_be_heard_are_refused(fitted, phantom):
     with pytest.raises(VCMError, match=r"voices is \['choir'\]"):
         check_voices(["choir"], True)
-    with pytest.raises(VCMError, match="some slices only"):
+    with pytest.raises(VCMError, match="an atlas needs whole ones: add features or unet"):
         check_voices(["atlas"], False)
     with pytest.raises(VCMError, match="was fitted with features, atlas"):
         fitted.predict(phantom().image, ["unet"])
@@ -188,10 +219,8 @@ def test_the_product_of_voices_is_their_geometric_mean():
 
 
 def test_a_network_that_learned_nothing_is_not_heard(tiny_features, phantom, monkeypatch, tmp_path):
-    from vcm.nets.segmenter import TissueSegmenter
-    from vcm.segmentation.unet_fit import BoxUNet
 
-    def unlearned(brains, classes, seed, device, report):
+    def unlearned(brains, classes, *_, **__):
         return BoxUNet(TissueSegmenter((4, 4), 2, out_classes=classes).eval(), None)
 
     monkeypatch.setattr("vcm.segmentation.segmenter.fit_unet", unlearned)
@@ -243,6 +272,8 @@ def test_slices_alone_are_enough_to_know_how_the_labelled_scan_looks(
     assert loaded.predict(darker).matched and not loaded.predict(darker, match="never").matched
 
 
-def test_of_whole_labels_all_voices_are_heard_and_of_slices_no_unet():
-    assert check_voices(VOICES, True) == VOICES
-    assert check_voices(VOICES, False) == ("features", "atlas")
+def test_voices_are_heard_in_their_order_of_whole_labels_and_of_slices():
+    for whole in (True, False):
+        assert check_voices(["unet", "features", "atlas"], whole) == VOICES
+    assert check_voices(["atlas"], True) == ("atlas",)
+    assert check_voices(["unet", "atlas"], False) == ("atlas", "unet")

@@ -6,11 +6,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from monai.losses.dice import DiceCELoss
 
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.segmentation.classifier_fit import FitSettings
+from vcm.segmentation.labelled import UNKNOWN
 from vcm.segmentation.segmenter import FewShotSegmenter
-from vcm.segmentation.unet_fit import MARGIN, BoxUNet, box_around, fit_unet
+from vcm.segmentation.unet_fit import MARGIN, BoxUNet, box_around, fit_unet, loss_where_known
 
 CPU = torch.device("cpu")
 
@@ -33,6 +35,47 @@ def test_the_box_holds_every_structure_with_a_margin(wide):
         assert (low <= np.maximum(places.min(0) - MARGIN, 0)).all()
         assert (high >= np.minimum(places.max(0) + 1 + MARGIN, wide.image.shape)).all()
     assert low[1] > 0 and high[1] < wide.image.shape[1]
+
+
+def test_the_box_holds_every_brain_voxel_that_may_be_a_structure(wide):
+    """A structure may lie between the slices, or beyond those that are labelled."""
+    labels = np.full_like(wide.labels, UNKNOWN)
+    labels[16] = wide.labels[16]
+    box = box_around([replace(wide, labels=labels)], 8)
+    unknown = np.argwhere(wide.image > 0)
+    assert (box[:, 0] <= np.maximum(unknown.min(0) - MARGIN, 0)).all()
+    assert (box[:, 1] >= np.minimum(unknown.max(0) + 1 + MARGIN, wide.image.shape)).all()
+    # Where all but the structures is known to be background it is the box of the structures.
+    labels = np.where(wide.labels > 0, UNKNOWN, 0).astype(np.int16)
+    labels[16] = wide.labels[16]
+    np.testing.assert_array_equal(
+        box_around([replace(wide, labels=labels)], 8), box_around([wide], 8)
+    )
+
+
+def test_only_voxels_of_known_label_teach():
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 4, 5, 6, requires_grad=True)
+    labels = torch.randint(0, 3, (2, 4, 5, 6))
+    usual = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
+    torch.testing.assert_close(loss_where_known(logits, labels), usual(logits, labels[:, None]))
+    labels[:, 2:] = UNKNOWN
+    (gradient,) = torch.autograd.grad(loss_where_known(logits, labels), logits)
+    assert (gradient[:, :, 2:] == 0).all() and (gradient[:, :, :2] != 0).any()
+    part = loss_where_known(logits[:, :, :2], labels[:, :2])
+    torch.testing.assert_close(loss_where_known(logits, labels), part)
+    nothing = loss_where_known(logits, torch.full_like(labels, UNKNOWN))
+    assert torch.isfinite(nothing)
+
+
+def test_it_begins_with_the_weights_of_a_start_in_all_layers_but_the_last(wide):
+    torch.manual_seed(5)
+    start = TissueSegmenter((8, 16), 4, lesions=True)
+    unet = fit_unet([wide], 4, 0, CPU, steps=0, start=start)
+    for name, weights in unet.net.state_dict().items():
+        if not name.startswith("out."):
+            torch.testing.assert_close(weights, start.state_dict()[name])
+    assert unet(wide.image).shape == (4, *wide.image.shape)
 
 
 def test_it_begins_at_the_frequencies_of_the_classes(wide):

@@ -36,13 +36,8 @@ def fit(config: Fitting) -> None:
         segmenter = fit_segmenter(
             config.scans, config.labels, config.out, folder, config.names, config.unlabelled,
             config.voices or None, config.time, config.noisy, config.blocks, config.copies, config.voxels,
-            config.judged, config.slab, config.mirror, settings, choose_device(config.device), on_stage,
+            config.judged, config.slab, config.mirror, config.start, settings, choose_device(config.device), on_stage,
         )  # fmt: skip
-    left_out = [voice for voice in config.voices if voice not in segmenter.voices]
-    if left_out:
-        console.print(
-            f"Left out, as the labels are drawn in some slices only: {', '.join(left_out)}."
-        )
     if config.mirror and segmenter.other_side is None:
         console.print(
             "Scans are named without their mirror image: not every label has its counterpart on the other side."

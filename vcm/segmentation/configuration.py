@@ -56,8 +56,7 @@ class Fitting:
             is labelled.
         slices: Slice diffusion model: a name, or a folder that vcm pretrain slices wrote.
         voices: What takes part: features (diffusion features and perceptrons), atlas (the labelled
-            scans warped onto the scan), unet (a 3D U-Net fitted to wholly labelled scans). Default: all
-            where the labels are whole, else without unet.
+            scans warped onto the scan), unet (a 3D U-Net fitted to them). Default: all.
         time: Noise level that features are read at, 0..1.
         noisy: Add noise to the slices before features are read, as in the paper. Default: clean
             slices, which is better.
@@ -72,6 +71,9 @@ class Fitting:
             per structure. 0: not estimated, and the atlas is used for every structure.
         mirror: Name each scan as the mean of itself and its mirror image, where each label has its counterpart on
             the other side. Without, each voice takes half of the time.
+        start: What the 3D U-Net begins with: random weights, those of anysegmenter2mm or segmenter2mm, which learned
+            to name eight tissues of other subjects, or of a folder that vcm pretrain segmenter wrote. auto:
+            anysegmenter2mm where labels are drawn in some slices only, else random.
         slab: Slices of such a copy whose features are in memory at a time; 0: all of them. Fewer take less
             memory and more time.
         seed: Seed of copies, voxels and perceptrons.
@@ -101,6 +103,7 @@ class Fitting:
     voxels: int = 150_000
     judged: int = 2
     mirror: bool = True
+    start: str = "auto"
     slab: int = 0
     seed: int = 0
     device: str = "auto"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -16,7 +17,8 @@ from vcm.segmentation.features import DiffusionFeatures, load_denoisers
 from vcm.segmentation.labelled import label_table, read_labelled
 from vcm.segmentation.segmenter import FewShotSegmenter
 from vcm.segmentation.slabs import check_slab
-from vcm.segmentation.voices import check_voices
+from vcm.segmentation.start import AUTO, Start, load_start
+from vcm.segmentation.voices import VOICES, check_voices
 
 #: What was learned from, beside the segmenter's own files.
 RECORD = "fit.json"
@@ -40,6 +42,7 @@ def fit_segmenter(
     judged: int = 2,
     slab: int = 0,
     mirror: bool = True,
+    start: str = AUTO,
     settings: FitSettings | None = None,
     device: torch.device | str = "cpu",
     report: Callable[[str], None] = lambda stage: None,
@@ -62,6 +65,7 @@ def fit_segmenter(
         judged: Copies that the trust in each voice is estimated on.
         slab: Slices of a copy whose features are in memory at a time; 0: all of them.
         mirror: See FewShotSegmenter.
+        start: What the 3D U-Net begins with, see vcm.segmentation.start.
         settings: Of the perceptrons.
         device: Where to compute.
         report: Told what is done, for a progress bar.
@@ -81,11 +85,11 @@ def fit_segmenter(
         raise VCMError(f"{out} exists already: choose another folder for the segmenter.")
     check_output(out.parent)
     # Settings are checked before anything slow.
-    if voices is not None:
-        check_voices(voices, unlabelled is None)
+    heard = check_voices(VOICES if voices is None else voices, unlabelled is None)
     check_slab(slab)
     features = DiffusionFeatures(load_denoisers(slices), time, noisy, blocks).to(device)
     grid = model_grid(features.spacing)
+    begun = load_start(start, unlabelled is None, grid) if "unet" in heard else Start()
     nets = sum(path.stat().st_size for path in slices.rglob("*.safetensors"))
     check_output(out.parent, nets + BYTES * math.prod(grid.shape) * len(scans))
     table = label_table(labels, names, unlabelled)
@@ -95,13 +99,22 @@ def fit_segmenter(
         read_labelled(scan, own, grid, indices, unlabelled)
         for scan, own in zip(scans, labels, strict=True)
     ]
+    settings = settings or FitSettings()
     segmenter = FewShotSegmenter(features, titles, indices)
     segmenter.slab = slab
-    segmenter.fit(brains, voices, settings, copies, voxels, judged, report, mirror)
+    segmenter.fit(brains, heard, settings, copies, voxels, judged, report, mirror, begun.net)
     record = {
         "Scans": {scan.name: sha256(scan) for scan in scans},
         "Labels": {path.name: sha256(path) for path in labels},
-        "Copies": copies,
+        "Settings": {
+            **asdict(settings),
+            "copies": copies,
+            "voxels": voxels,
+            "judged": judged,
+            "mirror": mirror,
+        },
+        "Start": begun.name,
+        "StartSHA256": begun.checksums,
         "Versions": versions(),
     }
 

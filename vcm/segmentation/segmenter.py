@@ -4,7 +4,7 @@ Voices, each a probability per class and voxel, are multiplied:
 
     features   perceptrons on diffusion features (arXiv 2407.12329; Baranchuk et al., ICLR 2022)
     atlas      the labelled brains warped onto the scan; only for classes where it helps. Where labels are drawn in
-               some slices only, the perceptrons name the voxels between them first
+               some slices only, the other voices name the voxels between them first
     unet       a 3D U-Net fitted to augmented copies of the labelled brains; likewise
 
 Where each class has its counterpart on the other side, each voice is the mean of a brain and its mirror image.
@@ -95,7 +95,7 @@ class FewShotSegmenter:
 
     Attributes:
         slab: Sagittal slices of a brain whose features are in memory at a time; 0: all of them.
-        completed: Whether the perceptrons named voxels of the labelled brains that were not labelled.
+        completed: Whether other voices named voxels of the labelled brains that were not labelled.
         other_side: (C,) the class on the other side of each, see vcm.segmentation.sides; None: brains are asked
             about as they are, not mirrored.
     """
@@ -128,13 +128,14 @@ class FewShotSegmenter:
         judged: int = 2,
         report: Callable[[str], None] = lambda stage: None,
         mirror: bool = True,
+        start: TissueSegmenter | None = None,
     ) -> FewShotSegmenter:
         """Learn from labelled brains.
 
         Args:
             brains: One or more, each wholly or partly labelled.
-            voices: Some of vcm.segmentation.voices.VOICES; the U-Net is left out where labels are drawn in some
-                slices only. Default: all that can be heard.
+            voices: Some of vcm.segmentation.voices.VOICES; the atlas of labels that are drawn in some slices only
+                takes another voice, which completes them. Default: all.
             settings: Of the perceptrons.
             copies: Deformed copies of each brain to learn from beside it.
             voxels: To learn from in all.
@@ -143,6 +144,7 @@ class FewShotSegmenter:
             report: Told what is done, for a progress bar.
             mirror: Ask each voice about the mirror image of a brain too, where each class has its counterpart on the
                 other side.
+            start: Whose weights the U-Net begins with; None: random ones.
 
         Returns:
             Itself.
@@ -175,7 +177,12 @@ class FewShotSegmenter:
         )  # fmt: skip
         if "unet" in self.voices:
             self.unet = fit_unet(
-                self.brains, len(self.names), settings.seed, self._device, report=report
+                self.brains,
+                len(self.names),
+                settings.seed,
+                self._device,
+                report=report,
+                start=start,
             )
         self.completed = "atlas" in self.voices and not whole
         if self.completed:
@@ -186,11 +193,14 @@ class FewShotSegmenter:
         return self
 
     def _complete(self, brain: LabelledBrain) -> LabelledBrain:
-        """With the most probable labels where there were none."""
+        """With the most probable labels where there were none, by the voices but the atlas."""
         mask = (brain.image > 0) & (brain.labels == UNKNOWN)
         labels = np.where(brain.labels == UNKNOWN, 0, brain.labels)
         if mask.any():
-            labels[mask] = self.ask_perceptrons(brain.image, mask).mean(0).argmax(1)
+            voices = [voice for voice in self.voices if voice != "atlas"]
+            unet = self.ask_unet(brain.image, mask) if "unet" in voices else None
+            heard = Heard(mask, self.ask_perceptrons(brain.image, mask), unet=unet)
+            labels[mask] = self.combined(heard, voices).labels[mask]
         return replace(brain, labels=labels.astype(np.int16))
 
     def predict(
@@ -365,8 +375,15 @@ class FewShotSegmenter:
 
     @property
     def unet_suffices(self) -> bool:
-        """Whether the U-Net saw its whole box at once and does well in each class: the features add nothing then."""
-        return self.unet is not None and self.unet.saw_all and bool(self.unet_helps[1:].all())
+        """Whether the features add nothing: the U-Net saw its whole box, wholly labelled, and does well in each class."""
+        if self.unet is None or self._of_slices:
+            return False
+        return self.unet.saw_all and bool(self.unet_helps[1:].all())
+
+    @property
+    def _of_slices(self) -> bool:
+        """Whether labels were drawn in some slices only."""
+        return self.completed or not all(brain.whole for brain in self.brains)
 
     @property
     def unet_helps(self) -> NDArray[np.bool_]:

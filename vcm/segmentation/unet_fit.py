@@ -1,14 +1,20 @@
-"""Fit a 3D U-Net to deformed copies of the labelled brains, around what is labelled: the third voice."""
+"""Fit a 3D U-Net to deformed copies of the labelled brains, around what is labelled: the third voice.
+
+loss = Dice + cross-entropy, over the voxels whose label is known
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from diffusers.optimization import get_cosine_schedule_with_warmup
-from monai.losses.dice import DiceCELoss
+from monai.losses.dice import MaskedDiceLoss
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
 
 from vcm.learning.frequencies import start_at_frequencies
 from vcm.nets.segmenter import TissueSegmenter
@@ -16,6 +22,9 @@ from vcm.nets.windows import by_windows
 from vcm.precision import computes_bfloat16
 from vcm.segmentation.copies import warped_copy
 from vcm.segmentation.labelled import UNKNOWN, LabelledBrain
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
 
 #: Optimiser steps, each on one crop; a copy serves for several steps. None is mirrored: the mean with the mirror
 #: image buys more than that, and the two together less.
@@ -68,8 +77,9 @@ class BoxUNet:
 def fit_unet(
     brains: Sequence[LabelledBrain], classes: int, seed: int, device: torch.device,
     steps: int = STEPS, report: Callable[[str], None] = lambda stage: None,
+    start: TissueSegmenter | None = None,
 ) -> BoxUNet:  # fmt: skip
-    """A U-Net for wholly labelled brains.
+    """A U-Net for brains that are labelled wholly or in some slices.
 
     Args:
         brains: On one grid, whose axes are multiples of 8.
@@ -78,19 +88,19 @@ def fit_unet(
         device: Where to compute.
         steps: Optimiser steps.
         report: Told how far it is, for a progress bar.
+        start: Whose weights it begins with, in all layers but the last; None: random ones.
 
     Returns:
         The network, not training, on that device.
     """
     torch.manual_seed(seed)
-    net = TissueSegmenter(out_classes=classes).to(device)
-    measure = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
+    net = _begun(start, classes).to(device)
     optimizer = torch.optim.AdamW(net.parameters(), LEARNING_RATE)
     schedule = get_cosine_schedule_with_warmup(optimizer, min(WARMUP, steps // 4), steps)
     random = np.random.default_rng((seed, 2))
     box = box_around(brains, net.downsampling)
     inside = tuple(slice(a, b) for a, b in box)
-    seen = [torch.from_numpy(brain.labels[inside].clip(0)) for brain in brains]
+    seen = [torch.from_numpy(part[part != UNKNOWN]) for part in (b.labels[inside] for b in brains)]
     start_at_frequencies(net.get_parameter("out.conv.conv.bias"), seen, classes)
     around = np.clip(box + np.array([-ROOM, ROOM]), 0, np.array(brains[0].image.shape)[:, None])
     size = np.minimum(box[:, 1] - box[:, 0], CROP)
@@ -106,9 +116,7 @@ def fit_unet(
         given = torch.from_numpy(image)[None, None].to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=computes_bfloat16(device)):
             logits = net(given)
-        loss = measure(
-            logits.float(), torch.from_numpy(labels.clip(0)).long()[None, None].to(device)
-        )
+        loss = loss_where_known(logits.float(), torch.from_numpy(labels).long()[None].to(device))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), LARGEST)
@@ -117,8 +125,30 @@ def fit_unet(
     return BoxUNet(net.eval(), box)
 
 
+def _begun(start: TissueSegmenter | None, classes: int) -> TissueSegmenter:
+    """A network with random weights, or with those of another in all layers but the last."""
+    if start is None:
+        return TissueSegmenter(out_classes=classes)
+    shape = {name: start.config[name] for name in ("channels", "groups", "patch")}
+    net = TissueSegmenter(**shape, out_classes=classes)
+    known = {n: v for n, v in start.state_dict().items() if not n.startswith("out.")}
+    net.load_state_dict(net.state_dict() | known)
+    return net
+
+
+def loss_where_known(
+    logits: Float[Tensor, "B C X Y Z"], labels: Int[Tensor, "B X Y Z"]
+) -> Float[Tensor, ""]:
+    """Dice of the classes but the background + cross-entropy; voxels of label UNKNOWN do not count."""
+    known = labels != UNKNOWN
+    dice = MaskedDiceLoss(include_background=False, to_onehot_y=True, softmax=True)
+    surprise = functional.cross_entropy(logits, labels, ignore_index=UNKNOWN, reduction="sum")
+    overlap: Tensor = dice(logits, labels.clamp(min=0)[:, None], known[:, None])
+    return overlap + surprise / known.sum().clamp(min=1)
+
+
 def box_around(brains: Sequence[LabelledBrain], multiple: int) -> NDArray[np.int64]:
-    """Box of the grid that holds every labelled structure with a margin.
+    """Box of the grid that holds, with a margin, every structure and every brain voxel that may be one.
 
     Args:
         brains: On one grid, whose axes are multiples of `multiple`.
@@ -128,12 +158,17 @@ def box_around(brains: Sequence[LabelledBrain], multiple: int) -> NDArray[np.int
         (3, 2) first voxel and the one after the last, per axis.
     """
     shape = np.array(brains[0].image.shape)
-    labelled = np.any([brain.labels > 0 for brain in brains], axis=0)
-    places = np.argwhere(labelled)
+    places = np.argwhere(np.any([_may_be_structure(brain) for brain in brains], axis=0))
     low, high = places.min(0) - MARGIN, places.max(0) + 1 + MARGIN
     edge = np.minimum(-(-(high - low) // multiple) * multiple, shape)
     first = np.clip((low + high - edge) // 2, 0, shape - edge)
     return np.stack([first, first + edge], 1)
+
+
+def _may_be_structure(brain: LabelledBrain) -> NDArray[np.bool_]:
+    """(X, Y, Z): labelled, or in the brain and of unknown label."""
+    unknown = (brain.labels == UNKNOWN) & (brain.image > 0)
+    return (brain.labels > 0) | unknown
 
 
 def fits_crop(box: NDArray[np.int64]) -> bool:

@@ -48,22 +48,21 @@ class Heard:
 
 
 def check_voices(voices: Sequence[str], whole: bool) -> tuple[str, ...]:
-    """The voices that can be heard: of labels drawn in some slices only, no U-Net, and an atlas beside the features.
+    """The voices in their order.
 
     Raises:
-        VCMError: A voice is unknown, or none is left.
+        VCMError: A voice is unknown, none is given, or an atlas alone is to be heard of labels that are drawn in some
+            slices only.
     """
     unknown = [v for v in voices if v not in VOICES]
     if unknown or not voices:
         raise VCMError(f"voices is {list(voices)}: choose one or more of {', '.join(VOICES)}.")
-    if whole:
-        return tuple(v for v in VOICES if v in voices)
-    if "features" not in voices:
+    if not whole and set(voices) == {"atlas"}:
         raise VCMError(
-            f"voices is {list(voices)}, but the labels are drawn in some slices only, which the voice "
-            "features alone can learn from: add it."
+            "voices is ['atlas'], but the labels are drawn in some slices only, and an atlas needs whole ones: add "
+            "features or unet, which name the voxels between the slices."
         )
-    return tuple(v for v in ("features", "atlas") if v in voices)
+    return tuple(v for v in VOICES if v in voices)
 
 
 def multiplied(
