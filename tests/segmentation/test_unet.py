@@ -68,6 +68,20 @@ def test_only_voxels_of_known_label_teach():
     assert torch.isfinite(nothing)
 
 
+@pytest.mark.slow
+def test_it_learns_from_slices(phantom):
+    brain, other = phantom(), phantom(shift=1.0, seed=3)
+    labels = np.full_like(brain.labels, UNKNOWN)
+    labels[:, 13::7], labels[11::5], labels[:, :, 10:15:2] = (
+        brain.labels[:, 13::7], brain.labels[11::5], brain.labels[:, :, 10:15:2],
+    )  # fmt: skip
+    assert (labels == UNKNOWN)[brain.image > 0].mean() > 0.5
+    found = fit_unet([replace(brain, labels=labels)], 4, 0, CPU, steps=200)(other.image).argmax(0)
+    for k in (1, 2, 3):
+        both = ((found == k) & (other.labels == k)).sum()
+        assert 2 * both > 0.7 * ((found == k).sum() + (other.labels == k).sum())
+
+
 def test_it_begins_with_the_weights_of_a_start_in_all_layers_but_the_last(wide):
     torch.manual_seed(5)
     start = TissueSegmenter((8, 16), 4, lesions=True)
