@@ -182,8 +182,6 @@ def test_the_unet_too_names_the_voxels_between_slices(tiny_features, phantom, mo
     assert np.array_equal(completed.labels[known], labels[known])
     between = ~known & (brain.image > 0)
     assert (completed.labels[between] == 3).mean() > 0.9
-    # Features are heard beside it where they may be: it saw little of what it learned.
-    assert not made.unet_suffices and made.predict(brain.image).voices == voices
 
 
 def test_voices_that_cannot_be_heard_are_refused(fitted, phantom):

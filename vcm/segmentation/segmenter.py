@@ -197,10 +197,12 @@ class FewShotSegmenter:
         mask = (brain.image > 0) & (brain.labels == UNKNOWN)
         labels = np.where(brain.labels == UNKNOWN, 0, brain.labels)
         if mask.any():
-            voices = [voice for voice in self.voices if voice != "atlas"]
-            unet = self.ask_unet(brain.image, mask) if "unet" in voices else None
-            heard = Heard(mask, self.ask_perceptrons(brain.image, mask), unet=unet)
-            labels[mask] = self.combined(heard, voices).labels[mask]
+            said = []
+            if "features" in self.voices:
+                said.append(self.ask_perceptrons(brain.image, mask).mean(0))
+            if "unet" in self.voices:
+                said.append(self.ask_unet(brain.image, mask))
+            labels[mask] = multiplied(said).argmax(1)
         return replace(brain, labels=labels.astype(np.int16))
 
     def predict(
@@ -375,15 +377,8 @@ class FewShotSegmenter:
 
     @property
     def unet_suffices(self) -> bool:
-        """Whether the features add nothing: the U-Net saw its whole box, wholly labelled, and does well in each class."""
-        if self.unet is None or self._of_slices:
-            return False
-        return self.unet.saw_all and bool(self.unet_helps[1:].all())
-
-    @property
-    def _of_slices(self) -> bool:
-        """Whether labels were drawn in some slices only."""
-        return self.completed or not all(brain.whole for brain in self.brains)
+        """Whether the U-Net saw its whole box at once and does well in each class: the features add nothing then."""
+        return self.unet is not None and self.unet.saw_all and bool(self.unet_helps[1:].all())
 
     @property
     def unet_helps(self) -> NDArray[np.bool_]:

@@ -46,13 +46,14 @@ def load_start(name: str, whole: bool, grid: Grid) -> Start:
     if name == RANDOM or (name == AUTO and whole):
         return Start()
     chosen = FOR_ANY if name == AUTO else name
-    net = load_segmenter(chosen)
+    net = load_segmenter(chosen, "start")
     trained = segmenter_grid(net).spacing
     if not np.allclose(trained, grid.spacing, atol=1e-3):
         if name == AUTO:
             return Start()
         raise VCMError(
             f"start is {name}, which was trained on voxels of {trained[0]:g} mm, but the slice diffusion model on "
-            f"{grid.spacing[0]:g} mm: choose a segmenter of that size, or random."
+            f"{grid.spacing[0]:g} mm: choose a segmenter of that size, or random.",
+            argument="start",
         )
     return Start(net, Path(chosen).name, fingerprint(segmenter_folder(chosen)))

@@ -223,7 +223,7 @@ def draw_random_scans(
 
 def start_from(net: TissueSegmenter, folder: str) -> None:
     """Copy the weights of a saved segmenter; the channels of its last layer that it has. Raises VCMError."""
-    begun = load_segmenter(folder)
+    begun = load_segmenter(folder, "start")
     own, theirs = net.state_dict(), begun.state_dict()
     for name, weight in theirs.items():
         room = own.get(name)

@@ -21,31 +21,33 @@ _SPACING = "_spacing"
 _CONTRASTS = "_contrasts"
 
 
-def segmenter_folder(name: str) -> Path:
+_REMEDY = f"give {FOR_T1W}, {FOR_ANY}, or the folder 'segmenter' that vcm pretrain segmenter wrote."
+
+
+def segmenter_folder(name: str, argument: str = "segmenter") -> Path:
     """The folder of a segmenter, embedded under that name or itself a folder.
+
+    Args:
+        name: Of either.
+        argument: Of the command that named it.
 
     Raises:
         VCMError: There is none.
     """
     folder = network_folder(name)
     if not (folder / "config.json").is_file():
-        raise VCMError(
-            f"{name} holds no segmenter (config.json): give the folder 'segmenter' that vcm pretrain "
-            "segmenter wrote."
-        )
+        raise VCMError(f"{name} holds no segmenter (config.json): {_REMEDY}", argument=argument)
     return folder
 
 
-def load_segmenter(name: str) -> TissueSegmenter:
-    """A segmenter in float32, embedded under that name or in that folder.
+def load_segmenter(name: str, argument: str = "segmenter") -> TissueSegmenter:
+    """A segmenter in float32, embedded under that name or in that folder; arguments as `segmenter_folder` has them.
 
     Raises:
         VCMError: There is none, or its files are not those that were saved.
     """
-    remedy = (
-        f"give {FOR_T1W}, {FOR_ANY}, or the folder 'segmenter' that vcm pretrain segmenter wrote."
-    )
-    return load_network(TissueSegmenter, segmenter_folder(name), "segmenter", remedy, "segmenter")
+    folder = segmenter_folder(name, argument)
+    return load_network(TissueSegmenter, folder, "segmenter", _REMEDY, argument)
 
 
 def record_training(net: TissueSegmenter, grid: Grid, contrasts: str) -> None:
