@@ -217,7 +217,6 @@ def test_the_product_of_voices_is_their_geometric_mean():
 
 
 def test_a_network_that_learned_nothing_is_not_heard(tiny_features, phantom, monkeypatch, tmp_path):
-
     def unlearned(brains, classes, *_, **__):
         return BoxUNet(TissueSegmenter((4, 4), 2, out_classes=classes).eval(), None)
 

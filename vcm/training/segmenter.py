@@ -131,7 +131,7 @@ def pretrain_segmenter(config: SegmenterTraining) -> dict[str, float]:
     if config.contrasts not in CONTRASTS:
         raise VCMError(f"contrasts is {config.contrasts}: choose {' or '.join(CONTRASTS)}.")
     if config.start:
-        segmenter_folder(config.start)
+        segmenter_folder(config.start, "start")
     any_contrast = config.contrasts == "any"
     subjects = with_classes(load_prepared(*config.data, split="train"))
     held_out = test_subjects(config.data)

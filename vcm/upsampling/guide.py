@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from vcm.nets.detail import DetailNet
-from vcm.upsampling.detail.consistency import DataConsistency
+from vcm.upsampling.detail.consistency import DataConsistency, Projection
 from vcm.upsampling.detail.head_detail import add_head_detail
 from vcm.upsampling.detail.local_detail import add_detail
 from vcm.upsampling.results.upsampled import Upsampled
@@ -29,9 +29,7 @@ def follow(
     result: Upsampled,
     guide: Guide,
     net: DetailNet | None,
-    noise: float,
-    detail_noise: float,
-    mirrors: bool,
+    projection: Projection,
 ) -> Upsampled:
     """A result with what the guide shows of it.
 
@@ -39,9 +37,7 @@ def follow(
         result: On the fine grid of its scan, consistent with its slices.
         guide: In the same place.
         net: A network for any contrast, which upsamples the guide's slices; None: they are interpolated.
-        noise: Of the projection that the network reads.
-        detail_noise: Of the last projection.
-        mirrors: Average the network over mirror images.
+        projection: Onto the slices.
 
     Returns:
         The same with another mean and residual. Its stated error is that of the result without the guide.
@@ -52,12 +48,13 @@ def follow(
     cut, _ = fill(cut, scan.brain, scan.acquisition.axis, scan.lost)
     thick = replace(scan, volume=cut, rim=None, background=None)
     if net is None:
-        smooth = DataConsistency(thick, noise=noise).interpolated
+        smooth = DataConsistency(thick, noise=projection.noise).interpolated
     else:
-        smooth, _, _ = add_head_detail(thick, net, noise, detail_noise, mirrors)
+        end = (projection.noise, projection.detail_noise, projection.mirrors)
+        smooth, _, _ = add_head_detail(thick, net, *end)
     spacing = scan.fine.spacing
     added = add_detail(result.mean, guide.image, smooth, guide.seen, spacing, WINDOW, CAUTION)
-    measured = DataConsistency(scan, result.others, detail_noise)
+    measured = DataConsistency(scan, result.others, projection.detail_noise)
     mean = measured.project(added)
     residual = result.residual | {"after": measured.residual(mean)}
     return replace(result, mean=mean, residual=residual, guide=guide)

@@ -314,7 +314,7 @@ def upsample(
         warnings.warn(in_words(scan, detail is not None), VCMWarning, stacklevel=2)
         made = upsample_without_model(scan, others, detail, projection)
     if led_by is not None:
-        made = follow(made, led_by, detail, noise, detail_noise, mirrors)
+        made = follow(made, led_by, detail, projection)
     if like is not None:
         made = on_grid_of(made, like, detail_noise if consistency else None)
     return made

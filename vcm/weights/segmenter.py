@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vcm.embedded import FOR_ANY, FOR_T1W, network_folder
+from vcm.embedded import FOR_ANY, FOR_T1W, NETWORK, network_folder
 from vcm.errors import VCMError
 from vcm.imaging.geometry import model_grid, resample
 from vcm.imaging.volume import Grid, Volume
@@ -19,8 +19,7 @@ from vcm.weights.network import load_network
 _SPACING = "_spacing"
 #: Key of the contrasts that it was trained on, see vcm pretrain segmenter; without it T1w.
 _CONTRASTS = "_contrasts"
-
-
+#: What to give where there is no segmenter.
 _REMEDY = f"give {FOR_T1W}, {FOR_ANY}, or the folder 'segmenter' that vcm pretrain segmenter wrote."
 
 
@@ -35,8 +34,8 @@ def segmenter_folder(name: str, argument: str = "segmenter") -> Path:
         VCMError: There is none.
     """
     folder = network_folder(name)
-    if not (folder / "config.json").is_file():
-        raise VCMError(f"{name} holds no segmenter (config.json): {_REMEDY}", argument=argument)
+    if not (folder / NETWORK).is_file():
+        raise VCMError(f"{name} holds no segmenter: {_REMEDY}", argument=argument)
     return folder
 
 
@@ -46,8 +45,7 @@ def load_segmenter(name: str, argument: str = "segmenter") -> TissueSegmenter:
     Raises:
         VCMError: There is none, or its files are not those that were saved.
     """
-    folder = segmenter_folder(name, argument)
-    return load_network(TissueSegmenter, folder, "segmenter", _REMEDY, argument)
+    return load_network(TissueSegmenter, name, "segmenter", _REMEDY, argument)
 
 
 def record_training(net: TissueSegmenter, grid: Grid, contrasts: str) -> None:
