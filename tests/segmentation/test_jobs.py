@@ -175,6 +175,7 @@ def test_results_in_one_folder_do_not_replace_each_other(files, model, applied, 
         ({"--slab": "-1"}, "slab is -1"),
         ({"--slices": "nowhere"}, "holds no slice diffusion model"),
         ({"--unlabelled": "0"}, "holds no background"),
+        ({"--start": "random"}, "start is random, but voices is ['features', 'atlas']"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused_and_nothing_written(

@@ -87,6 +87,12 @@ def fit_segmenter(
     # Settings are checked before anything slow.
     heard = check_voices(VOICES if voices is None else voices, unlabelled is None)
     check_slab(slab)
+    if start != AUTO and "unet" not in heard:
+        raise VCMError(
+            f"start is {start}, but voices is {list(heard)}, and the U-Net alone begins with something: add unet, or "
+            "leave start out.",
+            argument="start",
+        )
     features = DiffusionFeatures(load_denoisers(slices), time, noisy, blocks).to(device)
     grid = model_grid(features.spacing)
     begun = load_start(start, unlabelled is None, grid) if "unet" in heard else Start()
