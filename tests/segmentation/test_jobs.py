@@ -175,6 +175,7 @@ def test_results_in_one_folder_do_not_replace_each_other(files, model, applied, 
         ({"--slab": "-1"}, "slab is -1"),
         ({"--slices": "nowhere"}, "holds no slice diffusion model"),
         ({"--unlabelled": "0"}, "holds no background"),
+        ({"--unlabelled": "77"}, "unlabelled is 77, but no voxel of a brain holds it"),
         ({"--start": "random"}, "start is random, but voices is ['features', 'atlas']"),
     ],
 )

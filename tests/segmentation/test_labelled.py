@@ -39,6 +39,34 @@ def test_a_scan_in_the_place_of_its_label_map_is_refused(scan):
         read(scan, values)
 
 
+def drawn_in_slices(labels, rest, axes, step=8):
+    """The labels in every so many slices, another value between them."""
+    drawn = np.full_like(labels, rest)
+    for axis in axes:
+        some = [slice(None)] * 3
+        some[axis] = slice(20, 60, step)
+        drawn[tuple(some)] = labels[tuple(some)]
+    return drawn
+
+
+@pytest.mark.parametrize("axes", [(0,), (2,), (0, 1, 2)])
+@pytest.mark.parametrize(("rest", "given"), [(255, None), (255, 200), (0, None)])
+def test_labels_drawn_in_slices_with_the_rest_not_marked_are_refused(scan, axes, rest, given):
+    """The rest would be learned as a structure, or as background."""
+    tissue = np.select([TEMPLATE.data > 0.75, TEMPLATE.data > 0.2], [2, 1], 0).astype(np.uint8)
+    drawn = drawn_in_slices(tissue, rest, axes)
+    with pytest.raises(VCMError, match=f"holds {rest} in the whole brain but for .* --unlabelled"):
+        read(scan, drawn, unlabelled=given)
+
+
+def test_a_structure_drawn_in_single_slices_is_refused_and_a_whole_one_is_not(scan):
+    ball = np.indices(TEMPLATE.data.shape) - np.array(TEMPLATE.data.shape)[:, None, None, None] / 2
+    structure = (np.linalg.norm(ball, axis=0) < 12).astype(np.uint8)
+    assert set(np.unique(read(scan, structure)[1].labels)) == {0, 1}
+    with pytest.raises(VCMError, match="structures in single slices and background between them"):
+        read(scan, drawn_in_slices(structure, 0, (0, 1, 2), 4))
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_labels_drawn_in_a_few_slices_are_a_label_map(scan, axis):
     tissue = np.select([TEMPLATE.data > 0.75, TEMPLATE.data > 0.2], [2, 1], 0).astype(np.uint8)

@@ -105,6 +105,13 @@ def fit_segmenter(
         read_labelled(scan, own, grid, indices, unlabelled)
         for scan, own in zip(scans, labels, strict=True)
     ]
+    if unlabelled is not None and all(brain.whole for brain in brains):
+        raise VCMError(
+            f"unlabelled is {unlabelled}, but no voxel of a brain holds it in {labels[0].name}"
+            f"{' or another map' if labels[1:] else ''}: give the number that marks unknown voxels, or leave it out where "
+            "every voxel has a label.",
+            argument="unlabelled",
+        )
     settings = settings or FitSettings()
     segmenter = FewShotSegmenter(features, titles, indices)
     segmenter.slab = slab

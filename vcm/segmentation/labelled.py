@@ -20,20 +20,12 @@ from vcm.imaging.contrast import warn_of_wrong_name
 from vcm.imaging.extraction import find_brain
 from vcm.imaging.geometry import to_model_grid
 from vcm.imaging.participants import read_rows
-from vcm.imaging.volume import (
-    Grid,
-    Volume,
-    distinct,
-    read_label_map,
-    read_volume,
-    refuse_other_voxels,
-)
+from vcm.imaging.volume import Grid, distinct, read_label_map, read_volume, refuse_other_voxels
+from vcm.segmentation.map_checks import refuse_scan, refuse_slices
 from vcm.weights.contrast import find_contrast
 
 #: Marks voxels whose label is unknown.
 UNKNOWN = -1
-#: Share of labelled neighbours with one label, at least: 0.77 and more in 16 label maps, 0.14 and less in 9 scans.
-LEAST_ALIKE = 0.5
 
 
 @dataclass(frozen=True)
@@ -71,11 +63,12 @@ def read_labelled(
         unlabelled: Value of unknown voxels; None: there are none.
 
     Raises:
-        VCMError: The files do not fit each other, or a label is not in the table.
+        VCMError: The files do not fit each other, a label is not in the table, or the map is a scan, or drawn in
+            slices without unlabelled.
     """
     image, found = read_volume(scan), read_label_map(labels)
     refuse_other_voxels(found, image, "give the label map on the voxels of its scan")
-    _refuse_scan(found)
+    refuse_scan(found)
     table = {index: k for k, index in enumerate(indices)}
     if unlabelled is not None:
         table[unlabelled] = UNKNOWN
@@ -93,7 +86,9 @@ def read_labelled(
             f"{labels.name} holds no background (label {indices[0]}): label the background region too, "
             f"and leave {unlabelled} for what is unknown."
         )
-    brain = align_brain(image, find_brain(image).mask, grid)
+    mask = find_brain(image).mask
+    refuse_slices(found, mask, unlabelled)
+    brain = align_brain(image, mask, grid)
     # Moved up, so that what lies outside the scan, which becomes 0, is background.
     moved = to_model_grid(numbered, grid, brain.to_common, order=0)
     contrast = find_contrast(brain.image, grid, image.source)
@@ -150,23 +145,6 @@ def _names(path: Path) -> dict[int, str]:
             )
         table[index] = row["name"]
     return table
-
-
-def _refuse_scan(labels: Volume) -> None:
-    """Raise VCMError where neighbours that are labelled mostly differ, as those of a scan do."""
-    share = 0.0
-    for axis in range(3):
-        one, other = (
-            np.moveaxis(labels.data, axis, 0)[part] for part in (slice(1, None), slice(-1))
-        )
-        both = (one > 0) & (other > 0)
-        if both.any():
-            share = max(share, float((one == other)[both].mean()))
-    if 0 < share < LEAST_ALIKE:
-        raise VCMError(
-            f"{labels.source} is no label map: {100 * (1 - share):.0f} % of its neighbouring voxels hold "
-            "different values, as in a scan; give the label map of the scan."
-        )
 
 
 def refuse_unlabelled(brains: Sequence[LabelledBrain], names: Sequence[str]) -> None:
