@@ -439,20 +439,9 @@ class VCMPipeline(DiffusionPipeline):
         placed = self._place(conditions, labels)
         finer = placed is not None and self.makes_finer(placed)
         heat = self.recommended_temperature(steered, finer) if temperature is None else temperature
-        listed = [conditions] if isinstance(conditions, Tensor) else conditions
-        if placed is not None:
-            listed = [
-                None if c is None else torch.from_numpy(c)[None]
-                for c in placed.conditions(self.config.conditions)
-            ]
-        given: dict[str, ModelInput] = {}
-        if covariates is None:
-            request = InputRequest(age, sex, ventricular_volume, brain_volume, contrast)
-            measured = None if placed is None else placed.volumes
-            given = resolve_inputs(self.input_rule, request, measured, outside)
-            covariates = network_inputs(self.input_rule, given)
-        elif (age, sex, ventricular_volume, brain_volume, contrast) != (None,) * 5:
-            raise VCMError("covariates are given, and age, sex and so on too: give one of them.")
+        listed = self._listed(conditions, placed)
+        request = InputRequest(age, sex, ventricular_volume, brain_volume, contrast)
+        given, covariates = self._told(covariates, request, placed, outside)
         check_rows(covariates, len(self.config.inputs))
         if latents is not None and tuple(latents.shape[1:]) != self.latent_shape:
             raise VCMError(
@@ -473,35 +462,19 @@ class VCMPipeline(DiffusionPipeline):
                 predict = SteeredPrediction(
                     self.denoiser,
                     self.module,
-                    covariates[min(k, len(covariates) - 1)][None].to(device),
-                    None if features is None else features[min(k, len(features) - 1)][None],
+                    _row(covariates, k).to(device),
+                    None if features is None else _row(features, k),
                     scale,
                     window,
                     steps,
                     getattr(torch, precision),
                 )
-
-                def on_step(
-                    i: int,
-                    t: Num[Tensor, ""],
-                    z: Float[Tensor, "1 C x y z"],
-                    predict: SteeredPrediction = predict,
-                ) -> Float[Tensor, "1 C x y z"] | None:
-                    # A scheduler of second order asks twice in a step.
-                    order = getattr(self.scheduler, "order", 1)
-                    predict.step = (i + 1) // order
-                    if (i + 1) % order == 0 or predict.step == steps - 1:
-                        bar.update()
-                    if callback_on_step_end is None:
-                        return None
-                    replaced = callback_on_step_end(self, i, t, {"latents": z}) or {}
-                    return replaced.get("latents")
-
+                on_step = self._on_step(predict, bar.update, callback_on_step_end)
                 z = sample(predict, heat * noise.to(device), self.scheduler, steps, own, on_step)
                 if output_type != "latent":
                     z = self.autoencoder.decode(z)
                     if inside is not None and scale != 0:
-                        z = z * inside[min(k, len(inside) - 1)][None].to(z)
+                        z = z * _row(inside, k).to(z)
                 results.append(z)
         self.maybe_free_model_hooks()
         volumes: Any = torch.cat(results)
@@ -535,6 +508,54 @@ class VCMPipeline(DiffusionPipeline):
             )
         given = conditions if isinstance(conditions, Volume) else Path(conditions)
         return place_label_map(given, labels, self.volume_grid)
+
+    def _listed(
+        self, conditions: Any, placed: PlacedCondition | None
+    ) -> Sequence[Shaped[Tensor, "_ _ X Y Z"] | None] | None:
+        """The conditions as tensors, one for each that the module reads."""
+        if placed is None:
+            return [conditions] if isinstance(conditions, Tensor) else conditions
+        channels = placed.conditions(self.config.conditions)
+        return [None if c is None else torch.from_numpy(c)[None] for c in channels]
+
+    def _told(
+        self,
+        covariates: Float[Tensor, "_ K"] | None,
+        request: InputRequest,
+        placed: PlacedCondition | None,
+        outside: Outside,
+    ) -> tuple[dict[str, ModelInput], Float[Tensor, "_ K"]]:
+        """What the denoiser is told, by name with its origin where it was asked for by name, and as numbers."""
+        if covariates is None:
+            measured = None if placed is None else placed.volumes
+            given = resolve_inputs(self.input_rule, request, measured, outside)
+            return given, network_inputs(self.input_rule, given)
+        if request != InputRequest():
+            raise VCMError("covariates are given, and age, sex and so on too: give one of them.")
+        return {}, covariates
+
+    def _on_step(
+        self,
+        predict: SteeredPrediction,
+        advance: Callable[[], Any],
+        callback: StepEnd | None,
+    ) -> Callable[[int, Num[Tensor, ""], Float[Tensor, "1 C x y z"]], Tensor | None]:
+        """What follows each prediction of a volume: the step is counted, and the caller's callback called."""
+
+        def on_step(
+            i: int, t: Num[Tensor, ""], z: Float[Tensor, "1 C x y z"]
+        ) -> Float[Tensor, "1 C x y z"] | None:
+            # A scheduler of second order asks twice in a step.
+            order = getattr(self.scheduler, "order", 1)
+            predict.step = (i + 1) // order
+            if (i + 1) % order == 0 or predict.step == predict.steps - 1:
+                advance()
+            if callback is None:
+                return None
+            replaced = callback(self, i, t, {"latents": z}) or {}
+            return replaced.get("latents")
+
+        return on_step
 
     def _noise(self, generator: Generator | None) -> Float[Tensor, "1 C x y z"]:
         """Drawn on the generator's device, so that a seed means the same noise everywhere."""
@@ -647,6 +668,11 @@ class VCMPipeline(DiffusionPipeline):
         _check_dtype(self.module, device)
         features: Tensor = self.module.encode([None if c is None else c.to(device) for c in listed])
         return features
+
+
+def _row(values: Shaped[Tensor, "_ ..."], k: int) -> Shaped[Tensor, "1 ..."]:
+    """That of volume k, where one row may serve all volumes."""
+    return values[min(k, len(values) - 1)][None]
 
 
 _COMPONENTS = ("autoencoder", "denoiser", "scheduler", "module", "detail", "super_resolution")
