@@ -199,6 +199,16 @@ def test_bad_studies_are_refused_before_anything_is_written(config, tmp_path, ch
         ({"kind": "embedding"}, "can do the kind embedding"),
         ({"kind": "classification", "label": "sex", "classes": list("FMX")}, "AUROC of two"),
         ({"classes": ["a"], "groups": {"b": [1]}}, "groups of age.yaml are b, its classes a"),
+        ({"classes": "ab", "groups": {"a": [1], "b": [2]}}, "are a, b, its classes ab"),
+        ({"groups": [1, 4]}, r"groups of age.yaml is \[1, 4\]: give labels for each class"),
+        ({"groups": {"rim": [0, 4]}}, "The group rim of age.yaml holds 0: give labels"),
+        ({"groups": {"rim": []}}, "The group rim of age.yaml holds no label"),
+        ({"groups": {"core": [1, 4], "rim": 4}}, "The label 4 stands in the groups core and rim"),
+        ({"tests": ["x"]}, r"tests of age.yaml is \['x'\]: give each a name"),
+        ({"tests": {}, "folds": "five"}, "folds of age.yaml is five: give a whole number"),
+        ({"classes": {"F": 1}}, "give a list, for instance classes: "),
+        ({"classes": ["a", "a"]}, "has the class a twice"),
+        ({"spacing": "two"}, r"spacing is \['two', 'two', 'two'\]: give one or three sizes"),
     ],
 )
 def test_bad_tasks_of_a_study_are_refused(config, changes, sentence):

@@ -13,8 +13,10 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from numpy.typing import NDArray
 
 from vcm.errors import VCMError
+from vcm.fewshot.cases.label_maps import grouped, warn_of_absent_classes
 from vcm.fewshot.cases.layouts import (
     Case,
     Target,
@@ -23,7 +25,6 @@ from vcm.fewshot.cases.layouts import (
     label_number,
     with_labels,
 )
-from vcm.fewshot.cases.preparation import grouped
 from vcm.fewshot.cases.tasks import task_from
 from vcm.fewshot.comparison.metrics import (
     WORST_CORRELATION,
@@ -127,7 +128,9 @@ def evaluate_answers(
     rows = {row["case"]: row for row in read_table(answers / "answers.tsv")}
     missing = sum(c.name not in rows for c in cases)
     if task.kind == "segmentation":
-        measured = [_segmented(answers, c, target, len(task.classes)) for c in cases]
+        held: list[NDArray[np.uint8]] = []
+        measured = [_segmented(answers, c, target, len(task.classes), held) for c in cases]
+        warn_of_absent_classes(task, held, "of the cases")
         write_table(answers / "cases.tsv", measured, ["case", "dice", "nsd"])
         found = {m: np.array([float(r[m]) for r in measured]) for m in ("dice", "nsd")}
         values = {m: float(v.mean()) for m, v in found.items()}
@@ -169,16 +172,19 @@ def _classified(
     return Measured(values, {"auroc": over_cases(sample)}, len(cases), missing)
 
 
-def _segmented(answers: Path, case: Case, target: Target, classes: int) -> dict[str, Any]:
-    """Dice and NSD of one case; 0 where there is no answer."""
+def _segmented(
+    answers: Path, case: Case, target: Target, classes: int, held: list[NDArray[np.uint8]]
+) -> dict[str, Any]:
+    """Dice and NSD of one case; 0 where there is no answer. The labels it truly has are added to `held`."""
+    truth = read_label_map(case.maps[target.label])
+    mapped = grouped(truth, target.groups, classes)
+    held.append(np.unique(mapped))
     file = answers / f"{case.name}.nii.gz"
     if not file.is_file():
         return {"case": case.name, "dice": 0.0, "nsd": 0.0}
-    truth = read_label_map(case.maps[target.label])
     image: Any = nib.load(file)
     found = np.asarray(image.dataobj)
     labels = range(1, classes + 1)
-    mapped = grouped(truth, target.groups, classes)
     return {"case": case.name, **segmentation_scores(found, mapped, truth.grid.spacing, labels)}
 
 

@@ -15,11 +15,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vcm import __version__
 from vcm.cost import peak_memory, reset_peak
 from vcm.errors import VCMError
+from vcm.fewshot.cases.label_maps import warn_of_absent_classes
 from vcm.fewshot.cases.shots import draw_shots, folds_of, strata_of
 from vcm.fewshot.cases.task_file import TaskFile, read_task
 from vcm.fewshot.cases.tasks import Task
@@ -157,7 +160,10 @@ def run_once(
 def answer_cases(model: FittedModel, cases: Pool) -> list[dict[str, Any]]:
     """One row per test case: truth and answer, or Dice and NSD of a segmentation."""
     if model.task.kind == "segmentation":
-        return [_segmented(model, cases, place) for place in range(len(cases.cases))]
+        held: list[NDArray[np.uint8]] = []
+        rows = [_segmented(model, cases, place, held) for place in range(len(cases.cases))]
+        warn_of_absent_classes(model.task, held, "of the test cases")
+        return rows
     rows = []
     for case, truth, answer in zip(cases.cases, cases.labels, _answers(model, cases), strict=True):
         row: dict[str, Any] = {"case": case.name, "truth": f"{truth:.10g}"}
@@ -179,9 +185,13 @@ def _answers(model: FittedModel, cases: Pool) -> list[Answer]:
     return [model.answer(*cases.scans(place)) for place in range(len(cases.cases))]
 
 
-def _segmented(model: FittedModel, cases: Pool, place: int) -> dict[str, Any]:
+def _segmented(
+    model: FittedModel, cases: Pool, place: int, held: list[NDArray[np.uint8]]
+) -> dict[str, Any]:
+    """Dice and NSD of one case; the labels it truly has are added to `held`."""
     scans, mask = cases.scans(place)
     truth, grid = cases.true_labels(place)
+    held.append(np.unique(truth))
     answer = model.answer(scans, mask)
     assert answer.labels is not None
     labels = range(1, len(model.task.classes) + 1)

@@ -210,42 +210,6 @@ def _channel(
     return np.asarray(gaussian_filter(scaled, smoothing) if smoothing else scaled, np.float32)
 
 
-def labels_on(
-    labels: Volume, grid: Grid, groups: Mapping[str, Sequence[int]], classes: int
-) -> NDArray[np.uint8]:
-    """A label map on the prepared grid: 1, 2, ... by the groups of its indices, or as they are.
-
-    Each class is resampled linearly and the largest share of a voxel wins, which follows borders
-    better than the nearest voxel.
-    """
-    parts = _class_masks(labels, groups, classes)
-    shares = [resample(labels.with_data(m.astype(np.float32)), grid, order=1) for m in parts]
-    stack = np.stack([1 - np.sum(shares, axis=0), *shares])
-    return np.asarray(stack.argmax(0), dtype=np.uint8)
-
-
-def grouped(labels: Volume, groups: Mapping[str, Sequence[int]], classes: int) -> NDArray[np.uint8]:
-    """A label map on its own voxels: 1, 2, ... by the groups of its indices, or as they are."""
-    out = np.zeros(labels.data.shape, dtype=np.uint8)
-    for number, mask in enumerate(_class_masks(labels, groups, classes), start=1):
-        out[mask] = number
-    return out
-
-
-def _class_masks(
-    labels: Volume, groups: Mapping[str, Sequence[int]], classes: int
-) -> list[NDArray[np.bool_]]:
-    if groups:
-        return [np.isin(labels.data, list(indices)) for indices in groups.values()]
-    highest = int(labels.data.max())
-    if highest > classes:
-        raise VCMError(
-            f"{labels.source} holds the label {highest}, but the task has {classes} classes: add the "
-            "class, or say under groups which indices make up each class."
-        )
-    return [labels.data == n for n in range(1, classes + 1)]
-
-
 def to_reference(probabilities: NDArray[np.float32], prepared: Prepared) -> NDArray[np.uint8]:
     """Class probabilities (1 + classes, X, Y, Z) -> label map on the voxels of the reference.
 

@@ -78,17 +78,48 @@ def task_file_from(entry: Mapping[str, Any], file: Path) -> TaskFile:
     if entry.get("tests") and entry.get("folds"):
         raise VCMError(f"{file.name} has tests and folds: keep one of the two.")
     task = task_from({k: v for k, v in entry.items() if k in _TASK_KEYS}, file.stem)
-    groups = {str(k): list(v) for k, v in (entry.get("groups") or {}).items()}
+    groups = _groups(entry.get("groups"), file)
     if groups and tuple(groups) != task.classes:
         raise VCMError(
             f"groups of {file.name} are {', '.join(groups)}, its classes {', '.join(task.classes)}: "
             "name the same in the same order."
         )
-    tests = {str(n): _source(s, file) for n, s in (entry.get("tests") or {}).items()}
-    return TaskFile(
-        task, Target(str(entry["label"]), groups), _source(entry["train"], file), tests,
-        int(entry.get("folds") or 0),
-    )  # fmt: skip
+    named, folds = entry.get("tests") or {}, entry.get("folds") or 0
+    if not isinstance(named, Mapping):
+        raise VCMError(
+            f"tests of {file.name} is {named}: give each a name, as in tests: {{here: {{data: FOLDER}}}}."
+        )
+    if not isinstance(folds, int):
+        raise VCMError(f"folds of {file.name} is {folds}: give a whole number, for instance 5.")
+    tests = {str(n): _source(s, file) for n, s in named.items()}
+    train = _source(entry["train"], file)
+    return TaskFile(task, Target(str(entry["label"]), groups), train, tests, folds)
+
+
+def _groups(entry: Any, file: Path) -> dict[str, list[int]]:
+    """Class -> labels of the map; a label alone needs no brackets."""
+    if not isinstance(entry or {}, Mapping):
+        raise VCMError(
+            f"groups of {file.name} is {entry}: give labels for each class, as in groups: {{core: [1, 4]}}."
+        )
+    found = {str(k): v if isinstance(v, list) else [v] for k, v in (entry or {}).items()}
+    owner: dict[int, str] = {}
+    for name, labels in found.items():
+        if not labels:
+            raise VCMError(
+                f"The group {name} of {file.name} holds no label: give those of the map."
+            )
+        for label in labels:
+            if not isinstance(label, int) or isinstance(label, bool) or label < 1:
+                raise VCMError(
+                    f"The group {name} of {file.name} holds {label}: give labels of the map from 1 on; 0 is background."
+                )
+            if owner.setdefault(label, name) != name:
+                raise VCMError(
+                    f"The label {label} stands in the groups {owner[label]} and {name} of {file.name}, but a voxel has "
+                    "one class: give every label to one group, or make a task of each overlapping region."
+                )
+    return found
 
 
 def _source(entry: Any, file: Path) -> Source:

@@ -6,7 +6,7 @@ Light enough for a container: it imports neither networks nor scans.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -27,6 +27,8 @@ ALIASES = {
     "pd": ("pd", "pdw"),
 }
 SEQUENCES = tuple(ALIASES)
+#: What a list in a task may hold.
+_EXAMPLES = {"inputs": "t1, t2", "classes": "F, M", "optional": "t2", "spacing": "1, 1, 1"}
 _CANONICAL = {alias: name for name, aliases in ALIASES.items() for alias in aliases}
 
 
@@ -82,6 +84,11 @@ class Task:
             raise VCMError(f"The task {self.name} is a {self.kind} without classes: name them.")
         if self.kind == "classification" and len(self.classes) < 2:
             raise VCMError(f"The task {self.name} has one class: a classification needs two.")
+        twice = [name for name in self.classes if self.classes.count(name) > 1]
+        if twice:
+            raise VCMError(
+                f"The task {self.name} has the class {twice[0]} twice: give every class a name of its own."
+            )
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -128,19 +135,35 @@ def task_from(values: Mapping[str, Any], name: str = "task") -> Task:
     for key in ("kind", "inputs"):
         if key not in values:
             raise VCMError(f"The task {values.get('name', name)} does not say its {key}: add it.")
-    spacing = values.get("spacing") or ()
-    if isinstance(spacing, (int, float)):
-        spacing = (spacing,) * 3
-    if len(spacing) not in (0, 3) or any(not 0.05 <= float(s) <= 20 for s in spacing):
+    spacing = _listed("spacing", values.get("spacing"))
+    spacing = spacing * 3 if len(spacing) == 1 else spacing
+    sizes = [float(s) for s in spacing if isinstance(s, int | float)]
+    if len(spacing) not in (0, 3) or len(sizes) < len(spacing) or not _all_within(sizes):
         raise VCMError(f"spacing is {spacing}: give one or three sizes in mm, for instance 1.0.")
     return Task(
         str(values.get("name", name)),
         str(values["kind"]),
-        tuple(_slot(entry) for entry in values["inputs"]),
-        tuple(str(c) for c in values.get("classes") or ()),
-        tuple(_sequence(s) for s in values.get("optional") or ()),
-        tuple(float(s) for s in spacing),
+        tuple(_slot(entry) for entry in _listed("inputs", values["inputs"])),
+        tuple(str(c) for c in _listed("classes", values.get("classes"))),
+        tuple(_sequence(s) for s in _listed("optional", values.get("optional"))),
+        tuple(sizes),
     )
+
+
+def _all_within(sizes: Sequence[float]) -> bool:
+    """Whether voxels of a brain scan may have these sizes [mm]."""
+    return all(0.05 <= s <= 20 for s in sizes)
+
+
+def _listed(key: str, value: Any) -> list[Any]:
+    """The value of a key that takes several; one alone needs no brackets."""
+    if value is None:
+        return []
+    if isinstance(value, str | int | float) or (key == "inputs" and isinstance(value, Mapping)):
+        return [value]
+    if not isinstance(value, Sequence):
+        raise VCMError(f"{key} is {value}: give a list, for instance {key}: [{_EXAMPLES[key]}].")
+    return list(value)
 
 
 def _slot(entry: Any) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from vcm.errors import VCMError
+from vcm.fewshot.cases.label_maps import grouped
 from vcm.fewshot.cases.layouts import (
     Case,
     Source,
@@ -25,7 +26,6 @@ from vcm.fewshot.cases.layouts import (
     label_number,
     with_labels,
 )  # fmt: skip
-from vcm.fewshot.cases.preparation import grouped
 from vcm.fewshot.cases.tasks import Task
 from vcm.fewshot.methods.feature_names import parts_of
 from vcm.fewshot.methods.features import VIEWS, features, views_of_shot

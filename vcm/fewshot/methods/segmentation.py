@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vcm.errors import VCMError
-from vcm.fewshot.cases.preparation import canonical, labels_on, prepare
+from vcm.fewshot.cases.label_maps import labels_on, warn_of_absent_classes
+from vcm.fewshot.cases.preparation import canonical, prepare
 from vcm.fewshot.configuration import NetworkTraining
 from vcm.fewshot.methods.catalogue import Method
 from vcm.fewshot.methods.crops import Motion, crop_grid, nearest
@@ -126,6 +127,8 @@ def examples_of(shots: Pool) -> tuple[list[Example], tuple[float, ...]]:
             f"None of the {len(examples)} shots of {shots.task.name} has a labelled voxel: draw more shots, or "
             "check the label maps and groups."
         )
+    held = [np.unique(e.labels.numpy()) for e in examples]
+    warn_of_absent_classes(shots.task, held, f"of the {len(examples)} shots")
     return examples, spacing
 
 
