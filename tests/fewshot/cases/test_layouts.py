@@ -2,7 +2,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.fewshot.cases.layouts import Target, find_cases, label_class, label_number, with_labels
 from vcm.fewshot.cases.tasks import task_from
 
@@ -77,6 +77,29 @@ def test_a_table(tmp_path, write):
     table.write_text("\n".join([*rows, "b\tt2\tno.nii.gz\t"]) + "\n", encoding="utf-8")
     with pytest.raises(VCMError, match="does not exist"):
         find_cases(table)
+    table.write_text("\n".join([*rows, "a\tMASK\tb1.nii.gz\t"]) + "\n", encoding="utf-8")
+    with pytest.raises(VCMError, match="a has two files of mask"):
+        find_cases(table)
+
+
+def test_maps_of_all_kinds_are_no_scans(tmp_path, write):
+    for name in ("T1w", "T1w_segmentation", "space-T1w_roi", "T1w_label-GM_probseg", "dseg"):
+        write(tmp_path / "sub-1" / "anat" / f"sub-1_{name}.nii.gz")
+    (case,) = find_cases(tmp_path)
+    assert case.images["t1"].name == "sub-1_T1w.nii.gz"
+    assert set(case.maps) == {"segmentation", "dseg"}
+
+
+def test_cases_without_a_label_are_named(tmp_path, write):
+    for name in ("sub-1/anat/sub-1_T1w", "sub-2/anat/sub-2_T1w", "sub-1/anat/sub-1_mask"):
+        write(tmp_path / f"{name}.nii.gz")
+    vessels = task_from({"kind": "segmentation", "inputs": "t1", "classes": "vessels"})
+    assert vessels.classes == ("vessels",) and vessels.slots == ("t1",)
+    with pytest.warns(VCMWarning, match=r"1 of 2 cases have no mask and are left out: sub-2\.$"):
+        kept = with_labels(find_cases(tmp_path), Target("mask"), vessels)
+    assert [case.name for case in kept] == ["sub-1"]
+    with pytest.raises(VCMError, match=r"No case has a label 'seg'.*maps beside the scans: mask\)"):
+        with_labels(find_cases(tmp_path), Target("seg"), vessels)
 
 
 def test_two_scans_of_one_name_are_refused(tmp_path, write):

@@ -8,16 +8,19 @@ or seg.nii.gz), and a table with the columns case, sequence, path and label.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.fewshot.cases.tasks import Task, sequence_name, sequence_of_file
 from vcm.imaging.participants import parse_split, read_rows, session_of
 
 #: Last token of a file that holds labels or a mask, not a scan.
-_MAP_TOKENS = ("dseg", "seg", "mask", "label", "labels")
+_MAP_TOKENS = ("dseg", "seg", "mask", "label", "labels", "segmentation")
+#: Last token of a file that is neither.
+_NEITHER = ("roi", "probseg")
 
 
 @dataclass(frozen=True)
@@ -135,12 +138,13 @@ def label_class(case: Case, target: Target, task: Task) -> int | None:
 
 
 def with_labels(cases: Iterable[Case], target: Target, task: Task) -> list[Case]:
-    """Cases whose scans the task can read and whose label is known.
+    """Cases whose scans the task can read and whose label is known; a VCMWarning names the others.
 
     Raises:
         VCMError: no case is left, or one lacks a required sequence.
     """
-    kept = []
+    kept: list[Case] = []
+    without: list[Case] = []
     for case in cases:
         task.fill(case.images, case.name)
         if task.kind == "segmentation":
@@ -149,9 +153,20 @@ def with_labels(cases: Iterable[Case], target: Target, task: Task) -> list[Case]
             known = label_class(case, target, task) is not None
         else:
             known = label_number(case, target) is not None
-        kept += [case] if known else []
+        (kept if known else without).append(case)
     if not kept:
-        raise VCMError(f"No case has a label '{target.label}': name the column or map that has it.")
+        maps = sorted({name for case in without for name in case.maps})
+        raise VCMError(
+            f"No case has a label '{target.label}': name the column or map that has it (maps beside the scans: "
+            f"{', '.join(maps) or 'none'})."
+        )
+    if without:
+        named = ", ".join(c.name for c in without[:5]) + (", ..." if without[5:] else "")
+        warnings.warn(
+            f"{len(without)} of {len(without) + len(kept)} cases have no {target.label} and are left out: {named}.",
+            VCMWarning,
+            stacklevel=2,
+        )
     return kept
 
 
@@ -260,7 +275,7 @@ def _from_table(path: Path) -> list[Case]:
         if not file.is_file():
             raise VCMError(f"{file}, a scan of {name} in {path}, does not exist: correct its path.")
         if row["sequence"].lower() in _MAP_TOKENS:
-            maps.setdefault(name, {})[row["sequence"].lower()] = file
+            _add(maps.setdefault(name, {}), row["sequence"].lower(), file, name)
             continue
         sequence = sequence_name(row["sequence"])
         _add(images.setdefault(name, {}), sequence, file, name)
@@ -285,6 +300,8 @@ def _sorted_by_kind(
         last = re.split(r"[_\s.]+", re.sub(r"\.nii(\.gz)?$", "", file.name))[-1].lower()
         if last in _MAP_TOKENS:
             _add(maps, last, file, case)
+            continue
+        if last in _NEITHER:
             continue
         sequence = sequence_of_file(file.name)
         if sequence is not None:
