@@ -3,6 +3,7 @@
 import inspect
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jaxtyping
@@ -14,6 +15,7 @@ from diffusers import (
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
     HeunDiscreteScheduler,
+    PNDMScheduler,
 )
 from small_brains import GRID, aligned_by_header, brain2mm_like, classes_of, image_of
 from torch.utils.data import DataLoader
@@ -28,6 +30,7 @@ from vcm.imaging.geometry import resample
 from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume, write_volume
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.nets.vcm import VolumetricConditioningModule
+from vcm.pipeline import _checksum
 from vcm.preparation.segment import segment
 from vcm.upsampling.upsample import upsample
 
@@ -130,6 +133,31 @@ def test_what_is_not_said_is_typical_and_stands_in_the_record(pipeline, conditio
     assert torch.equal(again.volumes, drawn.volumes)
 
 
+def test_volumes_of_another_map_are_not_replaced(pipeline, head_map, tmp_path):
+    """All label maps of FreeSurfer have one name."""
+    first = pipeline(None, num_inference_steps=1, seed=0)
+    made = [
+        replace(first, record=first.record | {"Condition": "aseg.nii.gz", "ConditionSHA256": sha})
+        for sha in ("a", "b")
+    ]
+    (path,) = made[0].save(tmp_path)
+    made[0].save(tmp_path)  # its own result
+    before = path.read_bytes()
+    with pytest.raises(VCMError, match="exists and was not made from the inputs given now"):
+        made[1].save(tmp_path)
+    assert path.read_bytes() == before
+    made[1].save(tmp_path, overwrite=True)
+    assert json.loads(path.with_name(path.name.replace("nii.gz", "json")).read_text())[
+        "ConditionSHA256"
+    ] == "b"  # fmt: skip
+
+
+def test_maps_in_memory_are_told_apart(head_map):
+    one = Volume(*head_map)
+    sums = {_checksum(v) for v in (one, one.with_data(one.data * 2), Volume(one.data, np.eye(4)))}
+    assert len(sums) == 3 and _checksum(one) in sums and _checksum(None) is None
+
+
 # 2  Habits of diffusers.
 
 
@@ -208,6 +236,45 @@ def test_a_scheduler_that_asks_twice_keeps_the_window_of_the_module(pipeline, co
     acted.clear()
     latents(pipeline, condition)
     assert len(acted) == 7
+
+
+@pytest.mark.parametrize("skip_prk_steps", [True, False])
+def test_the_module_acts_in_every_prediction_of_a_scheduler_with_more_than_steps(
+    pipeline, condition, skip_prk_steps, capsys
+):
+    own = pipeline.scheduler.config
+    pipeline.scheduler = PNDMScheduler.from_config(own, skip_prk_steps=skip_prk_steps)
+    acted = []
+    steer = pipeline.module.steer
+    pipeline.module.steer = lambda *given: acted.append(1) or steer(*given)
+    pipeline.set_progress_bar_config(disable=False, mininterval=0)
+    latents(pipeline, condition, num_inference_steps=5)
+    asked = len(pipeline.scheduler.timesteps)
+    assert len(acted) == asked > 5 and "5/5" in capsys.readouterr().err
+    acted.clear()
+    latents(pipeline, condition, num_inference_steps=5, control_guidance_start=0.6)
+    assert 0 < len(acted) < asked / 2
+
+
+@pytest.mark.parametrize("seed", [np.int64(3), np.arange(3, 4), (3,)])
+def test_a_seed_may_come_from_numpy(pipeline, seed):
+    assert torch.equal(latents(pipeline, seed=seed), latents(pipeline, seed=3))
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"seed": 1.5}, "seed is 1.5: give a whole number"),
+        ({"num_volumes": 0}, "num_volumes asks for 0 volumes: ask for at least 1"),
+        ({"conditions": ["a.nii.gz", "b.nii.gz"]}, "conditions hold str: give the path of one"),
+        ({"conditions": np.zeros((1, 1, 16, 16, 16))}, "conditions hold ndarray: give the path"),
+        ({"covariates": torch.tensor([[1.0, 70, 30, 1200]])}, "hold 1200, but this model reads"),
+        ({"covariates": None, "age": 50, "outside": "clip"}, "outside is 'clip': choose refuse"),
+    ],
+)
+def test_what_a_call_cannot_use_is_refused(pipeline, given, sentence):
+    with pytest.raises(VCMError, match=sentence):
+        latents(pipeline, **given)
 
 
 @pytest.mark.parametrize(

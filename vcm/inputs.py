@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -99,6 +99,14 @@ class InputRule:
         if self.reads_contrast:
             return ()
         return COVARIATES if self.reads_millilitres else ("sex", "age")
+
+
+def as_outside(name: str) -> Outside:
+    """What becomes of covariates outside the trained range, by its name. Raises VCMError for an unknown one."""
+    for known in get_args(Outside):
+        if name == known:
+            return cast(Outside, known)
+    raise VCMError(f"outside is '{name}': choose {', '.join(get_args(Outside))}.")
 
 
 def resolve_inputs(

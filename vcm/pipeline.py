@@ -6,6 +6,7 @@ as file; how it lies in space and how results are written is known to vcm.imagin
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from vcm.checksums import record_checksums, verify_checksums
-from vcm.diffusion.call import check_rows, check_values, count_volumes, seeded
+from vcm.diffusion.call import as_seeds, check_rows, check_values, count_volumes, seeded
 from vcm.diffusion.sampling import (
     check_schedule,
     check_scheduler,
@@ -42,6 +43,7 @@ from vcm.inputs import (
     InputRule,
     ModelInput,
     Outside,
+    as_outside,
     network_inputs,
     resolve_inputs,
 )
@@ -376,14 +378,14 @@ class VCMPipeline(DiffusionPipeline):
         output_type: str = "pt",
         return_dict: bool = True,
         *,
-        seed: int | Sequence[int] | None = None,
+        seed: Any = None,  # int, or a sequence of them, of Python or numpy
         age: float | None = None,
         sex: str | None = None,
         ventricular_volume: float | None = None,
         brain_volume: float | None = None,
         contrast: str | None = None,
         labels: str = "auto",
-        outside: Outside = "refuse",
+        outside: str = "refuse",
     ) -> Any:  # VCMPipelineOutput; a tuple where diffusers gives one
         """Sample volumes that obey the conditions.
 
@@ -441,18 +443,19 @@ class VCMPipeline(DiffusionPipeline):
         heat = self.recommended_temperature(steered, finer) if temperature is None else temperature
         listed = self._listed(conditions, placed)
         request = InputRequest(age, sex, ventricular_volume, brain_volume, contrast)
-        given, covariates = self._told(covariates, request, placed, outside)
-        check_rows(covariates, len(self.config.inputs))
+        given, covariates = self._told(covariates, request, placed, as_outside(outside))
+        check_rows(covariates, len(self.config.inputs), "contrast" not in self.config.inputs)
         if latents is not None and tuple(latents.shape[1:]) != self.latent_shape:
             raise VCMError(
                 f"latents has shape {tuple(latents.shape)}: give (B, C, x, y, z) with "
                 f"{self.latent_shape} in each."
             )
+        seed = as_seeds(seed)
+        generator = list(generator) if isinstance(generator, tuple) else generator
         count = count_volumes(num_volumes, seed, generator, latents, covariates, listed, features)
         seeds, generator = seeded(seed, generator, latents, count)
-        if features is None:
-            features = self.encode(listed)
-            inside = self.outline(listed) if inside is None else inside
+        features = self.encode(listed) if features is None else features
+        inside = self.outline(listed) if inside is None else inside
         self._check_features(features)
         results = []
         with self.progress_bar(total=count * steps) as bar:
@@ -489,7 +492,7 @@ class VCMPipeline(DiffusionPipeline):
             **synthetic_mark(),
             "Command": None,
             "Condition": path.name if path else None,
-            "ConditionSHA256": sha256(path) if path else None,
+            "ConditionSHA256": _checksum(conditions),
             **sampling_record(
                 self, placed, given, features is not None, steps, precision, heat,
                 scale, window, finer,
@@ -514,7 +517,14 @@ class VCMPipeline(DiffusionPipeline):
     ) -> Sequence[Shaped[Tensor, "_ _ X Y Z"] | None] | None:
         """The conditions as tensors, one for each that the module reads."""
         if placed is None:
-            return [conditions] if isinstance(conditions, Tensor) else conditions
+            listed = [conditions] if isinstance(conditions, Tensor) else conditions
+            if listed is not None and not all(c is None or isinstance(c, Tensor) for c in listed):
+                kinds = ", ".join(sorted({type(c).__name__ for c in listed}))
+                raise VCMError(
+                    f"conditions hold {kinds}: give the path of one label map, a vcm.imaging.volume.Volume, or a tensor "
+                    "(1 or B, C_k, X, Y, Z) for each condition."
+                )
+            return listed
         channels = placed.conditions(self.config.conditions)
         return [None if c is None else torch.from_numpy(c)[None] for c in channels]
 
@@ -545,10 +555,12 @@ class VCMPipeline(DiffusionPipeline):
         def on_step(
             i: int, t: Num[Tensor, ""], z: Float[Tensor, "1 C x y z"]
         ) -> Float[Tensor, "1 C x y z"] | None:
-            # A scheduler of second order asks twice in a step.
-            order = getattr(self.scheduler, "order", 1)
-            predict.step = (i + 1) // order
-            if (i + 1) % order == 0 or predict.step == predict.steps - 1:
+            # A scheduler of second order asks twice in all steps but the last; PNDM asks oftener in the first.
+            asked, order = len(self.scheduler.timesteps), getattr(self.scheduler, "order", 1)
+            even = asked == order * (predict.steps - 1) + 1
+            before = predict.step
+            predict.step = (i + 1) // order if even else (i + 1) * predict.steps // asked
+            if predict.step > before or i + 1 == asked:
                 advance()
             if callback is None:
                 return None
@@ -673,6 +685,15 @@ class VCMPipeline(DiffusionPipeline):
 def _row(values: Shaped[Tensor, "_ ..."], k: int) -> Shaped[Tensor, "1 ..."]:
     """That of volume k, where one row may serve all volumes."""
     return values[min(k, len(values) - 1)][None]
+
+
+def _checksum(conditions: Any) -> str | None:
+    """SHA-256 of a label map's file, or of the voxels of one in memory; None for tensors and for none."""
+    if isinstance(conditions, Volume):
+        digest = hashlib.sha256(np.ascontiguousarray(conditions.affine).tobytes())
+        digest.update(np.ascontiguousarray(conditions.data).tobytes())
+        return digest.hexdigest()
+    return sha256(Path(conditions)) if isinstance(conditions, str | Path) else None
 
 
 _COMPONENTS = ("autoencoder", "denoiser", "scheduler", "module", "detail", "super_resolution")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -13,6 +15,10 @@ from vcm.errors import VCMError
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Shaped
+
+
+#: Covariates are 0..1 over the trained range; one this far off is not scaled.
+MOST_SCALED = 10.0
 
 
 def check_values(
@@ -39,17 +45,35 @@ def check_values(
         )
 
 
-def check_rows(covariates: Tensor, expected: int) -> None:
-    """Raise VCMError where covariates are not (1 or B, expected)."""
+def check_rows(covariates: Tensor, expected: int, scaled: bool = False) -> None:
+    """Raise VCMError where covariates are not (1 or B, expected) or, of a model that scales them, in their units."""
     if covariates.ndim != 2 or covariates.shape[1] != expected or not len(covariates):
         raise VCMError(
             f"covariates has shape {tuple(covariates.shape)}: give (1 or B, {expected}) values in the "
             "order of `inputs`."
         )
+    largest = float(covariates.abs().max())
+    if scaled and largest > MOST_SCALED:
+        raise VCMError(
+            f"covariates hold {largest:g}, but this model reads them scaled to 0..1 over its trained ranges: scale them, "
+            "or give age, sex and so on by name."
+        )
+
+
+def as_seeds(seed: Any) -> int | list[int] | None:
+    """A seed, or one per volume, as plain whole numbers of Python or numpy give them. Raises VCMError for others."""
+    if seed is None:
+        return None
+    try:
+        if np.ndim(seed) == 0:
+            return operator.index(seed)
+        return [operator.index(s) for s in seed]
+    except TypeError as error:
+        raise VCMError(f"seed is {seed!r}: give a whole number, or one for each volume.") from error
 
 
 def seeded(
-    seed: int | Sequence[int] | None,
+    seed: int | list[int] | None,
     generator: Generator | list[Generator] | None,
     latents: Float[Tensor, "B C x y z"] | None,
     count: int,
@@ -62,13 +86,13 @@ def seeded(
     if seed is None:
         seed = int(torch.randint(2**31, (1,)))
     if isinstance(seed, int):
-        seed = range(seed, seed + count)
-    return list(seed), [torch.Generator().manual_seed(s) for s in seed]
+        seed = list(range(seed, seed + count))
+    return seed, [torch.Generator().manual_seed(s) for s in seed]
 
 
 def count_volumes(
     asked: int | None,
-    seed: int | Sequence[int] | None,
+    seed: int | list[int] | None,
     generator: Generator | list[Generator] | None,
     latents: Float[Tensor, "B C x y z"] | None,
     covariates: Float[Tensor, "_ K"],
@@ -78,7 +102,7 @@ def count_volumes(
     """How many volumes; one row of covariates, conditions or features serves all of them."""
     given = {
         "num_volumes": asked,
-        "seed": len(seed) if isinstance(seed, Sequence) else None,
+        "seed": len(seed) if isinstance(seed, list) else None,
         "generator": len(generator) if isinstance(generator, list) else None,
         "latents": None if latents is None else len(latents),
         "covariates": len(covariates) if len(covariates) > 1 else None,
@@ -90,4 +114,7 @@ def count_volumes(
     counts = {name: n for name, n in given.items() if n is not None}
     if len(set(counts.values())) > 1:
         raise VCMError(f"The numbers of volumes disagree ({counts}): give one number throughout.")
-    return next(iter(counts.values()), 1)
+    count = next(iter(counts.values()), 1)
+    if count < 1:
+        raise VCMError(f"{next(iter(counts))} asks for {count} volumes: ask for at least 1.")
+    return count

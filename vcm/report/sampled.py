@@ -16,11 +16,11 @@ from diffusers.utils.outputs import BaseOutput
 
 from vcm.embedded import find_model
 from vcm.errors import VCMError
-from vcm.files import fingerprint, versions
+from vcm.files import fingerprint, refuse_to_replace, versions
 from vcm.imaging.vocabulary import CLASS_NAMES
 from vcm.imaging.volume import Volume
 from vcm.precision import resolve_precision
-from vcm.report.synthetic import Halved, stem_of, write_synthetic
+from vcm.report.synthetic import Halved, file_names, stem_of, write_synthetic
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,7 +52,9 @@ class VCMPipelineOutput(BaseOutput):
     record: dict[str, Any] | None = None
     halved: Halved | None = None
 
-    def save(self, folder: str | Path, model_grid: bool = False) -> list[Path]:
+    def save(
+        self, folder: str | Path, model_grid: bool = False, overwrite: bool = False
+    ) -> list[Path]:
         """Write each volume on its condition's voxels, sidecars, a picture and `report.html`.
 
         The files have the names that `vcm synthesize` gives them.
@@ -60,20 +62,27 @@ class VCMPipelineOutput(BaseOutput):
         Args:
             folder: Where the files are to lie.
             model_grid: Write each volume on the model's grid too.
+            overwrite: Replace volumes there that another label map made.
 
         Returns:
             Paths of the volumes.
 
         Raises:
-            VCMError: These are latents, or the folder cannot be written to.
+            VCMError: These are latents, the folder cannot be written to, or holds volumes of these names that were
+                made from another label map.
         """
         from vcm.report.folder import write_report
         from vcm.report.picture import on_voxels_of, outlined
 
         placed, record = self._found()
         images, marks = self._images(), self._marks()
-        fine = self._fine(images)
         folder, stem = Path(folder), self._stem()
+        made_from = {name: record[name] for name in ("Condition", "ConditionSHA256")}
+        for mark in marks:
+            names = file_names(stem, mark, model_grid)
+            outputs, sidecar = [folder / name for name in names], folder / names[-1]
+            refuse_to_replace(outputs, [], sidecar, made_from, overwrite)
+        fine = self._fine(images)
         seeds: Sequence[int | None] = self.seeds or [None] * len(images)
         paths = [
             write_synthetic(

@@ -7,6 +7,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from vcm.derivatives import Derivation
+from vcm.embedded import model_folder
+from vcm.files import fingerprint, sha256
 from vcm.imaging.participants import Participant
 from vcm.synthesis.configuration import Synthesis
 from vcm.synthesis.synthesize import check_settings, synthesize_files
@@ -37,5 +39,9 @@ def synthesis_derivation(config: Synthesis, command: Sequence[str] = ()) -> Deri
         return {"volumes": len(made)}
 
     settings = {k: v for k, v in asdict(config).items() if k not in _NOT_SETTINGS}
+    # What lies behind a path may be another one next time.
+    settings["model_sha256"] = fingerprint(model_folder(config.model))
+    table = Path(config.labels)
+    settings["labels_sha256"] = sha256(table) if table.is_file() else ""
     keys = {"T1w": {"SkullStripped": True}}
     return Derivation("Synthetic brains", "dseg", run, settings, keys, reads=reads)
