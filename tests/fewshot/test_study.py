@@ -153,6 +153,14 @@ def test_a_folder_of_another_study_is_refused_and_more_shots_are_not(config):
         run_study(config(task=other, methods=["mean"]))
 
 
+def test_the_random_network_of_another_encoder_is_another_method(config, monkeypatch):
+    """Without an encoder it is the default one; beside an encoder it is one of its kind."""
+    run_study(config(methods=["mean", "untrained"], reference="mean", seeds=1))
+    given = config(methods=["mean", "untrained"], reference="mean", seeds=2, mae="encoder2mm")
+    with pytest.raises(VCMError, match="holds a study with other untrained"):
+        run_study(given)
+
+
 @pytest.mark.parametrize("change", ["label", "scan"])
 def test_data_that_changed_since_a_run_are_noticed(brains, config, tmp_path, change):
     """Its runs would be mixed with those of before, each with numbers of other labels or scans."""
@@ -206,8 +214,20 @@ def test_bad_studies_are_refused_before_anything_is_written(config, tmp_path, ch
         ({"groups": {"core": [1, 4], "rim": 4}}, "The label 4 stands in the groups core and rim"),
         ({"tests": ["x"]}, r"tests of age.yaml is \['x'\]: give each a name"),
         ({"tests": {}, "folds": "five"}, "folds of age.yaml is five: give a whole number"),
+        ({"classes": [True, False]}, "classes hold yes, no, true or false, which YAML reads as"),
         ({"classes": {"F": 1}}, "give a list, for instance classes: "),
         ({"classes": ["a", "a"]}, "has the class a twice"),
+        ({"name": "a/b"}, "The task is called 'a/b', but its runs are folders"),
+        ({"tests": {"1.5T/3T": {"data": "x"}}}, "A test of age.yaml is called '1.5T/3T'"),
+        (
+            {
+                "kind": "segmentation",
+                "classes": ["a"],
+                "label": "dseg",
+                "train": {"data": "x", "mask": "dseg"},
+            },
+            "The mask of age.yaml is dseg, which is its label too",
+        ),
         ({"spacing": "two"}, r"spacing is \['two', 'two', 'two'\]: give one or three sizes"),
     ],
 )

@@ -5,6 +5,8 @@ Knows methods and pools; nothing of tests.
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,13 @@ from vcm.fewshot.cases.layouts import Case, Source, Target, find_cases
 from vcm.fewshot.cases.shots import draw_shots, strata_of
 from vcm.fewshot.cases.synthetic import LABELS, Recipe, write_synthetic
 from vcm.fewshot.cases.tasks import Task
-from vcm.fewshot.configuration import Embedding, FewShotStudy, FineTuning, SyntheticShots
+from vcm.fewshot.configuration import (
+    Embedding,
+    FewShotStudy,
+    FineTuning,
+    NetworkTraining,
+    SyntheticShots,
+)
 from vcm.fewshot.methods.catalogue import CLOSED_FORM, METHODS, SYNTHETIC, Method, for_task
 from vcm.fewshot.methods.closed_form import LEAST_SPREAD, fit_constant, fit_line, refuse_one_label
 from vcm.fewshot.methods.end_to_end import fit_end_to_end
@@ -29,7 +37,10 @@ from vcm.fewshot.methods.pool import Pool
 from vcm.fewshot.methods.segmentation import fit_segmentation
 from vcm.fewshot.methods.stacking import fit_stack
 from vcm.fewshot.preflight import check_finetuning
-from vcm.files import write_whole
+from vcm.files import check_output, write_json, write_whole
+
+#: What an unfinished fit is of, beside its network.
+BEGUN = "training.json"
 
 
 def finetune(config: FineTuning) -> Path:
@@ -46,10 +57,37 @@ def finetune(config: FineTuning) -> Path:
     count = config.shots or len(labels)
     few = pool.subset(draw_shots(labels, strata_of(given.task.kind, labels), count, config.seed))
     synthetic = synthetic_pool(pool, config, out / "synthetic") if method.synthetic else None
+    _begin(out, config, method, few, {name: parent.checksum for name, parent in parents.items()})
     model = fit(method, few, config, out / "training", config.seed, synthetic)
     model.record = record_of(few, describe_parents(method, config), config.seed)
     write_whole(out / "model", model.save)
     return out / "model"
+
+
+def _begin(
+    out: Path, config: FineTuning, method: Method, shots: Pool, parents: dict[str, str]
+) -> None:
+    """Keep what a fit is of, or refuse to go on with the network of another one."""
+    budget = {k: getattr(config, k) for k in asdict(NetworkTraining()) if k != "workers"}
+    given = {
+        "task": shots.task.as_dict(), "groups": {k: list(v) for k, v in shots.target.groups.items()},
+        "label": shots.target.label, "method": method.name, "seed": config.seed, **budget,
+        "pretrained networks": parents, "scans or labels": shots.fingerprint(),
+    }  # fmt: skip
+    given = json.loads(json.dumps(given))
+    kept = out / BEGUN
+    if kept.is_file() and (out / "training").is_dir():
+        before = json.loads(kept.read_text(encoding="utf-8"))
+        changed = [name for name in given if before.get(name) != given[name]]
+        if changed:
+            raise VCMError(
+                f"{out} holds an unfinished fit with other {', '.join(changed)}: choose another folder with out=, or "
+                f"remove {out / 'training'}.",
+                argument="out",
+            )
+    check_output(out)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(kept, given)
 
 
 def fit(

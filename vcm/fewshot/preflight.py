@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from vcm.errors import VCMError
 from vcm.fewshot.cases.task_file import TaskFile, read_task
 from vcm.fewshot.cases.tasks import Task, task_from
-from vcm.fewshot.configuration import EXAMPLE, FewShotStudy, FineTuning
+from vcm.fewshot.configuration import EXAMPLE, FewShotStudy, FineTuning, NetworkTraining
 from vcm.fewshot.methods.catalogue import Method, find_method, for_task, known_method
 from vcm.files import check_output
 
+#: Edge of a patch of a label map's network [voxel].
+LEAST_PATCH = 8
 #: What the example asks.
 EXAMPLE_TASK = task_from({"kind": "regression", "inputs": ["t1"]})
+
+
+def check_training(training: NetworkTraining) -> None:
+    """Raise VCMError for a budget of a network that makes no sense."""
+    for name in ("steps", "batch_size", "members", "tune_steps"):
+        if getattr(training, name) < 1:
+            raise VCMError(f"{name} is {getattr(training, name)}: choose 1 or more.", argument=name)
+    if training.patch < LEAST_PATCH:
+        raise VCMError(
+            f"patch is {training.patch}: choose {LEAST_PATCH} voxels or more, as the network halves it three times.",
+            argument="patch",
+        )
+    for name in ("learning_rate", "tune_learning_rate"):
+        if not 0 < getattr(training, name) < math.inf:
+            raise VCMError(
+                f"{name} is {getattr(training, name)}: choose a number above 0, such as 0.002.",
+                argument=name,
+            )
 
 
 def refuse_fitted(out: Path) -> None:
@@ -28,6 +49,7 @@ def check_finetuning(config: FineTuning) -> tuple[TaskFile, Method]:
         VCMError: There is no such task or method, or a model is in the folder `out` already.
     """
     refuse_fitted(Path(config.out))
+    check_training(config)
     if not config.task:
         raise VCMError("No task is given: give the YAML file of a task (see docs/fewshot.md).")
     check_output(Path(config.out))
@@ -41,6 +63,7 @@ def check_study(config: FewShotStudy) -> list[TaskFile]:
     Raises:
         VCMError: There is no such task or method, or nothing to compare.
     """
+    check_training(config)
     if not config.tasks:
         raise VCMError("The study has no tasks: give their YAML files (see docs/fewshot.md).")
     if config.seeds < 1 or not config.shots:

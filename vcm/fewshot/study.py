@@ -29,9 +29,15 @@ from vcm.fewshot.cases.tasks import Task
 from vcm.fewshot.comparison.metrics import segmentation_scores
 from vcm.fewshot.configuration import FewShotStudy, NetworkTraining
 from vcm.fewshot.fitting import fit, synthetic_pool
-from vcm.fewshot.methods.catalogue import SYNTHETIC, Method
+from vcm.fewshot.methods.catalogue import SYNTHETIC, Method, known_method
 from vcm.fewshot.methods.model import Answer, FittedModel
-from vcm.fewshot.methods.parents import Parent, describe_parents, load_parent, open_parents
+from vcm.fewshot.methods.parents import (
+    UNTRAINED,
+    Parent,
+    describe_parents,
+    load_parent,
+    open_parents,
+)
 from vcm.fewshot.methods.pool import Pool, refuse_seen, refuse_seen_by_parents
 from vcm.fewshot.preflight import check_study, methods_of
 from vcm.files import check_output, write_json, write_table
@@ -274,6 +280,12 @@ def _joined(config: FewShotStudy) -> dict[str, Any]:
         for name in ("mae", "hybrid")
         if getattr(config, name)
     }
+    # The same network as an encoder with random weights: another one than without the encoder.
+    untrained = [
+        m for m in map(known_method, config.methods) if m and UNTRAINED in (*m.features, m.start)
+    ]
+    if untrained:
+        found[UNTRAINED] = open_parents(untrained, config)[UNTRAINED].checksum
     if any(name.endswith(SYNTHETIC) for name in config.methods):
         found["synthetic_weight"] = config.synthetic_weight
     return found

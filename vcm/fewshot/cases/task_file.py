@@ -93,6 +93,14 @@ def task_file_from(entry: Mapping[str, Any], file: Path) -> TaskFile:
         raise VCMError(f"folds of {file.name} is {folds}: give a whole number, for instance 5.")
     tests = {str(n): _source(s, file) for n, s in named.items()}
     train = _source(entry["train"], file)
+    if task.kind == "segmentation" and entry["label"] in {s.mask for s in (train, *tests.values())}:
+        raise VCMError(
+            f"The mask of {file.name} is {entry['label']}, which is its label too and would show the network the answer: "
+            "name the map of the brain, or mask: found."
+        )
+    wrong = [name for name in tests if set(name) & set("/\\") or not name.strip()]
+    if wrong:
+        raise VCMError(f"A test of {file.name} is called '{wrong[0]}': leave out slashes.")
     return TaskFile(task, Target(str(entry["label"]), groups), train, tests, folds)
 
 
@@ -133,4 +141,5 @@ def _source(entry: Any, file: Path) -> Source:
     if not entry.get("data"):
         raise VCMError(f"Cases in {file.name} have no data: give a folder or a table.")
     data = file.parent / str(entry["data"])
-    return Source(str(data), entry.get("split"), str(entry.get("mask") or ""))
+    split = entry.get("split")
+    return Source(str(data), None if split is None else str(split), str(entry.get("mask") or ""))

@@ -76,6 +76,10 @@ class Task:
     spacing: tuple[float, ...] = field(default=())
 
     def __post_init__(self) -> None:
+        if set(self.name) & set("/\\") or self.name in ("", ".", ".."):
+            raise VCMError(
+                f"The task is called '{self.name}', but its runs are folders of that name: leave out slashes."
+            )
         if self.kind not in KINDS:
             raise VCMError(f"The kind '{self.kind}' is unknown: choose one of {', '.join(KINDS)}.")
         if not self.inputs:
@@ -159,6 +163,8 @@ def _listed(key: str, value: Any) -> list[Any]:
     """The value of a key that takes several; one alone needs no brackets."""
     if value is None:
         return []
+    if any(isinstance(v, bool) for v in (value if isinstance(value, list) else [value])):
+        raise VCMError(f"{key} hold yes, no, true or false, which YAML reads as truth: put them in quotes.")
     if isinstance(value, str | int | float) or (key == "inputs" and isinstance(value, Mapping)):
         return [value]
     if not isinstance(value, Sequence):

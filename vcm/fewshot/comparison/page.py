@@ -48,7 +48,7 @@ def write_page(out: Path) -> Path:
     rows: list[dict[str, Any]] = []
     blocks = [
         "# Few-shot study",
-        *([_SYNTHETIC] if _is_synthetic(config["tasks"]) else []),
+        *([_SYNTHETIC] if _is_synthetic(config["tasks"], Path(config["out"])) else []),
         "Values are means over the draws of the shots. Two 95 % intervals are kept apart: over the test "
         "cases (bootstrap, the draws held) and over the draws (Student, the cases held). A difference is "
         "paired: same draws, same cases; its last interval is over both together. A draw is the same "
@@ -95,9 +95,9 @@ def summary(out: Path) -> list[str]:
     return lines
 
 
-def _is_synthetic(tasks: Sequence[str]) -> bool:
-    """Whether a task is the example."""
-    return any(Path(task).parent.name == EXAMPLE for task in tasks)
+def _is_synthetic(tasks: Sequence[str], out: Path) -> bool:
+    """Whether a task is the example, whose brains lie in the folder of the study."""
+    return any(Path(task).parent == out / EXAMPLE for task in tasks)
 
 
 def _values_table(tables: dict[int, dict[str, list[Run]]], test: str, metric: str) -> str:
