@@ -14,6 +14,7 @@ from vcm.fewshot.methods.catalogue import METHODS, find_method
 from vcm.fewshot.methods.pool import Pool, refuse_seen
 from vcm.fewshot.study import FewShotStudy, open_tasks, run_study
 from vcm.files import read_table
+from vcm.imaging.volume import read_label_map, write_volume
 
 
 @pytest.fixture(scope="module")
@@ -254,3 +255,18 @@ def test_methods_say_what_they_can_do_and_what_their_parents_saw(config):
         find_method("segmenter", "regression")
     assert "IXI training" in METHODS["volumes"].parents
     assert METHODS["voxels"].parents == "none"
+
+
+def test_a_test_map_that_cannot_be_used_is_refused_before_any_training(
+    brains, tmp_path, config, monkeypatch
+):
+    data = shutil.copytree(brains, tmp_path / "changed")
+    (path,) = (data / "sub-12").rglob("*_dseg.nii.gz")
+    labels = read_label_map(path)
+    write_volume(labels.with_data(labels.data * 3), path)
+    monkeypatch.setattr(module, "fit", lambda *_: pytest.fail("trained"))
+    task = {"label": "dseg", "kind": "segmentation", "classes": ["core"],
+            "train": {"data": str(data), "split": "train"},
+            "tests": {"held out": {"data": str(data), "split": "test"}}}  # fmt: skip
+    with pytest.raises(VCMError, match=r"sub-\d\d_dseg.nii.gz holds the label 3, but the task has 1"):
+        run_study(config(task=task, methods=["scratch"], shots=[3], seeds=1, reference="scratch"))

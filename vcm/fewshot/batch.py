@@ -7,6 +7,10 @@ case without an answer counts as the worst.
 from __future__ import annotations
 
 import json
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.fewshot.cases.label_maps import grouped, warn_of_absent_classes
 from vcm.fewshot.cases.layouts import (
     Case,
@@ -25,7 +29,7 @@ from vcm.fewshot.cases.layouts import (
     label_number,
     with_labels,
 )
-from vcm.fewshot.cases.tasks import task_from
+from vcm.fewshot.cases.tasks import SEQUENCES, task_from
 from vcm.fewshot.comparison.metrics import (
     WORST_CORRELATION,
     WORST_MAE,
@@ -40,7 +44,7 @@ from vcm.fewshot.container.predict import read_scans, slots_of, write_answer
 from vcm.fewshot.methods.model import Answer, FittedModel
 from vcm.files import check_output, read_table, sha256, write_json, write_table
 from vcm.imaging.extraction import find_brain
-from vcm.imaging.volume import Volume, read_label_map
+from vcm.imaging.volume import Volume, read_label_map, refuse_other_voxels
 from vcm.progress import track
 
 SUFFIX = {
@@ -62,6 +66,9 @@ class Answered:
 def predict_cases(model_folder: Path, source: str, out: Path, split: str | None = None) -> Answered:
     """One file per case, and answers.tsv; `out` must not hold answers yet.
 
+    An embedding is of the same sequence of every case, the first of SEQUENCES that all have, which stderr tells; a
+    VCMWarning says where they have none in common.
+
     Raises:
         VCMError: there are no cases, or one is a shot of the model.
     """
@@ -75,8 +82,9 @@ def predict_cases(model_folder: Path, source: str, out: Path, split: str | None 
     rows: list[dict[str, Any]] = []
     fallbacks = {}
     suffix = SUFFIX[model.task.kind]
+    chosen = _sequences_embedded(cases) if model.task.inputs == (("input",),) else {}
     for case in track(cases, "Answering"):
-        paths = _paths(model, case)
+        paths = _paths(model, case, chosen)
         scans, complaints = read_scans(paths)
         slots, missing = slots_of(model, scans)
         complaints += [f"There is no {name}." for name in missing]
@@ -175,8 +183,12 @@ def _classified(
 def _segmented(
     answers: Path, case: Case, target: Target, classes: int, held: list[NDArray[np.uint8]]
 ) -> dict[str, Any]:
-    """Dice and NSD of one case; 0 where there is no answer. The labels it truly has are added to `held`."""
-    truth = read_label_map(case.maps[target.label])
+    """Dice and NSD of one case; 0 where there is no answer. The labels it truly has are added to `held`.
+
+    Raises:
+        VCMError: The truth cannot be read, or does not lie on the voxels of the answer.
+    """
+    truth = read_label_map(case.maps[target.label], empty=True)
     mapped = grouped(truth, target.groups, classes)
     held.append(np.unique(mapped))
     file = answers / f"{case.name}.nii.gz"
@@ -184,14 +196,35 @@ def _segmented(
         return {"case": case.name, "dice": 0.0, "nsd": 0.0}
     image: Any = nib.load(file)
     found = np.asarray(image.dataobj)
+    # An answer lies on the voxels of its scan, and may be empty.
+    remedy = f"resample it onto the scan of {case.name} that was answered"
+    refuse_other_voxels(truth, Volume(found, image.affine), remedy)
     labels = range(1, classes + 1)
     return {"case": case.name, **segmentation_scores(found, mapped, truth.grid.spacing, labels)}
 
 
-def _paths(model: FittedModel, case: Case) -> dict[str, Path]:
-    """The scans that the model reads; an embedding reads any one sequence."""
-    if model.task.inputs == (("input",),):
-        return {"input": next(iter(case.images.values()))}
+def _sequences_embedded(cases: Sequence[Case]) -> dict[str, str]:
+    """Case -> the sequence that its embedding is of: one that all have, else the first that it has."""
+    common = [s for s in SEQUENCES if all(s in case.images for case in cases)]
+    chosen = {c.name: (common or [s for s in SEQUENCES if s in c.images])[0] for c in cases}
+    if common:
+        print(f"Every embedding is of the sequence {common[0]}.", file=sys.stderr)
+        return chosen
+    counts = Counter(chosen.values())
+    warnings.warn(
+        f"No sequence is in all {len(cases)} cases, so embeddings are of {', '.join(f'{s} ({n})' for s, n in counts.items())}, "
+        "and a probe reads the sequence out of them before anything else: give cases that share one, or a table of "
+        "the scans to read.",
+        VCMWarning,
+        stacklevel=3,
+    )
+    return chosen
+
+
+def _paths(model: FittedModel, case: Case, embedded: Mapping[str, str]) -> dict[str, Path]:
+    """The scans that the model reads; an embedding reads the one sequence that `embedded` names."""
+    if case.name in embedded:
+        return {"input": case.images[embedded[case.name]]}
     wanted = [s for options in model.task.inputs for s in options]
     return {s: case.images[s] for s in wanted if s in case.images}
 

@@ -218,7 +218,7 @@ def fit_embedding(config: Embedding) -> FittedModel:
 
 
 def record_of(shots: Pool, parents: str, seed: int) -> dict[str, Any]:
-    """What a model was fitted on, for its card: shots by name and by checksum of their scan."""
+    """What a model was fitted on, for its card: shots by name, and checksums of their scans."""
     return {
         "shots": [c.name for c in shots.cases],
         "checksums": list(shots.checksums()),

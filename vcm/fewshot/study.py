@@ -83,6 +83,9 @@ def run_study(config: FewShotStudy) -> Path:
     """
     out = Path(config.out)
     tasks = open_tasks(config)
+    # Before a network is trained whose answers could not be measured.
+    for pool in (p for task in tasks for p in (task.tests.values() or [task.train])):
+        pool.refuse_unusable_maps()
     _claim(out, config, tasks)
     tasks = [with_synthetic(task, config) for task in tasks]
     todo = [

@@ -117,8 +117,13 @@ def read_volume(path: str | Path) -> Volume:
     return Volume(data, file.affine, file.header, path.name)
 
 
-def read_label_map(path: str | Path) -> Volume:
+def read_label_map(path: str | Path, *, empty: bool = False) -> Volume:
     """Read one 3D label map, values as whole numbers of at most 32 bits.
+
+    Args:
+        path: A NIfTI file. A trailing axis of length 1 is dropped.
+        empty: Whether a map of background alone is read, such as that of a scan without a lesion. Else it is
+            refused as any constant one.
 
     Raises:
         VCMError: What `read_volume` refuses, values that are not whole numbers (probabilities), and
@@ -132,7 +137,8 @@ def read_label_map(path: str | Path) -> Volume:
     else:
         exact = stored if stored.name == "float32" and not file.is_scaled else np.dtype(float)
         labels = _whole_numbers(_values(file, path, exact), path)
-    _check_values(labels, path)
+    if not empty or labels.any():
+        _check_values(labels, path)
     if labels.min() < 0:
         raise VCMError(
             f"{path.name} holds the negative label {labels.min()}, but labels are 0 "

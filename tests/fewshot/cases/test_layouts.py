@@ -47,6 +47,47 @@ def test_bids_sessions_are_cases_of_their_own(tmp_path, write):
     assert [c.name for c in find_cases(tmp_path)] == ["sub-1_ses-1", "sub-1_ses-2"]
 
 
+def test_the_table_of_sessions_goes_before_that_of_participants(tmp_path, write):
+    for subject in ("sub-1", "sub-2"):
+        for session in ("ses-1", "ses-2", "ses-3"):
+            write(tmp_path / subject / session / "anat" / f"{subject}_{session}_T1w.nii.gz")
+    rows = "participant_id\tage\tsex\nsub-1\t30\tF\nsub-2\t50\tM\n"
+    (tmp_path / "participants.tsv").write_text(rows, encoding="utf-8")
+    told = tmp_path / "sub-1" / "sub-1_sessions.tsv"
+    rows = (
+        "session_id\tage\tscore\tsplit\nses-1\t31\t7\ttraining\n2\t38\tn/a\tTest\nses-3\tn/a\t9\t\n"
+    )
+    told.write_text(rows, encoding="utf-8")
+    cases = find_cases(tmp_path)
+    assert [label_number(c, Target("age")) for c in cases] == [31, 38, 30, 50, 50, 50]
+    assert [label_number(c, Target("score")) for c in cases] == [7, None, 9, None, None, None]
+    assert {c.values["sex"] for c in cases[:3]} == {"F"}
+    assert [c.name for c in find_cases(tmp_path, "test")] == ["sub-1_ses-2"]
+    told.write_text(rows + "ses-1\t32\t7\ttrain\n", encoding="utf-8")
+    with pytest.raises(VCMError, match=r"ses-1 has rows in .*sub-1_sessions.tsv that differ"):
+        find_cases(tmp_path)
+
+
+def test_a_subject_of_no_split_is_refused_where_the_table_tells_splits(tmp_path, write):
+    bids(tmp_path, write, ["sub-01\t30\tF\ttrain", "sub-02\t40\tM\ttest", "sub-10\t50\tM\ttest"])
+    table = tmp_path / "participants.tsv"
+    rows = table.read_text(encoding="utf-8")
+    table.write_text(rows.replace("sub-0", ""), encoding="utf-8")
+    with pytest.raises(
+        VCMError, match=r"sub-01, sub-02 have no row .* \(sub-1, sub-2: no folder\)"
+    ):
+        find_cases(tmp_path)
+    table.write_text(rows.replace("sub-02\t40\tM\ttest\n", ""), encoding="utf-8")
+    with pytest.raises(VCMError, match=r"sub-02 has no row .*: add a row for each subject\.$"):
+        find_cases(tmp_path, "train")
+    # A row without scans says nothing wrong, nor does a folder without them.
+    table.write_text(rows + "sub-11\t60\tF\ttest\n", encoding="utf-8")
+    (tmp_path / "sub-12").mkdir()
+    assert len(find_cases(tmp_path, "test")) == 2
+    table.write_text("participant_id\tage\nsub-01\t30\n", encoding="utf-8")
+    assert len(find_cases(tmp_path)) == 3
+
+
 @pytest.mark.parametrize("depth", ["sub_1", "sub_1/ses_1"])
 @pytest.mark.parametrize("root", ["", "preprocessed"])
 def test_fomo(tmp_path, write, depth, root):

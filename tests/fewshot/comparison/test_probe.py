@@ -24,8 +24,18 @@ def test_a_split_has_its_shares_of_every_class_and_stratum():
         assert np.ptp(np.bincount(strata[part])) <= 3
     assert np.array_equal(split.test, split_cases(labels, strata).test)
     assert not np.array_equal(split.test, split_cases(labels, strata, seed=1).test)
-    with pytest.raises(VCMError, match="The class 1 has 4 cases"):
+    with pytest.raises(VCMError, match="The class 1 has 4 subjects"):
         split_cases([0] * 9 + [1] * 4, [0] * 13)
+
+
+def test_the_cases_of_a_subject_stay_together():
+    _, labels = made()
+    subjects = [f"sub-{n}" for n in range(150)]
+    alone = split_cases(labels, [0] * 150, subjects=subjects)
+    assert np.array_equal(alone.test, split_cases(labels, [0] * 150).test)
+    twice = split_cases(np.tile(labels, 2), [0] * 300, subjects=subjects * 2)
+    for one, both in zip(vars(alone).values(), vars(twice).values(), strict=True):
+        assert np.array_equal(both, [*one, *(one + 150)])
 
 
 def test_what_is_there_is_read_out_and_what_is_not_is_not():

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 
 import nibabel as nib
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.fewshot.cases.tasks import task_from
 from vcm.fewshot.container.check_cases import make_cases
 from vcm.fewshot.container.contracts import load_contract
@@ -205,6 +206,43 @@ def test_models_that_do_not_answer_the_contract_are_refused(tmp_path):
     (tmp_path / "x").mkdir()
     with pytest.raises(VCMError, match="exists: give a new folder"):
         package(model, age, tmp_path / "x")
+
+
+def test_a_model_of_masked_scans_is_refused(tmp_path):
+    contract = load_contract("fomo26:task3")
+    model = number_model(contract)
+    model.record = {"mask": ""}
+    package(model, contract, tmp_path / "plain")
+    for mask in ("dseg", "found"):
+        model.record = {"mask": mask}
+        with pytest.raises(VCMError, match=f"masked by '{mask}', and a container gets no mask"):
+            package(model, contract, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def renamed(contract, classes):
+    """A constant model of the contract, whose classes have these names."""
+    task = task_from(contract.task.as_dict() | {"classes": classes})
+    return fit_constant(task, np.array([0.0, 1, 1]))
+
+
+def test_classes_are_told_by_their_order(tmp_path):
+    pmg, nerve = load_contract("fomo26:task5"), load_contract("fomo26:task4")
+    with pytest.raises(VCMError, match="are 1, 0 and those of fomo26:task5 0, 1, and an answer"):
+        package(renamed(pmg, ["1", "0"]), pmg, tmp_path / "x")
+    with pytest.raises(VCMError, match="are vessels, nerve and those of fomo26:task4 nerve, vess"):
+        package(renamed(nerve, ["vessels", "nerve"]), nerve, tmp_path / "x")
+    with pytest.warns(VCMWarning, match="The number is the probability of 'healthy'"):
+        package(renamed(pmg, ["patient", "healthy"]), pmg, tmp_path / "number")
+    told = "The number is the probability of 'healthy'."
+    assert told in (tmp_path / "number" / "README.md").read_text(encoding="utf-8")
+    with pytest.warns(VCMWarning, match="In the map 1 is nerve, 2 is artery"):
+        package(renamed(nerve, ["nerve", "artery"]), nerve, tmp_path / "map")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        package(renamed(pmg, ["0", "1"]), pmg, tmp_path / "same")
+        tumour = load_contract("fomo26:task2")
+        package(renamed(tumour, ["tumour"]), tumour, tmp_path / "one")
 
 
 def test_what_is_no_model_is_refused(tmp_path):

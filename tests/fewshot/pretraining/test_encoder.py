@@ -1,6 +1,7 @@
 import warnings
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -247,6 +248,19 @@ def test_two_views_are_of_two_sequences_of_a_case_where_it_has_them(brains, cach
     }
 
 
+def test_people_of_one_name_in_two_datasets_are_never_a_pair(tmp_path, cache):
+    folders = [str(write_brains(tmp_path / name)) for name in ("one", "two")]
+    for n in range(16):
+        path = next((tmp_path / "two" / f"sub-{n:02}").rglob("*_T1w.nii.gz"))
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(np.flip(image.get_fdata(dtype=np.float32), 2), image.affine), path)
+    scans, _ = find_scans(folders, "train", "", cache)
+    assert len({s.checksum for s in scans}) == len(scans) == 2 * len({s.case for s in scans})
+    sampler = ViewSampler(scans, 24, 2, 16, 0.5, 4, 0.0)
+    images = sampler.draw(np.random.default_rng(0)).images
+    assert torch.equal(images[:, 0], images[:, 1])
+
+
 def test_the_scans_of_a_batch_differ_where_there_are_enough(brains, cache):
     scans, _ = find_scans([str(brains)], "train", "", cache)
     drawn = ViewSampler(scans[:3], 3, 1, 16, 0.5, 4, 0.0).draw(np.random.default_rng(0))
@@ -273,8 +287,6 @@ def test_views_are_made_on_the_device_of_the_scans_as_on_a_processor(tmp_path, m
 
 
 def test_a_scan_of_one_value_is_left_out_with_a_sentence(brains, tmp_path):
-    import nibabel as nib
-
     copied = write_brains(tmp_path / "flat")
     path = copied / "sub-01" / "anat" / "sub-01_T1w.nii.gz"
     nib.save(nib.Nifti1Image(np.full((8, 8, 8), 7.0, np.float32), np.eye(4)), path)

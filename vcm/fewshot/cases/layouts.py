@@ -2,14 +2,15 @@
 
 Three layouts are read: BIDS (sub-X[/ses-Y]/anat/*_T1w.nii.gz, labels in participants.tsv or a
 *_dseg.nii.gz beside the scan), that of FOMO (sub_X/ses_Y/t1.nii.gz, labels/sub_X[/ses_Y]/label.txt
-or seg.nii.gz), and a table with the columns case, sequence, path and label.
+or seg.nii.gz), and a table with the columns case, sequence, path and label. What
+sub-X/sub-X_sessions.tsv says of a session of BIDS goes before what participants.tsv says of the subject.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from vcm.imaging.participants import parse_split, read_rows, session_of
 _MAP_TOKENS = ("dseg", "seg", "mask", "label", "labels", "segmentation")
 #: Last token of a file that is neither.
 _NEITHER = ("roi", "probseg")
+#: What stands in a cell, in lower case, whose value nobody knows.
+UNKNOWN = ("", "n/a", "na", "nan")
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def label_text(case: Case, target: Target) -> str | None:
             "name the column of the label."
         )
     text = case.values[column].strip()
-    return None if text.lower() in ("", "n/a", "na", "nan") else text
+    return None if text.lower() in UNKNOWN else text
 
 
 def label_number(case: Case, target: Target) -> float | None:
@@ -161,9 +164,9 @@ def with_labels(cases: Iterable[Case], target: Target, task: Task) -> list[Case]
             f"{', '.join(maps) or 'none'})."
         )
     if without:
-        named = ", ".join(c.name for c in without[:5]) + (", ..." if without[5:] else "")
         warnings.warn(
-            f"{len(without)} of {len(without) + len(kept)} cases have no {target.label} and are left out: {named}.",
+            f"{len(without)} of {len(without) + len(kept)} cases have no {target.label} and are left out: "
+            f"{_first([c.name for c in without])}.",
             VCMWarning,
             stacklevel=2,
         )
@@ -177,16 +180,39 @@ def _from_bids(folder: Path) -> list[Case]:
         rows = _rows_by_subject(table)
         if not any((folder / name).is_dir() for name in rows):
             raise VCMError(f"None of the participants in {table} has a folder in {folder}.")
+    subjects = sorted(p for p in folder.glob("sub-*") if p.is_dir())
+    told = {subject: _rows_by_session(subject) for subject in subjects}
+    columns = {k: "" for of in told.values() for row in of.values() for k in row}
     cases = []
-    for subject in sorted(p for p in folder.glob("sub-*") if p.is_dir()):
+    for subject in subjects:
         sessions = sorted(p for p in subject.glob("ses-*") if p.is_dir()) or [subject]
         for session in sessions:
             name = "_".join((subject.name, *((session.name,) if session != subject else ())))
             images, maps = _sorted_by_kind(name, _scans_below(session, "**/"))
             if images:
                 row = _row_of(subject.name, session.name, rows.get(subject.name, []), table)
-                cases.append(Case(name, images, row, maps))
+                values = {**columns, **row, **told[subject].get(session.name, {})}
+                cases.append(Case(name, images, values, maps))
+    if any("split" in row for of in rows.values() for row in of):
+        _refuse_unmatched([c.subject for c in cases], rows, table)
     return cases
+
+
+def _refuse_unmatched(subjects: Iterable[str], rows: Collection[str], table: Path) -> None:
+    """Raise VCMError where a table tells splits, but not that of every subject: it would be trained on."""
+    without = list(dict.fromkeys(s for s in subjects if s not in rows))
+    if without:
+        lost = [name for name in rows if not (table.parent / name).is_dir()]
+        hint = f", named as its folder ({_first(lost)}: no folder)" if lost else ""
+        raise VCMError(
+            f"{_first(without)} {'has' if len(without) == 1 else 'have'} no row in {table}, whose column split tells "
+            f"training from test cases: add a row for each subject{hint}."
+        )
+
+
+def _first(names: Sequence[str]) -> str:
+    """The first five names, for a sentence."""
+    return ", ".join(names[:5]) + (", ..." if names[5:] else "")
 
 
 def _rows_by_subject(table: Path) -> dict[str, list[dict[str, str]]]:
@@ -200,10 +226,30 @@ def _rows_by_subject(table: Path) -> dict[str, list[dict[str, str]]]:
     found: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         if row["participant_id"]:
-            split = {"split": parse_split(row["split"])} if "split" in row else {}
             name = "sub-" + row["participant_id"].removeprefix("sub-")
-            found.setdefault(name, []).append({**row, **split})
+            found.setdefault(name, []).append(_with_split(row))
     return found
+
+
+def _rows_by_session(subject: Path) -> dict[str, dict[str, str]]:
+    """What sub-X_sessions.tsv says of each session, without cells that say nothing.
+
+    Raises:
+        VCMError: Two rows of one session differ.
+    """
+    table = subject / f"{subject.name}_sessions.tsv"
+    found: dict[str, dict[str, str]] = {}
+    for row in read_rows(table) if table.is_file() else []:
+        told = {k: v for k, v in _with_split(row).items() if k and v.lower() not in UNKNOWN}
+        session = session_of(row)
+        if session and found.setdefault(session, told) != told:
+            raise VCMError(f"{session} has rows in {table} that differ: keep one.")
+    return found
+
+
+def _with_split(row: dict[str, str]) -> dict[str, str]:
+    """The row with its split in one spelling."""
+    return {**row, "split": parse_split(row["split"])} if "split" in row else row
 
 
 def _row_of(

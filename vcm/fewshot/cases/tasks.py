@@ -164,7 +164,9 @@ def _listed(key: str, value: Any) -> list[Any]:
     if value is None:
         return []
     if any(isinstance(v, bool) for v in (value if isinstance(value, list) else [value])):
-        raise VCMError(f"{key} hold yes, no, true or false, which YAML reads as truth: put them in quotes.")
+        raise VCMError(
+            f"{key} hold yes, no, true or false, which YAML reads as truth: put them in quotes."
+        )
     if isinstance(value, str | int | float) or (key == "inputs" and isinstance(value, Mapping)):
         return [value]
     if not isinstance(value, Sequence):

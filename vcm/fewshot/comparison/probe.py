@@ -51,29 +51,51 @@ class Probed:
     fairness: dict[str, float]
 
 
-def split_cases(labels: Sequence[int], strata: Sequence[int], seed: int = 42) -> Split:
-    """40, 10 and 50 % of each class, each share spread over the strata (for instance decades).
+def split_cases(
+    labels: Sequence[int],
+    strata: Sequence[int],
+    seed: int = 42,
+    subjects: Sequence[str] | None = None,
+) -> Split:
+    """40, 10 and 50 % of the subjects of each class, each share spread over the strata (for instance decades).
+
+    Args:
+        labels: (N,) class of each case.
+        strata: (N,) stratum of each case.
+        seed: Of the draw.
+        subjects: (N,) whose case it is. All cases of a subject go to one share, that of its first class and
+            stratum. None: each case is a subject of its own.
 
     Raises:
-        VCMError: a class has fewer than five cases.
+        VCMError: a class has fewer than five subjects.
     """
     random = np.random.default_rng(seed)
     parts: tuple[list[int], list[int], list[int]] = ([], [], [])
-    y = np.asarray(labels)
-    for label in np.unique(y):
+    own = _places_by_subject(subjects or [str(place) for place in range(len(labels))])
+    first = np.array([places[0] for places in own], dtype=int)
+    y, spread = np.asarray(labels)[first], np.asarray(strata)[first]
+    for label in np.unique(labels):
         members = random.permutation(np.flatnonzero(y == label))
         if len(members) < 5:
             raise VCMError(
-                f"The class {label} has {len(members)} cases, but a probe needs five of each: leave the "
+                f"The class {label} has {len(members)} subjects, but a probe needs five of each: leave the "
                 "class out."
             )
-        ordered = members[np.argsort(np.asarray(strata)[members], kind="stable")]
+        ordered = members[np.argsort(spread[members], kind="stable")]
         # Dealt in turn along the strata, so that each share meets each of them.
         rest = ordered[0::2]
         parts[2].extend(ordered[1::2].tolist())
         parts[1].extend(rest[2::5].tolist())
         parts[0].extend(np.delete(rest, np.s_[2::5]).tolist())
-    return Split(*(np.sort(np.array(p, dtype=int)) for p in parts))
+    return Split(*(np.sort(np.array([p for s in part for p in own[s]], int)) for part in parts))
+
+
+def _places_by_subject(subjects: Sequence[str]) -> list[list[int]]:
+    """Places of the cases of each subject, in the order of their first ones."""
+    found: dict[str, list[int]] = {}
+    for place, subject in enumerate(subjects):
+        found.setdefault(subject, []).append(place)
+    return list(found.values())
 
 
 def probe(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,17 @@ from vcm.errors import VCMError
 from vcm.fewshot.comparison.probe import Probed, probe, split_cases
 from vcm.imaging.participants import read_rows
 
+#: What stands in a cell, in lower case, whose value nobody knows; as in the labels of cases.
+UNKNOWN = ("", "n/a", "na", "nan")
+
 
 def probe_folder(
     vectors: Path, table: Path, case: str, label: str, groups: list[str], seed: int = 42
 ) -> Probed:
     """Probe CASE.npy (or CASE_SEQUENCE.npy) of every row that has a class.
 
-    The split is spread over the groups of the first variable. Embeddings that are missing are left
-    out; the challenge gives them the worst scores in its test.
+    The split is spread over the groups of the first variable, and keeps the sessions of a subject together.
+    Embeddings that are missing are left out; the challenge gives them the worst scores in its test.
 
     Raises:
         VCMError: a column or every embedding is missing, or lengths differ.
@@ -31,7 +35,7 @@ def probe_folder(
             has = ", ".join(rows[0]) if rows else "no row"
             raise VCMError(f"{table.name} has no column '{column}': it has {has}.")
     found = [(row, _file_of(vectors, row[case])) for row in rows]
-    kept = [(row, file) for row, file in found if file and row[label].lower() not in ("", "n/a")]
+    kept = [(row, file) for row, file in found if file and row[label].lower() not in UNKNOWN]
     if not kept:
         raise VCMError(f"{vectors} holds no embedding of a case in {table.name}: check the names.")
     loaded = [np.load(file, allow_pickle=False) for _, file in kept if file]
@@ -42,7 +46,13 @@ def probe_folder(
     variables = {g: [row[g] for row, _ in kept] for g in groups}
     first = variables[groups[0]] if groups else ["" for _ in kept]
     strata = [sorted(set(first)).index(value) for value in first]
-    return probe(np.stack(loaded), labels, split_cases(labels, strata, seed), variables)
+    split = split_cases(labels, strata, seed, [subject_of(row[case]) for row, _ in kept])
+    return probe(np.stack(loaded), labels, split, variables)
+
+
+def subject_of(case: str) -> str:
+    """Whose case it is, as cases of a task have it: sessions of one subject are cases of their own."""
+    return re.split(r"_ses[-_]", case)[0]
 
 
 def _file_of(folder: Path, case: str) -> Path | None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ast
 import json
+import warnings
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.fewshot.container.contracts import Contract
 from vcm.fewshot.methods.model import FittedModel
 from vcm.files import write_json, write_whole
@@ -51,6 +52,8 @@ sys.exit(main(Path(__file__).parent))
 def package(model: FittedModel, contract: Contract, out: Path, cpu: bool = False) -> Path:
     """Write Apptainer.def, Dockerfile, README.md and app/ to a new folder.
 
+    A VCMWarning says which class the answer is of, where the model has other names for its classes than the contract.
+
     Args:
         model: as `finetune` or `embed` fitted it.
         contract: what the container must answer.
@@ -63,6 +66,7 @@ def package(model: FittedModel, contract: Contract, out: Path, cpu: bool = False
     refuse_mismatch(model, contract)
     if out.exists():
         raise VCMError(f"{out} exists: give a new folder, so that nothing of yours is overwritten.")
+    _warn_of_other_classes(model, contract)
     write_whole(out, lambda part: _write(part, model, contract, out.name, cpu))
     return out
 
@@ -107,6 +111,11 @@ def refuse_mismatch(model: FittedModel, contract: Contract) -> None:
                 f"The model reads {' or '.join(options)}, which {contract.name} does not give (it gives "
                 f"{', '.join(contract.arguments)}): fit a model of these sequences."
             )
+    if model.record.get("mask"):
+        raise VCMError(
+            f"The scans of the model were masked by '{model.record['mask']}', and a container gets no mask: fit it "
+            "without mask, on scans such as the container gets."
+        )
     count = len(model.task.classes)
     if contract.labels and count != contract.labels:
         raise VCMError(
@@ -114,6 +123,33 @@ def refuse_mismatch(model: FittedModel, contract: Contract) -> None:
         )
     if contract.task.kind == "classification" and count != 2:
         raise VCMError(f"The model has {count} classes, but {contract.name} asks for two.")
+    asked, here = contract.task.classes, model.task.classes
+    if here != asked and sorted(here) == sorted(asked):
+        raise VCMError(
+            f"The classes of the model are {', '.join(here)} and those of {contract.name} {', '.join(asked)}, and an "
+            "answer tells them by their order: name them in that order in the task, and fit again."
+        )
+
+
+def _warn_of_other_classes(model: FittedModel, contract: Contract) -> None:
+    """Names cannot be compared, so the user is told what the order of the classes makes of them."""
+    asked, here = contract.task.classes, model.task.classes
+    if here != asked and len(here) > 1:
+        warnings.warn(
+            f"{contract.name} has the classes {', '.join(asked)} and the model {', '.join(here)}. {_meaning(model)} "
+            "Where they mean the same in another order, name them in that of the contract, and fit again.",
+            VCMWarning,
+            stacklevel=3,
+        )
+
+
+def _meaning(model: FittedModel) -> str:
+    """What an answer says in the model's names of the classes, a sentence; "" where it has none."""
+    classes = model.task.classes
+    if model.task.kind == "classification":
+        return f"The number is the probability of '{classes[1]}'."
+    labels = ", ".join(f"{label} is {name}" for label, name in enumerate(classes, start=1))
+    return f"In the map {labels}." if classes else ""
 
 
 def prediction_modules() -> list[Path]:
@@ -165,10 +201,11 @@ def _dockerfile(base: str, install: list[str]) -> str:
 
 def _readme(model: FittedModel, contract: Contract, name: str) -> str:
     arguments = " ".join(f"{a} /input/{s}.nii.gz" for s, a in contract.arguments.items())
+    meaning = _meaning(model)
     record = json.dumps(model.record, indent=2) if model.record else "{}"
     return f"""# {contract.name}: {contract.title}
 
-Method `{model.method}`. What it was fitted on, and what its parents saw:
+Method `{model.method}`. {meaning + " " if meaning else ""}What it was fitted on, and what its parents saw:
 
 ```json
 {record}

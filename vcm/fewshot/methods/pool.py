@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,17 @@ FOUND = "found"
 
 @dataclass
 class Pool:
-    """Labelled cases of one source, for one task."""
+    """Labelled cases of one source, for one task.
+
+    Attributes:
+        task: What is asked.
+        target: Where the label is.
+        cases: That have one.
+        mask: Last word of the brain masks' names, FOUND, or "".
+        cache: Folder of features.
+        parents: Feature -> the network behind it.
+        data: Folder or table that the cases were found in, "" where they come from several.
+    """
 
     task: Task
     target: Target
@@ -52,6 +62,7 @@ class Pool:
     mask: str
     cache: Path
     parents: Mapping[str, Parent] = field(default_factory=dict)
+    data: str = ""
     _labels: NDArray[np.float64] | None = field(default=None, repr=False)
 
     @classmethod
@@ -67,14 +78,12 @@ class Pool:
                     f"{lacking[0]} has no *_{source.mask}.nii.gz, the brain mask of {source.data}: add it, "
                     f"or let the brain be found with mask={FOUND}."
                 )
-        return cls(task, target, cases, source.mask, cache, parents)
+        return cls(task, target, cases, source.mask, cache, parents, source.data)
 
     def subset(self, places: Sequence[int]) -> Pool:
         """The cases at these places."""
-        return Pool(
-            self.task, self.target, [self.cases[i] for i in places], self.mask, self.cache,
-            self.parents, self.labels[list(places)],
-        )  # fmt: skip
+        cases = [self.cases[i] for i in places]
+        return replace(self, cases=cases, _labels=self.labels[list(places)])
 
     @property
     def labels(self) -> NDArray[np.float64]:
@@ -101,19 +110,38 @@ class Pool:
             mask = brain.as_volume(reference) if brain.is_found_here else None
         return scans, mask
 
+    def label_map(self, place: int) -> Volume:
+        """Label map of a case with the labels of its file; one of background alone is read too.
+
+        Raises:
+            VCMError: It cannot be read, or does not lie on the voxels of the case's reference.
+        """
+        case = self.cases[place]
+        labels = read_label_map(case.maps[self.target.label], empty=True)
+        remedy = "resample the label map onto the first scan of the task"
+        refuse_other_voxels(labels, read_volume(self._files(case)[0]), remedy)
+        return labels
+
     def true_labels(self, place: int) -> tuple[NDArray[np.uint8], Grid]:
         """True label map of a case, 1, 2, ..., on the voxels of its reference."""
-        case = self.cases[place]
-        labels = read_label_map(case.maps[self.target.label])
-        slot = next(iter(self.task.fill(case.images, case.name).values()))
-        remedy = "resample the label map onto the first scan of the task"
-        refuse_other_voxels(labels, read_volume(case.images[slot]), remedy)
+        labels = self.label_map(place)
         return grouped(labels, self.target.groups, len(self.task.classes)), labels.grid
+
+    def refuse_unusable_maps(self) -> None:
+        """Read every label map once, so that a wrong one is refused before anything is fitted.
+
+        Takes less than half a second for a case of 1 mm. Does nothing where the task has no label maps.
+
+        Raises:
+            VCMError: What `label_map` refuses, and a label that is none of the task's classes.
+        """
+        if self.task.kind == "segmentation":
+            for place in range(len(self.cases)):
+                self.true_labels(place)
 
     def references(self) -> list[Path]:
         """The scan of each case that stands for its place: that of the first slot."""
-        filled = [self.task.fill(c.images, c.name) for c in self.cases]
-        return [c.images[next(iter(f.values()))] for c, f in zip(self.cases, filled, strict=True)]
+        return [self._files(case)[0] for case in self.cases]
 
     def masked_references(self) -> list[tuple[Path, Path | None]]:
         """The same scans with their brain masks."""
@@ -136,9 +164,19 @@ class Pool:
         return rows.reshape(len(rows), 1 + VIEWS, -1)
 
     def checksums(self) -> dict[str, str]:
-        """SHA-256 of the reference scan -> case."""
-        scans = zip(self.references(), self.cases, strict=True)
-        return {sha256(path): case.name for path, case in scans}
+        """SHA-256 of every scan that the task reads -> case."""
+        return {sha256(path): case.name for case in self.cases for path in self._files(case)}
+
+    def subjects(self) -> list[set[Path]]:
+        """By what the subject of each case is known: the folders sub-X of its scans, its name within the data."""
+        data = Path(self.data).resolve()
+        found = []
+        for case in self.cases:
+            homes = {home for path in self._files(case) for home in _homes(path)}
+            named = {data / case.subject} if self.data else set()
+            # A folder that holds all of the data is no subject.
+            found.append(homes.difference(data.parents) | named)
+        return found
 
     def fingerprint(self) -> str:
         """Changes with every case, label, scan and mask."""
@@ -151,6 +189,10 @@ class Pool:
         if self.task.kind == "segmentation":
             parts += [sha256(case.maps[self.target.label]) for case in self.cases]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def _files(self, case: Case) -> list[Path]:
+        """The scans of a case that the task reads, its reference first."""
+        return [case.images[s] for s in self.task.fill(case.images, case.name).values()]
 
     def _features(self, name: str, place: int) -> NDArray[np.float64]:
         file = self.cache / name / f"{self._key(name, place)}.npy"
@@ -180,7 +222,7 @@ class Pool:
 def refuse_seen(train: Pool, test: Pool) -> None:
     """Raise VCMError where a test case is one of the training pool, or of one of its subjects.
 
-    A scan is known by its content, a subject by its folder.
+    A scan is known by its content, a subject by its folder, and by its name where both are of one folder or table.
     """
     seen = train.checksums()
     for checksum, name in test.checksums().items():
@@ -189,22 +231,26 @@ def refuse_seen(train: Pool, test: Pool) -> None:
                 f"The test case {name} is the training case {seen[checksum]} (the scans are the same "
                 "file): take it out of one of the two."
             )
-    homes = {
-        _home(path): case.name for path, case in zip(train.references(), train.cases, strict=True)
+    owner = {
+        known: case.name
+        for case, subject in zip(train.cases, train.subjects(), strict=True)
+        for known in subject
     }
-    for path, case in zip(test.references(), test.cases, strict=True):
-        home = _home(path)
-        if home is not None and home in homes:
+    for case, subject in zip(test.cases, test.subjects(), strict=True):
+        common = subject & owner.keys()
+        if common:
             raise VCMError(
-                f"The test case {case.name} is of the same subject as the training case {homes[home]}: "
+                f"The test case {case.name} is of the same subject as the training case {owner[min(common)]}: "
                 "give all sessions of a subject the same split."
             )
 
 
 def refuse_seen_by_parents(test: Pool) -> None:
-    """Raise VCMError where a pretrained network saw a test scan."""
-    for feature, parent in test.parents.items():
-        for checksum, name in test.checksums().items() if parent.seen else ():
+    """Raise VCMError where a pretrained network saw a test scan, of any sequence that the task reads."""
+    telling = {feature: parent for feature, parent in test.parents.items() if parent.seen}
+    checksums = test.checksums() if telling else {}
+    for feature, parent in telling.items():
+        for checksum, name in checksums.items():
             if checksum in parent.seen:
                 raise VCMError(
                     f"The test case {name} is the scan of {parent.seen[checksum]} that the network of "
@@ -212,6 +258,15 @@ def refuse_seen_by_parents(test: Pool) -> None:
                 )
 
 
+def _homes(path: Path) -> set[Path]:
+    """The folder sub-X or sub_X that a scan lies in, and that of the file that it links to.
+
+    DataLad keeps the files of a dataset in .git/annex, whose folders name no subject.
+    """
+    found = (_home(path.absolute()), _home(path.resolve()))
+    return {home.resolve() for home in found if home is not None}
+
+
 def _home(path: Path) -> Path | None:
-    """The folder sub-X or sub_X that a scan lies in."""
-    return next((p for p in path.resolve().parents if p.name.startswith(("sub-", "sub_"))), None)
+    """The nearest folder above a file that is named for a subject."""
+    return next((p for p in path.parents if p.name.startswith(("sub-", "sub_"))), None)

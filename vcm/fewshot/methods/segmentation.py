@@ -32,7 +32,6 @@ from vcm.fewshot.methods.crops import Motion, crop_grid, nearest
 from vcm.fewshot.methods.model import FittedModel
 from vcm.fewshot.methods.network import FewShotUNet
 from vcm.fewshot.methods.pool import Pool
-from vcm.imaging.volume import read_label_map
 from vcm.learning.frequencies import start_at_frequencies
 from vcm.learning.run import TrainingRun
 from vcm.learning.schedule import TrainingSchedule
@@ -234,9 +233,7 @@ def recoloured(image: Tensor, random: np.random.Generator) -> Tensor:
 def _example(shots: Pool, place: int, spacing: Sequence[float]) -> Example:
     scans, mask = shots.scans(place)
     made = prepare(scans, shots.task.slots, spacing, None, mask)
-    case = shots.cases[place]
-    truth = read_label_map(case.maps[shots.target.label])
-    shots.true_labels(place)  # refuses a map on other voxels than its scan
+    truth = shots.label_map(place)
     labels = labels_on(truth, made.grid, shots.target.groups, len(shots.task.classes))
     return Example(
         torch.from_numpy(made.image),

@@ -46,12 +46,14 @@ class UnlabelledScan:
         sequence: t1, t2, ...
         checksum: SHA-256 of its file.
         file: Of the prepared array (X, Y, Z), 0..1.
+        folder: That the case was found in: people of two datasets may have one name.
     """
 
     case: str
     sequence: str
     checksum: str
     file: Path
+    folder: str = ""
 
     def image(self) -> Tensor:
         """(X, Y, Z) in 0..1, half precision."""
@@ -104,8 +106,8 @@ def find_scans(
         VCMError: There is no scan that can be used.
     """
     found, complaints = [], []
-    cases = [case for folder in folders for case in find_cases(folder, split)]
-    for case in track(cases, "Preparing"):
+    cases = [(folder, case) for folder in folders for case in find_cases(folder, split)]
+    for folder, case in track(cases, "Preparing"):
         outside = case.maps.get(mask) if mask else None
         for sequence, path in case.images.items():
             try:
@@ -117,7 +119,7 @@ def find_scans(
             except VCMError as error:
                 complaints.append(str(error))
             else:
-                found.append(UnlabelledScan(case.name, sequence, checksum, file))
+                found.append(UnlabelledScan(case.name, sequence, checksum, file, folder))
     if not found:
         raise VCMError(
             f"None of the scans in {', '.join(folders)} can be used, the first because: "
@@ -178,9 +180,9 @@ class ViewSampler:
         self.local, self.motion = local, scaled(MOTION, motion)
         self.hidden, self.block, self.strength = hidden, block, strength
         self.size = tuple(min(crop, n) if crop else n for n in SEGMENTER_SHAPE)
-        self.of_case: dict[str, list[int]] = {}
+        self.of_case: dict[tuple[str, str], list[int]] = {}
         for place, scan in enumerate(scans):
-            self.of_case.setdefault(scan.case, []).append(place)
+            self.of_case.setdefault((scan.folder, scan.case), []).append(place)
 
     def draw(self, random: np.random.Generator) -> DrawnScans:
         """One batch; a function of the generator alone."""
@@ -195,7 +197,8 @@ class ViewSampler:
         images = []
         for number in range(self.views):
             if number:
-                same = self.of_case[self.scans[place].case]
+                scan = self.scans[place]
+                same = self.of_case[scan.folder, scan.case]
                 others = [p for p in same if p != place] or [place]
                 place = others[int(random.integers(len(others)))]
             images.append(self.scans[place].image())

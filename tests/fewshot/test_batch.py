@@ -1,0 +1,113 @@
+"""Answers of a folder of cases, and what they are measured by."""
+
+import warnings
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+from vcm.errors import VCMError, VCMWarning
+from vcm.fewshot.batch import evaluate_answers, predict_cases
+from vcm.fewshot.cases.tasks import task_from
+from vcm.fewshot.container.contracts import load_contract
+from vcm.fewshot.methods.closed_form import fit_constant
+from vcm.fewshot.methods.features import VOXELS_SHAPE, features
+from vcm.fewshot.methods.model import FittedModel
+from vcm.files import read_table
+from vcm.imaging.volume import read_volume
+
+PLACE = np.diag([4.0, 4, 4, 1])
+
+
+def scan(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(list(path.name.encode())).random((8, 8, 8), dtype=np.float32)
+    nib.save(nib.Nifti1Image(values, PLACE), path)
+
+
+def save_map(path, has_lesion=True):
+    labels = np.zeros((8, 8, 8), np.uint8)
+    labels[1:3, 1:3, 1:3] = has_lesion
+    nib.save(nib.Nifti1Image(labels, PLACE), path)
+
+
+@pytest.fixture
+def lesions(tmp_path):
+    """Cases with and without a lesion, and answers of no lesion to both."""
+    for name, has_lesion in (("sub-1", True), ("sub-2", False)):
+        anat = tmp_path / "cases" / name / "anat"
+        scan(anat / f"{name}_T1w.nii.gz")
+        save_map(anat / f"{name}_dseg.nii.gz", has_lesion)
+    task = task_from({"kind": "segmentation", "inputs": ["t1"], "classes": ["lesion"]})
+    model = fit_constant(task, np.zeros(1))
+    model.record = {"label": "dseg"}
+    model.save(tmp_path / "model")
+    predict_cases(tmp_path / "model", str(tmp_path / "cases"), tmp_path / "answers")
+    return tmp_path / "cases", tmp_path / "answers"
+
+
+def test_a_truth_without_a_lesion_is_measured(lesions):
+    cases, answers = lesions
+    save_map(answers / "sub-1.nii.gz")
+    found = evaluate_answers(answers, str(cases))
+    assert found.values == {"dice": 1.0, "nsd": 0.5}
+    assert [row["nsd"] for row in read_table(answers / "cases.tsv")] == ["1.0", "0.0"]
+
+
+def test_a_truth_in_another_place_than_the_answer_is_refused(lesions):
+    cases, answers = lesions
+    save_map(answers / "sub-1.nii.gz")
+    truth = cases / "sub-1" / "anat" / "sub-1_dseg.nii.gz"
+    here = nib.load(truth)
+    turn = ornt_transform(io_orientation(here.affine), axcodes2ornt("LPS"))
+    nib.save(here.as_reoriented(turn), truth)
+    with pytest.raises(
+        VCMError, match=r"sub-1_dseg.nii.gz lies up to .* mm beside its scan.*sub-1 that"
+    ):
+        evaluate_answers(answers, str(cases))
+    nib.save(nib.Nifti1Image(np.eye(9, dtype=np.uint8)[..., None].repeat(9, -1), PLACE), truth)
+    with pytest.raises(VCMError, match=r"has shape \(9, 9, 9\) and its scan \(8, 8, 8\)"):
+        evaluate_answers(answers, str(cases))
+
+
+@pytest.fixture
+def embed(tmp_path):
+    """Vectors of cases that have these sequences, by case."""
+    length = int(np.prod(VOXELS_SHAPE))
+    arrays = {"mean": torch.zeros(length), "scale": torch.ones(length)}
+    task = load_contract("fomo26:task6_and_7").task
+    FittedModel("voxels", task, "embedding", arrays, feature="voxels").save(tmp_path / "model")
+
+    def embedded(sequences):
+        for name, of in sequences.items():
+            for sequence in of:
+                scan(tmp_path / "cases" / name / "anat" / f"{name}_{sequence}.nii.gz")
+        predict_cases(tmp_path / "model", str(tmp_path / "cases"), tmp_path / "answers")
+        return {
+            name: [q for q in of if np.allclose(np.load(tmp_path / "answers" / f"{name}.npy"), vector(name, q))]
+            for name, of in sequences.items()
+        }  # fmt: skip
+
+    def vector(name, sequence):
+        file = tmp_path / "cases" / name / "anat" / f"{name}_{sequence}.nii.gz"
+        return features("voxels", {"input": read_volume(file)}, ("input",))
+
+    return embedded
+
+
+def test_embeddings_are_of_one_sequence_that_all_cases_have(embed, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read = embed({"sub-1": ["T2w"], "sub-2": ["FLAIR", "T1w", "T2w"]})
+    assert read == {"sub-1": ["T2w"], "sub-2": ["T2w"]}
+    assert "Every embedding is of the sequence t2." in capsys.readouterr().err
+
+
+def test_embeddings_of_several_sequences_are_told(embed):
+    with pytest.warns(
+        VCMWarning, match=r"in all 3 cases, so embeddings are of t1 \(2\), flair \(1\)"
+    ):
+        read = embed({"sub-1": ["T1w"], "sub-2": ["FLAIR", "T1w"], "sub-3": ["FLAIR"]})
+    assert read == {"sub-1": ["T1w"], "sub-2": ["T1w"], "sub-3": ["FLAIR"]}
