@@ -2,16 +2,18 @@ import json
 
 import pytest
 
-from vcm.checksums import CHECKSUMS, record_checksums, verify_checksums
+from vcm.checksums import CHECKSUMS, checksums_of, record_checksums, verify_checksums
 from vcm.embedded import embedded_folder, embedded_models
 from vcm.errors import VCMError
 from vcm.files import sha256
+
+READ = ("net/a.safetensors", "net/config.json", "model_index.json", "segmenter.json")
 
 
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "net").mkdir()
-    for name in ("net/a.safetensors", "net/config.json", "model_index.json", "README.md"):
+    for name in (*READ, "README.md"):
         (tmp_path / name).write_text(name)
     record_checksums(tmp_path)
     return tmp_path
@@ -19,7 +21,7 @@ def folder(tmp_path):
 
 def test_what_loading_reads_is_recorded(folder):
     recorded = verify_checksums(folder)
-    assert set(recorded) == {"net/a.safetensors", "net/config.json", "model_index.json"}
+    assert set(recorded) == {*READ} and checksums_of(folder) == recorded
     assert recorded["net/a.safetensors"] == sha256(folder / "net/a.safetensors")
     (folder / "README.md").write_text("a card may be edited")
     assert verify_checksums(folder) == recorded

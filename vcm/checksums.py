@@ -15,13 +15,18 @@ from vcm.files import sha256, write_json
 #: Lies in the model's folder: path in the folder -> SHA-256.
 CHECKSUMS = "checksums.json"
 #: The files that loading reads. A model card may be edited.
-_READ = ("model_index.json", "config.json", "scheduler_config.json")
+_READ = ("model_index.json", "config.json", "scheduler_config.json", "segmenter.json")
+
+
+def checksums_of(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a model that loading reads, by its path in the folder."""
+    files = sorted(p for p in folder.rglob("*") if p.suffix == ".safetensors" or p.name in _READ)
+    return {p.relative_to(folder).as_posix(): sha256(p) for p in files}
 
 
 def record_checksums(folder: Path) -> None:
     """Write the checksums of a model that was just saved into its folder."""
-    files = sorted(p for p in folder.rglob("*") if p.suffix == ".safetensors" or p.name in _READ)
-    write_json(folder / CHECKSUMS, {p.relative_to(folder).as_posix(): sha256(p) for p in files})
+    write_json(folder / CHECKSUMS, checksums_of(folder))
 
 
 def verify_checksums(folder: Path) -> dict[str, str]:

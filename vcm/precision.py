@@ -6,6 +6,9 @@ Arm BF16). Elsewhere it is emulated and many times slower than float32, so it is
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from vcm.errors import VCMError
 
 #: Names that a user may give.
@@ -54,3 +57,31 @@ def resolve_mixed_precision(name: str, device: object) -> str:
     if name != "auto":
         return name
     return "bf16" if computes_bfloat16(device) else "no"
+
+
+def keep_thin_convolutions_exact(net: Any) -> None:
+    """Let the 3D convolutions of a network that is trained compute two voxels of depth in float32 on a CPU.
+
+    There oneDNN's weight gradient in bfloat16 is memory that nobody wrote, where the first axis has 2 voxels and the
+    kernel is wider than 1 (torch 2.13; other sizes are right).
+
+    Args:
+        net: A torch.nn.Module.
+    """
+    from torch import nn
+
+    part: Any
+    for part in net.modules():
+        plain = type(part) is nn.Conv3d and "_conv_forward" not in vars(part)
+        if plain:
+            part._conv_forward = partial(_convolve, part)
+
+
+def _convolve(conv: Any, x: Any, weight: Any, bias: Any) -> Any:
+    import torch
+
+    plain = torch.nn.Conv3d._conv_forward
+    if x.device.type != "cpu" or x.shape[2] != 2 or not torch.is_grad_enabled():
+        return plain(conv, x, weight, bias)
+    with torch.autocast("cpu", enabled=False):
+        return plain(conv, x.float(), weight.float(), None if bias is None else bias.float())

@@ -64,6 +64,27 @@ def test_a_refusal_is_one_sentence_and_exit_code_2(words, sentence):
     assert (found.exit_code, found.error, found.output) == (2, f"{sentence}\n", "")
 
 
+@pytest.mark.parametrize(
+    ("command", "option", "value"),
+    [
+        (command, option, value)
+        for command in ("segment apply", "segment tissues", "upsample", "synthesize")
+        for option, value in (("participant-label", "01"), ("desc", "preproc"), ("suffix", "T2w"))
+        if option != "suffix" or command in ("segment tissues", "upsample")
+    ],
+)
+def test_what_chooses_scans_of_a_dataset_is_refused_without_one(tmp_path, command, option, value):
+    """Else all scans of the folder would be done."""
+    found = vcm(*command.split(), tmp_path, f"--{option}", value, "--out", tmp_path / "out")
+    name = option.replace("-", "_")
+    assert (found.exit_code, found.error, found.output) == (
+        2,
+        f"vcm: {name} is {value}, but it belongs to --bids: add --bids, or leave it out. (--{option})\n",
+        "",
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_ctrl_c_is_exit_code_130(monkeypatch):
     def interrupted():
         raise KeyboardInterrupt

@@ -98,6 +98,37 @@ def test_a_flag_takes_true_and_false_too():
         COMMAND(["--prior=maybe"])
 
 
+@pytest.mark.parametrize("word", ["True", "TRUE", "yes", "Yes", "on", "1"])
+def test_a_flag_takes_yes_in_any_case(word):
+    for words in (["--prior", word], [f"--prior={word}"]):
+        assert called(*words, "a.nii")[0] == Example(scans=[Path("a.nii")], prior=True)
+
+
+@pytest.mark.parametrize("word", ["False", "FALSE", "no", "No", "off", "0"])
+def test_a_flag_takes_no_in_any_case(word):
+    for words in (["--prior", word], [f"--prior={word}"]):
+        assert called(*words, "a.nii")[0] == Example(scans=[Path("a.nii")], prior=False)
+    assert called(f"prior={word}")[0].prior is False
+
+
+def test_a_file_that_is_called_like_the_value_of_a_flag_is_not_guessed_at(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "1").mkdir()
+    with pytest.raises(VCMError) as refused:
+        called("--prior", "1")
+    assert str(refused.value) == (
+        "'1' after --prior may be its value, and is the name of a file too: write --prior=1, or ./1 for the file."
+    )
+    assert called("--prior", "./1")[0].scans == [Path("1")]
+    assert called("--prior=0", "1")[0] == Example(scans=[Path("1")], prior=False)
+    assert called("1", "--prior")[0].scans == [Path("1")]
+
+
+def test_a_flag_that_says_no_takes_no_value():
+    with pytest.raises(VCMError, match="--no-prior is given False, but it takes no value"):
+        COMMAND(["--no-prior", "False"])
+
+
 def test_wrong_arguments_are_refused_in_a_sentence():
     for words, sentence in [
         (["--rat", "3"], "--rat is not an option of vcm example: did you mean '--rate'?"),

@@ -268,5 +268,7 @@ def test_a_test_map_that_cannot_be_used_is_refused_before_any_training(
     task = {"label": "dseg", "kind": "segmentation", "classes": ["core"],
             "train": {"data": str(data), "split": "train"},
             "tests": {"held out": {"data": str(data), "split": "test"}}}  # fmt: skip
-    with pytest.raises(VCMError, match=r"sub-\d\d_dseg.nii.gz holds the label 3, but the task has 1"):
+    with pytest.raises(
+        VCMError, match=r"sub-\d\d_dseg.nii.gz holds the label 3, but the task has 1"
+    ):
         run_study(config(task=task, methods=["scratch"], shots=[3], seeds=1, reference="scratch"))

@@ -139,7 +139,7 @@ def segment_apply(given, folder, number):
 
     fake = SimpleNamespace(
         features=SimpleNamespace(spacing=2.0), predict=predict, indices=[0, 7], trust={},
-        names=["background", "bright"], voices=("features",), contrasts={"T1w"}, other_side=None,
+        names=["background", "bright"], choose_voices=lambda voices: ("features",), contrasts={"T1w"}, other_side=None,
     )  # fmt: skip
     segment_files([scan], given / "segmenter", fake, folder / "out")
     check_on_scan(folder / "out" / "sub-1_desc-uncertainty.nii.gz", scan)

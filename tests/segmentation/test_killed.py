@@ -32,7 +32,7 @@ def segment(given, out):
         segmenter = SimpleNamespace(
         contrasts={"T1w"},
             features=SimpleNamespace(spacing=2.0), predict=predict, indices=[0, 7], trust={}, other_side=None,
-            names=["background", "bright"], voices=("features",),
+            names=["background", "bright"], choose_voices=lambda voices: ("features",),
         )  # fmt: skip
         scans = [given / f"sub-{n}_T1w.nii.gz" for n in (1, 2)]
         segment_files(scans, given / "model", segmenter, out)

@@ -1,13 +1,21 @@
 """What a user calls a label map or a table of labels is one, or is refused by name."""
 
+import warnings
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.imaging.registration import common_template
 from vcm.imaging.volume import Volume, write_volume
 from vcm.segmentation import labelled
-from vcm.segmentation.labelled import label_table, read_labelled
+from vcm.segmentation.labelled import (
+    UNKNOWN,
+    label_table,
+    read_labelled,
+    warn_of_missing_labels,
+)
 
 TEMPLATE = common_template()
 
@@ -101,3 +109,31 @@ def test_a_table_of_a_spreadsheet_is_read(tmp_path, encoding, separator):
     (tmp_path / "names.csv").write_bytes(text.encode(encoding))
     found = label_table([], tmp_path / "names.csv", None)
     assert found == {0: "background", 17: "Hippokampus größer"}
+
+
+NAMES = ["background", "left", "right", "dark"]
+
+
+def without(brain, k, value=0):
+    return replace(brain, labels=np.where(brain.labels == k, value, brain.labels), source="T1w.nii")
+
+
+def test_a_structure_that_one_subject_has_and_another_has_not_is_named(phantom):
+    """Learned from both, it would be a structure here and background there."""
+    whole = phantom()
+    with pytest.warns(VCMWarning) as said:
+        warn_of_missing_labels([without(whole, 3), without(whole, 1)], NAMES)
+    one, other = (str(warning.message) for warning in said)
+    assert "Labelled scan 1 of 2 (T1w.nii) has no voxel labelled dark at" in one
+    assert "Labelled scan 2 of 2 (T1w.nii) has no voxel labelled left at" in other
+    assert "draw it, mark what is unknown with a number and give it as unlabelled" in one
+
+
+def test_nothing_is_said_where_all_have_the_same_or_the_rest_is_unknown(phantom):
+    whole = phantom()
+    sparse = without(whole, 3, UNKNOWN)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_missing_labels([whole, phantom(seed=1)], NAMES)
+        warn_of_missing_labels([whole, sparse], NAMES)
+        warn_of_missing_labels([without(whole, 3)], NAMES)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.segmentation.classifier_fit import FitSettings
 from vcm.segmentation.features import DiffusionFeatures
@@ -210,6 +210,14 @@ def test_brains_without_labels_and_classes_without_voxels_are_refused(tiny_featu
         segmenter.fit([])
 
 
+def test_a_fit_says_which_structure_a_subject_lacks(tiny_features, phantom):
+    whole = phantom()
+    lacking = replace(whole, labels=np.where(whole.labels == 3, 0, whole.labels))
+    segmenter = FewShotSegmenter(tiny_features, NAMES)
+    with pytest.warns(VCMWarning, match=r"Labelled scan 2 of 2 \(phantom\) has no voxel .* dark"):
+        segmenter.fit([whole, lacking], ("features",), FitSettings(1, 5), 0, 2000, 0)
+
+
 def test_the_product_of_voices_is_their_geometric_mean():
     a, b = np.array([[0.9, 0.1]]), np.array([[0.5, 0.5]])
     expected = np.sqrt(a * b) / np.sqrt(a * b).sum()
@@ -246,11 +254,14 @@ def test_beside_a_unet_that_saw_all_and_does_well_the_features_tell_the_uncertai
     assert segmenter.predict(brain.image, ["features", "unet"]).voices == ("features", "unet")
     without = segmenter.predict(brain.image, ["atlas", "unet"])
     assert np.array_equal(found.labels, without.labels)
+    assert segmenter.choose_voices() == segmenter.choose_voices(["unet", "atlas"])
     segmenter.trust = {
         "features": dict.fromkeys(NAMES[1:], 0.9),
         "unet": dict.fromkeys(NAMES[1:], 0.9) | {"dark": 0.5},
     }
-    assert segmenter.predict(brain.image).voices == ("features", "atlas", "unet")
+    assert segmenter.predict(brain.image).voices == segmenter.choose_voices() == VOICES
+    with pytest.raises(VCMError, match=r"voices is \[\], but the segmenter was fitted with"):
+        segmenter.choose_voices([])
 
 
 def test_slices_alone_are_enough_to_know_how_the_labelled_scan_looks(

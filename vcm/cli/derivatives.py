@@ -29,6 +29,30 @@ Desc = Annotated[
 ]
 
 
+def refuse_without_bids(
+    bids: bool, participant_label: str | None, desc: str, suffix: str = "T1w"
+) -> None:
+    """See to it that what chooses scans of a dataset is not silently left aside.
+
+    Args:
+        bids: Whether a dataset is read.
+        participant_label: As `run_dataset` takes it.
+        desc: Likewise.
+        suffix: Of the scans that are meant.
+
+    Raises:
+        VCMError: One of them is given, and no dataset is read.
+    """
+    other = "" if suffix == "T1w" else suffix
+    given = {"participant_label": participant_label, "desc": desc, "suffix": other}
+    for name, value in ({} if bids else given).items():
+        if value:
+            raise VCMError(
+                f"{name} is {value}, but it belongs to --bids: add --bids, or leave it out.",
+                argument=name,
+            )
+
+
 def run_dataset(
     derivation: Derivation,
     given: Sequence[Path],

@@ -22,7 +22,9 @@ from vcm.errors import VCMError
 #: What values are called in --help, by type.
 METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH", bool: "TRUE|FALSE"}
 _CONFIG = "YAML file with any of these keys, or the name of one that travels with the package."
-_YES_NO = ("true", "false")
+#: What a flag may be given, as keys take it.
+_YES = dict.fromkeys(("true", "yes", "on", "1"), True)
+_YES_NO = _YES | dict.fromkeys(("false", "no", "off", "0"), False)
 #: What every command takes.
 _COMMON = {
     "quiet": "Print results, warnings and errors only.",
@@ -168,7 +170,11 @@ class Parser(argparse.ArgumentParser):
         return found
 
     def _with_plain_flags(self, arguments: list[str]) -> list[str]:
-        """--flag true and --flag=true as --flag, with false as --no-flag."""
+        """--flag true and --flag=true as --flag, with false as --no-flag; yes and no likewise, in any case.
+
+        Raises:
+            VCMError: A word after a flag may be its value, and is the name of a file too; or it follows --no-flag.
+        """
         plain: list[str] = []
         rest = list(arguments)
         while rest:
@@ -176,9 +182,11 @@ class Parser(argparse.ArgumentParser):
             flag, equals, value = word.partition("=")
             value = value if equals else next(iter(rest), "")
             action = self._option_string_actions.get(flag)
-            if value in _YES_NO and isinstance(action, argparse.BooleanOptionalAction):
+            yes = _YES_NO.get(value.lower())
+            if yes is not None and isinstance(action, argparse.BooleanOptionalAction):
+                _refuse_unclear(flag, value, bool(equals))
                 rest = rest if equals else rest[1:]
-                word = flag if value == "true" else f"--no-{flag[2:]}"
+                word = flag if yes else f"--no-{flag[2:]}"
             plain.append(word)
         return plain
 
@@ -190,6 +198,17 @@ class Parser(argparse.ArgumentParser):
         valid = [o for o in self._option_string_actions if o.startswith("--")]
         near = nearest(option, valid)
         return near if near.startswith("did") else f"see {self.prog} --help."
+
+
+def _refuse_unclear(flag: str, value: str, joined: bool) -> None:
+    """Raise VCMError where a value of a flag may be a file's name, or where the flag is --no-flag, which takes none."""
+    if flag.startswith("--no-"):
+        raise VCMError(f"{flag} is given {value}, but it takes no value: leave out one of the two.")
+    if not joined and value not in ("true", "false") and Path(value).exists():
+        raise VCMError(
+            f"'{value}' after {flag} may be its value, and is the name of a file too: write {flag}={value}, or "
+            f"./{value} for the file."
+        )
 
 
 def _add_setting(group: Any, setting: Setting, schema: type) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Annotated
 
-from vcm.cli.derivatives import Bids, Desc, Participants, Suffix, run_dataset
+from vcm.cli.derivatives import Bids, Desc, Participants, Suffix, refuse_without_bids, run_dataset
 from vcm.errors import VCMError
 from vcm.preparation.configuration import Preparation, Segmentation
 
@@ -76,6 +76,7 @@ def segment(
     desc: Desc = "",
 ) -> None:
     """Make an eight-class label map of a scan, a condition for `vcm synthesize`."""
+    refuse_without_bids(bids, participant_label, desc, suffix)
     if bids:
         from vcm.preparation.derivation import tissue_derivation
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 
 from vcm.cli.console import notes
-from vcm.cli.derivatives import Bids, Desc, Participants, run_dataset
+from vcm.cli.derivatives import Bids, Desc, Participants, refuse_without_bids, run_dataset
 from vcm.errors import VCMError
 from vcm.progress import progress, stages
 from vcm.segmentation.configuration import Applying, Fitting, SliceTraining, Suggesting
@@ -67,6 +67,7 @@ def apply(
     desc: Desc = "",
 ) -> None:
     """Segment scans with what `vcm segment fit` learned, each on its own voxels."""
+    refuse_without_bids(bids, participant_label, desc)
     from vcm.device import choose_device
     from vcm.segmentation.apply import find_scans, segment_files
     from vcm.segmentation.likeness import check_match
@@ -85,7 +86,7 @@ def apply(
         made = segmentation_derivation(config.model, segmenter, config.voices or None, config.match)
         run_dataset(made, config.scans, config.out, participant_label, desc, config.overwrite)
         return
-    found = find_scans(config.scans)
+    found = find_scans(config.scans, config.out)
     done = count(1)
     with progress("Segmenting") as tell:
         rows = segment_files(

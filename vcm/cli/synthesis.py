@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Annotated
 
 from vcm.cli.console import notes
-from vcm.cli.derivatives import Bids, Desc, Participants, run_dataset
+from vcm.cli.derivatives import Bids, Desc, Participants, refuse_without_bids, run_dataset
+from vcm.errors import VCMError
 from vcm.progress import progress
 from vcm.synthesis.configuration import Synthesis
 
@@ -23,6 +24,9 @@ def synthesize(
     desc: Desc = "",
 ) -> None:
     """Make T1-weighted brains that obey a label map, one per seed, on the map's own voxels."""
+    refuse_without_bids(bids, participant_label, desc)
+    if bids and dry_run:
+        raise VCMError("--dry-run plans one label map: leave out --bids, and give one of the maps.")
     if bids:
         from vcm.synthesis.derivation import synthesis_derivation
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from vcm.cli.console import notes
-from vcm.cli.derivatives import Bids, Desc, Participants, Suffix, run_dataset
+from vcm.cli.derivatives import Bids, Desc, Participants, Suffix, refuse_without_bids, run_dataset
 from vcm.progress import progress
 from vcm.upsampling.configuration import EXAMPLE, Simulation, Upsampling
 
@@ -19,6 +19,7 @@ def upsample(
     desc: Desc = "",
 ) -> None:
     """Turn thick slices into an isotropic volume with its uncertainty, in the scan's own space."""
+    refuse_without_bids(bids, participant_label, desc, suffix)
     if bids:
         from vcm.upsampling.derivation import upsampling_derivation
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vcm.files import write_whole
 from vcm.imaging.volume import Grid
 
-#: Colours of the eight classes' outlines, in the order of the classes.
+#: Colours of the outlines of classes 1 to 8; of more classes they come again, from the first.
 OUTLINE_COLOURS = (
     "#f4d35e", "#ee6c4d", "#3a86ff", "#8ac926", "#ff70a6", "#b388eb", "#00c2d1", "#d4a373",
 )  # fmt: skip
@@ -40,7 +40,7 @@ def mosaic(
         volumes: Intensities 0..1 (X, Y, Z), as many as there are titles.
         path: The PNG to write.
         titles: Above each volume.
-        classes: For each volume its map of classes 0..8, whose outlines are drawn, or None.
+        classes: For each volume its map of classes, whose outlines are drawn but that of 0, or None.
     """
     figure, axes = _figure(-(-len(titles) // 8) * 2, min(8, len(titles)), 1.25)
     maps = itertools.repeat(None) if classes is None else classes
@@ -112,10 +112,16 @@ def compared(
 
 
 def _draw_outlines(axis, classes: NDArray) -> None:  # type: ignore[no-untyped-def]
-    for number, colour in enumerate(OUTLINE_COLOURS, start=1):
+    for number in np.unique(classes[classes > 0]):
         inside = classes == number
-        if inside.any() and not inside.all():
+        if not inside.all():
+            colour = OUTLINE_COLOURS[_colour_number(number) - 1]
             axis.contour(inside.astype(float), [0.5], colors=colour, linewidths=0.5)
+
+
+def _colour_number(classes: NDArray) -> NDArray:
+    """Number of the colour of each class, from 1; 0 of background."""
+    return np.where(classes > 0, (classes - 1) % len(OUTLINE_COLOURS) + 1, 0)
 
 
 def _lay_outlines(axis, classes: NDArray) -> None:  # type: ignore[no-untyped-def]
@@ -129,7 +135,9 @@ def _lay_outlines(axis, classes: NDArray) -> None:  # type: ignore[no-untyped-de
     colours = np.concatenate([[[0.0] * 4], to_rgba_array(OUTLINE_COLOURS)])
     rows, columns = classes.shape
     extent = (-0.5, columns - 0.5, -0.5, rows - 0.5)
-    axis.imshow(colours[drawn], origin="lower", extent=extent, interpolation="nearest")
+    axis.imshow(
+        colours[_colour_number(drawn)], origin="lower", extent=extent, interpolation="nearest"
+    )
 
 
 def _figure(rows: int, columns: int, size: float):  # type: ignore[no-untyped-def]

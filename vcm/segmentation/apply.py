@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,21 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vcm.checksums import checksums_of
 from vcm.errors import VCMError, VCMWarning
-from vcm.files import (
-    check_output,
-    fingerprint,
-    read_table,
-    refuse_to_replace,
-    sha256,
-    versions,
-    write_set,
-    write_table,
-)
+from vcm.files import check_output, read_table, sha256, versions, write_set, write_table
 from vcm.imaging.brain import align_brain
 from vcm.imaging.contrast import UNKNOWN, Contrast, warn_of_wrong_name
 from vcm.imaging.extraction import Brain, find_brain
 from vcm.imaging.geometry import from_model_grid, model_grid
+from vcm.imaging.scan_files import files_below, is_t1w
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
 from vcm.report.folder import write_index, write_report
 from vcm.report.layers import Layer
@@ -34,6 +27,7 @@ from vcm.report.page import Page, Section, Table, picture_of
 from vcm.report.picture import outlined
 from vcm.report.viewer import Viewer
 from vcm.segmentation.likeness import UNLIKE
+from vcm.segmentation.results import ScanResults, name_of
 from vcm.segmentation.segmenter import FewShotSegmenter, Prediction
 from vcm.weights.contrast import find_contrast
 
@@ -82,7 +76,7 @@ def segment_scan(
     Args:
         scan: T1w, with its skull or without.
         segmenter: Fitted.
-        voices: Some of those that it was fitted with. Default: as FewShotSegmenter.predict has it.
+        voices: Some of those that it was fitted with. Default: as FewShotSegmenter.choose_voices has it.
         match: Give it the brightness of the labelled scans: auto (where it looks different, and a
             VCMWarning says so), always or never.
 
@@ -161,14 +155,23 @@ def _to_scan(
     return best.clip(0, 1), chosen
 
 
-def find_scans(given: Sequence[Path]) -> list[Path]:
-    """Scans, and the T1w scans of folders, hidden files left out. Raises VCMError where there are none."""
+def find_scans(given: Sequence[Path], out: Path | None = None) -> list[Path]:
+    """Scans, and the T1w scans of folders and of folders that they link to.
+
+    Args:
+        given: Scans, or folders of them. Hidden files of a folder are left out, and maps that are made of scans.
+        out: Folder of the results, which is left out where it lies in a folder that is given.
+
+    Returns:
+        The scans.
+
+    Raises:
+        VCMError: There are none, or two have one name.
+    """
     found: list[Path] = []
     for path in given:
         if path.is_dir():
-            inside = sorted(
-                p for p in path.rglob("*.nii*") if not p.name.startswith(".") and "T1w" in p.name
-            )
+            inside = [p for p in files_below(path, [out] if out else []) if is_t1w(p)]
             if not inside:
                 raise VCMError(f"No *_T1w.nii.gz lies in {path}: give scans, or a folder of them.")
             found += inside
@@ -176,8 +179,8 @@ def find_scans(given: Sequence[Path]) -> list[Path]:
             found.append(path)
     if not found:
         raise VCMError("No scan is given: add the path of a scan, or of a folder of them.")
-    stems = [_stem(path) for path in found]
-    twice = {stem for stem in stems if stems.count(stem) > 1}
+    names = [name_of(path) for path in found]
+    twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise VCMError(
             f"Two scans are named {sorted(twice)[0]}, and their results would replace one another: "
@@ -204,7 +207,7 @@ def segment_files(
         segmenter: Loaded from it.
         out: Folder for the results. A scan that was segmented there before with the same segmenter is
             left as it is.
-        voices: Some of those that it was fitted with. Default: as FewShotSegmenter.predict has it.
+        voices: Some of those that it was fitted with. Default: as FewShotSegmenter.choose_voices has it.
         overwrite: Replace results of other scans or segmenters.
         match: As `segment_scan` has it.
         report: Told each scan that is done.
@@ -213,55 +216,74 @@ def segment_files(
         A row per scan: scan, status (done, kept, or why it was refused), volume per structure [mL].
 
     Raises:
-        VCMError: The folder cannot be written to, or a result would replace an input or another result.
+        VCMError: The folder cannot be written to, a voice is unknown, or a result would replace an input or another
+            result. Nothing is written then.
     """
     check_output(out)
     table = out / "volumes.tsv"
     _other_rows(table, ["scan", "status", *segmenter.names[1:]])
-    checksums = fingerprint(model)
+    settings = apply_settings(model, segmenter, voices, match)
+    results = [ScanResults(path, out, _made_from(path, settings)) for path in scans]
+    for result in results:
+        result.refuse_to_replace(overwrite)
     rows: list[dict[str, object]] = []
-    for path in scans:
-        made_from: dict[str, object] = {
-            "SourceSHA256": sha256(path) if path.is_file() else None,
-            "Segmenter": checksums, "Voices": list(voices or segmenter.voices), "Match": match,
-        }  # fmt: skip
-        stem = _stem(path)
-        sidecar = out / f"{stem}_dseg.json"
-        outputs = [out / f"{stem}_{end}.nii.gz" for end in ("dseg", "probseg", "desc-uncertainty")]
-        picture = out / f"{stem}_dseg.png"
-        mask_file = out / f"{stem}_desc-brain_mask.nii.gz"
-        written = [*outputs, mask_file, picture, sidecar]
-        refuse_to_replace(written, [path], sidecar, made_from, overwrite)
-        if not overwrite and _is_whole(sidecar, outputs):
-            rows.append({"scan": path.name, "status": "kept"} | _volumes_of(sidecar))
-            report(path.name)
-            continue
-        try:
-            scan = read_volume(path)
-            check_output(out, BYTES * scan.data.size)
-            found = segment_scan(scan, segmenter, voices, match)
-        except VCMError as error:
-            if len(scans) == 1:
-                raise
-            rows.append({"scan": path.name, "status": str(error)})
-            report(path.name)
-            continue
-        volumes = dict(
-            zip(outputs, (found.labels, found.probability, found.uncertainty), strict=True)
-        )
-        if found.brain.is_found_here:
-            volumes[mask_file] = found.brain.as_volume(found.labels)
-        record = _write(found, volumes, picture, sidecar, segmenter, made_from)
-        shown = partial(segmentation_page, path, found, stem, picture, segmenter, record)
-        write_report(out, shown)
-        rows.append({"scan": path.name, "status": "done"} | dict(found.volumes))
-        report(path.name)
+    for result in results:
+        row: dict[str, object] = {"scan": result.scan.name}
+        if not overwrite and result.are_whole():
+            row |= {"status": "kept", **result.volumes_ml()}
+        else:
+            try:
+                found = _segment_file(result, segmenter, voices, match)
+            except VCMError as error:
+                if len(scans) == 1:
+                    raise
+                row["status"] = str(error)
+            else:
+                _write(found, result, segmenter)
+                row |= {"status": "done", **found.volumes}
+        rows.append(row)
+        report(result.scan.name)
     columns = ["scan", "status", *segmenter.names[1:]]
     write_table(table, [*_other_rows(table, columns, rows), *rows], columns)
     if len(rows) > 1:
-        named = [row | {"scan": _stem(p)} for p, row in zip(scans, rows, strict=True)]
-        write_index(out, "Segmented scans", named, {"Segmenter": checksums})
+        named = [row | {"scan": name_of(p)} for p, row in zip(scans, rows, strict=True)]
+        write_index(out, "Segmented scans", named, {"Segmenter": settings["Segmenter"]})
     return rows
+
+
+def apply_settings(
+    model: Path, segmenter: FewShotSegmenter, voices: Sequence[str] | None, match: str
+) -> dict[str, object]:
+    """What the results of any scan depend on.
+
+    Args:
+        model: Folder of the segmenter.
+        segmenter: Loaded from it.
+        voices: As FewShotSegmenter.choose_voices has it.
+        match: As `segment_scan` has it.
+
+    Raises:
+        VCMError: The segmenter was not fitted with one of the voices.
+    """
+    heard = list(segmenter.choose_voices(voices))
+    return {"Segmenter": checksums_of(model), "Voices": heard, "Match": match}
+
+
+def _made_from(scan: Path, settings: Mapping[str, object]) -> dict[str, object]:
+    """The checksum of a scan, and the settings."""
+    checksum: str | None = None
+    with suppress(OSError):  # who reads it says what is wrong
+        checksum = sha256(scan)
+    return {"SourceSHA256": checksum, **settings}
+
+
+def _segment_file(
+    result: ScanResults, segmenter: FewShotSegmenter, voices: Sequence[str] | None, match: str
+) -> Segmented:
+    """Segment one scan. Raises VCMError where it cannot be used, or its results have no room."""
+    scan = read_volume(result.scan)
+    check_output(result.out, BYTES * scan.data.size)
+    return segment_scan(scan, segmenter, voices, match)
 
 
 def _other_rows(
@@ -283,29 +305,16 @@ def _other_rows(
     return [row for row in earlier if row["scan"] not in again]
 
 
-def _is_whole(sidecar: Path, outputs: Sequence[Path]) -> bool:
-    """Whether all results of a scan are what its sidecar says, and not a part of another run's."""
-    try:
-        files = json.loads(sidecar.read_text(encoding="utf-8"))["Files"]
-        there = all(sha256(sidecar.with_name(name)) == files[name] for name in files)
-        return there and all(path.name in files for path in outputs)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _write(
-    found: Segmented,
-    volumes: Mapping[Path, Volume],
-    picture: Path,
-    sidecar: Path,
-    segmenter: FewShotSegmenter,
-    made_from: dict[str, object],
-) -> dict[str, object]:
-    """Write the files of one scan; returns its record."""
+def _write(found: Segmented, result: ScanResults, segmenter: FewShotSegmenter) -> None:
+    """Write the files of one scan, and its page."""
+    own = (found.labels, found.probability, found.uncertainty)
+    volumes = dict(zip(result.volumes, own, strict=True))
+    if found.brain.is_found_here:
+        volumes[result.mask] = found.brain.as_volume(found.labels)
     writers = {path: _writer(volume) for path, volume in volumes.items()}
     image, classes = found.on_grid
-    writers[picture] = lambda part: outlined([image], classes, part)
-    record = made_from | {
+    writers[result.picture] = lambda part: outlined([image], classes, part)
+    record = dict(result.made_from) | {
         "LabelMap": dict(zip(map(str, segmenter.indices), segmenter.names, strict=True)),
         **found.brain.describe(),
         "UnlikeLabelledScans": None if found.unlike is None else round(found.unlike, 4),
@@ -317,8 +326,11 @@ def _write(
         "Trust": segmenter.trust,
         "Versions": versions(),
     }
-    write_set(sidecar, record, writers)
-    return record
+    write_set(result.sidecar, record, writers)
+    page = partial(
+        segmentation_page, result.scan, found, result.stem, result.picture, segmenter, record
+    )
+    write_report(result.out, page)
 
 
 def _writer(volume: Volume) -> Callable[[Path], object]:
@@ -370,12 +382,3 @@ def segmentation_page(
         ],
         provenance=record,
     )
-
-
-def _volumes_of(sidecar: Path) -> dict[str, object]:
-    return dict(json.loads(sidecar.read_text(encoding="utf-8"))["VolumesML"])
-
-
-def _stem(path: Path) -> str:
-    name = path.name.removesuffix(".gz").removesuffix(".nii")
-    return name.removesuffix("_T1w")

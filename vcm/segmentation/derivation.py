@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vcm.derivatives import Derivation
-from vcm.files import fingerprint
 from vcm.imaging.participants import Participant
-from vcm.segmentation.apply import segment_files
+from vcm.segmentation.apply import apply_settings, segment_files
 from vcm.segmentation.segmenter import FewShotSegmenter
 
 
@@ -23,8 +22,11 @@ def segmentation_derivation(
     Args:
         model: Folder of the segmenter.
         segmenter: Loaded from it.
-        voices: Some of those that it was fitted with. Default: as FewShotSegmenter.predict has it.
+        voices: Some of those that it was fitted with. Default: as FewShotSegmenter.choose_voices has it.
         match: Brightness of the labelled scans: auto, always or never.
+
+    Raises:
+        VCMError: It was not fitted with one of the voices.
     """
 
     def run(path: Path, work: Path, person: Participant) -> Mapping[str, object]:
@@ -33,8 +35,6 @@ def segmentation_derivation(
         uncertainty.rename(uncertainty.with_name(uncertainty.name.replace(".nii", "_probseg.nii")))
         return {f"{k} [mL]": v for k, v in row.items() if k not in ("scan", "status")}
 
-    settings = {
-        "segmenter": fingerprint(model), "voices": list(voices or segmenter.voices), "match": match,
-    }  # fmt: skip
+    settings = apply_settings(model, segmenter, voices, match)
     labels = list(zip(segmenter.indices, segmenter.names, strict=True))
     return Derivation("Segmented scans", "T1w", run, settings, {"mask": {"Type": "Brain"}}, labels)

@@ -117,8 +117,8 @@ def fit_segmenter(
     segmenter.slab = slab
     segmenter.fit(brains, heard, settings, copies, voxels, judged, report, mirror, begun.net)
     record = {
-        "Scans": {scan.name: sha256(scan) for scan in scans},
-        "Labels": {path.name: sha256(path) for path in labels},
+        "Scans": [{"name": scan.name, "sha256": sha256(scan)} for scan in scans],
+        "Labels": [{"name": path.name, "sha256": sha256(path)} for path in labels],
         "Settings": {
             **asdict(settings),
             "copies": copies,

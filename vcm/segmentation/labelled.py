@@ -6,6 +6,7 @@ nothing of networks.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.imaging.brain import align_brain
 from vcm.imaging.contrast import UNKNOWN as UNKNOWN_CONTRAST
 from vcm.imaging.contrast import warn_of_wrong_name
@@ -162,3 +163,27 @@ def refuse_unlabelled(brains: Sequence[LabelledBrain], names: Sequence[str]) -> 
             f"No voxel is labelled {', '.join(missing[:8])} at the model's resolution: label some, or "
             "take the name out of the label table."
         )
+
+
+def warn_of_missing_labels(brains: Sequence[LabelledBrain], names: Sequence[str]) -> None:
+    """Say which structures a wholly labelled brain lacks that another one has: they are learned as background there.
+
+    No refusal, as a structure may truly be absent: a lesion that one subject has and another has not, or what a
+    surgeon took out. Nothing in a label map tells that from a structure that was not drawn; who drew it knows.
+
+    Args:
+        brains: That are learned from together.
+        names: Of the classes, background first.
+    """
+    held = [{int(v) for v in np.unique(brain.labels)} for brain in brains]
+    for number, (brain, own) in enumerate(zip(brains, held, strict=True), start=1):
+        lacked = [names[k] for k in sorted(set().union(*held) - own - {UNKNOWN})]
+        if lacked and brain.whole:
+            warnings.warn(
+                f"Labelled scan {number} of {len(brains)} ({brain.source}) has no voxel labelled "
+                f"{', '.join(lacked[:8])}{' and others' if lacked[8:] else ''} at the model's resolution, as another "
+                "has, so background is learned there: unless the subject lacks it, draw it, mark what is unknown with "
+                "a number and give it as unlabelled, or leave it out of the label table.",
+                VCMWarning,
+                stacklevel=2,
+            )

@@ -8,32 +8,34 @@ Voices, each a probability per class and voxel, are multiplied:
     unet       a 3D U-Net fitted to augmented copies of the labelled brains; likewise
 
 Where each class has its counterpart on the other side, each voice is the mean of a brain and its mirror image.
-Knows arrays on the model's grid; files are the affair of vcm.segmentation.fit and apply.
+Knows arrays on the model's grid; files are the affair of vcm.segmentation.saved, fit and apply.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
 
 from vcm.errors import VCMError
-from vcm.files import write_json
 from vcm.imaging.atlas import register, warp_labels
 from vcm.nets.segmenter import TissueSegmenter
-from vcm.nets.slice_denoiser import SliceDenoiser
 from vcm.nets.voxel_classifier import VoxelClassifier, jensen_shannon
 from vcm.segmentation.classifier_fit import FitSettings, fit_classifier
 from vcm.segmentation.copies import warped_copy
-from vcm.segmentation.features import DiffusionFeatures, load_denoisers
-from vcm.segmentation.labelled import UNKNOWN, LabelledBrain, refuse_unlabelled
+from vcm.segmentation.features import DiffusionFeatures
+from vcm.segmentation.labelled import (
+    UNKNOWN,
+    LabelledBrain,
+    refuse_unlabelled,
+    warn_of_missing_labels,
+)
 from vcm.segmentation.likeness import Alike, made_alike
+from vcm.segmentation.saved import load_segmenter, save_segmenter
 from vcm.segmentation.sides import both_ways, counterparts
 from vcm.segmentation.slabs import in_slabs, refuse_too_large
 from vcm.segmentation.unet_fit import BoxUNet, fit_unet
@@ -49,8 +51,6 @@ from vcm.segmentation.voices import (
 )
 from vcm.segmentation.voxels import choose_voxels
 
-#: File of the labelled brains.
-ATLAS = "atlas.safetensors"
 #: Voxels that go through the perceptrons at a time.
 CHUNK = 65_536
 #: By how much the Dice of the atlas or the U-Net may fall short of that of the features, on copies that none
@@ -153,6 +153,7 @@ class FewShotSegmenter:
             VCMError: A voice is unknown, or none can be heard; a brain or a class has no labelled voxel.
         """
         refuse_unlabelled(brains, self.names)
+        warn_of_missing_labels(brains, self.names)
         settings = settings or FitSettings()
         self.brains = list(brains)
         self.contrasts = {brain.contrast for brain in brains}
@@ -215,23 +216,16 @@ class FewShotSegmenter:
 
         Args:
             image: (X, Y, Z) in 0..1 on the model's grid, 0 outside the brain.
-            voices: Some of those that it was fitted with. Default: all of them, but not the features where
-                `unet_suffices`; they tell the uncertainty then.
+            voices: As `choose_voices` has it.
             match: Give the scan the brightness of the labelled ones: auto (where it looks different),
                 always or never.
 
         Raises:
             VCMError: It is not fitted, a voice or `match` is unknown, or the brain lies on another grid.
         """
-        chosen = self.voices if voices is None else tuple(voices)
         if self.classifier is None:
             raise VCMError("The segmenter is not fitted yet: call fit, or load one.")
-        absent = [voice for voice in chosen if voice not in self.voices]
-        if absent or not chosen:
-            raise VCMError(
-                f"voices is {list(chosen)}, but the segmenter was fitted with {', '.join(self.voices)}: "
-                "choose from these."
-            )
+        chosen = self.choose_voices(voices)
         wanted = self.brains[0].image.shape
         if image.shape != wanted:
             raise VCMError(
@@ -239,10 +233,28 @@ class FewShotSegmenter:
                 "onto the same grid, as align_brain does."
             )
         alike = self.alike(image, match)
-        if voices is None and self.unet_suffices:
-            chosen = tuple(voice for voice in chosen if voice != "features")
         found = self.combined(self.listen(alike.image, chosen), chosen)
         return replace(found, unlike=alike.unlike, matched=alike.matched, voices=chosen)
+
+    def choose_voices(self, voices: Sequence[str] | None = None) -> tuple[str, ...]:
+        """The voices that are heard of a brain, in their order.
+
+        Args:
+            voices: Some of those that it was fitted with. Default: all of them, but not the features where
+                `unet_suffices`; they tell the uncertainty then.
+
+        Raises:
+            VCMError: It was not fitted with one of them, or none is given.
+        """
+        wanted = self.voices if voices is None else voices
+        if not wanted or not set(wanted) <= set(self.voices):
+            raise VCMError(
+                f"voices is {list(wanted)}, but the segmenter was fitted with {', '.join(self.voices)}: choose from "
+                "these.",
+                argument="voices",
+            )
+        spared = "features" if voices is None and self.unet_suffices else ""
+        return tuple(voice for voice in VOICES if voice in wanted and voice != spared)
 
     def alike(self, image: NDArray[np.float32], match: str = "auto") -> Alike:
         """A brain as the labelled scans would show it; arguments as `predict` has them."""
@@ -396,79 +408,17 @@ class FewShotSegmenter:
         return np.array([False, *ahead])
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """One folder that holds everything, the slice diffusion model too."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        nets = {id(net): net for net in self.features.of_view.values()}
-        if len(nets) == 1:
-            next(iter(nets.values())).save_pretrained(folder / "slices")
-        else:
-            for view, net in self.features.of_view.items():
-                net.save_pretrained(folder / "slices" / view)
-        assert self.classifier is not None
-        self.classifier.save_pretrained(folder / "classifier")
-        if self.unet is not None:
-            self.unet.net.save_pretrained(folder / "unet")
-        arrays: dict[str, NDArray] = {}
-        for n, brain in enumerate(self.brains):
-            # save_file writes the memory as it lies, whatever the order of the axes there.
-            arrays[f"image.{n}"] = np.ascontiguousarray(brain.image)
-            arrays[f"labels.{n}"] = np.ascontiguousarray(brain.labels)
-        save_file(arrays, folder / ATLAS)
-        write_json(folder / "segmenter.json", self._description())
-
-    def _description(self) -> dict[str, object]:
-        return {
-            "names": self.names,
-            "indices": self.indices,
-            "contrasts": sorted(self.contrasts),
-            "voices": list(self.voices),
-            "completed": self.completed,
-            "other_side": None if self.other_side is None else self.other_side.tolist(),
-            "atlas_helps": self.atlas_helps.tolist(),
-            "trust": self.trust,
-            "unet_box": self.unet.box.tolist() if self.unet and self.unet.box is not None else None,
-            "features": {
-                "time": self.features.time, "noisy": self.features.noisy,
-                "blocks": self.features.blocks, "surroundings": self.features.surroundings,
-                "seed": self.features.seed,
-            },
-        }  # fmt: skip
+        """One folder that holds everything, the slice diffusion model too, with checksums."""
+        save_segmenter(self, Path(folder))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> FewShotSegmenter:
-        """Load what `save_pretrained` wrote. Raises VCMError for another folder."""
-        folder = Path(folder)
-        if not (folder / "segmenter.json").is_file():
-            raise VCMError(
-                f"{folder} holds no segmenter (segmenter.json): give a folder that vcm segment fit wrote."
-            )
-        said: Mapping[str, object] = json.loads((folder / "segmenter.json").read_text("utf-8"))
-        denoisers: list[SliceDenoiser] = load_denoisers(folder / "slices")
-        made = cls(
-            DiffusionFeatures(denoisers, **said["features"]),  # type: ignore[arg-type]
-            said["names"], said["indices"],  # type: ignore[arg-type]
-        )  # fmt: skip
-        # Earlier versions did not say it, and were made for T1w scans.
-        made.contrasts = set(said.get("contrasts", ["T1w"]))  # type: ignore[call-overload]
-        made.voices = tuple(said["voices"])  # type: ignore[arg-type]
-        made.atlas_helps = np.asarray(said["atlas_helps"], bool)
-        made.trust = said["trust"]  # type: ignore[assignment]
-        made.completed = bool(said.get("completed"))  # earlier versions did not complete labels
-        other_side = said.get("other_side")  # earlier versions did not ask about mirror images
-        made.other_side = None if other_side is None else np.asarray(other_side)
-        made.classifier = VoxelClassifier.from_pretrained(folder / "classifier").eval()
-        if "unet" in made.voices:
-            net = TissueSegmenter.from_pretrained(folder / "unet").float().eval()
-            box = said.get("unet_box")  # earlier versions had none
-            made.unet = BoxUNet(net, None if box is None else np.asarray(box))
-        if (folder / ATLAS).is_file():  # earlier versions wrote it for the atlas alone
-            arrays = load_file(folder / ATLAS)
-            count = sum(name.startswith("image.") for name in arrays)
-            made.brains = [
-                LabelledBrain(arrays[f"image.{n}"], arrays[f"labels.{n}"]) for n in range(count)
-            ]
-        return made
+        """Load what `save_pretrained` wrote.
+
+        Raises:
+            VCMError: The folder holds no segmenter, or a part of it is missing, was changed or cannot be read.
+        """
+        return load_segmenter(cls, Path(folder))
 
     def to(self, device: torch.device | str) -> FewShotSegmenter:
         """Compute on that device."""

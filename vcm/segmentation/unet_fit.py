@@ -19,7 +19,7 @@ from torch.nn import functional
 from vcm.learning.frequencies import start_at_frequencies
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.nets.windows import by_windows
-from vcm.precision import computes_bfloat16
+from vcm.precision import computes_bfloat16, keep_thin_convolutions_exact
 from vcm.segmentation.copies import warped_copy
 from vcm.segmentation.labelled import UNKNOWN, LabelledBrain
 
@@ -95,6 +95,7 @@ def fit_unet(
     """
     torch.manual_seed(seed)
     net = _begun(start, classes).to(device)
+    keep_thin_convolutions_exact(net)
     optimizer = torch.optim.AdamW(net.parameters(), LEARNING_RATE)
     schedule = get_cosine_schedule_with_warmup(optimizer, min(WARMUP, steps // 4), steps)
     random = np.random.default_rng((seed, 2))
