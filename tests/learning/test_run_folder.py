@@ -324,6 +324,7 @@ def test_a_tracker_that_is_not_installed_is_noted_and_left_out(tmp_path, monkeyp
         ("config.yaml", "steps: 3\n"),
         ("log.csv", "subject,age\nsub-1,30\n"),
         ("config.yaml", "- 1\n"),
+        ("origin.json", "{}\n"),
     ],
 )
 def test_files_that_no_run_wrote_are_not_overwritten(tmp_path, name, content):

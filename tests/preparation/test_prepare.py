@@ -22,6 +22,10 @@ from vcm.preparation.prepare import _unfinished, prepare, refuse_place
 def test_a_moved_brain_is_moved_back_and_a_rerun_is_the_same(tmp_path):
     moves = [(0, 0, 0), (8, -5, 3)]
     source, out = bids(tmp_path / "bids", moves), tmp_path / "out"
+    image = source / "sub-01" / "anat" / "sub-01_T1w.nii.gz"
+    brain = read_volume(image)
+    brain.data[40, 50, 40] += 1  # moved back, it would be the same scan
+    write_volume(brain, image)
     arguments = ["prepare", str(source), "--out", str(out), "--workers", "1"]
     assert vcm(*arguments).exit_code == 0
     for subject, move in zip(load_prepared(out), moves, strict=True):

@@ -1,5 +1,7 @@
 """Training on brains drawn anew: a stopped run goes on to the same weights, and its folder is a model."""
 
+import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +15,10 @@ from vcm.imaging.conditions import one_hot
 from vcm.imaging.covariates import to_unit
 from vcm.imaging.prepared_set import load_prepared
 from vcm.imaging.scan_pool import load_pool
+from vcm.learning.run_folder import ORIGIN
 from vcm.nets.band_autoencoder import BandAutoencoder
 from vcm.nets.fine_denoiser import FineDenoiser
+from vcm.nets.frozen_checksum import recorded_checksum
 from vcm.nets.with_linear_prior import WithLinearPrior
 from vcm.training import band_decoder, fine_diffusion, fine_module
 from vcm.training.configuration import ModuleTraining
@@ -70,6 +74,22 @@ def test_a_stopped_training_goes_on_to_the_same_weights(autoencoder: Path, tmp_p
     assert any(not torch.equal(whole[name], start[name]) for name in whole)
 
 
+def test_what_a_training_learns_from_is_recorded_and_what_may_change_is_said(
+    autoencoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    out = tmp_path / "out"
+    diffusion(autoencoder, out, 1)
+    assert set(json.loads((out / ORIGIN).read_text())["scans"]) == {"a", "b", "c"}
+    net = BandAutoencoder.from_pretrained(autoencoder)
+    net.latent_mean.add_(0.1)
+    net.save_pretrained(autoencoder)
+    monkeypatch.setattr(fine_diffusion, "load_pool", lambda data, split: small_pool(2))
+    diffusion(autoencoder, out, 2)
+    said = capsys.readouterr().err
+    assert re.search(r"resumes from step 1 with autoencoder [0-9a-f]{12} -> [0-9a-f]{12}\.", said)
+    assert "resumes from step 1 with other training scans (gone: c" in said
+
+
 def test_frozen_model_and_module_are_a_pipeline(autoencoder: Path, tmp_path: Path) -> None:
     diffusion(autoencoder, tmp_path / "diffusion", 1, validate_every=1)
     common = {**SHORT, **MODULE, "model": str(tmp_path / "diffusion" / "model"), "steps": 1}
@@ -81,6 +101,9 @@ def test_frozen_model_and_module_are_a_pipeline(autoencoder: Path, tmp_path: Pat
     )  # fmt: skip
     assert {"steered", "frozen", "reading"} < set(fine_module.train_fine_module(steering))
     pipeline = load_pipeline(tmp_path / "steering" / "model")
+    began = json.loads((tmp_path / "steering" / ORIGIN).read_text())
+    assert began["networks"] == {"model": recorded_checksum(pipeline.module.config)}
+    assert set(began["scans"]) == {"a", "b", "c"}
     assert isinstance(pipeline.autoencoder, BandAutoencoder)
     assert isinstance(pipeline.denoiser, FineDenoiser)
     assert list(pipeline.config.conditions) == ["classes"]
@@ -100,6 +123,8 @@ def test_the_decoder_trains_and_keeps_the_latents(autoencoder: Path, tmp_path: P
     )  # fmt: skip
     measured = band_decoder.pretrain_band_decoder(config)
     assert {"mse", "fooled", "told_apart"} < set(measured)
+    began = json.loads((tmp_path / "decoder" / ORIGIN).read_text())
+    assert set(began["scans"]) == {"a", "b", "c"}
     before, after = (
         BandAutoencoder.from_pretrained(folder)
         for folder in (autoencoder, tmp_path / "decoder" / "autoencoder")

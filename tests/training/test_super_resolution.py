@@ -11,6 +11,8 @@ from scipy.ndimage import gaussian_filter
 from small_pool import small_pool
 
 from vcm.errors import VCMError
+from vcm.learning.origin import read_origin
+from vcm.learning.run_folder import ORIGIN
 from vcm.nets.super_resolution import SuperResolutionNet
 from vcm.training import super_resolution
 from vcm.training.super_resolution import CoarseDraws, halved, measure_super_resolution
@@ -42,6 +44,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     _, parts = trained(tmp_path / "parts", 3)
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert any(not torch.equal(whole[name], begun[name]) for name in whole)
+    assert set(read_origin(tmp_path / "parts" / ORIGIN).scans) == {"a", "b", "c"}
 
 
 def test_it_learns_what_interpolation_lacks_and_goes_on_from_there(

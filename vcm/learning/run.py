@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from vcm.errors import VCMError
 from vcm.learning.batches import Batch, Batches, Prepare, as_batches
+from vcm.learning.origin import Origin
 from vcm.learning.processes import (
     Processes,
     flushed_denormals,
@@ -38,7 +39,7 @@ from vcm.learning.schedule import (
     check_validation,
 )
 from vcm.learning.watch import LossWatch, Tracker
-from vcm.precision import resolve_mixed_precision
+from vcm.precision import keep_thin_convolutions_exact, resolve_mixed_precision
 from vcm.progress import Tell, progress
 
 #: The loss that is minimised, and the measure by which a validation chooses the best weights.
@@ -58,6 +59,7 @@ class TrainingRun:
         trained: The network to train, with `save_pretrained` and `from_pretrained` of diffusers.
         objective: Holds it. `objective(batch)` returns losses by name, LOSS among them; it may draw
             random numbers from torch alone.
+        origin: What is learned from, compared where the run resumes; None: it is not looked at.
 
     Attributes:
         folder: Of the run.
@@ -66,10 +68,15 @@ class TrainingRun:
     """
 
     def __init__(
-        self, schedule: TrainingSchedule, trained: nn.Module, objective: nn.Module
+        self,
+        schedule: TrainingSchedule,
+        trained: nn.Module,
+        objective: nn.Module,
+        origin: Origin | None = None,
     ) -> None:
-        self.schedule = schedule
+        self.schedule, self.origin = schedule, origin
         self.net: Any = trained
+        keep_thin_convolutions_exact(trained)
         self.objective = objective
         self.folder = Path(schedule.out)
         self.files = RunFolder(self.folder, schedule.keep_checkpoints)
@@ -145,7 +152,9 @@ class TrainingRun:
         """The folder held by the main process; what it found there, in every process."""
         with ExitStack() as held:
             yield self.processes.on_main(
-                lambda: held.enter_context(self.files.opened(self.schedule, self._room()))
+                lambda: held.enter_context(
+                    self.files.opened(self.schedule, self._room(), self.origin)
+                )
             )
 
     def _room(self) -> int:

@@ -1,6 +1,7 @@
 """The files of one training run, each there whole or not at all, whenever the process is killed.
 
     config.yaml       as resolved; comments say what was changed after the start, and when
+    origin.json       checksums of the networks and scans that it learns from
     checkpoint.pt     the state to resume from
     log.csv           losses            } no row past the checkpoint outlives a resumption
     validation.csv    measures          }
@@ -32,11 +33,13 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from vcm.errors import VCMError
-from vcm.files import check_output, remove, replaced, write_whole
+from vcm.files import check_output, remove, replaced, write_json, write_whole
+from vcm.learning.origin import Origin, origin_changes, read_origin
 from vcm.learning.schedule import TrainingSchedule
 
 CHECKPOINT = "checkpoint.pt"
 CONFIG = "config.yaml"
+ORIGIN = "origin.json"
 TABLES = ("log.csv", "validation.csv")
 #: Lines of progress of every process that trained here, for people; nothing reads it.
 PROGRESS = "progress.log"
@@ -56,24 +59,25 @@ class RunFolder:
 
     @contextmanager
     def opened(
-        self, config: TrainingSchedule, needed: int = 0
+        self, config: TrainingSchedule, needed: int = 0, origin: Origin | None = None
     ) -> Iterator[tuple[dict[str, Any] | None, list[str]]]:
         """The folder, for one process alone: the state to resume from, if any, and what was changed.
 
-        Leaves the folder as it was when that state was written, and the configuration in it.
+        Leaves the folder as it was when that state was written, and configuration and origin in it.
 
         Args:
             config: Of the run.
             needed: Room that its files take [bytes].
+            origin: What the run learns from; None: nothing of it is recorded or compared.
 
         Raises:
-            VCMError: Where it holds a run of another configuration, or another process trains there, or
-                the disk is full.
+            VCMError: Where it holds a run of another configuration or origin, or another process trains
+                there, or the disk is full.
         """
         check_output(self.path, needed)
         self.path.mkdir(parents=True, exist_ok=True)
         with self._alone():
-            yield self._open(config)
+            yield self._open(config, origin)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -89,15 +93,19 @@ class RunFolder:
         finally:
             lock.release()
 
-    def _open(self, config: TrainingSchedule) -> tuple[dict[str, Any] | None, list[str]]:
+    def _open(
+        self, config: TrainingSchedule, origin: Origin | None
+    ) -> tuple[dict[str, Any] | None, list[str]]:
         state: dict[str, Any] | None = None
         changes: list[str] = []
         self._refuse_other_files(config)
         if (self.path / CHECKPOINT).is_file():
             state = self._read_state()
-            changes = self._changes(config)
+            changes = self._changes(config) + self._changes_of_origin(config, origin)
         step = state["step"] if state else 0
         self._write_config(config, [f"# from step {step}: {change}" for change in changes])
+        if origin is not None:
+            write_json(self.path / ORIGIN, asdict(origin))
         self._tidy(step)
         return state, changes
 
@@ -114,7 +122,7 @@ class RunFolder:
 
     def _refuse_other_files(self, config: TrainingSchedule) -> None:
         """Refuse a folder whose files of our names are not of a training run: they would be overwritten."""
-        there = [n for n in (CONFIG, *TABLES, CHECKPOINT) if (self.path / n).exists()]
+        there = [n for n in (CONFIG, ORIGIN, *TABLES, CHECKPOINT) if (self.path / n).exists()]
         if not there:
             return
         try:
@@ -198,6 +206,13 @@ class RunFolder:
                 )
             changed.append(f"{field.name} {old} -> {new}")
         return changed
+
+    def _changes_of_origin(self, config: TrainingSchedule, origin: Origin | None) -> list[str]:
+        """See `origin_changes`; none of a run that was begun before its origin was recorded."""
+        if origin is None:
+            return []
+        before = read_origin(self.path / ORIGIN)
+        return [] if before is None else origin_changes(before, origin, config)
 
     def _write_config(self, config: TrainingSchedule, comments: list[str]) -> None:
         path = self.path / CONFIG

@@ -14,6 +14,7 @@ from vcm.imaging.conditions import class_volumes
 from vcm.imaging.source import Finding, Scan, read_source
 from vcm.imaging.vocabulary import read_brain
 from vcm.imaging.volume import read_volume
+from vcm.preparation.repeats import content_checksum
 from vcm.progress import track
 
 
@@ -43,8 +44,9 @@ def check_folder(
         if scan.labels is None and with_labels:
             what = f"has no *_dseg.nii.gz, as {with_labels} others have"
             problems.append(Finding(scan.subject, what))
-        problems += _scan_problems(scan, labels)
-        first = seen.setdefault(sha256(scan.image), scan)
+        found, content = _scan_problems(scan, labels)
+        problems += found
+        first = seen.setdefault(content, scan)
         if first is not scan:
             across = "" if first.split == scan.split else f", across {first.split} and {scan.split}"
             what = f"is the same scan as {first.subject}{across}: keep one"
@@ -52,23 +54,27 @@ def check_folder(
     return problems
 
 
-def _scan_problems(scan: Scan, labels: str) -> list[Finding]:
+def _scan_problems(scan: Scan, labels: str) -> tuple[list[Finding], str]:
+    """What is wrong with one scan, and a checksum: of what it holds, of its file where that cannot be read."""
+    content = ""
     try:
         with noted() as notes:
             image = read_volume(scan.image)
+            content = content_checksum(image)
             mask, classes = ~find_background(image.data), None
             if scan.labels:
                 mask, classes = read_brain(scan.labels, labels, image)
             refuse_unfit(image, mask)
     except VCMError as error:
-        return [Finding(scan.subject, str(error))]
+        return [Finding(scan.subject, str(error))], content or sha256(scan.image)
     except Exception as error:  # as vcm prepare would reject it
-        return [Finding(scan.subject, f"cannot be read ({type(error).__name__}: {error})")]
+        what = f"cannot be read ({type(error).__name__}: {error})"
+        return [Finding(scan.subject, what)], content or sha256(scan.image)
     found = [Finding(scan.subject, note) for note in notes]
     if classes is None:
-        return found
+        return found, content
     volumes = class_volumes(classes.data, classes.grid.voxel_volume)
     empty = [name for name, volume in volumes.items() if volume == 0]
     if empty:
         found.append(Finding(scan.subject, f"has no voxel of {', '.join(empty)}"))
-    return found
+    return found, content

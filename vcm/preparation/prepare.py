@@ -32,6 +32,7 @@ from vcm.imaging.vocabulary import BUILT_IN, load_vocabulary
 from vcm.imaging.volume import Grid
 from vcm.preparation.page import preparation_page
 from vcm.preparation.record import PreparedScan
+from vcm.preparation.repeats import without_repeats
 from vcm.preparation.scan import UnwritableSet, prepare_scan
 from vcm.progress import track
 from vcm.report.folder import write_report
@@ -107,7 +108,7 @@ def prepare(
     settings = _settings(labels) | ({"segmenter": labeller.checksum} if labeller else {})
     with _unfinished(out):
         done, failed = _prepare_all(source.scans, out, settings, grid, workers, labeller)
-        done, repeated = _without_repeats(done)
+        done, repeated = without_repeats(done)
         rejected = (*source.rejected, *failed, *repeated)
         of_scans = (Finding(scan.participant_id, note) for scan in done for note in scan.notes)
         source = replace(source, notes=(*source.notes, *of_scans))
@@ -254,18 +255,6 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _without_repeats(done: list[PreparedScan]) -> tuple[list[PreparedScan], list[Finding]]:
-    """A scan that is there twice would count twice, and could be trained on and tested with."""
-    first: dict[str, PreparedScan] = {}
-    repeated = []
-    for scan in done:
-        same = first.setdefault(scan.made_from["image"], scan)
-        if same is not scan:
-            what = f"is the same scan as {same.participant_id} of split {same.split}: keep one"
-            repeated.append(Finding(scan.participant_id, what))
-    return list(first.values()), repeated
 
 
 def _write_set(

@@ -36,6 +36,7 @@ class PreparedScan:
         labelled_by: The segmenter that made the label map.
         brain_mask_from: What tells where the brain is: background, label map, or the network that found it.
         notes: What was understood with a reservation, in sentences.
+        content: Checksum of the scan's voxels and their place, whatever its file; see `content_checksum`.
         vcm_version: Of the program that wrote it.
     """
 
@@ -55,6 +56,7 @@ class PreparedScan:
     labelled_by: str = ""
     brain_mask_from: str = ""
     notes: list[str] = field(default_factory=list)
+    content: str = ""
     vcm_version: str = __version__
 
     def write(self, folder: Path) -> None:

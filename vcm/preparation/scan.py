@@ -18,6 +18,7 @@ from vcm.imaging.source import Scan
 from vcm.imaging.vocabulary import read_brain
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
 from vcm.preparation.record import PreparedScan, read_record
+from vcm.preparation.repeats import content_checksum
 
 
 class UnwritableSet(VCMError):
@@ -74,6 +75,7 @@ def prepare_scan(scan: Scan, out: Path, settings: dict[str, str], grid: Grid) ->
         aligned.to_common.tolist(), list(aligned.intensity_range), made_from,
         scan.image.name, scan.labels.name if scan.labels else None,
         brain_mask_from=found_brain.method if found_brain else "label map", notes=notes,
+        content=content_checksum(image),
     )  # fmt: skip
     skull = found_brain.as_volume(image) if found_brain and found_brain.is_found_here else None
     try:

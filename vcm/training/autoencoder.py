@@ -17,14 +17,17 @@ from vcm.errors import VCMError
 from vcm.imaging.prepared_set import Subject, load_prepared
 from vcm.learning.batches import Draw
 from vcm.learning.measures import ScanMeasures, write_measures
+from vcm.learning.origin import Origin
 from vcm.learning.processes import Processes
 from vcm.learning.run import TrainingRun
+from vcm.learning.start import check_network, load_start
 from vcm.metrics import psnr, ssim
 from vcm.nets.autoencoder import LatentAutoencoder
 from vcm.nets.patches import to_patches
 from vcm.report.training import write_training_report
 from vcm.training.configuration import AutoencoderTraining
-from vcm.training.subjects import test_subjects
+from vcm.training.origin import scan_checksums
+from vcm.training.subjects import check_apart, test_subjects
 
 
 class Crops(NamedTuple):
@@ -72,8 +75,11 @@ def pretrain_autoencoder(config: AutoencoderTraining) -> dict[str, float]:
     """
     if not config.data:
         raise VCMError("No data is given: add data=[FOLDER] with a folder written by vcm prepare.")
-    images = stack_images(load_prepared(*config.data, split="train"))
-    held_out = test_subjects(config.data)
+    if config.start:
+        check_network(config.start, "autoencoder", "vcm pretrain autoencoder")
+    subjects, held_out = load_prepared(*config.data, split="train"), test_subjects(config.data)
+    check_apart(subjects, held_out)
+    images = stack_images(subjects)
     factor = config.patch * 2 ** (len(config.channels) - 1)
     x, y, z = (n // factor for n in images.shape[-3:])
     set_seed(config.seed)
@@ -86,8 +92,10 @@ def pretrain_autoencoder(config: AutoencoderTraining) -> dict[str, float]:
         (x, y, z),
     )
     if config.start:
-        net.load_state_dict(LatentAutoencoder.from_pretrained(config.start).state_dict())
-    run = TrainingRun(config, net, AutoencoderObjective(net, config.mse_weight, config.kl_weight))
+        load_start(net, config.start)
+    objective = AutoencoderObjective(net, config.mse_weight, config.kl_weight)
+    origin = Origin(scans=scan_checksums(subjects, maps=False))
+    run = TrainingRun(config, net, objective, origin)
 
     def prepare(processes: Processes) -> Draw:
         if not config.start and not run.resumes:

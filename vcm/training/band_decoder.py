@@ -20,6 +20,7 @@ from vcm.errors import VCMError
 from vcm.imaging.scan_pool import ScanPool, load_pool
 from vcm.imaging.spectrum import BANDS, power_ratio
 from vcm.learning.batches import Draw
+from vcm.learning.origin import Origin
 from vcm.learning.processes import Processes
 from vcm.learning.run import TrainingRun
 from vcm.learning.start import check_network, load_start
@@ -37,6 +38,7 @@ from vcm.nets.patches import to_patches
 from vcm.nets.saved import ModelMixin
 from vcm.report.training import write_training_report
 from vcm.training.fine_configuration import BandDecoderTraining
+from vcm.training.origin import pool_checksums
 from vcm.training.restoration import (
     adversarial_ramp,
     refuse_workers,
@@ -119,7 +121,7 @@ def pretrain_band_decoder(config: BandDecoderTraining) -> dict[str, float]:
     pair.detail.load_state_dict(net.detail.state_dict())
     net.detail = pair.detail
     objective = DecoderObjective(pair, config)
-    run = TrainingRun(config, pair, objective)
+    run = TrainingRun(config, pair, objective, Origin(scans=pool_checksums(pool)))
 
     def prepare(processes: Processes) -> Draw:
         if processes.device.type == "cpu":

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from vcm.errors import VCMError
 from vcm.learning.schedule import TrainingSchedule
 
 
@@ -88,7 +89,7 @@ class ModuleTraining(ControlSizes, TrainingSchedule):
             train.
         subset_seed: Seed of that choice; for one seed a smaller subset is part of every larger one.
         validation_subjects: Scans for validation: of the split validation, or where there is none
-            held out of train; never of test.
+            held out of train, with all scans of these persons; never of test.
         segmenter: Segmenter that measures adherence at each validation: a name or a folder.
             Default: adherence is not measured.
         copies: Copies of each training scan: itself, mirrored, and moved at random.
@@ -121,6 +122,16 @@ class ModuleTraining(ControlSizes, TrainingSchedule):
     segmenter: str = ""
     ema_decay: float = 0.998
     batch_size: int = 2
+
+
+def check_samples(config: ModuleTraining | DiffusionTraining) -> None:
+    """Refuse with VCMError what no batch can be drawn with."""
+    least = {"copies": 1}
+    if isinstance(config, ModuleTraining):
+        least |= {"draws": 1} | ({"validation_subjects": 1} if config.validate_every else {})
+    for name, value in least.items():
+        if getattr(config, name) < value:
+            raise VCMError(f"{name} is {getattr(config, name)}: it must be {value} or more.")
 
 
 @dataclass

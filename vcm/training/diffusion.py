@@ -21,19 +21,22 @@ from vcm.errors import VCMError
 from vcm.imaging.covariates import COVARIATES, describe_population, trained_ranges
 from vcm.imaging.prepared_set import Subject, load_prepared
 from vcm.imaging.volume import Grid, read_volume
-from vcm.inputs import InputRule, with_complete_covariates
+from vcm.inputs import InputRule
 from vcm.learning.batches import Draw, moved
+from vcm.learning.origin import Origin
 from vcm.learning.processes import Processes
 from vcm.learning.run import TrainingRun
+from vcm.learning.start import check_network, load_start
 from vcm.nets.autoencoder import LatentAutoencoder
 from vcm.nets.denoiser import LatentDenoiser
 from vcm.pipeline import VCMPipeline
 from vcm.report.picture import mosaic
 from vcm.report.training import write_training_report
 from vcm.training.batches import LatentBatch
-from vcm.training.configuration import DiffusionTraining
-from vcm.training.latents import LatentFiles, LatentSet
-from vcm.training.subjects import test_subjects
+from vcm.training.configuration import DiffusionTraining, check_samples
+from vcm.training.latents import LatentFiles, LatentSet, checksum_of
+from vcm.training.origin import scan_checksums
+from vcm.training.subjects import check_apart, complete_scans, test_subjects
 
 
 class DiffusionObjective(nn.Module):
@@ -68,12 +71,13 @@ def pretrain_diffusion(config: DiffusionTraining) -> dict[str, float]:
     Raises:
         VCMError: Where the data or the configuration allow no training.
     """
-    autoencoder = _load_autoencoder(config.data, config.autoencoder)
+    autoencoder = _load_autoencoder(config)
     everyone = load_prepared(*config.data, split="train")
-    subjects = with_complete_covariates(everyone, COVARIATES)
+    subjects = complete_scans(everyone, COVARIATES, "training")
     ranges, population = trained_ranges(subjects), describe_population(subjects)
     rule = InputRule(COVARIATES, ranges, population)
     held_out = test_subjects(config.data, COVARIATES)
+    check_apart(subjects, held_out)
     grid = read_volume(subjects[0].image_file).grid
     _check_grid(grid, autoencoder)
     set_seed(config.seed)
@@ -87,10 +91,11 @@ def pretrain_diffusion(config: DiffusionTraining) -> dict[str, float]:
         latent_shape=tuple(autoencoder.config.latent_shape),
     )
     if config.start:
-        net.load_state_dict(LatentDenoiser.from_pretrained(config.start).state_dict(), strict=False)
+        load_start(net, config.start)
     net.net.to(memory_format=torch.channels_last_3d)
     objective = DiffusionObjective(net, autoencoder.channel_weight())
-    run = TrainingRun(config, net, objective)
+    origin = Origin({"autoencoder": checksum_of(autoencoder)}, scan_checksums(subjects))
+    run = TrainingRun(config, net, objective, origin)
     cache = Path(config.cache or f"{config.out}/latents")
 
     def latents(chosen: list[Subject], copies: int) -> LatentSet:
@@ -124,18 +129,18 @@ def pretrain_diffusion(config: DiffusionTraining) -> dict[str, float]:
     return measures
 
 
-def _load_autoencoder(data: list[str], folder: str) -> LatentAutoencoder:
-    if not data or not folder:
+def _load_autoencoder(config: DiffusionTraining) -> LatentAutoencoder:
+    """The autoencoder that a configuration names. Raises VCMError if it, or the start, is not there."""
+    if not config.data or not config.autoencoder:
         raise VCMError(
             "No data or no autoencoder is given: add data=[FOLDER] with a folder written by vcm "
             "prepare, and autoencoder=FOLDER with one written by vcm pretrain autoencoder."
         )
-    if not (Path(folder) / "config.json").is_file():
-        raise VCMError(
-            f"{folder} holds no autoencoder (config.json): give the folder 'autoencoder' "
-            "that vcm pretrain autoencoder wrote."
-        )
-    net: LatentAutoencoder = LatentAutoencoder.from_pretrained(folder)
+    check_samples(config)
+    check_network(config.autoencoder, "autoencoder", "vcm pretrain autoencoder")
+    if config.start:
+        check_network(config.start, "denoiser", "vcm pretrain diffusion")
+    net: LatentAutoencoder = LatentAutoencoder.from_pretrained(config.autoencoder)
     return net.eval()
 
 

@@ -18,6 +18,7 @@ from vcm.errors import VCMError
 from vcm.imaging.outline import end_with_maps
 from vcm.imaging.scan_pool import ScanPool, load_pool
 from vcm.learning.batches import Draw
+from vcm.learning.origin import Origin
 from vcm.learning.processes import Processes
 from vcm.learning.run import TrainingRun
 from vcm.learning.start import check_network, load_start
@@ -28,6 +29,8 @@ from vcm.pipeline import VCMPipeline
 from vcm.report.training import write_training_report
 from vcm.training.fine_batches import BrainBatch, draws_of, measure_held_out, noised
 from vcm.training.fine_configuration import FineDiffusionTraining, check_draws
+from vcm.training.latents import checksum_of
+from vcm.training.origin import pool_checksums
 
 #: Time that parts the losses `early` and `late`.
 EARLY = 0.3
@@ -102,7 +105,8 @@ def pretrain_fine_diffusion(config: FineDiffusionTraining) -> dict[str, float]:
     if config.start:
         load_start(net, config.start)
     objective = FineDiffusionObjective(net, autoencoder, pool)
-    run = TrainingRun(config, net, objective)
+    origin = Origin({"autoencoder": checksum_of(autoencoder)}, pool_checksums(pool))
+    run = TrainingRun(config, net, objective, origin)
 
     def prepare(processes: Processes) -> Draw:
         if not run.resumes and not config.start:

@@ -23,11 +23,13 @@ from vcm.imaging.deformation import DeformationSizes
 from vcm.imaging.scan_pool import Brains, ScanPool, load_pool
 from vcm.imaging.vocabulary import NUMBER_OF_CLASSES
 from vcm.learning.batches import Draw, moved
+from vcm.learning.origin import Origin
 from vcm.learning.processes import Processes
 from vcm.learning.run import TrainingRun
 from vcm.learning.start import check_network, load_start
 from vcm.nets.band_autoencoder import BandAutoencoder
 from vcm.nets.fine_denoiser import FineDenoiser
+from vcm.nets.frozen_checksum import frozen_checksum
 from vcm.nets.linear_prior import BINS, LinearPrior
 from vcm.nets.memory_format import channels_last
 from vcm.nets.patches import to_patches
@@ -38,6 +40,7 @@ from vcm.training.fine_batches import BrainBatch, draws_of, measure_held_out, no
 from vcm.training.fine_configuration import FineModuleTraining, check_draws
 from vcm.training.fine_diffusion import LEAST_SPREAD, check_fits
 from vcm.training.linear_start import RIDGE
+from vcm.training.origin import pool_checksums
 from vcm.weights.load import load_pipeline
 
 STAGES = ("reading", "steering")
@@ -156,7 +159,8 @@ def train_fine_module(config: FineModuleTraining) -> dict[str, float]:
     objective = FineModuleObjective(
         module, frozen, autoencoder, pool, steers, config.reading_weight
     )
-    run = TrainingRun(config, module, objective)
+    origin = Origin({"model": frozen_checksum(autoencoder, frozen)}, pool_checksums(pool))
+    run = TrainingRun(config, module, objective, origin)
 
     def prepare(processes: Processes) -> Draw:
         objective.to(processes.device)

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vcm.errors import VCMError
-from vcm.files import check_output, sha256, whole
+from vcm.files import check_output, whole
 from vcm.imaging.conditions import IMAGE_CONDITIONS
 from vcm.imaging.draws import draw_condition
 from vcm.imaging.nifti import open_nifti
@@ -35,6 +35,7 @@ from vcm.inputs import InputRule, scan_inputs
 from vcm.nets.frozen import FrozenAutoencoder
 from vcm.progress import track
 from vcm.training.batches import LatentBatch, ModuleBatch
+from vcm.training.origin import file_checksum
 
 
 @dataclass(frozen=True)
@@ -284,7 +285,7 @@ class LatentFiles:
 
     def _motions(self, subject: Subject) -> list[Motion]:
         still = [Motion(), Motion(mirror=True)][: self.copies]
-        own = int(_checksum(subject.image_file)[:8], 16)
+        own = int(file_checksum(subject.image_file)[:8], 16)
         return still + [
             draw_motion(np.random.default_rng((self.seed, own, copy)), self.ranges)
             for copy in range(2, self.copies)
@@ -292,13 +293,13 @@ class LatentFiles:
 
     def _path(self, subject: Subject, kind: str) -> Path:
         """Named by everything that the content depends on."""
-        made_of: list[object] = [kind, self.copies, _checksum(subject.image_file)]
+        made_of: list[object] = [kind, self.copies, file_checksum(subject.image_file)]
         if self.copies > 2:
             made_of += [self.seed, asdict(self.ranges)]
         if kind == "latents":
             made_of.append(self.encoder)
         if kind == "classes" and subject.has_classes:
-            made_of.append(_checksum(subject.classes_file))
+            made_of.append(file_checksum(subject.classes_file))
         key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:20]
         return self.folder / f"{subject.subject}_{kind}_{key}.safetensors"
 
@@ -311,18 +312,6 @@ def checksum_of(net: FrozenAutoencoder) -> str:
         found.update(f"{name} {list(tensor.shape)}".encode())
         found.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return found.hexdigest()
-
-
-_checksums: dict[tuple[Path, int, int], str] = {}
-
-
-def _checksum(path: Path) -> str:
-    """SHA-256 of a file, computed again where its time or its size has changed."""
-    state = path.stat()
-    key = (path.resolve(), state.st_mtime_ns, state.st_size)
-    if key not in _checksums:
-        _checksums[key] = sha256(path)
-    return _checksums[key]
 
 
 def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:

@@ -25,6 +25,7 @@ from vcm.imaging.conditions import CONDITION_CHANNELS, check_conditions
 from vcm.imaging.outline import end_with_maps
 from vcm.imaging.prepared_set import Subject, check_grid
 from vcm.learning.batches import Draw, moved
+from vcm.learning.origin import Origin
 from vcm.learning.processes import Processes
 from vcm.learning.run import TrainingRun
 from vcm.nets.frozen import FrozenDenoiser
@@ -32,10 +33,11 @@ from vcm.nets.memory_format import channels_last
 from vcm.pipeline import VCMPipeline
 from vcm.report.training import write_training_report
 from vcm.training.batches import ModuleBatch
-from vcm.training.configuration import ModuleTraining
+from vcm.training.configuration import ModuleTraining, check_samples
 from vcm.training.controls import make_control
 from vcm.training.latents import LatentFiles, LatentSet
 from vcm.training.linear_start import start_linear
+from vcm.training.origin import scan_checksums
 from vcm.training.subjects import choose_subjects
 from vcm.training.validation import Validation
 from vcm.weights.load import load_pipeline
@@ -116,7 +118,8 @@ def train(config: ModuleTraining) -> dict[str, float]:
     pipeline.register_to_config(
         conditions=list(conditions), sampling=pipeline.sampling_without_module | own
     )
-    run = TrainingRun(config, module, objective)
+    origin = Origin({"model": pipeline.record_frozen()}, scan_checksums(subjects["train"]))
+    run = TrainingRun(config, module, objective, origin)
 
     def latents(split: str) -> LatentSet:
         files = latent_files(config, pipeline, split)
@@ -143,7 +146,6 @@ def train(config: ModuleTraining) -> dict[str, float]:
     run.fit(prepare, (lambda: validation()()) if config.validate_every else None)
     if not run.is_main:
         return {}
-    pipeline.record_frozen()
     if "classes" in conditions:
         seen = subjects["train"][:LOOKED_AT]
         pairs = ((torch.from_numpy(s.image()), torch.from_numpy(s.classes())) for s in seen)
@@ -166,6 +168,7 @@ def load_frozen(config: ModuleTraining) -> VCMPipeline:
             "and model=FOLDER with the frozen model that the module is to steer."
         )
     check_conditions(config.conditions)
+    check_samples(config)
     return load_pipeline(config.model)
 
 

@@ -31,6 +31,7 @@ from vcm.imaging.scan_pool import ScanPool, load_pool
 from vcm.imaging.volume import read_volume
 from vcm.learning.batches import Draw
 from vcm.learning.measures import ScanMeasures, write_measures
+from vcm.learning.origin import Origin
 from vcm.learning.processes import Processes
 from vcm.learning.run import TrainingRun
 from vcm.metrics import dice
@@ -38,7 +39,8 @@ from vcm.nets.segmenter import TissueSegmenter
 from vcm.progress import track
 from vcm.report.training import write_training_report
 from vcm.training.configuration import SegmenterTraining
-from vcm.training.subjects import test_subjects
+from vcm.training.origin import scan_checksums
+from vcm.training.subjects import check_apart, test_subjects
 from vcm.weights.segmenter import load_segmenter, record_training, segmenter_folder
 
 #: What the scans of a training are made into.
@@ -136,6 +138,7 @@ def pretrain_segmenter(config: SegmenterTraining) -> dict[str, float]:
     subjects = with_classes(load_prepared(*config.data, split="train"))
     held_out = test_subjects(config.data)
     held_out = with_classes(held_out) if held_out else []
+    check_apart(subjects, held_out)
     grid = read_volume(subjects[0].image_file).grid
     check_patch(config, grid.shape)
     set_seed(config.seed)
@@ -145,7 +148,7 @@ def pretrain_segmenter(config: SegmenterTraining) -> dict[str, float]:
     if config.start:
         start_from(net, config.start)
     record_training(net, grid, config.contrasts)
-    run = TrainingRun(config, net, SegmenterObjective(net))
+    run = TrainingRun(config, net, SegmenterObjective(net), Origin(scans=scan_checksums(subjects)))
 
     def prepare(processes: Processes) -> Draw:
         if not any_contrast:

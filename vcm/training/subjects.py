@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.imaging.participants import SPLITS
 from vcm.imaging.prepared_set import Subject, load_prepared
+from vcm.imaging.source import MOST_NAMED
 from vcm.inputs import with_complete_covariates
+from vcm.training.origin import file_checksum
 
 
 def choose_subjects(
@@ -20,21 +23,31 @@ def choose_subjects(
     subset_seed: int,
     held_out: int,
 ) -> dict[str, list[Subject]]:
-    """Scans by split: train, validation, test. Raises VCMError if too few are left.
+    """Scans by split: train, validation, test. None of a person is in train and another one held out of it.
 
-    needs          covariates that a scan must have, see InputRule
-    held_out       scans to validate with: of the split `validation`, or where there is none taken
-                   out of `train`; never of `test`. 0: none
-    max_samples    of train; subsets of one seed are nested, a smaller one part of every larger
+    Args:
+        data: Folders that vcm prepare wrote.
+        needs: Covariates that a scan must have, see InputRule.
+        max_samples: Of train; subsets of one seed are nested, a smaller one part of every larger. None:
+            all of them.
+        subset_seed: Of that choice.
+        held_out: Scans to validate with: of the split `validation`, or where there is none taken out of
+            `train`, from which all other scans of these persons are then left out; never of `test`. 0:
+            none.
+
+    Raises:
+        VCMError: Too few scans are left, or one to measure on is trained on too.
     """
     everyone = load_prepared(*data)
     splits = {name: [s for s in everyone if s.split == name] for name in SPLITS}
-    train = with_complete_covariates(splits["train"], needs)
-    validation = splits["validation"][:held_out]
-    if held_out and not validation:
+    train = complete_scans(splits["train"], needs, "training")
+    validation = splits["validation"] if held_out else []
+    if validation:
+        validation = complete_scans(validation, needs, "validation")[:held_out]
+    elif held_out:
         validation = shuffled(train, subset_seed + 1)[:held_out]
-        names = {(s.folder, s.subject) for s in validation}
-        train = [s for s in train if (s.folder, s.subject) not in names]
+        persons = {s.participant for s in validation}
+        train = [s for s in train if s.participant not in persons]
     if max_samples is not None and not 1 <= max_samples <= len(train):
         raise VCMError(
             f"max_samples is {max_samples}, but {len(train)} scans can be trained on: choose 1 to "
@@ -46,11 +59,9 @@ def choose_subjects(
             "validation_subjects, or prepare more scans."
         )
     chosen = train if max_samples is None else shuffled(train, subset_seed)[:max_samples]
-    return {
-        "train": chosen,
-        "validation": with_complete_covariates(validation, needs) if validation else [],
-        "test": test_subjects(data, needs),
-    }
+    test = test_subjects(data, needs)
+    check_apart(chosen, [*validation, *test])
+    return {"train": chosen, "validation": validation, "test": test}
 
 
 def test_subjects(data: Sequence[str], needs: Sequence[str] = ()) -> list[Subject]:
@@ -67,10 +78,71 @@ def test_subjects(data: Sequence[str], needs: Sequence[str] = ()) -> list[Subjec
             "test scans in the column split of participants.tsv.",
             file=sys.stderr,
         )
-    return with_complete_covariates(subjects, needs) if subjects else []
+    return complete_scans(subjects, needs, "test") if subjects else []
+
+
+def complete_scans(subjects: Sequence[Subject], needs: Sequence[str], use: str) -> list[Subject]:
+    """Scans of which all is known that the model is told; a VCMWarning counts the others and names some.
+
+    Args:
+        subjects: Of one split.
+        needs: Covariates that a scan must have.
+        use: What the scans are for, for the warning.
+
+    Raises:
+        VCMError: None is left.
+    """
+    kept = with_complete_covariates(subjects, needs)
+    left = [s for s in subjects if any(getattr(s, name) is None for name in needs)]
+    if left:
+        lacking = [name for name in needs if any(getattr(s, name) is None for s in left)]
+        warnings.warn(
+            f"{len(left)} of {len(subjects)} {use} scans are left out (no {' or '.join(lacking)}): "
+            f"{_few([s.subject for s in left])}. Complete participants.tsv of the source folder (and give "
+            "label maps, or a segmenter), then prepare it again, where they are to be used.",
+            VCMWarning,
+            stacklevel=2,
+        )
+    return kept
+
+
+def check_apart(train: Sequence[Subject], measured: Sequence[Subject]) -> None:
+    """Refuse scans to measure on that are trained on too; a VCMWarning names persons who may be in both.
+
+    One folder of vcm prepare holds no scan twice and each person in one split; several together may.
+
+    Args:
+        train: Scans to train on.
+        measured: Scans to validate or test with.
+
+    Raises:
+        VCMError: An image is in both.
+    """
+    images = {file_checksum(s.image_file): s for s in train}
+    for scan in measured:
+        same = images.get(file_checksum(scan.image_file))
+        if same is not None:
+            raise VCMError(
+                f"{same.subject} in {same.folder.parent} is to be trained on and {scan.subject} in "
+                f"{scan.folder.parent} to be measured on, but they hold the same image: keep one of them, "
+                "or give both one split in participants.tsv of their source folders, then prepare again."
+            )
+    shared = sorted({s.participant for s in train} & {s.participant for s in measured})
+    if shared:
+        warnings.warn(
+            f"Persons to measure on have the same names as persons to train on, in another folder "
+            f"({len(shared)}): {_few(shared)}. Where they are the same persons, what is measured is too "
+            "good: give each one split in participants.tsv of the source folders, then prepare again.",
+            VCMWarning,
+            stacklevel=2,
+        )
 
 
 def shuffled(subjects: Sequence[Subject], seed: int) -> list[Subject]:
     """In an order of the seed and the names alone, whatever order they came in."""
     named = sorted(subjects, key=lambda s: (s.subject, str(s.folder)))
     return [named[i] for i in np.random.default_rng(seed).permutation(len(named))]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")

@@ -27,6 +27,7 @@ from vcm.errors import VCMError
 from vcm.imaging.scan_pool import ScanPool, load_pool
 from vcm.imaging.spectrum import power_ratio
 from vcm.learning.batches import Draw
+from vcm.learning.origin import Origin
 from vcm.learning.processes import Processes
 from vcm.learning.run import TrainingRun
 from vcm.learning.start import check_network, load_start
@@ -36,6 +37,7 @@ from vcm.nets.patch_discriminator import PatchDiscriminator
 from vcm.nets.saved import ModelMixin
 from vcm.nets.super_resolution import FACTOR, SuperResolutionNet, interpolated
 from vcm.report.training import write_training_report
+from vcm.training.origin import pool_checksums
 from vcm.training.restoration import (
     adversarial_ramp,
     refuse_workers,
@@ -128,7 +130,8 @@ def pretrain_super_resolution(config: SuperResolutionTraining) -> dict[str, floa
     )
     if config.start:
         load_start(pair.net, config.start)
-    run = TrainingRun(config, pair, SuperResolutionObjective(pair, config))
+    objective = SuperResolutionObjective(pair, config)
+    run = TrainingRun(config, pair, objective, Origin(scans=pool_checksums(pool)))
 
     def prepare(processes: Processes) -> Draw:
         channels_last(pair)

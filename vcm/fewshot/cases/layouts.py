@@ -199,15 +199,23 @@ def _from_bids(folder: Path) -> list[Case]:
 
 
 def _refuse_unmatched(subjects: Iterable[str], rows: Collection[str], table: Path) -> None:
-    """Raise VCMError where a table tells splits, but not that of every subject: it would be trained on."""
+    """Say of which subjects a table tells no split, so that they count as training cases.
+
+    Raises:
+        VCMError: It has rows without a folder too, so these subjects may be called otherwise there.
+    """
     without = list(dict.fromkeys(s for s in subjects if s not in rows))
-    if without:
-        lost = [name for name in rows if not (table.parent / name).is_dir()]
-        hint = f", named as its folder ({_first(lost)}: no folder)" if lost else ""
+    if not without:
+        return
+    lost = [name for name in rows if not (table.parent / name).is_dir()]
+    missing = f"{_first(without)} {'has' if len(without) == 1 else 'have'} no row in {table}, whose column split tells"
+    if lost:
         raise VCMError(
-            f"{_first(without)} {'has' if len(without) == 1 else 'have'} no row in {table}, whose column split tells "
-            f"training from test cases: add a row for each subject{hint}."
+            f"{missing} training from test cases, and {_first(lost)} there no folder: name them alike."
         )
+    warnings.warn(
+        f"{missing} training from test cases: it counts as train.", VCMWarning, stacklevel=3
+    )
 
 
 def _first(names: Sequence[str]) -> str:
