@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_pool import small_pool
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.files import write_table
 from vcm.imaging.conditions import ventricular_and_brain_volume
 from vcm.imaging.deformation import DeformationSizes
@@ -70,6 +70,11 @@ def prepared(folder: Path) -> Path:
         rows.append(row)
     write_table(folder / "participants.tsv", rows, COLUMNS)
     return folder
+
+
+def test_scans_that_lack_something_are_named(tmp_path: Path) -> None:
+    with pytest.warns(VCMWarning, match=r"1 of 4 scans are left out, .* label map: sub-4\.$"):
+        assert load_pool([str(prepared(tmp_path))], "train").names == ["sub-0", "sub-1"]
 
 
 def test_a_pack_has_what_the_folder_has_and_no_test_scan(tmp_path: Path) -> None:

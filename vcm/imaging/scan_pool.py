@@ -6,6 +6,7 @@ without test scans. Knows scans, maps and covariates; no latents and no losses.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.files import write_whole
 from vcm.imaging.conditions import CSF, VENTRICLES
 from vcm.imaging.covariates import (
@@ -252,9 +253,18 @@ def pack_scans(data: Sequence[str], out: Path) -> int:
 
 
 def _known(data: Sequence[str]) -> list[Subject]:
-    """Scans of PACKED with all that a pool needs."""
+    """Scans of PACKED with all that a pool needs; a VCMWarning counts the others and names some."""
     everyone = [s for s in load_prepared(*data) if s.split in PACKED]
-    return [s for s in everyone if s.age is not None and s.sex is not None and s.has_classes]
+    found = [s for s in everyone if s.age is not None and s.sex is not None and s.has_classes]
+    left = [s.subject for s in everyone if s not in found]
+    if left:
+        warnings.warn(
+            f"{len(left)} of {len(everyone)} scans are left out, as they lack age, sex or label map: "
+            f"{', '.join(left[:5])}{', ...' if left[5:] else ''}.",
+            VCMWarning,
+            stacklevel=3,
+        )
+    return found
 
 
 def _pool_of(subjects: Sequence[Subject], ranges: Ranges) -> ScanPool:
