@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +47,9 @@ def doubled(calls: list[str], factor: int = 2, reads=()) -> Derivation:
         write_volume(scan.with_data(scan.data * factor), work / f"{stem}_desc-upsampled_T1w.nii.gz")
         write_json(work / f"{stem}_desc-upsampled_T1w.json", {"Ours": 1, "Files": {}})
         mask = scan.with_data((scan.data > 5).astype(np.uint8))
-        write_volume(mask, work / f"{stem}_desc-generated_mask.nii.gz")
+        write_volume(mask, work / f"{stem}_desc-generatedT1w_mask.nii.gz")
         write_volume(scan, work / f"{stem}_desc-upsampled_seed-3_T1w.nii.gz")
-        (work / f"{stem}_desc-upsampled_comparison.png").write_bytes(b"png")
+        (work / f"{stem}_desc-upsampledT1w_comparison.png").write_bytes(b"png")
         return {"mean": float(scan.data.mean())}
 
     keys = {"T1w": {"SkullStripped": False}, "mask": {"Type": "ROI"}}
@@ -93,6 +94,58 @@ def test_what_is_done_is_kept_and_what_is_lost_is_made_again(dataset, tmp_path):
     assert all(row.get("mean") for row in rows if row["status"] == "kept")
 
 
+def test_a_result_that_was_changed_is_neither_kept_nor_replaced_unless_allowed(dataset, tmp_path):
+    out, calls = tmp_path / "out", []
+    derive(doubled(calls), dataset, out, ["01"])
+    file = out / "sub-01/anat/sub-01_desc-upsampled_T1w.nii.gz"
+    before = file.read_bytes()
+    file.write_bytes(b"corrected by hand")
+    (row,) = derive(doubled(calls), dataset, out, ["01"])
+    assert f"but {file.name} was changed since" in str(row["status"])
+    assert file.read_bytes() == b"corrected by hand"
+    (row,) = derive(doubled(calls), dataset, out, ["01"], overwrite=True)
+    assert row["status"] == "done" and file.read_bytes() == before
+
+
+def test_two_runs_at_once_leave_each_other_alone(dataset, tmp_path):
+    """The second begins and ends while the first makes its results."""
+    out = tmp_path / "out"
+    first = doubled([])
+
+    def run(path, work, person):
+        summary = first.run(path, work, person)
+        (row,) = derive(doubled([]), dataset, out, ["02"])
+        assert row["status"] == "done"
+        return summary
+
+    (row,) = derive(replace(first, run=run), dataset, out, ["01"])
+    assert row["status"] == "done" and not (out / ".work").exists()
+    made = {p.name.replace("01", "02") for p in (out / "sub-01" / "anat").iterdir()}
+    assert made == {p.name for p in (out / "sub-02" / "anat").iterdir()}
+
+
+def test_other_labels_do_not_rename_those_of_label_maps_that_are_there(dataset, tmp_path):
+    out = tmp_path / "out"
+    one = replace(doubled([]), label_table=[(1, "left"), (2, "right")])
+    other = replace(doubled([], 3), label_table=[(1, "right"), (2, "left")])
+    derive(one, dataset, out, ["01"])
+    before = (out / "dseg.tsv").read_bytes()
+    for allowed in (False, True):
+        with pytest.raises(VCMError, match="other labels are to be written now"):
+            derive(other, dataset, out, ["02"], overwrite=allowed)
+    assert (out / "dseg.tsv").read_bytes() == before
+    derive(one, dataset, out, ["02"])
+
+
+def test_folders_that_are_links_are_entered(dataset, tmp_path):
+    linked = tmp_path / "linked"
+    (linked / "sub-01").mkdir(parents=True)
+    (linked / "sub-01" / "anat").symlink_to(dataset / "sub-01" / "anat")
+    (linked / "sub-02").symlink_to(dataset / "sub-02")
+    found, refused = find_files(linked, "T1w")
+    assert [file.get("sub") for file in found] == ["01", "02"] and not refused
+
+
 def test_other_settings_replace_nothing_unless_allowed(dataset, tmp_path):
     out = tmp_path / "out"
     derive(doubled([]), dataset, out, ["01"])
@@ -103,6 +156,50 @@ def test_other_settings_replace_nothing_unless_allowed(dataset, tmp_path):
     (row,) = derive(doubled([], 3), dataset, out, ["sub-01"], overwrite=True)
     assert row["status"] == "done"
     assert (out / "sub-01/anat/sub-01_desc-upsampled_T1w.nii.gz").read_bytes() != before
+
+
+def test_what_an_earlier_run_made_and_this_one_does_not_is_gone(dataset, tmp_path):
+    """With its sidecar; what was changed since stays."""
+    out, anat = tmp_path / "out", tmp_path / "out" / "sub-01" / "anat"
+    derive(doubled([]), dataset, out, ["01"])
+    before = {p.name for p in anat.iterdir()}
+    mask = anat / "sub-01_desc-generatedT1w_mask.nii.gz"
+    mask.write_bytes(b"drawn by hand")
+    (row,) = derive(
+        replace(doubled([], 3), run=only_the_result), dataset, out, ["01"], overwrite=True
+    )
+    assert row["status"] == "done"
+    result = "sub-01_desc-upsampled_T1w"
+    assert {p.name for p in anat.iterdir()} == {f"{result}.nii.gz", f"{result}.json", mask.name}
+    assert len(before) == 6 and not list((out / "sub-01" / "figures").iterdir())
+
+
+def only_the_result(path: Path, work: Path, person: Participant) -> dict[str, object]:
+    """Neither a mask, nor a seed, nor a picture."""
+    shutil.copy(path, work / path.name.replace("_T1w", "_desc-upsampled_T1w"))
+    return {}
+
+
+def test_records_without_checksums_remove_nothing(dataset, tmp_path):
+    out = tmp_path / "out"
+    derive(doubled([]), dataset, out, ["01"])
+    record = out / ".vcm" / "sub-01.json"
+    content = json.loads(record.read_text())
+    record.write_text(json.dumps(content | {"Files": list(content["Files"])}))
+    (row,) = derive(doubled([]), dataset, out, ["01"])
+    assert row["status"] == "kept"
+    derive(replace(doubled([], 3), run=only_the_result), dataset, out, ["01"], overwrite=True)
+    assert (out / "sub-01" / "anat" / "sub-01_desc-generatedT1w_mask.nii.gz").is_file()
+
+
+def test_what_is_read_beside_a_scan_is_a_setting_of_it(dataset, tmp_path):
+    told = {"sub-01_T1w.nii.gz": 3, "sub-02_T1w.nii.gz": 3}
+    derivation = replace(doubled([]), beside=lambda path: told[path.name])
+    people = ["01", "02"]
+    derive(derivation, dataset, tmp_path / "out", people)
+    told["sub-02_T1w.nii.gz"] = 4
+    one, two = derive(derivation, dataset, tmp_path / "out", people)
+    assert one["status"] == "kept" and "other settings" in str(two["status"])
 
 
 def test_age_and_sex_are_those_of_the_participants_table(dataset, tmp_path):

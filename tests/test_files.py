@@ -16,6 +16,7 @@ from vcm.errors import VCMError
 from vcm.files import (
     check_output,
     is_occupied,
+    listed_files,
     refuse_to_replace,
     sha256,
     whole,
@@ -187,11 +188,27 @@ def test_a_result_replaces_only_its_own(tmp_path):
         refuse_to_replace([result], [], sidecar, mine)
 
 
-def write_two(folder, content):
+def test_a_result_that_was_changed_since_is_replaced_only_if_asked(tmp_path):
+    """As where two commands write one name: the sidecar of the one does not vouch for the file of the other."""
+    write_two(tmp_path, "first")
+    result, sidecar, mine = tmp_path / "mask.nii.gz", tmp_path / "volume.json", {"Seed": "first"}
+    refuse_to_replace([result, sidecar], [], sidecar, mine)
+    result.write_text("drawn by hand")
+    later = sidecar.stat().st_mtime_ns + 10**9
+    os.utime(result, ns=(later, later))
+    with pytest.raises(VCMError, match=r"is not the file that volume\.json lists"):
+        refuse_to_replace([result, sidecar], [], sidecar, mine)
+    refuse_to_replace([result], [], sidecar, mine, overwrite=True)
+    # One that a killed run has not come to replace is older than the sidecar that lists its successor.
+    os.utime(result, ns=(later - 2 * 10**9,) * 2)
+    refuse_to_replace([result, sidecar], [], sidecar, mine)
+
+
+def write_two(folder, content, stale=None):
     """A set of two files and their sidecar."""
     names = ("volume.nii.gz", "mask.nii.gz")
     writers = {folder / n: lambda part, n=n: part.write_text(f"{content} {n}") for n in names}
-    return write_set(folder / "volume.json", {"Seed": content}, writers)
+    return write_set(folder / "volume.json", {"Seed": content}, writers, stale)
 
 
 def test_a_set_is_written_with_the_checksums_of_its_files(tmp_path):
@@ -201,6 +218,55 @@ def test_a_set_is_written_with_the_checksums_of_its_files(tmp_path):
         n: sha256(tmp_path / n) for n in ("volume.nii.gz", "mask.nii.gz")
     }  # fmt: skip
     assert {p.name for p in tmp_path.iterdir()} == {*content["Files"], "volume.json"}
+
+
+def test_what_an_earlier_set_left_goes_unless_it_was_changed(tmp_path):
+    write_two(tmp_path, "first")
+    for name in ("sample.nii.gz", "edited.nii.gz"):
+        (tmp_path / name).write_text(name)
+    listed = {name: sha256(tmp_path / name) for name in ("sample.nii.gz", "edited.nii.gz")}
+    (tmp_path / "edited.nii.gz").write_text("drawn by hand")
+    stale = {**listed_files(tmp_path / "volume.json"), **listed, "gone.nii.gz": "0"}
+    content = write_two(tmp_path, "second", stale)
+    assert json.loads((tmp_path / "volume.json").read_text()) == content
+    assert content["Files"].keys() == {"volume.nii.gz", "mask.nii.gz"}
+    assert {p.name for p in tmp_path.iterdir()} == {
+        *content["Files"], "volume.json", "edited.nii.gz"
+    }  # fmt: skip
+
+
+def test_files_of_an_earlier_set_are_listed_until_they_are_gone(tmp_path, monkeypatch):
+    """A run that is killed before it removes them leaves a sidecar that tells the next run of them."""
+    (tmp_path / "sample.nii.gz").write_text("sample")
+    stale = {"sample.nii.gz": sha256(tmp_path / "sample.nii.gz")}
+
+    def die(folder, names):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "remove_unchanged", die)
+    with pytest.raises(KeyboardInterrupt):
+        write_two(tmp_path, "first", stale)
+    assert listed_files(tmp_path / "volume.json").items() >= stale.items()
+
+
+@pytest.mark.parametrize(
+    "text", ["{damaged", "[1]", "{}", '{"Files": ["a"]}', '{"Files": {"../a": "0"}}']
+)
+def test_a_sidecar_that_lists_no_files_beside_it(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    assert listed_files(tmp_path / "a.json") == {} == listed_files(tmp_path / "b.json")
+
+
+@pytest.mark.parametrize("end", ["", ".gz"])
+def test_the_checksum_of_an_image_in_two_files_is_that_of_both(tmp_path, end):
+    header, voxels = (tmp_path / f"sub-1_T1w.{kind}{end}" for kind in ("hdr", "img"))
+    header.write_text("header")
+    alone = sha256(header)
+    voxels.write_text("of one")
+    one = sha256(header)
+    assert one == sha256(voxels) != alone
+    voxels.write_text("of two")
+    assert sha256(header) == sha256(voxels) != one
 
 
 def test_nothing_of_a_set_appears_where_writing_one_file_fails(tmp_path):

@@ -17,7 +17,17 @@ from typing import Any
 
 from vcm import __version__
 from vcm.errors import VCMError
-from vcm.files import check_output, remove, sha256, versions, write_json, write_table, write_whole
+from vcm.files import (
+    check_output,
+    read_table,
+    remove_unchanged,
+    scratch_folder,
+    sha256,
+    versions,
+    write_json,
+    write_table,
+    write_whole,
+)
 from vcm.imaging.bids import ENDINGS, BIDSFile, one_per_scan, parse, scan_name
 from vcm.imaging.participants import (
     Participant,
@@ -25,9 +35,10 @@ from vcm.imaging.participants import (
     one_participant,
     read_participants,
 )
+from vcm.imaging.scan_files import files_below
 from vcm.report.folder import REPORT, move_page, write_index
 
-DESCRIPTION, PARTICIPANTS = "dataset_description.json", "participants.tsv"
+DESCRIPTION, PARTICIPANTS, LABELS = "dataset_description.json", "participants.tsv", "dseg.tsv"
 BIDS_VERSION = "1.10.0"
 #: In `dataset_description.json`, what BIDS URIs of sources refer to.
 _LINK = "source"
@@ -59,6 +70,8 @@ class Derivation:
         keys: Further entries of the images' sidecars, such as SkullStripped, by suffix.
         label_table: (index, name) of the labels in a dseg; none: there is no dseg.
         reads: What the results depend on of participants.tsv: age, sex.
+        beside: Gives what is read beside a file and changes its results, such as a value of its JSON file; None:
+            nothing is.
     """
 
     title: str
@@ -68,6 +81,7 @@ class Derivation:
     keys: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     label_table: Sequence[tuple[int, str]] = ()
     reads: Sequence[str] = ()
+    beside: Callable[[Path], object] | None = None
 
 
 def derive(
@@ -102,6 +116,7 @@ def derive(
     people = People(folder) if derivation.reads else None
     _refuse_place(folder, out)
     check_output(out)
+    _refuse_other_labels(out, derivation)
     _describe_dataset(out, folder, derivation, command)
     rows: list[dict[str, object]] = [{"scan": n, "status": what} for n, what in refused.items()]
     for k, file in enumerate(found):
@@ -109,7 +124,6 @@ def derive(
         rows.append({"scan": _name(file)} | row)
         on_scan(k + 1, len(found))
         _write_summary(out, derivation, rows, command)
-    remove(out / _WORK)
     return sorted(rows, key=lambda row: str(row["scan"]))
 
 
@@ -181,7 +195,7 @@ def find_files(
     refused: dict[str, str] = {}
     for name in dict.fromkeys(wanted):
         by_scan: dict[frozenset[tuple[str, str]], list[BIDSFile]] = {}
-        for path in sorted(subjects[name].rglob("*")):
+        for path in files_below(subjects[name]):
             file = parse(path) if path.name.endswith(ENDINGS) else None
             if file is not None and file.suffix == suffix:
                 by_scan.setdefault(file.scan, []).append(file)
@@ -222,6 +236,13 @@ def _derive_one(
         told = {name: getattr(person, name) for name in derivation.reads}
         made_from = _made_from(derivation, file.path, told)
         record = _read(record_file)
+        if record and record.get(_MADE_FROM) == made_from and not overwrite:
+            changed = _changed(record, out)
+            if changed:
+                raise VCMError(
+                    f"was done before, but {changed} was changed since: choose another folder for the results, or allow "
+                    "them to be overwritten"
+                )
         if record and record.get(_MADE_FROM) == made_from and _are_there(record, out):
             return {"status": "kept", **record.get("Summary", {})}
         if record and record.get(_MADE_FROM) != made_from and not overwrite:
@@ -229,17 +250,16 @@ def _derive_one(
                 "was done before from another file or with other settings: choose another folder for "
                 "the results, or allow them to be overwritten"
             )
-        work = out / _WORK / name
-        remove(work)
-        work.mkdir(parents=True)
         notes = {"notes": "; ".join(person.notes)} if told and person.notes else {}
-        summary = {**told, **derivation.run(file.path, work, person), **notes}
-        placed = _place(derivation, file, work, folder, out, told)
+        with scratch_folder(out / _WORK) as work:
+            summary = {**told, **derivation.run(file.path, work, person), **notes}
+            placed = _place(derivation, file, work, folder, out, told)
+        files = {name: sha256(out / name) for name in placed}
+        remove_unchanged(out, _no_more_made(record, files))
         write_json(record_file, {
             "Sources": [_uri(file.path, folder)], _MADE_FROM: made_from, "Summary": summary,
-            "Files": placed, "Versions": versions(),
+            "Files": files, "Versions": versions(),
         })  # fmt: skip
-        remove(work)
         return {"status": "done", **summary}
     except VCMError as error:
         return {"status": str(error)}
@@ -255,7 +275,11 @@ def _place(
     out: Path,
     told: Mapping[str, object],
 ) -> list[str]:
-    """Move results under BIDS names; every image has a sidecar with the standard keys beside ours."""
+    """Move results under BIDS names; every image has a sidecar with the standard keys beside ours.
+
+    Returns:
+        Paths of all files in the dataset.
+    """
     anat, name = _folder_of(file, out), _name(file)
     sidecars = {p.name.removesuffix(".json"): _read(p) or {} for p in work.glob("*.json")}
     sources: dict[str, object] = {"Sources": [_uri(file.path, folder)]}
@@ -270,10 +294,9 @@ def _place(
             target = anat / _renamed(path.name, file)
             ours = sidecars.get(path.name.removesuffix(".gz").removesuffix(".nii"), {})
             ours.pop("Files", None)  # the names of its files are others here
-            write_json(
-                target.with_name(f"{target.name.split('.')[0]}.json"),
-                {**ours, **sources, **derivation.keys.get(_suffix(target), {})},
-            )
+            sidecar = target.with_name(f"{target.name.split('.')[0]}.json")
+            write_json(sidecar, {**ours, **sources, **derivation.keys.get(_suffix(target), {})})
+            placed.append(sidecar.relative_to(out).as_posix())
         else:
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -309,14 +332,34 @@ def _uri(path: Path, folder: Path) -> str:
 
 
 def _made_from(derivation: Derivation, path: Path, told: Mapping[str, object]) -> str:
-    """One checksum of the file, the settings, what is known of the participant, and the version."""
-    given = {"file": sha256(path), "settings": dict(derivation.settings), "version": __version__}
-    given |= {"participant": dict(told)} if told else {}
+    """One checksum of the file and what is read beside it, the settings, the participant, and the version."""
+    given: dict[str, object] = {
+        "file": sha256(path), "settings": dict(derivation.settings), "version": __version__,
+    }  # fmt: skip
+    if told:
+        given["participant"] = dict(told)
+    if derivation.beside:
+        given["beside"] = derivation.beside(path)
     return hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def _no_more_made(record: Mapping[str, Any] | None, files: Mapping[str, str]) -> dict[str, str]:
+    """Files of an earlier record, with their checksums, that are not among those made now."""
+    earlier = (record or {}).get("Files")
+    listed = earlier.items() if isinstance(earlier, dict) else ()  # once they had no checksums
+    return {name: checksum for name, checksum in listed if name not in files}
+
+
 def _are_there(record: Mapping[str, Any], out: Path) -> bool:
-    return all((out / name).is_file() for name in record["Files"])
+    """Whether all results of a scan are as they were written."""
+    return all((out / name).is_file() for name in record["Files"]) and not _changed(record, out)
+
+
+def _changed(record: Mapping[str, Any], out: Path) -> str:
+    """The first result of a scan that is there and not as it was written; empty: none."""
+    listed = record["Files"].items() if isinstance(record["Files"], dict) else ()
+    there = ((out / name, checksum) for name, checksum in listed if (out / name).is_file())
+    return next((path.name for path, checksum in there if sha256(path) != checksum), "")
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -344,6 +387,24 @@ def _refuse_place(folder: Path, out: Path) -> None:
         )
 
 
+def _refuse_other_labels(out: Path, derivation: Derivation) -> None:
+    """Refuse a dataset whose label maps have other labels: its dseg.tsv would name them wrongly."""
+    table = out / LABELS
+    if (
+        not derivation.label_table
+        or not table.is_file()
+        or not any((out / _RECORDS).glob("*.json"))
+    ):
+        return
+    held = [(row.get("index"), row.get("name")) for row in read_table(table)]
+    if held != [(str(index), name) for index, name in derivation.label_table]:
+        raise VCMError(
+            f"{out} holds label maps with the labels of its {LABELS}, and other labels are to be written now: choose "
+            "another folder.",
+            argument="out",
+        )
+
+
 def _describe_dataset(
     out: Path, folder: Path, derivation: Derivation, command: Sequence[str]
 ) -> None:
@@ -365,7 +426,7 @@ def _describe_dataset(
     write_whole(out / ".bidsignore", lambda part: part.write_text(text, encoding="utf-8"))
     if derivation.label_table:
         labels = [{"index": index, "name": name} for index, name in derivation.label_table]
-        write_table(out / "dseg.tsv", labels, ["index", "name"])
+        write_table(out / LABELS, labels, ["index", "name"])
     readme = f"# {derivation.title}\n\nWritten by vcm {__version__}. {_README}\n"
     write_whole(out / "README.md", lambda part: part.write_text(readme, encoding="utf-8"))
 

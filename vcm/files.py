@@ -111,6 +111,7 @@ def write_set(
     sidecar: Path,
     record: Mapping[str, object],
     writers: Mapping[Path, Callable[[Path], object]],
+    stale: Mapping[str, str] | None = None,
 ) -> dict[str, object]:
     """Write files that belong together, and JSON that says what they are, with their checksums.
 
@@ -121,6 +122,9 @@ def write_set(
         sidecar: Path of the JSON file.
         record: Its content; `Files` is added, the SHA-256 of each file by its name.
         writers: Path -> what writes the file to the path that it is given.
+        stale: Files of an earlier set, beside the sidecar, and their SHA-256: those that are not written
+            now go after the last one is there. The sidecar lists them until then, so that they are found
+            after a run that was killed.
 
     Returns:
         The content of the sidecar.
@@ -133,9 +137,29 @@ def write_set(
         for path, write in writers.items():
             write(parts[path])
         files = {path.name: sha256(parts[path]) for path in writers}
+        gone = {name: checksum for name, checksum in (stale or {}).items() if name not in files}
         content = {**record, "Files": files}
+        write_json(sidecar, {**content, "Files": {**files, **gone}})
+    if gone:
+        remove_unchanged(sidecar.parent, gone)
         write_json(sidecar, content)
     return content
+
+
+def listed_files(sidecar: Path) -> dict[str, str]:
+    """SHA-256 of the files that lie beside a sidecar, by name, as it lists them; none where it lists none."""
+    content = _content(sidecar).get("Files")
+    listed = content.items() if isinstance(content, dict) else ()
+    return {name: str(checksum) for name, checksum in listed if Path(name).name == name}
+
+
+def remove_unchanged(folder: Path, files: Mapping[str, str]) -> None:
+    """Remove files of a folder, by their paths in it, where their SHA-256 still is the given one."""
+    for name, checksum in files.items():
+        path = folder / name
+        if path.is_file() and sha256(path) == checksum:
+            with suppress(OSError):  # what cannot be removed does no harm to what is new
+                path.unlink()
 
 
 def give_usual_mode(path: Path) -> None:
@@ -176,6 +200,21 @@ def _temporary(path: Path) -> Path:
     """A name beside `path` that no other process uses, with its endings: writers read the format there."""
     endings = "".join(path.suffixes[-2:])
     return path.with_name(f".part-{os.getpid()}-{next(_NUMBERS)}-{_MACHINE}{endings}")
+
+
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A folder of this process alone, below `parent`; afterwards it is gone, and `parent` too where it is empty."""
+    parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(parent)
+    made = _temporary(parent / "scratch")
+    made.mkdir(parents=True)
+    try:
+        yield made
+    finally:
+        remove(made)
+        with suppress(OSError):  # another process works there, or removed it
+            parent.rmdir()
 
 
 @lru_cache(maxsize=64)
@@ -328,11 +367,12 @@ def refuse_to_replace(
         inputs: Files that are read. None of them is ever replaced, whatever `overwrite` says.
         sidecar: JSON that lies beside earlier results and tells what they were made from.
         made_from: Entries of the sidecar that say which inputs were used, such as their checksums. A
-            result whose sidecar holds the same is this command's own, and may be written again.
+            result whose sidecar holds the same is this command's own, and may be written again, unless
+            it is another file than the one that the sidecar lists.
         overwrite: Replace results made from other inputs, or from unknown ones.
 
     Raises:
-        VCMError: A file that is to be written is an input, or was made from something else.
+        VCMError: A file that is to be written is an input, was made from something else, or was changed.
     """
     outputs, read = list(outputs), list(inputs)
     for output in outputs:
@@ -343,22 +383,45 @@ def refuse_to_replace(
                     "choose another name or folder for the result."
                 )
     there = [output for output in outputs if output.exists()]
-    if not there or overwrite or (sidecar and made_from and _says(sidecar, made_from)):
+    if not there or overwrite:
         return
-    raise VCMError(
-        f"{there[0]} exists and was not made from the inputs given now: choose another folder for the "
-        "results, or allow them to overwrite it."
-    )
+    if not (sidecar and made_from and _says(sidecar, made_from)):
+        raise VCMError(
+            f"{there[0]} exists and was not made from the inputs given now: choose another folder for the "
+            "results, or allow them to overwrite it."
+        )
+    listed = listed_files(sidecar)
+    for output in there:
+        if output.name in listed and _is_another(output, sidecar, listed[output.name]):
+            raise VCMError(
+                f"{output} is not the file that {sidecar.name} lists, so it was changed or replaced since: "
+                "choose another folder for the results, or allow them to overwrite it."
+            )
 
 
 def _says(sidecar: Path, entries: Mapping[str, object]) -> bool:
     """Whether a JSON file is there and holds these entries."""
+    found = _content(sidecar)
+    wanted = json.loads(json.dumps(dict(entries)))
+    return bool(found) and all(found.get(k) == v for k, v in wanted.items())
+
+
+def _is_another(file: Path, sidecar: Path, checksum: str) -> bool:
+    """Whether a file took the place of the one that a sidecar lists.
+
+    An older one than the sidecar did not: a run that was killed has not come to replace it.
+    """
+    newer = file.stat().st_mtime_ns > sidecar.stat().st_mtime_ns
+    return newer and file.is_file() and sha256(file) != checksum
+
+
+def _content(sidecar: Path) -> dict[str, Any]:
+    """Content of a JSON file; empty where there is none that holds an object."""
     try:
         found = json.loads(sidecar.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    wanted = json.loads(json.dumps(dict(entries)))
-    return isinstance(found, dict) and all(found.get(k) == v for k, v in wanted.items())
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
@@ -368,9 +431,29 @@ def fingerprint(folder: Path) -> dict[str, str]:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """SHA-256 of a file, hexadecimal; of an image in two files, .hdr and .img, that of both, by either name."""
+    digest = hashlib.sha256()
+    for part in _parts(path):
+        with part.open("rb") as stream:
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+#: Bytes that are read at a time.
+_BLOCK = 1 << 20
+#: The end of the name of the header of an image, or of its voxels, and what follows where it is compressed.
+_OF_PAIR = re.compile(r"\.(hdr|img)(\.gz)?$")
+
+
+def _parts(path: Path) -> list[Path]:
+    """The header and the voxels of an image in two files, where both are there; else the file alone."""
+    found = _OF_PAIR.search(path.name)
+    if not found:
+        return [path]
+    start, compressed = path.name[: found.start()], found[2] or ""
+    pair = [path.with_name(f"{start}.{end}{compressed}") for end in ("hdr", "img")]
+    return pair if all(part.is_file() for part in pair) else [path]
 
 
 #: Packages whose version can change a result.

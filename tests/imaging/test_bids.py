@@ -2,11 +2,18 @@ from pathlib import Path
 
 import pytest
 
-from vcm.imaging.bids import label_map_of, one_per_scan, parse, scan_name
+from vcm.imaging.bids import label_map_of, one_per_scan, parse, scan_name, stem
 
 
 def files(*names):
     return [parse(Path(f"{name}.nii.gz")) for name in names]
+
+
+@pytest.mark.parametrize(
+    "end", [".nii", ".nii.gz", ".hdr", ".img", ".hdr.gz", ".img.gz", ".gz", ""]
+)
+def test_the_name_of_a_scan_is_that_without_the_ending_of_its_format(end):
+    assert stem(Path(f"x/sub-01_FLAIR{end}")) == "sub-01_FLAIR"
 
 
 def test_entities_of_a_name():

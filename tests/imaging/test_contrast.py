@@ -65,6 +65,8 @@ def test_an_empty_image_separates_nothing():
         ("sub-1_inplaneT2.nii.gz", "T2w"),
         ("t1ce.nii.gz", "T1w+gd"),
         ("sub-1_PDw.nii.gz", "PD"),
+        ("sub-1_FLAIR.hdr", "FLAIR"),
+        ("sub-1_ce-gd_T1w.img.gz", "T1w+gd"),
         ("sub-1_bold.nii.gz", None),
         ("scan.nii.gz", None),
     ],

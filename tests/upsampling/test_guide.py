@@ -12,7 +12,7 @@ from vcm.cli.main import run_command
 from vcm.errors import VCMError
 from vcm.imaging.geometry import resample
 from vcm.imaging.volume import write_volume
-from vcm.upsampling.scans.placed_guide import find_guide, place_guide
+from vcm.upsampling.scans.placed_guide import _scaled, find_guide, place_guide
 from vcm.upsampling.scans.thick_scan import to_thick_scan
 from vcm.upsampling.upsample import upsample
 from vcm.weights.load import load_pipeline
@@ -95,6 +95,13 @@ def test_the_scan_of_another_head_or_a_mirrored_one_is_no_guide(thick_model):
     flipped = replace(one, affine=np.diag([-1, 1, 1, 1]) @ one.affine)
     with pytest.raises(VCMError, match="left and right are exchanged"):
         place_guide(flipped, scan)
+
+
+def test_the_scale_of_the_intensities_of_a_guide_changes_nothing():
+    whole = head()
+    small = replace(whole, data=(whole.data * 2.0**-30).astype(np.float32))
+    one, other = (_scaled(v, whole.data > 0).data for v in (whole, small))
+    np.testing.assert_array_equal(one, other)
 
 
 def test_a_label_map_or_a_head_far_off_is_no_guide(results):

@@ -7,6 +7,7 @@ import pytest
 from command_line import vcm
 
 from vcm.errors import VCMError
+from vcm.imaging.brain import find_background
 from vcm.imaging.volume import Volume, read_volume, write_volume
 from vcm.upsampling.simulate import simulate_slices
 
@@ -52,6 +53,30 @@ def test_noise_and_gains_are_those_of_the_seed(scan):
     )
     gains = ratio[5:-5, 1:-1, 3:-3]
     assert np.nanmax(gains.std((0, 2))) < 1e-5 and np.nanstd(gains) > 0.03
+
+
+@pytest.mark.parametrize("scale", [2.0**-30, 2.0**30])
+def test_the_scale_of_the_intensities_changes_nothing(scan, scale):
+    """Noise clips many voxels at the background's value."""
+    black = scan.with_data(scan.data + 7)
+    one, other = (
+        simulate_slices(
+            black.with_data((k * black.data).astype(np.float32)), "axial", 4.0, noise=0.5
+        )
+        for k in (1.0, scale)
+    )
+    np.testing.assert_allclose(other[0].data / np.float32(scale), one[0].data, rtol=1e-5)
+    plain = simulate_slices(black, "axial", 4.0)[0].data
+    assert ((one[0].data > 0) == (plain > 0)).all() and (one[0].data < 1e-3)[plain > 0].any()
+    assert (find_background(one[0].data) == (plain == 0)).all()
+
+
+def test_a_dark_scan_far_from_0_keeps_what_it_shows(scan):
+    """Single precision tells no values that are nearer to each other than 0.06 there."""
+    far = scan.with_data((scan.data + 1e6).astype(np.float32))
+    thick, _ = simulate_slices(far, "axial", 4.0, noise=0.5)
+    shown = simulate_slices(scan, "axial", 4.0)[0].data > -7
+    assert (find_background(thick.data) == ~shown).all()
 
 
 def test_what_makes_no_sense_is_refused(scan):

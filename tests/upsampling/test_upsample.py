@@ -12,6 +12,7 @@ from small_heads import cut, head
 
 from vcm.checksums import record_checksums
 from vcm.cli.main import run_command
+from vcm.errors import VCMError
 from vcm.imaging.geometry import resample
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
 from vcm.nets.detail import DetailNet
@@ -81,9 +82,9 @@ def test_the_result_lies_where_the_head_lies_and_explains_the_slices(
     assert "axial slices 6 mm apart" in record["Acquisition"]
     names = {p.name for p in out.iterdir()}
     assert {f"sub-1_desc-upsampled_seed-{k}_T1w.nii.gz" for k in (0, 1)} < names
-    assert {"sub-1_desc-generated_mask.nii.gz", "sub-1_desc-upsampled_comparison.png"} < names
+    assert {"sub-1_desc-generatedT1w_mask.nii.gz", "sub-1_desc-upsampledT1w_comparison.png"} < names
     spread = read_volume(out / "sub-1_desc-upsampledstd_T1w.nii.gz").data
-    generated = read_volume(out / "sub-1_desc-generated_mask.nii.gz").data
+    generated = read_volume(out / "sub-1_desc-generatedT1w_mask.nii.gz").data
     assert spread[generated > 0].mean() > 10 * spread[generated == 0].mean()
     # What came out, thick again, is what was measured.
     again, _ = cut(found, "axial", 6.0)
@@ -159,7 +160,7 @@ def test_without_a_network_other_contrasts_are_interpolated_and_this_is_said(
         assert not record["FrozenModelTookPart"]
         assert record["ResidualRMS"]["after"] < 0.7 * record["ResidualRMS"]["cubic"]
         assert sorted(p.name for p in out.glob("*.nii.gz")) == [
-            "sub-1_desc-generated_mask.nii.gz", f"sub-1_desc-upsampled_{contrast}.nii.gz"
+            f"sub-1_desc-generated{contrast}_mask.nii.gz", f"sub-1_desc-upsampled_{contrast}.nii.gz"
         ]  # fmt: skip
         found = read_volume(out / f"sub-1_desc-upsampled_{contrast}.nii.gz").data
         assert found.min() >= 0 and found.max() <= other.data.max() * (1 + 1e-6)
@@ -185,7 +186,7 @@ def test_a_network_adds_the_detail_of_other_contrasts(upsample, tmp_path, capsys
     assert record["DetailSHA256"]
     std, mask = (
         read_volume(out / f"sub-1_desc-{n}.nii.gz").data
-        for n in ("upsampledstd_T2w", "generated_mask")
+        for n in ("upsampledstd_T2w", "generatedT2w_mask")
     )
     assert (std[mask > 0] > 0).all() and std[mask == 0].mean() < 0.1 * std[mask > 0].mean()
     weights = tmp_path / "net" / "diffusion_pytorch_model.safetensors"
@@ -209,6 +210,7 @@ def inverted(volume: Volume) -> Volume:
         (lambda: cut(head(), "axial", 6.0)[0], ["--slice-thickness", "40"], "thickness"),
         (lambda: cut(head(), "axial", 6.0)[0], ["--age", "200"], "age is 200"),
         (lambda: cut(head(), "axial", 6.0)[0], ["--seed", str(2**63 - 1)], "seed is"),
+        (lambda: cut(head(), "axial", 6.0)[0], ["--whole-head", "--detail", "none"], "detail is"),
     ],
 )
 def test_what_cannot_be_upsampled_is_refused(upsample, tmp_path, capsys, make, options, word):
@@ -286,7 +288,7 @@ def test_lost_slices_are_generated_marked_and_named(upsample, tmp_path, capsys):
     assert upsample(path, "--out", tmp_path / "out") == 0
     assert "sub-1_T1w.nii.gz: slice 13, 14" in capsys.readouterr().err
     found = read_volume(tmp_path / "out" / "sub-1_desc-upsampled_T1w.nii.gz")
-    marked = read_volume(tmp_path / "out" / "sub-1_desc-generated_mask.nii.gz").data
+    marked = read_volume(tmp_path / "out" / "sub-1_desc-generatedT1w_mask.nii.gz").data
     spread = read_volume(tmp_path / "out" / "sub-1_desc-upsampledstd_T1w.nii.gz").data
     gap = np.zeros(found.data.shape, bool)
     np.moveaxis(gap, acquisition.axis, 0)[40:44] = True  # 13 and 14 are 39 to 44 at 2 mm
@@ -305,6 +307,15 @@ def test_the_same_scan_twice_is_refused(upsample, straight, tmp_path, capsys):
     assert upsample(one, two, "--out", tmp_path / "out") == 2
     assert "hold the same scan" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_detail_outside_the_brain_of_several_scans_is_refused(straight, thick_model):
+    """From Python too, where nothing would add it."""
+    scan, pipeline = read_volume(straight[0]), load_pipeline(thick_model)
+    with pytest.raises(VCMError, match="2 scans are given: leave whole_head out"):
+        upsample_volumes([scan, scan], pipeline, whole_head=True)
+    with pytest.raises(VCMError, match="detail is none"):
+        upsample_volumes(scan, pipeline, whole_head=True)
 
 
 @pytest.mark.slow

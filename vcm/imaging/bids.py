@@ -52,8 +52,10 @@ def parse(path: Path) -> BIDSFile | None:
 
 
 def stem(path: Path) -> str:
-    """The name without .nii or .nii.gz."""
-    return path.name.removesuffix(".gz").removesuffix(".nii")
+    """The name without .nii, .hdr or .img, and without .gz after it."""
+    name = path.name.removesuffix(".gz")
+    ending = next((e for e in (".nii", ".hdr", ".img") if name.endswith(e)), "")
+    return name.removesuffix(ending)
 
 
 def scan_name(file: BIDSFile) -> str:

@@ -141,7 +141,8 @@ def align_brain(
         any_contrast: It need not be a T1w scan.
 
     Raises:
-        VCMError: What the mask selects is too small or too large for a brain, or see `refuse_unfit`.
+        VCMError: What the mask selects is too small or too large for a brain, or all alike, or see
+            `refuse_unfit`.
     """
     refuse_unfit(image, mask)
     image, black = on_black(image, mask)
@@ -159,7 +160,7 @@ def align_brain(
             f"{high:.0f} mL: {large if volume > high else ''}check the mask or label map, and the "
             "voxel size."
         )
-    scaled, (least, greatest) = to_unit_range(moved, inside)
+    scaled, (least, greatest) = to_unit_range(moved, inside, source=image.source)
     warn_unless_upright(scaled, grid, image.source)
     if not any_contrast:
         warn_unless_t1w(scaled, grid, image.source)
@@ -240,21 +241,48 @@ def is_label_map(image: Volume, mask: NDArray[np.bool_]) -> bool:
 
 
 def to_unit_range(
-    data: NDArray, mask: NDArray[np.bool_], percentiles: tuple[float, float] = PERCENTILES
+    data: NDArray,
+    mask: NDArray[np.bool_],
+    percentiles: tuple[float, float] = PERCENTILES,
+    source: str = "the scan",
 ) -> tuple[NDArray[np.float32], tuple[float, float]]:
     """Map two percentiles of a brain to 0 and 1, clip, and set 0 outside it.
 
     Args:
-        data: (X, Y, Z) intensities.
+        data: (X, Y, Z) intensities, as small or as large as they come.
         mask: (X, Y, Z) where the brain is.
         percentiles: That become 0 and 1 [percent].
+        source: Name of the scan, for messages.
 
     Returns:
         The values, and the two intensities that are 0 and 1 now, so that the way back is known.
+
+    Raises:
+        VCMError: See `range_in_brain`.
     """
-    low, high = np.percentile(data[mask], percentiles)
-    scaled = np.clip((data - low) / max(high - low, 1e-6), 0.0, 1.0)
-    return np.where(mask, scaled, 0.0).astype(np.float32), (float(low), float(high))
+    low, high = range_in_brain(data, mask, percentiles, source)
+    scaled = np.clip((data - low) / (high - low), 0.0, 1.0)
+    return np.where(mask, scaled, 0.0).astype(np.float32), (low, high)
+
+
+def range_in_brain(
+    data: NDArray,
+    mask: NDArray[np.bool_],
+    percentiles: tuple[float, float] = PERCENTILES,
+    source: str = "the scan",
+) -> tuple[float, float]:
+    """Two percentiles of a brain, the first below the second. Arguments as `to_unit_range` has them.
+
+    Raises:
+        VCMError: They are one: the brain is all alike.
+    """
+    low, high = (float(v) for v in np.percentile(data[mask], percentiles))
+    if not high > low:
+        raise VCMError(
+            f"{source} holds {low:g} in all of its brain but a few voxels, where two intensities at least must "
+            "differ: give a scan with contrast, and check its brain mask."
+        )
+    return low, high
 
 
 def _constants_of_border(data: NDArray) -> list[float]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, gaussian_filter1d
 
 from vcm.errors import VCMWarning
+from vcm.imaging.bids import stem
 from vcm.imaging.geometry import resample
 from vcm.imaging.registration import common_template
 from vcm.imaging.vocabulary import CLASS_NAMES
@@ -173,7 +175,7 @@ def warn_of_wrong_name(contrast: Contrast, source: str) -> None:
 
 def contrast_of_name(source: str) -> str | None:
     """Contrast that the name of a file says, None where it says none: sub-1_ce-gd_T1w.nii.gz is T1w+gd."""
-    *entities, suffix = source.removesuffix(".gz").removesuffix(".nii").lower().split("_")
+    *entities, suffix = stem(Path(source)).lower().split("_")
     found = SUFFIXES.get(suffix)
     enhanced = any(re.match(r"ce-|.*(gado|gd|postcontrast)", entity) for entity in entities)
     return "T1w+gd" if found == "T1w" and enhanced else found

@@ -74,6 +74,32 @@ def refuse_guide(config: Upsampling) -> None:
         )
 
 
+def refuse_whole_head(whole_head: bool, scans: int, detail: bool, consistency: bool) -> None:
+    """Raise VCMError where detail outside the brain is asked for, and another setting keeps it away.
+
+    Args:
+        whole_head: Whether it is asked for.
+        scans: How many scans of the head are given.
+        detail: Whether there is a network that adds it.
+        consistency: Whether results are projected onto the slices.
+    """
+    if not whole_head:
+        return
+    why, remedy = "", "leave whole_head out"
+    if scans > 1:
+        why, remedy = f"{scans} scans are given", f"{remedy}, or give one scan"
+    elif not detail:
+        why, remedy = "detail is none", f"{remedy}, or name a detail network, such as heads1mm"
+    elif not consistency:
+        why, remedy = "consistency is false", f"{remedy}, or leave consistency as it is"
+    if why:
+        raise VCMError(
+            "whole_head lets the detail network add the detail outside the brain of one scan that agrees with its "
+            f"slices, and {why}: {remedy}.",
+            argument="whole_head",
+        )
+
+
 def refuse_output(output: str, samples: int) -> None:
     """Raise VCMError for a kind of result that is unknown or not made."""
     if output not in ("mean", "sample"):

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from vcm.derivatives import Derivation
+from vcm.embedded import model_folder, network_folder
 from vcm.errors import VCMError
+from vcm.files import fingerprint
+from vcm.imaging.bids import stem
 from vcm.imaging.participants import Participant
+from vcm.imaging.sidecar import KEY
+from vcm.upsampling.checks import refuse_whole_head
 from vcm.upsampling.configuration import Upsampling
+from vcm.upsampling.detail.head_detail import NONE
 from vcm.upsampling.upsample import upsample_files
 from vcm.weights.grid import inputs_of
 
@@ -29,7 +36,8 @@ def upsampling_derivation(
         command: What the sidecars give as the command.
 
     Raises:
-        VCMError: Masks are given, which belong to single scans, or a contrast that T1w scans have.
+        VCMError: A mask, a guide or a scan of other voxels is given, which belong to single scans; a contrast
+            that the scans have already; there is no such model; or see `refuse_whole_head`.
     """
     if config.to == suffix:
         raise VCMError(
@@ -37,12 +45,13 @@ def upsampling_derivation(
             "such as T2w or FLAIR.",
             argument="to",
         )
-    for name in ("masks", "guide"):
+    for name in ("masks", "guide", "like"):
         if getattr(config, name):
             raise VCMError(
                 f"{name} belongs to single scans, but a dataset is given: leave it out.",
                 argument=name,
             )
+    refuse_whole_head(config.whole_head, 1, config.detail != NONE, config.consistency)
 
     reads = [
         n for n in ("age", "sex") if n in inputs_of(config.model) and getattr(config, n) is None
@@ -54,10 +63,33 @@ def upsampling_derivation(
         return {"files": len(files)}
 
     settings = {k: v for k, v in asdict(config).items() if k not in _NOT_SETTINGS}
-    settings["suffix"] = suffix
+    settings |= {"suffix": suffix, "networks": _fingerprints(config)}
     keys: dict[str, dict[str, Any]] = {
         suffix: {"SkullStripped": False}, "mask": {"Type": "ROI"},
     }  # fmt: skip
     if config.to is not None:
         keys[config.to] = {"SkullStripped": True}  # a translation is that of the brain alone
-    return Derivation("Upsampled scans", suffix, run, settings, keys, reads=reads)
+    told = config.slice_thickness is None and config.profile != "auto"
+    return Derivation(
+        "Upsampled scans", suffix, run, settings, keys, reads=reads,
+        beside=_told_beside if told else None,
+    )  # fmt: skip
+
+
+def _fingerprints(config: Upsampling) -> dict[str, dict[str, str]]:
+    """Checksums of the networks that take part. Raises VCMError for a model that is not there."""
+    found = {"model": fingerprint(model_folder(config.model))}
+    if config.detail != NONE:
+        found["detail"] = fingerprint(network_folder(config.detail))
+    if config.to is not None:
+        found["translator"] = fingerprint(network_folder(config.translator))
+    return found
+
+
+def _told_beside(scan: Path) -> object:
+    """The thickness that the JSON file beside a scan tells, as it stands there; None: none."""
+    try:
+        told = json.loads(scan.with_name(f"{stem(scan)}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return told.get(KEY) if isinstance(told, dict) else None

@@ -16,7 +16,7 @@ from vcm.errors import VCMError
 from vcm.files import check_output, refuse_to_replace, sha256, versions, write_set
 from vcm.imaging.acquisition import Acquisition, ProfileKind
 from vcm.imaging.bids import ENDINGS, stem
-from vcm.imaging.brain import find_background, refuse_unfit
+from vcm.imaging.brain import ROUNDING, find_background, refuse_unfit
 from vcm.imaging.degradation import simulate_thick
 from vcm.imaging.volume import Volume, read_volume, write_volume
 from vcm.upsampling.configuration import Simulation
@@ -138,6 +138,9 @@ def simulate_file(config: Simulation, command: Sequence[str] = ()) -> Path:
 
 
 def _off(values: NDArray, least: float) -> NDArray:
-    """Values that are not the background's, so that what is shown is told from it again."""
-    tiny = 1e-3 if least == 0 else max(1e-3, 1e-4 * abs(least))
-    return np.where(values == least, least + tiny, values)
+    """Values that are not the background's, so that what is shown is told from it again.
+
+    They are as far above it as `find_background` asks for, and as single precision can tell.
+    """
+    tiny = 2 * max(ROUNDING * float(np.ptp(values)), float(np.spacing(np.float32(abs(least)))))
+    return np.where(np.abs(values - least) < tiny, least + tiny, values)

@@ -21,6 +21,7 @@ from vcm.embedded import model_folder, network_folder
 from vcm.errors import VCMError, VCMWarning
 from vcm.files import check_output, fingerprint, refuse_to_replace, sha256, versions
 from vcm.imaging.acquisition import isotropic_about
+from vcm.imaging.bids import stem
 from vcm.imaging.sidecar import told_thickness
 from vcm.imaging.volume import Volume, read_volume
 from vcm.inputs import InputRequest, resolve_inputs
@@ -34,14 +35,15 @@ from vcm.upsampling.checks import (
     refuse_guide,
     refuse_mismatched,
     refuse_output,
+    refuse_whole_head,
 )
 from vcm.upsampling.configuration import EXAMPLE, Upsampling
 from vcm.upsampling.detail.consistency import Projection
-from vcm.upsampling.detail.head_detail import load_detail
+from vcm.upsampling.detail.head_detail import NONE, load_detail
 from vcm.upsampling.detail.prior import refuse_unfit
 from vcm.upsampling.example import example_scan
 from vcm.upsampling.guide import follow
-from vcm.upsampling.results.other_grid import on_grid_of, refuse_grid
+from vcm.upsampling.results.other_grid import on_grid_of, refuse_grid, warn_of_cut
 from vcm.upsampling.results.page import upsampling_page
 from vcm.upsampling.results.translate import check_contrast, load_translator, refuse_t1w, translate
 from vcm.upsampling.results.upsampled import Upsampled
@@ -117,6 +119,7 @@ def upsample_files(
     check_settings(**{name: settings[name] for name in _CHECKED})
     check_contrast(config.to)
     refuse_guide(config)
+    refuse_whole_head(config.whole_head, len(paths), config.detail != NONE, config.consistency)
     like, guide = (read_volume(p) if p else None for p in (config.like, config.guide))
     device = choose_device(config.device)
     detail = load_detail(config.detail)
@@ -177,11 +180,9 @@ def upsample_files(
         "Device": str(device),
         "Versions": versions(),
     }
-    files = write_result(result, out, names, record, translated)
-    name = names["picture"].removesuffix("_desc-upsampled_comparison.png")
-    write_report(
-        out, lambda: upsampling_page(result, name, out / names["picture"], record, translated)
-    )
+    files = write_result(result, out, names, record, translated, given)
+    name, picture = stem(paths[0]), out / names["picture"]
+    write_report(out, lambda: upsampling_page(result, name, picture, record, translated))
     return files
 
 
@@ -282,6 +283,7 @@ def upsample(
     precision = resolve_precision(precision, pipeline.device)
     brains: list[Volume | None] = [*masks] if masks else [None] * len(images)
     refuse_mismatched(images, masks)
+    refuse_whole_head(whole_head, len(images), detail is not None, consistency)
     refuse_same_scan(images)
     kind = cast(ProfileChoice, profile)
     scan, *others = [
@@ -299,6 +301,7 @@ def upsample(
     others = bring_together(scan, others)
     if like is not None:
         refuse_grid(like, scan)
+        warn_of_cut(like, scan)
     led_by = None if guide is None else place_guide(guide, scan)
     projection = Projection(consistency, noise, detail_noise, mirrors)
     if scan.contrast.is_t1w:

@@ -90,7 +90,7 @@ def test_upsample_takes_its_uncertainty_from_it(trained, tmp_path, monkeypatch):
     finer = json.loads((tmp_path / "finer" / f"{name}-upsampled_T1w.json").read_text())
     assert finer["Uncertainty"].startswith("error that the detail network expects")
     out = tmp_path / "out"
-    generated = read_volume(out / f"{name}-generated_mask.nii.gz").data > 0
+    generated = read_volume(out / f"{name}-generatedT1w_mask.nii.gz").data > 0
     spread = read_volume(out / f"{name}-upsampledstd_T1w.nii.gz").data
     # One sample has no spread: this uncertainty is the network's.
     assert (spread[generated] > 0).all() and np.median(spread[generated]) > 1

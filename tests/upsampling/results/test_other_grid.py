@@ -104,12 +104,25 @@ def test_the_result_lies_on_the_voxels_of_another_scan(sagittal, thick_model, tm
     there = result(tmp_path / "out", "sub-1_desc-upsampled_seed-0_T1w")
     assert error(found, truth) < 1.1 * error(own, truth)
     assert there.data.shape == grid.shape and there.data.std() > 0
-    mask = read_volume(tmp_path / "out" / "sub-1_desc-generated_mask.nii.gz")
+    mask = read_volume(tmp_path / "out" / "sub-1_desc-generatedT1w_mask.nii.gz")
     assert set(np.unique(mask.data)) == {0, 1} and mask.data.shape == grid.shape
     beyond = ~in_view(read_volume(folder / "sub-1_T1w.nii.gz").grid, grid)
     assert beyond.any() == any(angles) and not found.data[beyond].any()
     sidecar = json.loads((tmp_path / "out" / "sub-1_desc-upsampled_T1w.json").read_text())
     assert sidecar["Like"] == "like.nii.gz" and np.allclose(sidecar["Spacing"], 1.7)
+
+
+def test_a_brain_that_the_other_voxels_cut_is_named(sagittal, thick_model, tmp_path, capsys):
+    """As where another subject's scan is given, whose head lies higher."""
+    truth, folder = sagittal
+    for height, cuts in ((0, False), (60, True)):
+        affine = truth.affine.copy()
+        affine[2, 3] += height
+        path = tmp_path / f"{height}.nii.gz"
+        nib.save(nib.Nifti1Image(pattern(truth.data.shape), affine), path)
+        options = ("--like", path, "--spacing", "2", "--out", tmp_path / f"out-{height}")
+        assert upsample(folder, thick_model, *options) == 0
+        assert ("% of the brain of sub-1_T1w.nii.gz" in capsys.readouterr().err) == cuts
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def test_the_t1w_brain_lies_where_the_scan_lies(thick_model, translator, tmp_pat
         "none", "--to", "T1w", "--translator", translator, "--out", tmp_path / "out",
     ]  # fmt: skip
     assert run_command([*map(str, given)]) == 0
-    names = ("desc-upsampled_T2w", "desc-synthetic_T1w", "desc-syntheticstd_T1w")
+    names = ("desc-upsampled_T2w", "desc-syntheticT2w_T1w", "desc-syntheticT2wstd_T1w")
     own, made, std = (read_volume(tmp_path / "out" / f"sub-1_{n}.nii.gz") for n in names)
     for volume in (made, std):
         np.testing.assert_array_equal(volume.affine, own.affine)
@@ -134,14 +134,14 @@ def test_the_t1w_brain_lies_where_the_scan_lies(thick_model, translator, tmp_pat
     inside = binary_erosion(own.data > 0, iterations=2)
     assert np.corrcoef(made.data[inside], own.data[inside])[0, 1] > 0.96
     assert made.data[~binary_dilation(own.data > 0, iterations=2)].max() < 0.01
-    told = json.loads((tmp_path / "out" / "sub-1_desc-synthetic_T1w.json").read_text())
+    told = json.loads((tmp_path / "out" / "sub-1_desc-syntheticT2w_T1w.json").read_text())
     assert told["Synthetic"] is True and told["MadeOf"] == "sub-1_desc-upsampled_T2w.nii.gz"
     assert told["TranslatorSHA256"]["diffusion_pytorch_model.safetensors"]
 
     # Again: the same files, and nothing of the user's is replaced by those of another scan.
     assert run_command([*map(str, given)]) == 0
     np.testing.assert_array_equal(
-        read_volume(tmp_path / "out" / "sub-1_desc-synthetic_T1w.nii.gz").data, made.data
+        read_volume(tmp_path / "out" / "sub-1_desc-syntheticT2w_T1w.nii.gz").data, made.data
     )
 
 
@@ -196,7 +196,7 @@ def test_other_scans_of_a_dataset_are_chosen_by_their_suffix(thick_model, transl
     ]  # fmt: skip
     assert run_command([*map(str, given)]) == 0
     anat = out / "sub-1" / "anat"
-    for name, stripped in (("desc-upsampled_T2w", False), ("desc-synthetic_T1w", True)):
+    for name, stripped in (("desc-upsampled_T2w", False), ("desc-syntheticT2w_T1w", True)):
         assert (anat / f"sub-1_{name}.nii.gz").is_file()
         told = json.loads((anat / f"sub-1_{name}.json").read_text())
         assert told["SkullStripped"] is stripped

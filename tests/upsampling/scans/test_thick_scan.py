@@ -57,6 +57,18 @@ def test_z_scored_slices_are_taken_as_those_above_0(plain):
     assert corner == 0
 
 
+@pytest.mark.parametrize("scale", [2.0**-30, 2.0**20])
+def test_the_scale_of_the_intensities_changes_nothing(plain, scale):
+    other = plain.with_data((plain.data * scale).astype(np.float32))
+    first, second = (to_thick_scan(v, model_grid(), 2.0, profile="auto") for v in (plain, other))
+    np.testing.assert_array_equal(second.volume.data, first.volume.data)
+    np.testing.assert_array_equal(second.rim, first.rim)
+    np.testing.assert_array_equal(np.array(second.units) / scale, first.units)
+    assert second.width == first.width
+    back = [s.in_units(s.interpolated(order=1)) for s in (first, second)]
+    np.testing.assert_allclose(back[1] / scale, back[0], rtol=1e-5)
+
+
 @pytest.mark.parametrize("angle", [1, 12, 25])
 def test_a_tilted_stack_is_straightened_slice_by_slice(plain, angle):
     """The slices of a tilted gantry lie where they were cut: planes are shifted, never mixed."""

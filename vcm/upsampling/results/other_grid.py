@@ -6,11 +6,12 @@ as sharp as they have it. Knows grids and the slices; nothing of networks or fil
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.imaging.acquisition import runs_along
 from vcm.imaging.volume import Volume
 from vcm.upsampling.detail.consistency import DataConsistency
@@ -23,6 +24,8 @@ from vcm.upsampling.scans.thick_scan import ThickScan
 #: slices again: the operator is exact there. On others it is not, and a projection would do harm: 2 dB on
 #: turned voxels of 1.5 mm.
 AS_FINE = 1.2
+#: The voxels of another scan hold at least this share of the brain, or some of it is said to be cut off.
+MOST_OF_BRAIN = 0.95
 
 
 def refuse_grid(like: Volume, scan: ThickScan) -> None:
@@ -42,6 +45,18 @@ def refuse_grid(like: Volume, scan: ThickScan) -> None:
         raise VCMError(
             f"{like.source} shows nothing of what {scan.volume.source} shows: give a scan that lies in the "
             "same place, or register it to that scan first."
+        )
+
+
+def warn_of_cut(like: Volume, scan: ThickScan) -> None:
+    """Say with a VCMWarning that the voxels of another scan leave out a part of the brain."""
+    inside = in_view(like.grid, scan.volume.grid)[scan.brain]
+    if inside.mean() < MOST_OF_BRAIN:
+        warnings.warn(
+            f"{like.source} holds {100 * inside.mean():.0f} % of the brain of {scan.volume.source}, and the result "
+            "lacks the rest: look whether both lie in the same place, or register one to the other first.",
+            VCMWarning,
+            stacklevel=3,
         )
 
 

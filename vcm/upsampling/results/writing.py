@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vcm.files import synthetic_mark, write_set
+from vcm.files import listed_files, synthetic_mark, write_set
+from vcm.imaging.bids import stem
 from vcm.imaging.contrast import contrast_of_name
 from vcm.imaging.volume import Volume, write_volume
 from vcm.report.picture import compared
@@ -27,6 +28,8 @@ def file_names(
 ) -> dict[str, str]:
     """Names of the files by what they are; the volumes first, of these the result first.
 
+    Every name has the contrast that the scan's name says, so that scans of two contrasts of one head share no file.
+
     Args:
         source: Name of the first scan's file.
         samples: How many are drawn.
@@ -34,23 +37,25 @@ def file_names(
         output: mean or sample.
         to: Contrast that it is translated to; None: none.
     """
-    stem, end = _split(source)
-    volume = f"{stem}_desc-upsampled{end}"
+    start, end = _split(source)
+    contrast = end.removeprefix("_")
+    volume = f"{start}_desc-upsampled{end}"
     names = {
         "result": f"{volume}.nii.gz",
-        "generated": f"{stem}_desc-generated_mask.nii.gz",
-        "uncertainty": f"{stem}_desc-upsampledstd{end}.nii.gz",
+        "generated": f"{start}_desc-generated{contrast}_mask.nii.gz",
+        "uncertainty": f"{start}_desc-upsampledstd{end}.nii.gz",
     }
     for n in range(samples):
-        names[f"sample {n}"] = f"{stem}_desc-upsampled_seed-{seed + n}{end}.nii.gz"
+        names[f"sample {n}"] = f"{start}_desc-upsampled_seed-{seed + n}{end}.nii.gz"
     if output == "sample":
-        names["mean"] = f"{stem}_desc-upsampledmean{end}.nii.gz"
+        names["mean"] = f"{start}_desc-upsampledmean{end}.nii.gz"
     if to is not None:
-        names["translated"] = f"{stem}_desc-synthetic_{to}.nii.gz"
-        names["translated std"] = f"{stem}_desc-syntheticstd_{to}.nii.gz"
-        names["translated sidecar"] = f"{stem}_desc-synthetic_{to}.json"
-    names["brain mask"] = f"{stem}_desc-brain_mask.nii.gz"
-    names["picture"] = f"{stem}_desc-upsampled_comparison.png"
+        made = f"{start}_desc-synthetic{contrast}"
+        names["translated"] = f"{made}_{to}.nii.gz"
+        names["translated std"] = f"{made}std_{to}.nii.gz"
+        names["translated sidecar"] = f"{made}_{to}.json"
+    names["brain mask"] = f"{start}_desc-brain{contrast}_mask.nii.gz"
+    names["picture"] = f"{start}_desc-upsampled{contrast}_comparison.png"
     return names | {"sidecar": f"{volume}.json"}
 
 
@@ -60,8 +65,11 @@ def write_result(
     names: Mapping[str, str],
     record: Mapping[str, Any],
     translated: TranslatedBrain | None = None,
+    inputs: Collection[Path] = (),
 ) -> list[Path]:
     """Every file of one upsampling, whole, and the sidecar that tells what they are.
+
+    What an earlier run with other settings left goes, where it still is what that run wrote.
 
     Args:
         result: In the space of the first scan.
@@ -69,6 +77,7 @@ def write_result(
         names: As `file_names` gives them.
         record: What goes into the sidecar.
         translated: The same brain in another contrast, if there is one.
+        inputs: Files that were read; they stay.
 
     Returns:
         Paths; the first is the result.
@@ -94,7 +103,9 @@ def write_result(
         )
     writers[out / names["picture"]] = lambda part: _draw(result, part, translated)
     sidecar = out / names["sidecar"]
-    write_set(sidecar, dict(record), writers)
+    earlier, read = listed_files(sidecar), {path.resolve() for path in inputs}
+    stale = {name: c for name, c in earlier.items() if (out / name).resolve() not in read}
+    write_set(sidecar, dict(record), writers, stale)
     return [*writers, sidecar]
 
 
@@ -120,11 +131,11 @@ def _describe_translated(names: Mapping[str, str], record: Mapping[str, Any]) ->
 
 def _split(name: str) -> tuple[str, str]:
     """sub-1_T1w.nii.gz -> (sub-1, _T1w); brain.nii.gz, which says no contrast, -> (brain, nothing)."""
-    name = name.removesuffix(".gz").removesuffix(".nii")
-    stem, found, suffix = name.rpartition("_")
-    by_bids = suffix.isalnum() and "-" in stem
+    name = stem(Path(name))
+    start, found, suffix = name.rpartition("_")
+    by_bids = suffix.isalnum() and "-" in start
     known = contrast_of_name(name) is not None
-    return (stem, f"_{suffix}") if found and (by_bids or known) else (name, "")
+    return (start, f"_{suffix}") if found and (by_bids or known) else (name, "")
 
 
 def _draw(result: Upsampled, path: Path, translated: TranslatedBrain | None) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcm.errors import VCMError
-from vcm.imaging.brain import on_black, refuse_unfit
+from vcm.imaging.brain import on_black, range_in_brain, refuse_unfit
 from vcm.imaging.extraction import find_brain
 from vcm.imaging.geometry import resample
 from vcm.imaging.registration import align_to
@@ -102,8 +102,8 @@ def find_guide(volume: Volume, scan: ThickScan) -> Guide:
 def _scaled(volume: Volume, found: NDArray[np.bool_]) -> Volume:
     """Its brain, 0..1 but for the outermost percentiles, on 0."""
     shown, _ = on_black(volume, found)
-    low, high = np.percentile(shown.data[found], [0.5, 99.5])
-    scaled = (shown.data - low) / max(high - low, 1e-6)
+    low, high = range_in_brain(shown.data, found, source=volume.source)
+    scaled = (shown.data - low) / (high - low)
     return shown.with_data(np.where(found, scaled, 0).astype(np.float32))
 
 

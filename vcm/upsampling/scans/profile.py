@@ -321,8 +321,7 @@ def _without_gain(
     level = sum(images) / len(images)
     others = tuple(k for k in range(3) if k != axis)
     shown = level * valid
-    explained = (difference * shown).sum(others, keepdims=True) / np.maximum(
-        np.square(shown).sum(others, keepdims=True), 1e-12
-    )
+    power = np.square(shown).sum(others, keepdims=True)
+    explained = (difference * shown).sum(others, keepdims=True) / np.where(power > 0, power, 1)
     rest: NDArray[np.float32] = np.asarray(difference - explained * level)
     return rest

@@ -31,6 +31,8 @@ KEPT = 0.5
 WHOLE = 0.95
 #: Intensities of the rim are compared with those further in up to this ratio.
 MOST_RATIO = 10.0
+#: Those further in count as at least this share of the brightest.
+DARKEST = 1e-6
 #: So many voxels tell how much the rim's intensities fall with the share of brain.
 LEAST_VOXELS = 100
 
@@ -104,7 +106,7 @@ def _fall(
     nearest = distance_transform_edt(
         ~whole, sampling=spacing, return_distances=False, return_indices=True
     )
-    further_in = values[tuple(nearest)][rim]
-    ratio = np.clip(values[rim] / np.maximum(further_in, 1e-6), 1 / MOST_RATIO, MOST_RATIO)
+    further_in = np.maximum(values[tuple(nearest)][rim], DARKEST * values.max())
+    ratio = np.clip(values[rim] / further_in, 1 / MOST_RATIO, MOST_RATIO)
     share = np.log(covered[rim])
     return float(np.clip(np.sum(share * np.log(ratio)) / np.sum(share**2), 0, 1))

@@ -25,6 +25,8 @@ SAME_HEAD = 1.45
 SURELY_SAME = 0.7
 #: Voxels that scans are compared and registered on, and the standard deviation of a neighbourhood [mm].
 SEEN, WINDOW = 2.0, 4.0
+#: The voxels are at most this share of how far the slices are apart.
+REFINES = 0.75
 #: Share of a voxel of the slices that must lie in the brain, and the variance below which nothing is explained.
 INSIDE, LEAST_VARIANCE = 0.9, 1e-6
 
@@ -78,8 +80,8 @@ class Likeness:
 
 
 def brain_on_slices(scan: ThickScan) -> ShownBrain:
-    """The brain of a scan, interpolated to voxels of 2 mm."""
-    own = ResultSpace(scan.at_spacing(SEEN))
+    """The brain of a scan, interpolated to voxels of 2 mm, or finer ones where its slices are nearly as near."""
+    own = ResultSpace(_seen(scan))
     inside = own.share_of_brain > 0.5
     shown = np.where(inside, own.cubic, 0).astype(np.float32)
     return ShownBrain(Volume(shown, own.scan.fine.affine), inside)
@@ -108,13 +110,18 @@ def agreement(scan: ThickScan, other: ShownBrain) -> float:
         scan: With its slices.
         other: Of another scan, where it lies on this one.
     """
-    coarse = scan.at_spacing(SEEN)
+    coarse = _seen(scan)
     cut = replace(coarse, lost=()).degradation.degrade
     image, found = other.image, other.inside.astype(np.float32)
     there = resample(image.with_data(found), coarse.fine, order=1)
     inside = (cut(there) > INSIDE) & scan.measured_brain
     by = cut(resample(image, coarse.fine, order=1)).astype(np.float32)
     return explained_share(scan.volume.data, by, inside, scan.volume.grid.spacing)
+
+
+def _seen(scan: ThickScan) -> ThickScan:
+    """The scan with the voxels that it is compared on; they refine its slices whatever these are."""
+    return scan.at_spacing(min(SEEN, REFINES * scan.acquisition.spacing))
 
 
 def explained_share(

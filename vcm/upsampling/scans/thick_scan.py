@@ -232,7 +232,7 @@ def to_thick_scan(
     aligned = align_brain(image, brain, model, any_contrast=True)
     contrast = find_contrast(aligned.image, model, image.source)
     low, high = aligned.intensity_range
-    range_ = max(high - low, 1e-6)
+    range_ = high - low  # above 0: a brain that is all alike cannot be aligned
     scaled = ((image.data - low) / range_).astype(np.float32)
     rim = _rim(image, brain, acquisition, fine, SHOWN * range_)
     return ThickScan(
