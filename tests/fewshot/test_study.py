@@ -272,3 +272,12 @@ def test_a_test_map_that_cannot_be_used_is_refused_before_any_training(
         VCMError, match=r"sub-\d\d_dseg.nii.gz holds the label 3, but the task has 1"
     ):
         run_study(config(task=task, methods=["scratch"], shots=[3], seeds=1, reference="scratch"))
+
+
+def test_one_scan_of_two_subjects_is_refused_in_a_cross_validation(brains, tmp_path, config):
+    data = shutil.copytree(brains, tmp_path / "twice")
+    scan = data / "sub-04" / "anat" / "sub-04_T1w.nii.gz"
+    shutil.copy(data / "sub-07" / "anat" / "sub-07_T1w.nii.gz", scan)
+    task = {"train": {"data": str(data)}, "tests": {}, "folds": 3}
+    with pytest.raises(VCMError, match="sub-07 and sub-04 hold the same scan"):
+        open_tasks(config(task=task))

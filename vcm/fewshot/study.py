@@ -38,7 +38,7 @@ from vcm.fewshot.methods.parents import (
     load_parent,
     open_parents,
 )
-from vcm.fewshot.methods.pool import Pool, refuse_seen, refuse_seen_by_parents
+from vcm.fewshot.methods.pool import Pool, refuse_repeats, refuse_seen, refuse_seen_by_parents
 from vcm.fewshot.preflight import check_study, methods_of
 from vcm.files import check_output, write_json, write_table
 from vcm.progress import track
@@ -240,6 +240,7 @@ def _open_task(file: TaskFile, cache: Path, parents: Mapping[str, Parent]) -> Ta
         refuse_seen(train, test)
         refuse_seen_by_parents(test)
     if file.folds:
+        refuse_repeats(train)
         refuse_seen_by_parents(train)
     return TaskOfStudy(task.name, task, train, tests, file.folds)
 

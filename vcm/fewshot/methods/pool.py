@@ -245,6 +245,18 @@ def refuse_seen(train: Pool, test: Pool) -> None:
             )
 
 
+def refuse_repeats(pool: Pool) -> None:
+    """Raise VCMError where two subjects have one scan: a cross-validation would train on it and test with it."""
+    seen: dict[str, Case] = {}
+    for case, files in zip(pool.cases, map(pool._files, pool.cases), strict=True):
+        for checksum in map(sha256, files):
+            other = seen.setdefault(checksum, case)
+            if other.subject != case.subject:
+                raise VCMError(
+                    f"{case.name} and {other.name} hold the same scan, and would be of different folds: keep one."
+                )
+
+
 def refuse_seen_by_parents(test: Pool) -> None:
     """Raise VCMError where a pretrained network saw a test scan, of any sequence that the task reads."""
     telling = {feature: parent for feature, parent in test.parents.items() if parent.seen}
