@@ -57,19 +57,21 @@ def refuse_slices(
     Raises:
         VCMError: A label fills the brain but for some slices, or structures are drawn in single slices on background.
     """
-    remedy = "mark unknown voxels with a number of their own and give it as --unlabelled, or label the whole brain"
+    remedy = "mark unknown voxels with a number of their own and name it, or label the whole brain"
     values, voxels = np.unique(labels.data[brain], return_counts=True)
     most = int(values[voxels.argmax()])
     drawn = 0 if most == unlabelled else _drawn_slices(labels.data != most, brain)
     if drawn:
         raise VCMError(
             f"{labels.source} holds {most} in the whole brain but for {drawn} slices, as where labels are drawn in some "
-            f"slices only: {remedy}."
+            f"slices only: {remedy}.",
+            argument="unlabelled",
         )
     if unlabelled is None and _thin(labels) >= THIN:
         raise VCMError(
             f"{labels.source} holds structures in single slices and background between them, which a segmenter would "
-            f"learn: {remedy}."
+            f"learn: {remedy}.",
+            argument="unlabelled",
         )
 
 
