@@ -19,6 +19,7 @@ from vcm import __version__
 from vcm.errors import VCMError
 from vcm.files import (
     check_output,
+    read_json,
     read_table,
     remove_unchanged,
     scratch_folder,
@@ -164,7 +165,7 @@ class People:
 def _with_participants(folder: Path) -> Path:
     if (folder / PARTICIPANTS).is_file():
         return folder
-    described = (_read(folder / DESCRIPTION) or {}).get("SourceDatasets") or []
+    described = read_json(folder / DESCRIPTION).get("SourceDatasets") or []
     links = [entry.get("URL", "") for entry in described if isinstance(entry, dict)]
     sources = [folder / link for link in links if link and "://" not in link]
     return next((s for s in sources if (s / PARTICIPANTS).is_file()), folder)
@@ -235,17 +236,17 @@ def _derive_one(
         person = people.of(file) if people else Participant(f"sub-{file.get('sub')}")
         told = {name: getattr(person, name) for name in derivation.reads}
         made_from = _made_from(derivation, file.path, told)
-        record = _read(record_file)
-        if record and record.get(_MADE_FROM) == made_from and not overwrite:
+        record = read_json(record_file)
+        if record.get(_MADE_FROM) == made_from:
             changed = _changed(record, out)
-            if changed:
+            if changed and not overwrite:
                 raise VCMError(
                     f"was done before, but {changed} was changed since: choose another folder for the results, or allow "
                     "them to be overwritten"
                 )
-        if record and record.get(_MADE_FROM) == made_from and _are_there(record, out):
-            return {"status": "kept", **record.get("Summary", {})}
-        if record and record.get(_MADE_FROM) != made_from and not overwrite:
+            if not changed and all((out / name).is_file() for name in record["Files"]):
+                return {"status": "kept", **record.get("Summary", {})}
+        elif record and not overwrite:
             raise VCMError(
                 "was done before from another file or with other settings: choose another folder for "
                 "the results, or allow them to be overwritten"
@@ -281,7 +282,7 @@ def _place(
         Paths of all files in the dataset.
     """
     anat, name = _folder_of(file, out), _name(file)
-    sidecars = {p.name.removesuffix(".json"): _read(p) or {} for p in work.glob("*.json")}
+    sidecars = {p.name.removesuffix(".json"): read_json(p) for p in work.glob("*.json")}
     sources: dict[str, object] = {"Sources": [_uri(file.path, folder)]}
     sources |= {"ParticipantsTable": dict(told)} if told else {}
     placed = []
@@ -343,16 +344,11 @@ def _made_from(derivation: Derivation, path: Path, told: Mapping[str, object]) -
     return hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _no_more_made(record: Mapping[str, Any] | None, files: Mapping[str, str]) -> dict[str, str]:
+def _no_more_made(record: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, str]:
     """Files of an earlier record, with their checksums, that are not among those made now."""
-    earlier = (record or {}).get("Files")
+    earlier = record.get("Files")
     listed = earlier.items() if isinstance(earlier, dict) else ()  # once they had no checksums
     return {name: checksum for name, checksum in listed if name not in files}
-
-
-def _are_there(record: Mapping[str, Any], out: Path) -> bool:
-    """Whether all results of a scan are as they were written."""
-    return all((out / name).is_file() for name in record["Files"]) and not _changed(record, out)
 
 
 def _changed(record: Mapping[str, Any], out: Path) -> str:
@@ -360,13 +356,6 @@ def _changed(record: Mapping[str, Any], out: Path) -> str:
     listed = record["Files"].items() if isinstance(record["Files"], dict) else ()
     there = ((out / name, checksum) for name, checksum in listed if (out / name).is_file())
     return next((path.name for path, checksum in there if sha256(path) != checksum), "")
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return None
 
 
 def _refuse_place(folder: Path, out: Path) -> None:
@@ -378,7 +367,7 @@ def _refuse_place(folder: Path, out: Path) -> None:
             f"instance {folder / 'derivatives' / 'vcm'}.",
             argument="out",
         )
-    there = _read(out / DESCRIPTION)
+    there = read_json(out / DESCRIPTION)
     ours = there and any(g.get("Name") == "vcm" for g in there.get("GeneratedBy", []))
     if out.is_dir() and any(p.name not in (_WORK, _RECORDS) for p in out.iterdir()) and not ours:
         raise VCMError(
@@ -409,7 +398,7 @@ def _describe_dataset(
     out: Path, folder: Path, derivation: Derivation, command: Sequence[str]
 ) -> None:
     """The files of the dataset as a whole."""
-    source = _read(folder / DESCRIPTION) or {}
+    source = read_json(folder / DESCRIPTION)
     link = Path(os.path.relpath(folder.resolve(), out.resolve())).as_posix()
     described: dict[str, str] = {"URL": link}
     if source.get("DatasetDOI"):
@@ -439,7 +428,7 @@ _README = (
 
 def _done_before(out: Path, named: Set[str]) -> list[dict[str, object]]:
     """Rows of scans that other runs made, of participants whom this one does not mean."""
-    records = {p.stem: _read(p) or {} for p in sorted((out / _RECORDS).glob("*.json"))}
+    records = {p.stem: read_json(p) for p in sorted((out / _RECORDS).glob("*.json"))}
     return [
         {"scan": name, "status": "kept", **record.get("Summary", {})}
         for name, record in records.items()

@@ -1,7 +1,7 @@
 """What a user is meant to read: a sentence with the value, the rule and the remedy."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -20,6 +20,11 @@ class VCMError(ValueError):
 
 class VCMWarning(UserWarning):
     """Input that can be used, but that a user should look at. The command line prints it as one sentence."""
+
+
+def first_names(names: Sequence[str], most: int = 5) -> str:
+    """The first of several names, for a sentence."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 @contextmanager

@@ -148,7 +148,7 @@ def write_set(
 
 def listed_files(sidecar: Path) -> dict[str, str]:
     """SHA-256 of the files that lie beside a sidecar, by name, as it lists them; none where it lists none."""
-    content = _content(sidecar).get("Files")
+    content = read_json(sidecar).get("Files")
     listed = content.items() if isinstance(content, dict) else ()
     return {name: str(checksum) for name, checksum in listed if Path(name).name == name}
 
@@ -401,7 +401,7 @@ def refuse_to_replace(
 
 def _says(sidecar: Path, entries: Mapping[str, object]) -> bool:
     """Whether a JSON file is there and holds these entries."""
-    found = _content(sidecar)
+    found = read_json(sidecar)
     wanted = json.loads(json.dumps(dict(entries)))
     return bool(found) and all(found.get(k) == v for k, v in wanted.items())
 
@@ -415,10 +415,10 @@ def _is_another(file: Path, sidecar: Path, checksum: str) -> bool:
     return newer and file.is_file() and sha256(file) != checksum
 
 
-def _content(sidecar: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """Content of a JSON file; empty where there is none that holds an object."""
     try:
-        found = json.loads(sidecar.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

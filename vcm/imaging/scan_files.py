@@ -25,7 +25,8 @@ _UNCERTAINTY = re.compile(r"desc-[a-zA-Z0-9]*(uncertainty|std)")
 def files_below(folder: Path, without: Sequence[Path] = ()) -> list[Path]:
     """Files of a folder and of all folders in it, those that are links to folders too.
 
-    Hidden files and folders are left out. A folder that is reached twice, as by a link to one above it, is read once.
+    Hidden files and folders are left out, and the __MACOSX of an archive. A link to a file is listed even where its
+    content is not there, as that of an annexed file. A folder that is reached twice, as by a link to one above it, is read once.
     A folder that cannot be read is left out, and a VCMWarning says so.
 
     Args:
@@ -48,7 +49,7 @@ def files_below(folder: Path, without: Sequence[Path] = ()) -> list[Path]:
 def _is_new(folder: Path, entered: set[str]) -> bool:
     """Whether a folder is to be entered, which is noted then."""
     real = os.path.realpath(folder)
-    if folder.name.startswith(".") or real in entered:
+    if folder.name.startswith((".", "__MACOSX")) or real in entered:
         return False
     entered.add(real)
     return True

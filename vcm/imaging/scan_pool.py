@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vcm.errors import VCMError, VCMWarning
+from vcm.errors import VCMError, VCMWarning, first_names
 from vcm.files import write_whole
 from vcm.imaging.conditions import CSF, VENTRICLES
 from vcm.imaging.covariates import (
@@ -260,7 +260,7 @@ def _known(data: Sequence[str]) -> list[Subject]:
     if left:
         warnings.warn(
             f"{len(left)} of {len(everyone)} scans are left out, as they lack age, sex or label map: "
-            f"{', '.join(left[:5])}{', ...' if left[5:] else ''}.",
+            f"{first_names(left)}.",
             VCMWarning,
             stacklevel=3,
         )

@@ -7,7 +7,6 @@ stops the others.
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ from vcm.imaging.participants import (
     one_participant,
     read_participants,
 )
+from vcm.imaging.scan_files import files_below
 
 #: Endings of names that say that a file is no T1w scan.
 _OTHER_IMAGES = {
@@ -243,20 +243,12 @@ def _files(folder: Path, table: Iterable[str]) -> Iterator[tuple[str, BIDSFile]]
             continue
         if entry.is_dir() and (entry.name.startswith("sub-") or entry.name in names):
             owner = "sub-" + entry.name.removeprefix("sub-")
-            for path in _images_below(entry):
-                yield owner, parse(path) or _plain(path, owner)
+            for path in files_below(entry):
+                if path.name.endswith(ENDINGS):
+                    yield owner, parse(path) or _plain(path, owner)
         elif entry.name.endswith(ENDINGS) and not entry.is_dir():
             file = parse(entry) or _plain(entry)
             yield "sub-" + file.get("sub"), file
-
-
-def _images_below(folder: Path) -> Iterator[Path]:
-    """A symbolic link is listed even where its content is not there, as that of an annexed file."""
-    for root, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
-        for name in sorted(files):
-            if name.endswith(ENDINGS) and not name.startswith("."):
-                yield Path(root) / name
 
 
 def _plain(path: Path, owner: str = "") -> BIDSFile:

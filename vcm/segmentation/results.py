@@ -5,12 +5,11 @@ Knows paths, sidecars and checksums; nothing of voxels.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vcm.files import refuse_to_replace, sha256
+from vcm.files import listed_files, read_json, refuse_to_replace, sha256
 from vcm.imaging.bids import stem
 
 #: Ends of the names of label map, map of probability and map of uncertainty.
@@ -63,18 +62,20 @@ class ScanResults:
 
     def are_whole(self) -> bool:
         """Whether all are what the sidecar says, and not a part of another run's."""
-        try:
-            files = json.loads(self.sidecar.read_text(encoding="utf-8"))["Files"]
-            there = all(sha256(self.out / name) == files[name] for name in files)
-            return there and all(path.name in files for path in self.volumes)
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+        files = listed_files(self.sidecar)
+        there = all(_has(self.out / name, checksum) for name, checksum in files.items())
+        return there and all(path.name in files for path in self.volumes)
 
     def volumes_ml(self) -> dict[str, object]:
         """Volume of each structure [mL], as the sidecar has it."""
-        return dict(json.loads(self.sidecar.read_text(encoding="utf-8"))["VolumesML"])
+        return dict(read_json(self.sidecar)["VolumesML"])
 
 
 def name_of(scan: Path) -> str:
     """How the names of a scan's results begin."""
     return stem(scan).removesuffix("_T1w")
+
+
+def _has(path: Path, checksum: str) -> bool:
+    """Whether a file is there with that SHA-256."""
+    return path.is_file() and sha256(path) == checksum

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vcm.errors import VCMError, VCMWarning
+from vcm.errors import VCMError, VCMWarning, first_names
 from vcm.imaging.participants import SPLITS
 from vcm.imaging.prepared_set import Subject, load_prepared
 from vcm.imaging.source import MOST_NAMED
@@ -98,7 +98,7 @@ def complete_scans(subjects: Sequence[Subject], needs: Sequence[str], use: str) 
         lacking = [name for name in needs if any(getattr(s, name) is None for s in left)]
         warnings.warn(
             f"{len(left)} of {len(subjects)} {use} scans are left out (no {' or '.join(lacking)}): "
-            f"{_few([s.subject for s in left])}. Complete participants.tsv of the source folder (and give "
+            f"{first_names([s.subject for s in left], MOST_NAMED)}. Complete participants.tsv of the source folder (and give "
             "label maps, or a segmenter), then prepare it again, where they are to be used.",
             VCMWarning,
             stacklevel=2,
@@ -131,7 +131,7 @@ def check_apart(train: Sequence[Subject], measured: Sequence[Subject]) -> None:
     if shared:
         warnings.warn(
             f"Persons to measure on have the same names as persons to train on, in another folder "
-            f"({len(shared)}): {_few(shared)}. Where they are the same persons, what is measured is too "
+            f"({len(shared)}): {first_names(shared, MOST_NAMED)}. Where they are the same persons, what is measured is too "
             "good: give each one split in participants.tsv of the source folders, then prepare again.",
             VCMWarning,
             stacklevel=2,
@@ -142,7 +142,3 @@ def shuffled(subjects: Sequence[Subject], seed: int) -> list[Subject]:
     """In an order of the seed and the names alone, whatever order they came in."""
     named = sorted(subjects, key=lambda s: (s.subject, str(s.folder)))
     return [named[i] for i in np.random.default_rng(seed).permutation(len(named))]
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")

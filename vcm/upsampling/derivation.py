@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from vcm.derivatives import Derivation
 from vcm.embedded import model_folder, network_folder
 from vcm.errors import VCMError
-from vcm.files import fingerprint
+from vcm.files import fingerprint, read_json
 from vcm.imaging.bids import stem
 from vcm.imaging.participants import Participant
 from vcm.imaging.sidecar import KEY
@@ -88,8 +87,4 @@ def _fingerprints(config: Upsampling) -> dict[str, dict[str, str]]:
 
 def _told_beside(scan: Path) -> object:
     """The thickness that the JSON file beside a scan tells, as it stands there; None: none."""
-    try:
-        told = json.loads(scan.with_name(f"{stem(scan)}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return told.get(KEY) if isinstance(told, dict) else None
+    return read_json(scan.with_name(f"{stem(scan)}.json")).get(KEY)

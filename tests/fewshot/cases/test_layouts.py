@@ -179,3 +179,11 @@ def test_what_is_missing_is_said(tmp_path, write):
     vessels = task_from({"kind": "segmentation", "inputs": ["t1"], "classes": ["a"]})
     with pytest.raises(VCMError, match="No case has a label 'mask'"):
         with_labels(cases, Target("mask"), vessels)
+
+
+def test_linked_folders_of_a_subject_are_read(tmp_path, write):
+    write(tmp_path / "store" / "sub-1_T1w.nii.gz")
+    (tmp_path / "bids" / "sub-1").mkdir(parents=True)
+    (tmp_path / "bids" / "sub-1" / "anat").symlink_to(tmp_path / "store")
+    (case,) = find_cases(tmp_path / "bids")
+    assert (case.name, set(case.images)) == ("sub-1", {"t1"})

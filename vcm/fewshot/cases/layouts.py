@@ -14,9 +14,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vcm.errors import VCMError, VCMWarning
+from vcm.errors import VCMError, VCMWarning, first_names
 from vcm.fewshot.cases.tasks import Task, sequence_name, sequence_of_file
+from vcm.imaging.bids import ENDINGS
 from vcm.imaging.participants import parse_split, read_rows, session_of
+from vcm.imaging.scan_files import files_below
 
 #: Last token of a file that holds labels or a mask, not a scan.
 _MAP_TOKENS = ("dseg", "seg", "mask", "label", "labels", "segmentation")
@@ -166,7 +168,7 @@ def with_labels(cases: Iterable[Case], target: Target, task: Task) -> list[Case]
     if without:
         warnings.warn(
             f"{len(without)} of {len(without) + len(kept)} cases have no {target.label} and are left out: "
-            f"{_first([c.name for c in without])}.",
+            f"{first_names([c.name for c in without])}.",
             VCMWarning,
             stacklevel=2,
         )
@@ -188,7 +190,7 @@ def _from_bids(folder: Path) -> list[Case]:
         sessions = sorted(p for p in subject.glob("ses-*") if p.is_dir()) or [subject]
         for session in sessions:
             name = "_".join((subject.name, *((session.name,) if session != subject else ())))
-            images, maps = _sorted_by_kind(name, _scans_below(session, "**/"))
+            images, maps = _sorted_by_kind(name, _nifti(files_below(session)))
             if images:
                 row = _row_of(subject.name, session.name, rows.get(subject.name, []), table)
                 values = {**columns, **row, **told[subject].get(session.name, {})}
@@ -208,19 +210,14 @@ def _refuse_unmatched(subjects: Iterable[str], rows: Collection[str], table: Pat
     if not without:
         return
     lost = [name for name in rows if not (table.parent / name).is_dir()]
-    missing = f"{_first(without)} {'has' if len(without) == 1 else 'have'} no row in {table}, whose column split tells"
+    missing = f"{first_names(without)} {'has' if len(without) == 1 else 'have'} no row in {table}, whose column split tells"
     if lost:
         raise VCMError(
-            f"{missing} training from test cases, and {_first(lost)} there no folder: name them alike."
+            f"{missing} training from test cases, and {first_names(lost)} there no folder: name them alike."
         )
     warnings.warn(
         f"{missing} training from test cases: it counts as train.", VCMWarning, stacklevel=3
     )
-
-
-def _first(names: Sequence[str]) -> str:
-    """The first five names, for a sentence."""
-    return ", ".join(names[:5]) + (", ..." if names[5:] else "")
 
 
 def _rows_by_subject(table: Path) -> dict[str, list[dict[str, str]]]:
@@ -282,10 +279,9 @@ def _row_of(
     return {k: v for k, v in chosen[0].items() if k} if chosen else {}
 
 
-def _scans_below(folder: Path, below: str = "") -> list[Path]:
+def _nifti(files: Iterable[Path]) -> list[Path]:
     """NIfTI files but hidden ones, such as the ._ files that macOS leaves."""
-    found = [p for end in (".nii", ".nii.gz") for p in sorted(folder.glob(f"{below}*{end}"))]
-    return [p for p in found if not p.name.startswith(".")]
+    return sorted(p for p in files if p.name.endswith(ENDINGS) and not p.name.startswith("."))
 
 
 def _from_fomo(folder: Path) -> list[Case]:
@@ -297,7 +293,7 @@ def _from_fomo(folder: Path) -> list[Case]:
         for session in sessions:
             below = session.relative_to(root)
             name = "_".join(below.parts)
-            images, maps = _sorted_by_kind(name, _scans_below(session))
+            images, maps = _sorted_by_kind(name, _nifti(session.iterdir()))
             values: dict[str, str] = {}
             for at in (labels / below, labels / subject.name):
                 used.add(at)

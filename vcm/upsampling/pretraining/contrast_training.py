@@ -17,6 +17,8 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from vcm.errors import VCMError
+from vcm.imaging.bids import ENDINGS
+from vcm.imaging.scan_files import files_below
 from vcm.imaging.source import find_scans
 from vcm.learning.batches import Draw
 from vcm.learning.measures import ScanMeasures, write_measures
@@ -97,7 +99,7 @@ def _maps(folders: list[str]) -> list[Path]:
     """Label maps of the folders. Raises VCMError for a folder without one."""
     found: list[Path] = []
     for folder in folders:
-        inside = sorted(Path(folder).rglob("*.nii*"))
+        inside = [p for p in files_below(Path(folder)) if p.name.endswith(ENDINGS)]
         if not inside:
             raise VCMError(
                 f"No label map lies in {folder}: give a folder of .nii or .nii.gz files."
