@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from small_brains import (
 
 from vcm.config import load_config
 from vcm.imaging.volume import read_volume
+from vcm.learning.run_folder import ORIGIN
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 BRIEF = [
@@ -93,6 +96,12 @@ def slice_model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slices")
     SliceDenoiser((8, 8, 8, 8), groups=4, head_channels=8).save_pretrained(folder)
     return folder
+
+
+def learned_from(folder: Path) -> dict[str, list[str]]:
+    """What a run compares where it resumes: keys of networks and names of scans."""
+    known = json.loads((folder / ORIGIN).read_text())
+    return {kind: sorted(known[kind]) for kind in ("networks", "scans")}
 
 
 def finite(values) -> bool:
@@ -302,6 +311,7 @@ def test_pretrain_detail(device, thick_model, tmp_path, monkeypatch):
         "batch_size=1", *BRIEF,
     ]  # fmt: skip
     assert finite(pretrain_detail(load_config(DetailTraining, None, given)))
+    assert learned_from(tmp_path / "run") == {"networks": ["model"], "scans": ["sub-0"]}
 
 
 def test_pretrain_contrasts(device, tmp_path):
@@ -313,6 +323,7 @@ def test_pretrain_contrasts(device, tmp_path):
         "channels=[4,4,4,4,4,4]", *BRIEF,
     ]  # fmt: skip
     assert finite(pretrain_contrasts(load_config(ContrastTraining, None, given)))
+    assert learned_from(tmp_path / "run") == {"networks": [], "scans": ["seg.nii.gz", "sub-1"]}
 
 
 def test_pretrain_translator(device, prepared, tmp_path):
@@ -324,6 +335,7 @@ def test_pretrain_translator(device, prepared, tmp_path):
     ]  # fmt: skip
     pretrain_translator(load_config(TranslatorTraining, None, given))
     assert (tmp_path / "run" / "model" / "config.json").is_file()
+    assert learned_from(tmp_path / "run") == {"networks": [], "scans": ["sub-0", "sub-1", "sub-2"]}
 
 
 def test_pretrain_slices(device, two_scans, tmp_path):
@@ -335,6 +347,7 @@ def test_pretrain_slices(device, two_scans, tmp_path):
         "head_channels=8", "crop=16", "batch_size=4", *BRIEF,
     ]  # fmt: skip
     assert finite(pretrain_slices(load_config(SliceTraining, None, given)))
+    assert learned_from(tmp_path / "run") == {"networks": [], "scans": ["sub-0"]}
 
 
 def test_segment_tissues(device, segmenter, files, monkeypatch):

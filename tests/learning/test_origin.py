@@ -8,7 +8,7 @@ from small_training import BRIEF, SmallTraining, begin, draw_products
 
 from vcm.config import load_config
 from vcm.errors import VCMError
-from vcm.learning.origin import Origin, by_name
+from vcm.learning.origin import Origin
 from vcm.learning.run_folder import CHECKPOINT, ORIGIN
 from vcm.learning.schedule import MAY_CHANGE
 
@@ -106,9 +106,3 @@ def test_a_damaged_record_is_one_sentence(tmp_path):
     (tmp_path / ORIGIN).write_text('{"networks": {')
     with pytest.raises(VCMError, match=r"origin\.json cannot be read .*: copy it again"):
         resumed(tmp_path, BEGUN)
-
-
-def test_scans_of_one_name_in_two_folders_are_both_told_apart():
-    first = by_name([("sub-1", "b"), ("sub-1", "a"), ("sub-2", "c")])
-    assert first == {"sub-1": "a b", "sub-2": "c"}
-    assert by_name([("sub-1", "a"), ("sub-2", "c"), ("sub-1", "b")]) == first

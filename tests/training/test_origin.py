@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_pool import small_pool
 from small_training import BRIEF
 
 from vcm.config import load_config
 from vcm.errors import VCMError
-from vcm.imaging.prepared_set import load_prepared
 from vcm.learning.run_folder import ORIGIN
 from vcm.nets.autoencoder import LatentAutoencoder
 from vcm.nets.frozen_checksum import recorded_checksum
@@ -24,7 +22,6 @@ from vcm.training.configuration import (
 )
 from vcm.training.diffusion import pretrain_diffusion
 from vcm.training.module import train
-from vcm.training.origin import file_checksum, pool_checksums, scan_checksums
 from vcm.training.segmenter import pretrain_segmenter
 from vcm.weights.load import load_pipeline
 
@@ -219,27 +216,3 @@ def test_an_autoencoder_starts_from_one_of_its_sizes_alone(data, tmp_path, start
     with pytest.raises(VCMError, match=said):
         pretrain_autoencoder(config)
     assert not (tmp_path / "run").exists()
-
-
-def test_a_scan_is_known_by_its_image_and_its_label_map(data):
-    subjects = load_prepared(data)
-    before, images = scan_checksums(subjects), scan_checksums(subjects, maps=False)
-    assert list(before) == [f"sub-{n}" for n in range(5)] and len({*before.values()}) == 5
-    subjects[1].classes_file.unlink()
-    subjects[2].image_file.write_bytes(b"other")
-    after = scan_checksums(subjects)
-    assert [n for n in before if before[n] != after[n]] == ["sub-1", "sub-2"]
-    assert scan_checksums(subjects[:2], maps=False) == {n: images[n] for n in ("sub-0", "sub-1")}
-    subjects[2].image_file.unlink()
-    with pytest.raises(VCMError, match=r"sub-2_T1w\.nii\.gz cannot be read"):
-        file_checksum(subjects[2].image_file)
-
-
-def test_a_scan_of_a_pool_is_known_by_its_voxels():
-    pool = small_pool()
-    before = pool_checksums(pool)
-    assert list(before) == ["a", "b", "c"] and pool_checksums(small_pool()) == before
-    pool.images[1, 0, 0, 0] ^= 1
-    pool.classes[2, 0, 0, 0] ^= 1
-    after = pool_checksums(pool)
-    assert [n for n in before if before[n] != after[n]] == ["b", "c"]

@@ -7,7 +7,7 @@ checksums; not how a network or a scan is read.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,23 +27,12 @@ class Origin:
     Attributes:
         networks: Checksum of each network that is not trained, by the key of the configuration that
             names it.
-        scans: Checksum of each training scan, by its name; see `by_name`.
+        scans: Checksum of each training scan, by its name, see
+            vcm.imaging.scan_checksums.
     """
 
     networks: Mapping[str, str] = field(default_factory=dict)
     scans: Mapping[str, str] = field(default_factory=dict)
-
-
-def by_name(checksums: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Checksums by name; where scans of several folders share a name, theirs one after the other.
-
-    Args:
-        checksums: Name and checksum of each scan.
-    """
-    found: dict[str, str] = {}
-    for name, checksum in sorted(checksums):
-        found[name] = f"{found[name]} {checksum}" if name in found else checksum
-    return found
 
 
 def read_origin(path: Path) -> Origin | None:

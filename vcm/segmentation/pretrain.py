@@ -21,8 +21,10 @@ from torch import Tensor, nn
 
 from vcm.errors import VCMError
 from vcm.imaging.prepared_set import Subject, load_prepared
+from vcm.imaging.scan_checksums import scan_checksums
 from vcm.imaging.views import VIEWS, places, slices
 from vcm.learning.batches import moved
+from vcm.learning.origin import Origin
 from vcm.learning.run import TrainingRun
 from vcm.nets.slice_denoiser import SliceDenoiser, add_noise, velocity
 from vcm.report.training import write_training_report
@@ -164,7 +166,8 @@ def pretrain_slices(config: SliceTraining) -> dict[str, float]:
         config.channels, config.groups, config.head_channels, spacing, views=config.views
     )
     objective = OBJECTIVES[config.objective](net)
-    run = TrainingRun(config, net, objective)
+    origin = Origin(scans=scan_checksums(train, maps=False))
+    run = TrainingRun(config, net, objective, origin)
     sizes = (config.views, config.crop, config.batch_size, config.time_power)
     run.fit(lambda _: SlicePool(read_images(train), *sizes).draw)
     if not run.is_main:

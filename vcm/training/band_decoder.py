@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcm.errors import VCMError
+from vcm.imaging.scan_checksums import pool_checksums
 from vcm.imaging.scan_pool import ScanPool, load_pool
 from vcm.imaging.spectrum import BANDS, power_ratio
 from vcm.learning.batches import Draw
@@ -38,7 +39,6 @@ from vcm.nets.patches import to_patches
 from vcm.nets.saved import ModelMixin
 from vcm.report.training import write_training_report
 from vcm.training.fine_configuration import BandDecoderTraining
-from vcm.training.origin import pool_checksums
 from vcm.training.restoration import (
     adversarial_ramp,
     refuse_workers,

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from vcm.diffusion.sampling import make_scheduler
 from vcm.errors import VCMError
 from vcm.imaging.outline import end_with_maps
+from vcm.imaging.scan_checksums import pool_checksums
 from vcm.imaging.scan_pool import ScanPool, load_pool
 from vcm.learning.batches import Draw
 from vcm.learning.origin import Origin
@@ -30,7 +31,6 @@ from vcm.report.training import write_training_report
 from vcm.training.fine_batches import BrainBatch, draws_of, measure_held_out, noised
 from vcm.training.fine_configuration import FineDiffusionTraining, check_draws
 from vcm.training.latents import checksum_of
-from vcm.training.origin import pool_checksums
 
 #: Time that parts the losses `early` and `late`.
 EARLY = 0.3

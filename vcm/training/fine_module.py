@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from vcm.errors import VCMError
 from vcm.imaging.deformation import DeformationSizes
+from vcm.imaging.scan_checksums import pool_checksums
 from vcm.imaging.scan_pool import Brains, ScanPool, load_pool
 from vcm.imaging.vocabulary import NUMBER_OF_CLASSES
 from vcm.learning.batches import Draw, moved
@@ -40,7 +41,6 @@ from vcm.training.fine_batches import BrainBatch, draws_of, measure_held_out, no
 from vcm.training.fine_configuration import FineModuleTraining, check_draws
 from vcm.training.fine_diffusion import LEAST_SPREAD, check_fits
 from vcm.training.linear_start import RIDGE
-from vcm.training.origin import pool_checksums
 from vcm.weights.load import load_pipeline
 
 STAGES = ("reading", "steering")

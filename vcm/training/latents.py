@@ -30,12 +30,12 @@ from vcm.imaging.conditions import IMAGE_CONDITIONS
 from vcm.imaging.draws import draw_condition
 from vcm.imaging.nifti import open_nifti
 from vcm.imaging.prepared_set import Subject
+from vcm.imaging.scan_checksums import file_checksum
 from vcm.imaging.volume import Grid
 from vcm.inputs import InputRule, scan_inputs
 from vcm.nets.frozen import FrozenAutoencoder
 from vcm.progress import track
 from vcm.training.batches import LatentBatch, ModuleBatch
-from vcm.training.origin import file_checksum
 
 
 @dataclass(frozen=True)

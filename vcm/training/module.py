@@ -24,6 +24,7 @@ from vcm.errors import VCMError
 from vcm.imaging.conditions import CONDITION_CHANNELS, check_conditions
 from vcm.imaging.outline import end_with_maps
 from vcm.imaging.prepared_set import Subject, check_grid
+from vcm.imaging.scan_checksums import scan_checksums
 from vcm.learning.batches import Draw, moved
 from vcm.learning.origin import Origin
 from vcm.learning.processes import Processes
@@ -37,7 +38,6 @@ from vcm.training.configuration import ModuleTraining, check_samples
 from vcm.training.controls import make_control
 from vcm.training.latents import LatentFiles, LatentSet
 from vcm.training.linear_start import start_linear
-from vcm.training.origin import scan_checksums
 from vcm.training.subjects import choose_subjects
 from vcm.training.validation import Validation
 from vcm.weights.load import load_pipeline

@@ -11,9 +11,9 @@ import numpy as np
 from vcm.errors import VCMError, VCMWarning, first_names
 from vcm.imaging.participants import SPLITS
 from vcm.imaging.prepared_set import Subject, load_prepared
+from vcm.imaging.scan_checksums import file_checksum
 from vcm.imaging.source import MOST_NAMED
 from vcm.inputs import with_complete_covariates
-from vcm.training.origin import file_checksum
 
 
 def choose_subjects(

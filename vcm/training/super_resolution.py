@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcm.errors import VCMError
+from vcm.imaging.scan_checksums import pool_checksums
 from vcm.imaging.scan_pool import ScanPool, load_pool
 from vcm.imaging.spectrum import power_ratio
 from vcm.learning.batches import Draw
@@ -37,7 +38,6 @@ from vcm.nets.patch_discriminator import PatchDiscriminator
 from vcm.nets.saved import ModelMixin
 from vcm.nets.super_resolution import FACTOR, SuperResolutionNet, interpolated
 from vcm.report.training import write_training_report
-from vcm.training.origin import pool_checksums
 from vcm.training.restoration import (
     adversarial_ramp,
     refuse_workers,

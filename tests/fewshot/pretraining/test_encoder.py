@@ -1,3 +1,4 @@
+import json
 import warnings
 from pathlib import Path
 
@@ -89,6 +90,8 @@ def test_test_subjects_are_never_read_and_the_others_are_recorded(config, brains
     pretrain_encoder(config(steps=1))
     seen = {row["case"] for row in read_table(Path(config().out, "encoder", "seen.tsv"))}
     assert seen == {f"sub-{n:02}" for n in range(16) if n % 4}
+    origin = json.loads(Path(config().out, "origin.json").read_text())
+    assert sorted(origin["scans"]) == sorted(f"{case} t1" for case in seen)
 
 
 def test_an_encoder_is_a_start_and_gives_features(config):

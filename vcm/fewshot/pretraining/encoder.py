@@ -35,7 +35,9 @@ from vcm.fewshot.pretraining.unlabelled import (
     report_complaints,
 )  # fmt: skip
 from vcm.files import write_table
+from vcm.imaging.scan_checksums import by_name
 from vcm.learning.measures import ScanMeasures, write_measures
+from vcm.learning.origin import Origin
 from vcm.learning.run import TrainingRun
 from vcm.nets.encoder import ScanEncoder
 from vcm.report.training import write_training_report
@@ -112,7 +114,9 @@ def pretrain_encoder(config: EncoderTraining) -> dict[str, float]:
         scans, config.batch_size, 2 if hybrid else 1, config.crop, config.hidden, config.block,
         config.augmentation, local, config.motion,
     )  # fmt: skip
-    run = TrainingRun(config, net, EncoderObjective(net, sampler, weight, config.temperature))
+    objective = EncoderObjective(net, sampler, weight, config.temperature)
+    origin = Origin(scans=by_name((f"{s.case} {s.sequence}", s.checksum) for s in scans))
+    run = TrainingRun(config, net, objective, origin)
     run.fit(lambda _: sampler.draw)
     if not run.is_main:
         return {}

@@ -18,10 +18,12 @@ from torch import nn
 
 from vcm.errors import VCMError
 from vcm.imaging.bids import ENDINGS
+from vcm.imaging.scan_checksums import by_name, file_checksum, source_checksums
 from vcm.imaging.scan_files import files_below
 from vcm.imaging.source import find_scans
 from vcm.learning.batches import Draw
 from vcm.learning.measures import ScanMeasures, write_measures
+from vcm.learning.origin import Origin
 from vcm.learning.processes import Processes
 from vcm.learning.run import TrainingRun
 from vcm.learning.start import check_network, load_start
@@ -55,7 +57,8 @@ def pretrain_contrasts(config: ContrastTraining) -> dict[str, float]:
         check_network(config.start, "model", "vcm pretrain contrasts")
     check_crop(config.crop, config.fold, config.mixed_precision)
     scans = [s for s in find_scans(*config.data) if s.split in ("train", "test")]
-    train, test = ([s.image for s in scans if s.split == split] for split in ("train", "test"))
+    chosen = [s for s in scans if s.split == "train"]
+    train, test = [s.image for s in chosen], [s.image for s in scans if s.split == "test"]
     maps = _maps(config.labelmaps)
     if not train:
         raise VCMError(f"No scan of split 'train' is in {', '.join(config.data)}.")
@@ -66,7 +69,10 @@ def pretrain_contrasts(config: ContrastTraining) -> dict[str, float]:
     else:
         _begin(net.net)
     net.net.to(memory_format=torch.channels_last_3d)
-    run = TrainingRun(config, net, DetailObjective(net, config.nll_weight, True, BETA))
+    objective = DetailObjective(net, config.nll_weight, True, BETA)
+    of_maps = by_name((path.name, file_checksum(path)) for path in maps)
+    origin = Origin(scans=source_checksums(chosen, maps=False) | of_maps)
+    run = TrainingRun(config, net, objective, origin)
 
     def prepare(processes: Processes) -> Draw:
         sources = Sources.read(train, maps)

@@ -74,7 +74,9 @@ class DetailPool:
         # As `vcm upsample` has them of a scan of which nothing is known.
         rule = pipeline.input_rule
         self.inputs = network_inputs(rule, resolve_inputs(rule, InputRequest()))
-        self.made_by = [fingerprint(model_folder(model)), noise, seed, SETTINGS]
+        weights = fingerprint(model_folder(model))
+        self.model_checksum = _checksum(weights)
+        self.made_by = [weights, noise, seed, SETTINGS]
 
     def files(self, scans: Sequence[Scan], draws: int) -> list[Path]:
         """One per scan and draw; those that are missing are made. Raises VCMError."""

@@ -20,10 +20,12 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from vcm.errors import VCMError
+from vcm.imaging.scan_checksums import source_checksums
 from vcm.imaging.source import find_scans, of_split
 from vcm.imaging.vocabulary import load_vocabulary
 from vcm.learning.batches import Draw
 from vcm.learning.measures import ScanMeasures, write_measures
+from vcm.learning.origin import Origin
 from vcm.learning.processes import Processes
 from vcm.learning.run import TrainingRun
 from vcm.metrics import psnr
@@ -118,8 +120,9 @@ def pretrain_detail(config: DetailTraining) -> dict[str, float]:
     set_seed(config.seed)
     net = DetailNet(tuple(config.channels), config.fold, config.expects)
     net.net.to(memory_format=torch.channels_last_3d)
-    run = TrainingRun(config, net, DetailObjective(net, config.nll_weight))
     pool = DetailPool(config.pool, config.model, pipeline, config.noise, config.seed, config.labels)
+    origin = Origin({"model": pool.model_checksum}, source_checksums(train_scans))
+    run = TrainingRun(config, net, DetailObjective(net, config.nll_weight), origin)
 
     def prepare(processes: Processes) -> Draw:
         pipeline.to(processes.device)

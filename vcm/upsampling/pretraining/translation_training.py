@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from vcm.errors import VCMError
 from vcm.imaging.deformation import DeformationSizes
+from vcm.imaging.scan_checksums import pool_checksums
 from vcm.imaging.scan_pool import ScanPool, load_pool
 from vcm.imaging.source import NobodyError
 from vcm.learning.batches import Draw, moved
 from vcm.learning.measures import ScanMeasures, write_measures
+from vcm.learning.origin import Origin
 from vcm.learning.processes import Processes
 from vcm.learning.run import TrainingRun
 from vcm.learning.start import check_network, load_start
@@ -86,7 +88,8 @@ def pretrain_translator(config: TranslatorTraining) -> dict[str, float]:
         inside = pool.scans()[pool.classes[:, None] > 0]
         net.knows(pool.scans().mean((0, 1)), float(inside.mean()), float(inside.std()))
     net.net.to(memory_format=torch.channels_last_3d)
-    run = TrainingRun(config, net, TranslatorObjective(net, config.nll_weight))
+    origin = Origin(scans=pool_checksums(pool))
+    run = TrainingRun(config, net, TranslatorObjective(net, config.nll_weight), origin)
 
     def prepare(processes: Processes) -> Draw:
         sizes = DeformationSizes().times(config.deform)

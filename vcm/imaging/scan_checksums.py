@@ -1,4 +1,4 @@
-"""Checksums of the scans that a training run learns from, in prepared folders or in a pool.
+"""Checksums of the scans that a training run learns from: files, prepared folders, a pool.
 
 Knows scans; what is compared with what is in vcm.learning.origin.
 """
@@ -13,7 +13,7 @@ from vcm.errors import VCMError
 from vcm.files import sha256
 from vcm.imaging.prepared_set import Subject
 from vcm.imaging.scan_pool import ScanPool
-from vcm.learning.origin import by_name
+from vcm.imaging.source import Scan
 
 _checksums: dict[tuple[Path, int, int], str] = {}
 
@@ -34,6 +34,32 @@ def file_checksum(path: Path) -> str:
     if key not in _checksums:
         _checksums[key] = sha256(path)
     return _checksums[key]
+
+
+def by_name(checksums: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Checksums by name; where scans of several folders share a name, theirs one after the other.
+
+    Args:
+        checksums: Name and checksum of each scan.
+    """
+    found: dict[str, str] = {}
+    for name, checksum in sorted(checksums):
+        found[name] = f"{found[name]} {checksum}" if name in found else checksum
+    return found
+
+
+def source_checksums(scans: Iterable[Scan], maps: bool = True) -> dict[str, str]:
+    """Checksum of each scan as the user has it, by its name.
+
+    Args:
+        scans: That are trained on.
+        maps: Whether the label map, where there is one, is learned from too.
+
+    Raises:
+        VCMError: A file is not there.
+    """
+    files = ((s.subject, [s.image, s.labels] if maps and s.labels else [s.image]) for s in scans)
+    return by_name((name, " ".join(map(file_checksum, own))) for name, own in files)
 
 
 def scan_checksums(subjects: Iterable[Subject], maps: bool = True) -> dict[str, str]:
