@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import shutil
 
 import pytest
 import torch
@@ -269,12 +270,45 @@ def test_a_run_of_an_older_version_resumes_to_the_same_weights(tmp_path):
         ("weights=first", "weights is 'first': choose last or best"),
         ("weights=best", "validate_every is 0"),
         ("explosion=1", "it must exceed 1"),
+        ("max_minutes=0", "max_minutes is 0: it must be above 0"),
+        ("gradient_clip=-1", "gradient_clip is -1: it must be above 0"),
+        ("learning_rate=-0.001", "learning_rate is -0.001: it must be 0 or more"),
+        ("final_learning_rate=-1e-5", "final_learning_rate is -1e-05: it must be 0 or more"),
+        ("ema_decay=1.5", "ema_decay is 1.5: it must lie between 0 and 1"),
         ("tracker=tensorbord", "did you mean 'tensorboard'"),
     ],
 )
 def test_what_no_run_can_use_is_refused(tmp_path, override, said):
     with pytest.raises(VCMError, match=said):
         train_regression([f"out={tmp_path}", "accumulate=2", override])
+
+
+def test_a_copy_that_a_user_made_of_a_snapshot_stays_and_stops_nothing(tmp_path):
+    given = ["save_every=4", "keep_checkpoints=1"]
+    train_regression([f"out={tmp_path}", *given])
+    snapshots = tmp_path / "checkpoints"
+    shutil.copytree(snapshots / "step-12", snapshots / "step-12-good")
+    train_regression([f"out={tmp_path}", *given, "steps=16"])
+    assert sorted(path.name for path in snapshots.iterdir()) == ["step-12-good", "step-16"]
+
+
+def test_a_table_that_another_program_stored_is_refused(tmp_path):
+    train_regression([f"out={tmp_path}"])
+    log = tmp_path / "log.csv"
+    rows = log.read_text()
+    log.write_text(rows + "\n")  # an empty line is nothing
+    train_regression([f"out={tmp_path}", "steps=16"])
+    assert [row.split(",")[0] for row in log.read_text().splitlines()] == [
+        "step",
+        "4",
+        "8",
+        "12",
+        "16",
+    ]
+    log.write_text(rows.replace(",", ";"))
+    with pytest.raises(VCMError, match=r"log.csv has a row that begins with no step \('4;"):
+        train_regression([f"out={tmp_path}", "steps=20"])
+    assert log.read_text() == rows.replace(",", ";")
 
 
 def test_validations_are_refused_where_there_are_none(tmp_path):

@@ -19,6 +19,7 @@ import csv
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -43,6 +44,7 @@ ORIGIN = "origin.json"
 TABLES = ("log.csv", "validation.csv")
 #: Lines of progress of every process that trained here, for people; nothing reads it.
 PROGRESS = "progress.log"
+_SNAPSHOT = re.compile(r"step-(\d+)")
 
 
 class RunFolder:
@@ -245,9 +247,9 @@ class RunFolder:
             _cut(self.path / table, step)
 
     def _saved(self) -> list[tuple[int, Path]]:
-        """(step, folder) of every snapshot, the oldest first."""
-        found = self.snapshots.glob("step-[0-9]*")
-        return sorted((int(path.name.removeprefix("step-")), path) for path in found)
+        """(step, folder) of every snapshot, the oldest first; a user's copy of another name is none."""
+        found = ((_SNAPSHOT.fullmatch(path.name), path) for path in self.snapshots.glob("step-*"))
+        return sorted((int(name[1]), path) for name, path in found if name)
 
 
 def _cut(table: Path, step: int) -> None:
@@ -255,12 +257,24 @@ def _cut(table: Path, step: int) -> None:
     if not table.is_file():
         return
     lines = table.read_text("utf-8").splitlines(keepends=True)
-    kept = [x for x in lines[1:] if x.endswith("\n") and int(x.split(",", 1)[0]) <= step]
+    whole = [x for x in lines[1:] if x.endswith("\n") and x.strip()]
+    kept = [x for x in whole if _step_of(x, table) <= step]
     if not kept:
         remove(table)
     elif kept != lines[1:]:
         text = "".join([lines[0], *kept])
         write_whole(table, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def _step_of(row: str, table: Path) -> int:
+    """The first column. Raises VCMError where it is no step: what another program stored is not guessed at."""
+    try:
+        return int(row.split(",", 1)[0])
+    except ValueError as error:
+        raise VCMError(
+            f"{table} has a row that begins with no step ('{row.strip()[:40]}'), as where another program stored "
+            "it: put the rows back as they were, or begin another run with another out=FOLDER."
+        ) from error
 
 
 def _yaml(config: TrainingSchedule) -> str:

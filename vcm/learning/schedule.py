@@ -106,9 +106,17 @@ def check_schedule(config: TrainingSchedule) -> None:
     for name, least in LEAST.items():
         if getattr(config, name) < least:
             raise VCMError(f"{name} is {getattr(config, name)}: it must be {least} or more.")
+    for name in ("max_minutes", "gradient_clip"):
+        if not getattr(config, name) > 0:
+            raise VCMError(f"{name} is {getattr(config, name):g}: it must be above 0.")
+    for name in ("learning_rate", "final_learning_rate"):
+        if not getattr(config, name) >= 0:
+            raise VCMError(f"{name} is {getattr(config, name):g}: it must be 0 or more.")
+    if not 0 <= config.ema_decay <= 1:
+        raise VCMError(f"ema_decay is {config.ema_decay:g}: it must lie between 0 and 1.")
     if not 0 <= config.seed < 2**32:
         raise VCMError(f"seed is {config.seed}: choose 0 to {2**32 - 1}.")
-    if config.explosion <= 1:
+    if not config.explosion > 1:
         raise VCMError(f"explosion is {config.explosion}: it must exceed 1; inf switches it off.")
     if config.mixed_precision not in MIXED_PRECISIONS:
         raise VCMError(
