@@ -2,7 +2,13 @@ import json
 
 import pytest
 
-from vcm.checksums import CHECKSUMS, checksums_of, record_checksums, verify_checksums
+from vcm.checksums import (
+    CHECKSUMS,
+    checksums_of,
+    record_checksums,
+    verify_checksums,
+    verify_network,
+)
 from vcm.embedded import embedded_folder, embedded_models
 from vcm.errors import VCMError
 from vcm.files import sha256
@@ -44,6 +50,15 @@ def test_what_changed_is_named(folder, change, reason):
     change(folder)
     with pytest.raises(VCMError, match=reason):
         verify_checksums(folder)
+
+
+def test_a_part_of_a_model_has_its_checksums_in_the_folder_of_the_model(folder):
+    verify_network(folder / "net")
+    (folder / "segmenter.json").write_text("of another part")
+    verify_network(folder / "net")
+    (folder / "net/a.safetensors").write_text("x")
+    with pytest.raises(VCMError, match=r"a.safetensors is not what it was"):
+        verify_network(folder / "net")
 
 
 @pytest.mark.parametrize("name", [*embedded_models(), "segmenter2mm"])

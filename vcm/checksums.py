@@ -15,7 +15,8 @@ from vcm.files import sha256, write_json
 #: Lies in the model's folder: path in the folder -> SHA-256.
 CHECKSUMS = "checksums.json"
 #: The files that loading reads. A model card may be edited.
-_READ = ("model_index.json", "config.json", "scheduler_config.json", "segmenter.json")
+_INDEX = "model_index.json"
+_READ = (_INDEX, "config.json", "scheduler_config.json", "segmenter.json")
 
 
 def checksums_of(folder: Path) -> dict[str, str]:
@@ -29,11 +30,27 @@ def record_checksums(folder: Path) -> None:
     write_json(folder / CHECKSUMS, checksums_of(folder))
 
 
-def verify_checksums(folder: Path) -> dict[str, str]:
+def verify_network(folder: Path) -> None:
+    """Compare the files of one network with its checksums, and with those of the model that it is a part of.
+
+    Args:
+        folder: Of the network; a part lies in the folder of its model.
+
+    Raises:
+        VCMError: As `verify_checksums`.
+    """
+    verify_checksums(folder)
+    model = folder.resolve().parent
+    if (model / _INDEX).is_file():
+        verify_checksums(model, f"{folder.resolve().name}/")
+
+
+def verify_checksums(folder: Path, below: str = "") -> dict[str, str]:
     """Compare a model's files with its checksums.
 
     Args:
         folder: Of the model.
+        below: Beginning of the paths in it that are looked at; '': all.
 
     Returns:
         SHA-256 by path in the folder; empty for a folder that was saved without checksums.
@@ -45,7 +62,8 @@ def verify_checksums(folder: Path) -> dict[str, str]:
     if not record.is_file():
         return {}
     try:
-        recorded = {str(p): str(s) for p, s in json.loads(record.read_text("utf-8")).items()}
+        found = json.loads(record.read_text("utf-8")).items()
+        recorded = {str(p): str(s) for p, s in found if str(p).startswith(below)}
     except (ValueError, AttributeError) as error:
         raise VCMError(f"{record} cannot be read ({error}): copy the model again.") from error
     for name, checksum in recorded.items():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -12,11 +13,14 @@ from safetensors.torch import load_file, save_file
 from vcm.errors import VCMError
 from vcm.files import fingerprint
 from vcm.nets.frozen_checksum import check_module_fits, frozen_checksum
+from vcm.nets.super_resolution import SuperResolutionNet
+from vcm.pipeline import VCMPipeline
 from vcm.weights.cards import load_card
+from vcm.weights.grid import grid_of
 from vcm.weights.importing import import_weights
 from vcm.weights.load import load_pipeline
 from vcm.weights.names import rename_autoencoder, rename_published, rename_unet
-from vcm.weights.verifying import verify
+from vcm.weights.verifying import OPTIONAL, verify
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 RENAME = {"autoencoder": rename_autoencoder, "denoiser": rename_unet, "module": rename_published}
@@ -282,8 +286,6 @@ def test_a_module_knows_its_frozen_model(imported, tmp_path):
 
 
 def test_verify_reports_every_part_and_names_what_is_wrong(imported, tmp_path):
-    import shutil
-
     rows = {row.what: row.found for row in verify(imported[0])}
     assert (
         rows["denoiser"].startswith("528 of 528 tensors")
@@ -314,6 +316,51 @@ def test_verify_reports_every_part_and_names_what_is_wrong(imported, tmp_path):
     stored.unlink()
     with pytest.raises(VCMError, match=r"lacks its config\.json or its tensors"):
         verify(tmp_path / "copy")
+
+
+def test_verify_reads_the_tensors_that_loading_reads(tiny_model, tmp_path):
+    """A copy of before beside them would speak for what is loaded."""
+    shutil.copytree(tiny_model, tmp_path / "model")
+    (tmp_path / "model" / "checksums.json").unlink()
+    stored = tmp_path / "model" / "denoiser" / "diffusion_pytorch_model.safetensors"
+    shutil.copyfile(stored, stored.with_name("diffusion_pytorch_model_old.safetensors"))
+    tensors = load_file(stored)
+    name = "net.conv_in.conv.bias"
+    save_file(tensors | {name: torch.full_like(tensors[name], torch.nan)}, stored)
+    with pytest.raises(VCMError, match=f"not finite in denoiser:\n  {name}"):
+        verify(tmp_path / "model")
+
+
+def test_verify_looks_at_every_part_of_a_model(tiny_model, tmp_path):
+    assert {"module", *OPTIONAL} == {*VCMPipeline._optional_components}
+    pipeline = load_pipeline(tiny_model)
+    pipeline.register_modules(super_resolution=SuperResolutionNet([8, 8], [1, 1], 2.0))
+    pipeline.save_pretrained(tmp_path / "model")
+    assert "super_resolution" in [row.what for row in verify(tmp_path / "model")]
+    (tmp_path / "model" / "checksums.json").unlink()
+    stored = tmp_path / "model" / "super_resolution" / "diffusion_pytorch_model.safetensors"
+    save_file({n: t * torch.nan for n, t in load_file(stored).items()}, stored)
+    with pytest.raises(VCMError, match="not finite in super_resolution"):
+        verify(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("model_index.json", "{", "model_index.json is damaged"),
+        ("model_index.json", '{"_class_name": "Other"}', "hold classes of vcm alone"),
+        ("denoiser/config.json", "{", "config.json is damaged"),
+        ("import.json", "[]", "import.json is damaged"),
+    ],
+)
+def test_a_damaged_table_of_a_model_is_one_sentence(tiny_model, tmp_path, name, content, said):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    (tmp_path / "model" / name).write_text(content)
+    with pytest.raises(VCMError, match=said):
+        verify(tmp_path / "model")
+    if name == "model_index.json":
+        with pytest.raises(VCMError, match="says nothing of the model's voxels"):
+            grid_of(tmp_path / "model")
 
 
 def test_maisi_takes_its_scale_from_the_denoiser(tmp_path):

@@ -3,6 +3,7 @@ import torch
 
 from vcm.errors import VCMError
 from vcm.files import fingerprint
+from vcm.learning.start import load_start
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.nets.slice_denoiser import SliceDenoiser
 from vcm.segmentation.features import load_denoisers
@@ -51,6 +52,32 @@ def test_a_slice_model_is_packed_alone_and_what_is_no_network_of_its_own_is_refu
     with pytest.raises(VCMError, match="holds a ControlNet, which cannot be packed alone"):
         pack(tmp_path / "other", tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
+
+
+def test_a_damaged_network_is_not_packed_nor_started_from(tmp_path):
+    """A copy of it would have checksums of its own, which call it whole."""
+    SliceDenoiser((8, 8), groups=4, head_channels=8).save_pretrained(tmp_path / "whole")
+    pack(tmp_path / "whole", tmp_path / "half")
+    weights = tmp_path / "half" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(VCMError, match="is not what it was when the model was saved"):
+        pack(tmp_path / "half", tmp_path / "copy")
+    with pytest.raises(VCMError, match="is not what it was when the model was saved"):
+        load_start(SliceDenoiser((8, 8), groups=4, head_channels=8), str(tmp_path / "half"))
+    assert not (tmp_path / "copy").exists()
+
+
+def test_weights_that_half_precision_does_not_hold_are_not_packed(tmp_path):
+    net = SliceDenoiser((8, 8), groups=4, head_channels=8)
+    with torch.no_grad():
+        next(net.parameters()).view(-1)[0] = 1e6
+    net.save_pretrained(tmp_path / "whole")
+    with pytest.raises(VCMError, match=r"weights that 16 bits do not hold[^$]*1 of \d+ values"):
+        pack(tmp_path / "whole", tmp_path / "half")
+    assert not (tmp_path / "half").exists()
+    (tmp_path / "whole" / "config.json").write_text("{")
+    with pytest.raises(VCMError, match="network without a class, which cannot be packed alone"):
+        pack(tmp_path / "whole", tmp_path / "half")
 
 
 def test_damaged_tensors_are_named(tiny_model, tmp_path):

@@ -96,7 +96,7 @@ def verify_weights(
     from vcm.weights.verifying import verify
 
     for row in verify(folder):
-        print(f"{row.what:>12}  {row.found}")
+        print(f"{row.what:>16}  {row.found}")
 
 
 def pack_weights(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vcm.checksums import verify_network
 from vcm.errors import VCMError
 
 
@@ -29,8 +30,9 @@ def load_start(net: Any, folder: str) -> None:
     """Copy the weights of a saved network of the same class and sizes into another, in float32.
 
     Raises:
-        VCMError: Its sizes are others.
+        VCMError: Its sizes are others, or its files are not those that were saved.
     """
+    verify_network(Path(folder))
     begun = type(net).from_pretrained(folder).float()
     own, theirs = net.state_dict(), begun.state_dict()
     other = [n for n in own.keys() | theirs.keys() if _size(own, n) != _size(theirs, n)]

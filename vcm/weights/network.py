@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vcm.checksums import verify_checksums
+from vcm.checksums import verify_network
 from vcm.embedded import NETWORK, network_folder
 from vcm.errors import VCMError
 from vcm.nets.saved import ModelMixin
@@ -30,7 +30,7 @@ def load_network(kind: type[Net], name: str | Path, what: str, remedy: str, argu
     complaint = f"{name} holds no {what}"
     if not (folder / NETWORK).is_file():
         raise VCMError(f"{complaint}: {remedy}", argument=argument)
-    verify_checksums(folder)
+    verify_network(folder)
     unreadable = f"{complaint} that can be read: {remedy}"
     try:
         card: Any = kind.load_config(folder)

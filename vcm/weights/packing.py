@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from vcm.checksums import record_checksums
+from vcm.checksums import record_checksums, verify_network
 from vcm.embedded import NETWORK, model_folder
 from vcm.errors import VCMError
-from vcm.files import check_output, write_whole
+from vcm.files import check_output, read_json, write_whole
 from vcm.nets.detail import DetailNet
 from vcm.nets.encoder import ScanEncoder
 from vcm.nets.rounding import round_network, rounded_names, to_stored
@@ -22,6 +22,7 @@ from vcm.nets.slice_denoiser import SliceDenoiser
 from vcm.nets.super_resolution import SuperResolutionNet
 from vcm.nets.translator import Translator
 from vcm.weights.load import load_pipeline
+from vcm.weights.names import fault_table, not_finite
 
 #: Networks that are copied alone, by the class that their configuration names.
 NETWORKS: dict[str, type[ModelMixin]] = {
@@ -42,7 +43,8 @@ def pack(model: str | Path, out: Path, bits: int = 16) -> int:
         Size of its tensors [bytes].
 
     Raises:
-        VCMError: There is no such model, or `out` is there or cannot be written.
+        VCMError: There is no such model, its files are not those that were saved, half precision does not
+            hold its weights, or `out` is there or cannot be written.
     """
     if bits not in (8, 16):
         raise VCMError(f"bits is {bits}: choose 16 (half precision) or 8.")
@@ -58,6 +60,7 @@ def _write(model: str | Path, out: Path, bits: int) -> None:
     folder = Path(model)
     parts: dict[Path, torch.nn.Module] = {}
     if (folder / NETWORK).is_file():
+        verify_network(folder)
         network = _network_class(folder).from_pretrained(folder)
         _to_bits(network, bits)
         network.save_pretrained(out)
@@ -86,7 +89,7 @@ def _write(model: str | Path, out: Path, bits: int) -> None:
 
 
 def _network_class(folder: Path) -> type[ModelMixin]:
-    name = json.loads((folder / NETWORK).read_text(encoding="utf-8")).get("_class_name")
+    name = read_json(folder / NETWORK).get("_class_name", "network without a class")
     if name not in NETWORKS:
         raise VCMError(
             f"{folder} holds a {name}, which cannot be packed alone: give a whole model, or one of "
@@ -96,7 +99,13 @@ def _network_class(folder: Path) -> type[ModelMixin]:
 
 
 def _to_bits(network: torch.nn.Module, bits: int) -> None:
+    """Raises VCMError where a weight is no number then."""
     if bits == 8:
         round_network(network.float())
     else:
         torch.nn.Module.to(network, torch.float16)
+    if lost := not_finite(network.state_dict()):
+        raise VCMError(
+            f"{type(network).__name__} has weights that {bits} bits do not hold, or that are no numbers: choose "
+            f"another number of bits, or train it again.{fault_table({'not finite': lost})}"
+        )

@@ -6,7 +6,6 @@ the memory of its largest tensor.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,12 +21,20 @@ from torch import Tensor, nn
 from vcm.checksums import verify_checksums
 from vcm.embedded import INDEX, model_folder
 from vcm.errors import VCMError
+from vcm.files import read_json
 from vcm.nets.frozen_checksum import FROZEN_PARTS, checksum_of, latent_scale, recorded_checksum
 from vcm.nets.rounding import SCALE, from_rows
 from vcm.weights.names import fault_table, load_faults, not_finite
 
 #: What `vcm weights import` writes into a model's folder.
 RECORD = "import.json"
+#: Parts that a model need not have, as the pipeline knows them.
+OPTIONAL = ("module", "detail", "super_resolution")
+#: What loading a part reads: all that the index lists where there is one, else the one file.
+_SHARDS, _TENSORS = (
+    "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors",
+)
 
 
 @dataclass(frozen=True)
@@ -87,28 +94,29 @@ def verify(folder: str | Path) -> list[Row]:
 
 
 def _parts(folder: Path) -> list[_Part]:
-    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    index = _read_json(folder / INDEX)
     parts = []
-    for name in (*FROZEN_PARTS, "module"):
-        library, kind = map(str, index.get(name) or ("nothing", "nothing"))
-        if name == "module" and library in ("None", "nothing"):
+    for name in (*FROZEN_PARTS, *OPTIONAL):
+        named = index.get(name) or [None, None]
+        if name in OPTIONAL and named == [None, None]:
             continue
-        if not library.startswith("vcm."):
+        if not (isinstance(named, list) and len(named) == 2 and str(named[0]).startswith("vcm.")):
             raise VCMError(
-                f"The {name} in {folder} is a {library}.{kind}, but models of vcm hold classes of vcm "
-                "alone: give a folder written by vcm."
+                f"The {name} in {folder} is {named}, but models of vcm hold classes of vcm alone: give a "
+                "folder written by vcm."
             )
+        library, kind = map(str, named)
         parts.append(_open(folder / name, name, library, kind))
     return parts
 
 
 def _open(folder: Path, name: str, library: str, kind: str) -> _Part:
-    files = sorted(folder.glob("*.safetensors"))
-    if not files or not (folder / "config.json").is_file():
+    files = _tensor_files(folder)
+    if not all(path.is_file() for path in (*files, folder / "config.json")):
         raise VCMError(
             f"{folder} lacks its config.json or its tensors: copy or import the model again."
         )
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = _read_json(folder / "config.json")
     try:
         own = getattr(import_module(library), kind)
         with init_empty_weights(include_buffers=False):
@@ -119,6 +127,22 @@ def _open(folder: Path, name: str, library: str, kind: str) -> _Part:
             "to another version of vcm."
         ) from error
     return _Part(name, config, network, files)
+
+
+def _tensor_files(folder: Path) -> list[Path]:
+    """Files of tensors that loading reads; another one beside them, such as a copy of before, is none."""
+    if not (folder / _SHARDS).is_file():
+        return [folder / _TENSORS]
+    listed = _read_json(folder / _SHARDS).get("weight_map")
+    names = {*map(str, listed.values())} if isinstance(listed, dict) else set()
+    return [folder / name for name in sorted(names or {_TENSORS})]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    found = read_json(path)
+    if not found:
+        raise VCMError(f"{path} is damaged, or holds nothing: copy or import the model again.")
+    return found
 
 
 def _check(part: _Part) -> tuple[Row, dict[str, list[str]]]:
@@ -155,7 +179,7 @@ def _check_frozen(folder: Path, parts: list[_Part]) -> list[Row]:
     found = checksum_of(tensors, latent_scale(named["autoencoder"].config))
     recorded = {"module": recorded_checksum(named["module"].config) if "module" in named else None}
     if (folder / RECORD).is_file():
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = _read_json(folder / RECORD)
         # The second key is that of folders that were imported by earlier versions.
         recorded[RECORD] = record.get("frozen_checksum", record.get("frozen_digest"))
     for where, checksum in recorded.items():
