@@ -17,6 +17,7 @@ import numpy as np
 
 from vcm.files import write_table
 from vcm.imaging.prepared_set import load_prepared
+from vcm.imaging.volume import read_volume
 from vcm.report.picture import mosaic
 
 
@@ -47,7 +48,8 @@ def main() -> None:
             {"brain": number, "is": "real" if real else "synthetic", "subject": subject.subject}
         )
     given.out.mkdir(parents=True, exist_ok=True)
-    mosaic(volumes, given.out / "sheet.png", [str(row["brain"]) for row in rows])
+    affine = read_volume(subjects[0].image_file).affine
+    mosaic(volumes, given.out / "sheet.png", [str(row["brain"]) for row in rows], affine)
     write_table(given.out / "key.tsv", rows, ["brain", "is", "subject"])
 
 

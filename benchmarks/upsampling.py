@@ -225,7 +225,7 @@ def draw_example(
     shown["truth"] = (truth.data - low) / (high - low)
     shown["|vcm - truth| x 5"] = 5 * np.abs(images["vcm"] - shown["truth"])
     shown["stated error x 5"] = 5 * error
-    compared(list(shown.values()), list(shown), thick.fine, path)
+    compared(list(shown.values()), list(shown), thick.fine.affine, path)
 
 
 def main() -> None:

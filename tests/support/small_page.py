@@ -23,7 +23,7 @@ def ball(radius: float, value: float = 1.0) -> Volume:
 def small_page(tmp_path, name: str = "sub-01", title: str = "A ball <b>") -> Page:
     classes = ball(20).with_data((ball(20).data > 0).astype(np.uint8))
     difference = ball(30).with_data(ball(30).data - ball(25).data)
-    png = outlined([ball(30).data], classes.data, tmp_path / "picture.png").read_bytes()
+    png = outlined([ball(30).data], classes.data, tmp_path / "picture.png", AFFINE).read_bytes()
     (tmp_path / "picture.png").unlink()
     rows = [("b", 2.0, None), ("a", 10.0, 0.5), ("c", float("nan"), 0.25)]
     return Page(

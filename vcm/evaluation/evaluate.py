@@ -155,8 +155,8 @@ def evaluate_files(config: Evaluation) -> Summary:
         "subjects_left_out": [s.subject for s in everyone if s not in known],
         "train_scans": len(train),
     }
-    summary = _write(found, out, about)
     grid = pipeline.volume_grid
+    summary = _write(found, grid, out, about)
     write_report(out, lambda: _page(found, summary, grid, out))
     return summary
 
@@ -315,15 +315,15 @@ def _measure(
     return tables, {"train": of_train, **features}
 
 
-def _write(found: Evaluated, out: Path, about: Mapping[str, Any]) -> Summary:
+def _write(found: Evaluated, grid: Grid, out: Path, about: Mapping[str, Any]) -> Summary:
     """Tables, pictures, features, page and summary, all of one evaluation or none."""
     summary = {**about, **found.summary}
     configuration = OmegaConf.to_yaml(OmegaConf.create(about["configuration"]))
     writers: dict[Path, Callable[[Path], object]] = {
         out / CONFIG: lambda part: part.write_text(configuration, encoding="utf-8"),
         out / FEATURES: lambda part: np.savez(part, allow_pickle=False, **found.features),
-        out / PAIRS: lambda part: _draw_pairs(found.scene, part),
-        out / ARMS: lambda part: _draw_arms(found.scene, part),
+        out / PAIRS: lambda part: _draw_pairs(found.scene, part, grid.affine),
+        out / ARMS: lambda part: _draw_arms(found.scene, part, grid.affine),
         out / PAGE: lambda part: part.write_text(as_page(summary), encoding="utf-8"),
     }
     for name in TABLES:
@@ -344,16 +344,16 @@ def _table_writer(rows: list[Row]) -> Callable[[Path], object]:
     return lambda part: write_table(part, rows, list(rows[0]))
 
 
-def _draw_pairs(scene: Scene, path: Path) -> None:
+def _draw_pairs(scene: Scene, path: Path, affine: NDArray[np.float64]) -> None:
     """Controlled beside real, subject by subject."""
     pairs, titles = [], []
     for n, case in enumerate(scene.cases[:SHOWN]):
         pairs += [scene.arms["controlled"][n], scene.arms["real"][n]]
         titles += [f"{case.name}, synthetic", f"{case.name}, real"]
-    mosaic(pairs, path, titles)
+    mosaic(pairs, path, titles, affine)
 
 
-def _draw_arms(scene: Scene, path: Path) -> None:
+def _draw_arms(scene: Scene, path: Path, affine: NDArray[np.float64]) -> None:
     """One subject by every arm, with the outlines of its condition."""
     names = [f"{scene.cases[0].name}, {arm}" for arm in scene.arms]
-    outlined([volumes[0] for volumes in scene.arms.values()], scene.truth[0], path, names)
+    outlined([volumes[0] for volumes in scene.arms.values()], scene.truth[0], path, affine, names)

@@ -274,7 +274,7 @@ def _write_set(
     ]  # fmt: skip
     images = (subject.image() for subject in shown)
     maps = (subject.classes() if subject.has_classes else None for subject in shown)
-    mosaic(images, out / "qc.png", [s.subject for s in shown], maps)
+    mosaic(images, out / "qc.png", [s.subject for s in shown], grid.affine, maps)
 
 
 def _describe(

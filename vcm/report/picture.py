@@ -1,4 +1,8 @@
-"""Mosaics where people would rather look than read. Knows arrays on a grid; draws PNG."""
+"""Mosaics where people would rather look than read. Knows arrays on a grid; draws PNG.
+
+Every plane is upright, as the viewer of a page shows it: the patient's left on the left, marked L, voxels as wide and
+as high as they are in mm. Along which axes the voxels of an array run is told by an affine, voxel -> RAS+ [mm].
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcm.files import write_whole
-from vcm.imaging.volume import Grid
 
 #: Colours of the outlines of classes 1 to 8; of more classes they come again, from the first.
 OUTLINE_COLOURS = (
@@ -22,16 +25,29 @@ OUTLINE_COLOURS = (
 FINER = 4
 
 
-def three_planes(volume: NDArray) -> list[NDArray]:
-    """Middle sagittal (off-centre), coronal and axial slices of an LAS or RAS volume, head up."""
-    i, j, k = volume.shape
-    return [volume[i // 2 - i // 16].T, volume[:, j // 2].T, volume[:, :, k // 2].T]
+#: Places in what `three_planes` gives.
+SAGITTAL, CORONAL, AXIAL = range(3)
+
+
+def three_planes(volume: NDArray, affine: NDArray[np.float64]) -> list[NDArray]:
+    """Middle sagittal (off-centre), coronal and axial slices; columns run to the right or to the front, rows up.
+
+    Args:
+        volume: (X, Y, Z).
+        affine: Voxel -> RAS+ [mm]; of the volume, or of one that it is whole times finer than.
+    """
+    turned = nib.orientations.apply_orientation(
+        np.asarray(volume), nib.orientations.io_orientation(affine)
+    )
+    i, j, k = turned.shape
+    return [turned[i // 2 - i // 16].T, turned[:, j // 2].T, turned[:, :, k // 2].T]
 
 
 def mosaic(
     volumes: Iterable[NDArray],
     path: Path,
     titles: Sequence[str],
+    affine: NDArray[np.float64],
     classes: Iterable[NDArray | None] | None = None,
 ) -> Path:
     """One small axial and one coronal slice per volume, of which no more than one is held at a time.
@@ -40,38 +56,51 @@ def mosaic(
         volumes: Intensities 0..1 (X, Y, Z), as many as there are titles.
         path: The PNG to write.
         titles: Above each volume.
+        affine: Of the volumes, voxel -> RAS+ [mm].
         classes: For each volume its map of classes, whose outlines are drawn but that of 0, or None.
     """
     figure, axes = _figure(-(-len(titles) // 8) * 2, min(8, len(titles)), 1.25)
     maps = itertools.repeat(None) if classes is None else classes
     for n, (volume, labels) in enumerate(zip(volumes, maps, strict=classes is not None)):
-        planes = three_planes(np.asarray(volume))
-        outlines = None if labels is None else three_planes(labels)
-        for row, plane in enumerate((2, 1)):
+        planes = three_planes(volume, affine)
+        outlines = None if labels is None else three_planes(labels, affine)
+        for row, plane in enumerate((AXIAL, CORONAL)):
             axis = axes[n // 8 * 2 + row][n % 8]
-            axis.imshow(planes[plane], cmap="gray", vmin=0, vmax=1, origin="lower")
+            _draw_plane(axis, planes[plane], plane, affine)
             if outlines is not None:
                 _lay_outlines(axis, outlines[plane])
             if row == 0:
-                axis.set_title(titles[n], fontsize=5, color="white", pad=1)
+                _write_title(axis, titles[n], 5, 1)
     return _save(figure, path)
 
 
 def outlined(
-    volumes: Sequence[NDArray], classes: NDArray | None, path: Path, titles: Sequence[str] = ()
+    volumes: Sequence[NDArray],
+    classes: NDArray | None,
+    path: Path,
+    affine: NDArray[np.float64],
+    titles: Sequence[str] = (),
 ) -> Path:
-    """A row of three planes per volume, and beside them the same with the condition's outlines."""
+    """A row of three planes per volume, and beside them the same with the condition's outlines.
+
+    Args:
+        volumes: Intensities 0..1 (X, Y, Z).
+        classes: Their map of classes, 0 for background; None: there is none.
+        path: The PNG to write.
+        affine: Of the volumes, voxel -> RAS+ [mm].
+        titles: Above each volume.
+    """
     sides = (False, True) if classes is not None else (False,)
     figure, axes = _figure(len(volumes), 3 * len(sides), 1.9)
     for n, volume in enumerate(volumes):
         for side, with_outlines in enumerate(sides):
-            for column, plane in enumerate(three_planes(np.asarray(volume))):
+            for column, plane in enumerate(three_planes(volume, affine)):
                 axis = axes[n][3 * side + column]
-                axis.imshow(plane, cmap="gray", vmin=0, vmax=1, origin="lower")
+                _draw_plane(axis, plane, column, affine)
                 if with_outlines and classes is not None:
-                    _draw_outlines(axis, three_planes(classes)[column])
+                    _draw_outlines(axis, three_planes(classes, affine)[column])
         if titles:
-            axes[n][1].set_title(titles[n], fontsize=7, color="white", pad=2)
+            _write_title(axes[n][1], titles[n])
     return _save(figure, path)
 
 
@@ -86,37 +115,64 @@ def on_voxels_of(volume: NDArray, classes: NDArray | None) -> NDArray | None:
 def compared(
     volumes: Sequence[NDArray],
     titles: Sequence[str],
-    grid: Grid,
+    affine: NDArray[np.float64],
     path: Path,
     outline: NDArray[np.bool_] | None = None,
 ) -> Path:
-    """One column per volume and one row per plane, at the middle of `grid`, head up; values 0..1.
+    """One column per volume and one row per plane, at the middle.
 
-    The border of the mask `outline` (X, Y, Z) is drawn on the first volume.
+    Args:
+        volumes: Intensities 0..1 (X, Y, Z).
+        titles: Above each volume.
+        affine: Of the volumes, voxel -> RAS+ [mm].
+        path: The PNG to write.
+        outline: Mask (X, Y, Z) whose border is drawn on the first volume.
     """
-    axes_of_ras = nib.orientations.io_orientation(grid.affine)
-    turned = [nib.orientations.apply_orientation(np.asarray(v), axes_of_ras) for v in volumes]
-    inside = None
-    if outline is not None:
-        inside = nib.orientations.apply_orientation(outline.astype(np.uint8), axes_of_ras)
+    inside = None if outline is None else three_planes(outline.astype(np.uint8), affine)
     figure, axes = _figure(3, len(volumes), 2.4)
-    for column, (volume, title) in enumerate(zip(turned, titles, strict=True)):
-        for row, plane in enumerate(three_planes(volume)[::-1]):
+    for column, (volume, title) in enumerate(zip(volumes, titles, strict=True)):
+        planes = three_planes(volume, affine)
+        for row, plane in enumerate((AXIAL, CORONAL, SAGITTAL)):
             axis = axes[row][column]
-            axis.imshow(plane, cmap="gray", vmin=0, vmax=1, origin="lower")
+            _draw_plane(axis, planes[plane], plane, affine)
             if inside is not None and column == 0:
-                _draw_outlines(axis, three_planes(inside)[::-1][row])
-            if row == 0:
-                axis.set_title(title, fontsize=7, color="white", pad=2)
+                _draw_outlines(axis, inside[plane])
+        _write_title(axes[0][column], title)
     return _save(figure, path)
 
 
+def _draw_plane(axis, values: NDArray, plane: int, affine: NDArray[np.float64]) -> None:  # type: ignore[no-untyped-def]
+    """One plane, its voxels as wide and high as they are, and which side is which."""
+    x, y, z = _ras_spacing(affine)
+    aspect = (z / y, z / x, y / x)[plane]
+    axis.imshow(values, cmap="gray", vmin=0, vmax=1, origin="lower", aspect=aspect)
+    if plane != SAGITTAL:
+        where = {"transform": axis.transAxes, "ha": "left", "va": "bottom"}
+        axis.text(0.02, 0.02, "L", color="white", fontsize=5, **where)
+
+
+def _ras_spacing(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Voxel edge lengths along the axes nearest to right, front and up [mm]."""
+    turned = nib.orientations.io_orientation(affine)[:, 0].argsort()
+    lengths: NDArray[np.float64] = np.linalg.norm(affine[:3, :3], axis=0)[turned]
+    return lengths
+
+
+def _write_title(axis, words: str, size: float = 7, pad: float = 2) -> None:  # type: ignore[no-untyped-def]
+    """Names may hold $, which matplotlib would read as a formula."""
+    axis.set_title(words, fontsize=size, color="white", pad=pad, parse_math=False)
+
+
 def _draw_outlines(axis, classes: NDArray) -> None:  # type: ignore[no-untyped-def]
+    # Contours need two voxels along each axis, and a volume may have one: the border is repeated, out of sight.
+    rows, columns = (np.arange(-1, n + 1) for n in classes.shape)
+    axis.set_autoscale_on(False)
     for number in np.unique(classes[classes > 0]):
         inside = classes == number
         if not inside.all():
             colour = OUTLINE_COLOURS[_colour_number(number) - 1]
-            axis.contour(inside.astype(float), [0.5], colors=colour, linewidths=0.5)
+            around = np.pad(inside, 1, mode="edge").astype(float)
+            axis.contour(columns, rows, around, [0.5], colors=colour, linewidths=0.5)
 
 
 def _colour_number(classes: NDArray) -> NDArray:
@@ -136,8 +192,9 @@ def _lay_outlines(axis, classes: NDArray) -> None:  # type: ignore[no-untyped-de
     rows, columns = classes.shape
     extent = (-0.5, columns - 0.5, -0.5, rows - 0.5)
     axis.imshow(
-        colours[_colour_number(drawn)], origin="lower", extent=extent, interpolation="nearest"
-    )
+        colours[_colour_number(drawn)], origin="lower", extent=extent, interpolation="nearest",
+        aspect=axis.get_aspect(),
+    )  # fmt: skip
 
 
 def _figure(rows: int, columns: int, size: float):  # type: ignore[no-untyped-def]

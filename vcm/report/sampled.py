@@ -99,8 +99,9 @@ class VCMPipelineOutput(BaseOutput):
         ]
         titles = [f"synthetic, {mark.replace('-', ' ')}" for mark in marks]
         picture = folder / f"{stem}_desc-synthetic_mosaic.png"
+        affine = placed.placement.model.affine
         shown = [i if f is None else f for i, f in zip(images, fine, strict=True)]
-        outlined(shown, on_voxels_of(shown[0], placed.classes), picture, titles)
+        outlined(shown, on_voxels_of(shown[0], placed.classes), picture, affine, titles)
         write_report(folder, lambda: self.page(picture))
         return paths
 

@@ -313,7 +313,8 @@ def _write(found: Segmented, result: ScanResults, segmenter: FewShotSegmenter) -
         volumes[result.mask] = found.brain.as_volume(found.labels)
     writers = {path: _writer(volume) for path, volume in volumes.items()}
     image, classes = found.on_grid
-    writers[result.picture] = lambda part: outlined([image], classes, part)
+    affine = model_grid(segmenter.features.spacing).affine
+    writers[result.picture] = lambda part: outlined([image], classes, part, affine)
     record = dict(result.made_from) | {
         "LabelMap": dict(zip(map(str, segmenter.indices), segmenter.names, strict=True)),
         **found.brain.describe(),

@@ -189,8 +189,9 @@ def synthesize_files(
     if brain is not None and brain.is_found_here and config.partial:
         mask = brain.as_volume(read_volume(config.partial))
         write_volume(mask, out / brain_file, "brain mask, vcm synthesize")
+    affine = plan.placed.placement.model.affine
     titles = [f"synthetic, seed {seed}" for seed in config.seeds[:SHOWN]]
-    outlined(shown, on_voxels_of(shown[0], plan.placed.classes), picture, titles)
+    outlined(shown, on_voxels_of(shown[0], plan.placed.classes), picture, affine, titles)
     told = in_words(plan.inputs)
     write_report(out, lambda: synthesis_page(config, stem, written, picture, record, told))
     return written

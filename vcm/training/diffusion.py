@@ -175,4 +175,5 @@ def _draw_samples(
 
     z = sample(predict, noise, make_scheduler("ddim"), 50)
     images = [autoencoder.decode(one[None])[0, 0].cpu().numpy() for one in z]
-    mosaic(images, path, [f"sample {n}" for n in range(len(images))])
+    titles = [f"sample {n}" for n in range(len(images))]
+    mosaic(images, path, titles, latents.grid.affine)

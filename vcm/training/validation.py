@@ -74,7 +74,8 @@ class Validation:
         values["psnr"] = float(np.mean([m.psnr for m in measured]))
         overlap = [m.dice for m in measured if m.dice is not None]
         names = [f"{s.subject}, {what}" for s in self.subjects for what in ("sample", "real")]
-        mosaic([x for m in measured for x in (m.sample, m.real)], self.picture, names)
+        images = [x for m in measured for x in (m.sample, m.real)]
+        mosaic(images, self.picture, names, self.latents.grid.affine)
         return values | ({"dice": float(np.mean(overlap))} if overlap else {})
 
     def measure(self, n: int) -> Measured:

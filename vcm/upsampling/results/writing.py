@@ -154,7 +154,7 @@ def _draw(result: Upsampled, path: Path, translated: TranslatedBrain | None) -> 
         white = max(float(np.percentile(stated, 99)) if stated.size else 0.0, 1e-6)
         columns[f"uncertainty (white: {white:.2f} of the range)"] = result.std / white
     brain = result.generated_share > 0.5
-    compared(list(columns.values()), list(columns), scan.fine, path, outline=brain)
+    compared(list(columns.values()), list(columns), scan.fine.affine, path, outline=brain)
 
 
 def _describe_guide(guide: Guide | None) -> dict[str, Any]:
