@@ -166,6 +166,48 @@ def test_levels_of_sex_may_be_described_by_objects(tmp_path):
     assert [p.sex for p in read_participants(tmp_path)] == ["F", "M", None]
 
 
+@pytest.mark.parametrize(
+    ("sex", "found"),
+    [
+        ({"Levels": {"1": "The subject is female", "2": "Biological sex: male"}}, ["F", "M", None]),
+        ({"Levels": {"1": "first group", "2": "second group"}}, [None, None, None]),
+        ({"Levels": {"1": "male, not female", "2": "is female, not male"}}, ["M", None, None]),
+        ({"Description": "Sex (1 = female, 2 = male)"}, ["F", "M", None]),
+        ({"Description": "female: 1; male: 2"}, ["F", "M", None]),
+        ({"Description": "as told by the participant"}, ["M", "F", None]),
+    ],
+)
+def test_a_description_of_the_codes_counts_more_than_the_standard(tmp_path, sex, found):
+    (tmp_path / "participants.json").write_text(json.dumps({"sex": sex}))
+    (tmp_path / "participants.tsv").write_text("participant_id\tsex\nA\t1\nB\t2\nC\tn/a\n")
+    assert [p.sex for p in read_participants(tmp_path)] == found
+
+
+@pytest.mark.parametrize("cell", ['"left handed', '"left" handed', 'a "quoted" word', '"both"'])
+def test_a_quotation_mark_takes_no_row_with_it(tmp_path, cell):
+    rows = f"sub-1\t{cell}\t30\nsub-2\tok\t31\n"
+    (tmp_path / "participants.tsv").write_text("participant_id\tremark\tage\n" + rows)
+    assert [(p.name, p.age) for p in read_participants(tmp_path)] == [("sub-1", 30), ("sub-2", 31)]
+
+
+def test_a_quotation_mark_between_commas_is_refused_where_nothing_closes_it(tmp_path):
+    table = tmp_path / "participants.tsv"
+    table.write_text('participant_id,remark,age\nsub-1,"a, b",30\n')
+    assert read_participants(tmp_path)[0].age == 30
+    table.write_text('participant_id,remark,age\nsub-1,"a, b,30\nsub-2,,31\n')
+    with pytest.raises(VCMError, match="close every quotation mark"):
+        read_participants(tmp_path)
+
+
+def test_a_row_of_more_cells_than_columns_is_refused(tmp_path):
+    table = tmp_path / "participants.tsv"
+    table.write_text("participant_id,sex,age\nsub-1,F,34,,\n")
+    assert read_participants(tmp_path)[0].age == 34
+    table.write_text("participant_id,sex,age\nsub-1,F,34,5\n")
+    with pytest.raises(VCMError, match=r"more cells than there are columns \(sub-1, F, 34, 5\)"):
+        read_participants(tmp_path)
+
+
 def test_a_column_that_is_there_twice_is_refused(tmp_path):
     (tmp_path / "participants.tsv").write_text("participant_id\tage\tAge\nsub-1\t30\t\n")
     with pytest.raises(VCMError, match="has the column age 2 times"):

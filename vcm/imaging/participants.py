@@ -64,19 +64,14 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """Rows of a table with a header, empty ones left out; column names in lower case.
 
     Reads UTF-8 with or without a byte-order mark, UTF-16 and Latin-1, separated by tabs, or by
-    semicolons or commas where the header has no tab.
+    semicolons or commas where the header has no tab. Between tabs a quotation mark that nothing closes is
+    a letter like any other.
 
     Raises:
-        VCMError: Two columns have one name.
+        VCMError: Two columns have one name, a row has more cells than there are columns, or a quotation
+            mark is not closed.
     """
-    text = _decoded(path.read_bytes())
-    header = text.lstrip("\r\n").split("\n", 1)[0]
-    separator = next((c for c in "\t;," if c in header), "\t")
-    lines = [
-        [cell.strip() for cell in line]
-        for line in csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    ]
-    lines = [line for line in lines if any(line)]
+    lines = [line for line in _lines(_decoded(path.read_bytes()), path) if any(line)]
     names = [name.lower() for name in lines[0]] if lines else []
     twice = [name for name in names if name and names.count(name) > 1]
     if twice:
@@ -84,7 +79,34 @@ def read_rows(path: Path) -> list[dict[str, str]]:
             f"{path} has the column {twice[0]} {names.count(twice[0])} times: keep one, as nobody can tell "
             "which is meant."
         )
+    longer = next((line for line in lines if any(line[len(names) :])), None)
+    if longer:
+        raise VCMError(
+            f"{path} has a row of more cells than there are columns ({', '.join(longer)}), so nobody can tell which "
+            "belongs to which: give every cell its column, and write decimals with a point."
+        )
     return [dict(zip(names, line + [""] * len(names), strict=False)) for line in lines[1:]]
+
+
+def _lines(text: str, path: Path) -> list[list[str]]:
+    """Cells of each line, without the space around them."""
+    header = text.lstrip("\r\n").split("\n", 1)[0]
+    separator = next((c for c in "\t;," if c in header), "\t")
+
+    def read(**options: Any) -> list[list[str]]:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, **options)
+        return [[cell.strip() for cell in line] for line in reader]
+
+    try:
+        return read(strict=True)
+    except (
+        csv.Error
+    ) as error:  # a lonely quotation mark, which would take all that follows into its cell
+        if separator == "\t":
+            return read(quoting=csv.QUOTE_NONE)
+        raise VCMError(
+            f"{path} cannot be read ({error}): close every quotation mark that begins a cell, or remove it."
+        ) from error
 
 
 def _decoded(data: bytes) -> str:
@@ -230,16 +252,30 @@ def _unit_of_age(described: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _levels(described: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """What the values of the column sex mean."""
-    levels = described.get("sex", described.get("gender", {})).get("Levels", {})
-    if not isinstance(levels, dict):
-        return {}
-    # Plain text, or the object that newer versions of BIDS allow.
-    said = {}
+    """What the values of the column sex mean; a number whose description is not understood means that text."""
+    column = described.get("sex", described.get("gender", {}))
+    levels = column.get("Levels")
+    if not isinstance(levels, dict) or not levels:
+        return _levels_in_text(str(column.get("Description", "")))
+    found = {}
     for value, meaning in levels.items():
+        # Plain text, or the object that newer versions of BIDS allow.
         text = meaning.get("Description", "") if isinstance(meaning, dict) else meaning
-        said[str(value).lower()] = re.findall(r"\w+", str(text).lower())
-    return {value: words[0] for value, words in said.items() if words and words[0] in _WORDS}
+        words = re.findall(r"\w+", str(text or "").lower())
+        known = [word for word in words if word in _WORDS]
+        sexes = {word in _FEMALE for word in known}
+        if known and (words[0] == known[0] or len(sexes) == 1):
+            found[str(value).lower()] = known[0]
+        elif words and str(value).isdigit():
+            found[str(value)] = " ".join(words)
+    return found
+
+
+def _levels_in_text(text: str) -> dict[str, str]:
+    """What numbers mean by a text such as 'sex of the participant (1 = female, 2 = male)'."""
+    pairs = re.findall(r"(\w+)\s*[=:]\s*['\"]?(\w+)", text.lower())
+    both = [pair for one, other in pairs for pair in ((one, other), (other, one))]
+    return {code: word for code, word in both if code.isdigit() and word in _WORDS}
 
 
 def one_participant(rows: Sequence[Participant], session: str) -> tuple[Participant | None, str]:
