@@ -70,6 +70,17 @@ def test_where_it_is_unclear_which_is_the_copy_both_are_lost(stack):
     assert repeated_slices(stack, 2) == [7, 8]
 
 
+def test_which_slice_was_repeated_does_not_depend_on_the_unit(stack):
+    fine = stack.astype(np.float64)
+    fine[:, :, 8] = fine[:, :, 7]
+    scaled = fine * 1e-9
+    assert repeated_slices(fine, 2) == repeated_slices(scaled, 2)
+    fine[:, :, 7] = fine[:, :, 9]
+    fine[:, :, 8] = fine[:, :, 9]
+    scaled = fine * 1e-9
+    assert repeated_slices(fine, 2) == repeated_slices(scaled, 2) == [7, 8]
+
+
 def test_empty_slices_do_not_repeat_each_other(stack):
     assert not stack[:, :, :2].any() and not stack[:, :, -1].any()
     stack[3, 4, [0, 1]] = 5

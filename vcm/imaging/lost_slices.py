@@ -152,7 +152,8 @@ def _measured(slices: NDArray, start: int, end: int) -> set[int]:
     background = np.median(slices[[0, -1]])
     inside = (before != background) & (one != background) & (behind != background)
     way = (behind - before)[inside]
-    t = float((one - before)[inside] @ way) / max(float(way @ way), 1e-12)
+    length = float(way @ way)
+    t = float((one - before)[inside] @ way) / length if length > 0 else 0.5
     if abs(t - 0.5) < UNCLEAR:
         return set()
     return {start} if t < 0.5 else {end}
