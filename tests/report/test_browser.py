@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,11 @@ from browser import BrowserPage, browser_page, find_browser
 from PIL import Image
 from small_page import small_page
 
+from vcm.imaging.volume import Volume
 from vcm.report.folder import write_report
+from vcm.report.layers import Layer
+from vcm.report.page import Page
+from vcm.report.viewer import Viewer
 
 BROWSER = find_browser()
 pytestmark = [
@@ -136,6 +141,51 @@ def test_a_screenshot_is_kept_where_it_is_asked_for(page):
         pytest.skip("VCM_TEST_ARTEFACTS names no folder to keep the screenshot in")
     Path(folder).mkdir(parents=True, exist_ok=True)
     assert page.photograph(Path(folder) / "report.png", whole=True).stat().st_size > 10_000
+
+
+@pytest.fixture(scope="module")
+def thin(tmp_path_factory):
+    """Five slices with labels in the outer ones alone, and a crop that reaches over one of them."""
+    image = np.random.default_rng(0).uniform(10, 100, (40, 40, 5)).astype(np.float32)
+    image[20, 20, 2], image[20, 21, 2], image[20, 22, 2] = 5000, -4, 50
+    labels = np.zeros(image.shape, np.uint8)
+    labels[10:20, 10:20, 4], labels[10:20, 10:20, 0] = 1, 2
+    crop = np.arange(100, dtype=np.float32).reshape(10, 10, 1)
+    affine = np.diag([1.0, 1, 6, 1])
+    layers = [Layer("scan", Volume(image, affine)), Layer("crop", Volume(crop, affine))]
+    names = {1: "top", 2: "bottom"}
+    shown = Viewer(layers, [Layer("labels", Volume(labels, affine), "labels", names, shown=True)])
+    folder = tmp_path_factory.mktemp("thin")
+    with browser_page(BROWSER) as opened:
+        opened.open(write_report(folder, lambda: Page("thin", viewer=shown)))
+        opened.wait_for(READY)
+        yield opened
+
+
+def test_labels_at_the_ends_of_a_volume_are_outlined(thin):
+    count = "window.vcmViewer.layers[2].image.img.reduce((all, label) => all + (label > 0), 0)"
+    assert thin.evaluate(count) == 200
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ((20, 20, 12), r"scan: ≥ \d+(\.\d)?   labels: background"),
+        ((20, 21, 12), r"scan: ≤ \d+(\.\d)?   labels: background"),
+        ((20, 22, 12), r"scan: (49|50)(\.\d)?   labels: background"),
+        ((15, 15, 24), r"scan: \S+   labels: top"),
+        ((5, 5, 0), r"scan: \S+   crop: 5[45](\.\d)?   labels: background"),
+        ((-50, 5, 0), ""),
+    ],
+)
+def test_values_are_told_where_there_are_any_and_as_far_as_they_are_known(thin, place, told):
+    thin.evaluate(
+        "(() => { const v = window.vcmViewer.views[0].niivue;"
+        f" v.scene.crosshairPos = v.mm2frac({list(place)}); v.createOnLocationChange(); }})()"
+    )
+    words = thin.evaluate(WHERE).replace("\xa0", " ").partition(" mm")[2].strip()
+    assert re.fullmatch(told, words), words
+    assert thin.errors == []
 
 
 def test_nothing_went_wrong_in_all_of_this(page):

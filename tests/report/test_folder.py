@@ -1,3 +1,6 @@
+import re
+from urllib.parse import unquote
+
 import pytest
 from small_page import small_page
 
@@ -48,6 +51,15 @@ def test_a_scan_is_linked_to_its_page_whichever_of_its_files_that_shows(tmp_path
     write_index(tmp_path, "All", [{"scan": "sub-01", "status": "done"}], facts={"scans": "1"})
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert '<a href="sub-01_report.html">sub-01</a>' in text
+
+
+def test_odd_names_are_linked_too(tmp_path):
+    names = ["scan #1?a", "50%41", "a:b"]
+    for name in names:
+        write_report(tmp_path, lambda name=name: small_page(tmp_path, name))
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    linked = [unquote(link) for link in re.findall(r'href="([^#?:"]+)"', text)]
+    assert sorted(linked) == sorted(2 * [f"{name}_report.html" for name in names])
 
 
 def test_a_page_that_fails_is_said_and_nothing_more(tmp_path):

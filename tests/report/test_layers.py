@@ -5,6 +5,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from vcm.errors import VCMError
 from vcm.imaging.volume import Volume
 from vcm.report.layers import Layer, encode_layers
 
@@ -83,3 +84,29 @@ def test_volumes_that_are_too_large_are_shown_coarser_and_the_page_says_so():
 def test_the_same_volume_gives_the_same_bytes():
     first, second = (encode_layers([Layer("scan", volume())])[0][0].base64 for _ in range(2))
     assert first == second
+
+
+def test_values_that_are_cut_off_are_known():
+    data = volume().data.copy()
+    data[3, 3, 3], data[4, 4, 4] = -500, 5000
+    (encoded,), _ = encode_layers([Layer("scan", Volume(data, AFFINE))])
+    assert encoded.cut == (True, True)
+    even = np.linspace(0, 1, 1000, dtype=np.float32).reshape(10, 10, 10).round(1)
+    (encoded,), _ = encode_layers([Layer("scan", Volume(even, AFFINE))])
+    assert encoded.cut == (False, False)
+
+
+def test_labels_that_are_left_out_are_counted_in_the_note():
+    data = np.arange(512).reshape(8, 8, 8)
+    (encoded,), note = encode_layers([Layer("atlas", Volume(data, AFFINE), "labels")])
+    assert encoded.left_out == 256
+    assert note == "Of atlas the 255 labels with most voxels are shown, 256 are not."
+
+
+@pytest.mark.parametrize("kind", ["image", "uncertainty", "difference"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_has_no_grey_is_refused(kind, value):
+    data = volume().data.copy()
+    data[2, 2, 2] = value
+    with pytest.raises(VCMError, match="scan holds 1 voxels that are NaN or infinite"):
+        encode_layers([Layer("scan", Volume(data, AFFINE), kind)])

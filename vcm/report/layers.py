@@ -18,6 +18,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from vcm.errors import VCMError
 from vcm.imaging.volume import Volume
 from vcm.report.picture import OUTLINE_COLOURS
 
@@ -70,6 +71,8 @@ class Encoded:
         high: Value of white, or of a map's last colour.
         names: Of the labels in the file, in order; the first is background.
         colours: (R, G, B), each 0..255, of those labels.
+        cut: Whether there are values below `low`, and above `high`, which are stored as those.
+        left_out: How many labels are not in the file.
     """
 
     layer: Layer
@@ -78,6 +81,8 @@ class Encoded:
     high: float
     names: tuple[str, ...] = ()
     colours: tuple[tuple[int, int, int], ...] = ()
+    cut: tuple[bool, bool] = (False, False)
+    left_out: int = 0
 
     @property
     def is_predicted(self) -> bool:
@@ -95,8 +100,13 @@ def encode_layers(
         most_bytes: Of all of them together.
 
     Returns:
-        The layers, and a sentence that says what was given up; empty where nothing was.
+        The layers, and sentences that say what was given up; empty where nothing was.
+
+    Raises:
+        VCMError: A volume holds values that are NaN or infinite, which have no grey.
     """
+    for layer in layers:
+        _refuse_unless_finite(layer)
     windows = [_window(np.asarray(layer.volume.data), layer.kind) for layer in layers]
     found: list[Encoded] = []
     for levels, step in COMPROMISES:
@@ -109,11 +119,25 @@ def encode_layers(
         found = [_encode(*c) for c in chosen]
         if sum(len(e.base64) for e in found) <= most_bytes:
             break
-    if (levels, step) == COMPROMISES[0]:
-        return found, ""
-    coarser = "" if step == 1 else f" and on every {_ORDINALS[step]} voxel along each axis"
-    note = f"To keep this page small, images are shown in {levels} grey levels{coarser}; the files are whole."
-    return found, note
+    notes = [
+        f"Of {e.layer.name} the {len(e.names) - 1} labels with most voxels are shown, {e.left_out} are not."
+        for e in found
+        if e.left_out
+    ]
+    if (levels, step) != COMPROMISES[0]:
+        coarser = "" if step == 1 else f" and on every {_ORDINALS[step]} voxel along each axis"
+        notes.append(
+            f"To keep this page small, images are shown in {levels} grey levels{coarser}; the files are whole."
+        )
+    return found, " ".join(notes)
+
+
+def _refuse_unless_finite(layer: Layer) -> None:
+    wrong = layer.volume.data.size - int(np.isfinite(layer.volume.data).sum())
+    if wrong:
+        raise VCMError(
+            f"{layer.name} holds {wrong} voxels that are NaN or infinite, which cannot be shown: replace them first."
+        )
 
 
 _ORDINALS = {2: "second", 4: "fourth", 8: "eighth"}
@@ -134,14 +158,17 @@ def _encode(layer: Layer, window: tuple[float, float], levels: int, step: int) -
     affine = layer.volume.affine @ np.diag([step, step, step, 1.0])
     names: tuple[str, ...] = ()
     colours: tuple[tuple[int, int, int], ...] = ()
+    cut, left_out = (False, False), 0
     if layer.kind in ("labels", "mask"):
-        stored, names, colours = _encode_labels(data, layer.names)
+        stored, names, colours, left_out = _encode_labels(data, layer.names)
         low, high = 0.0, float(max(len(names) - 1, 1))
         slope, inter = 1.0, 0.0
     else:
         low, high = window
         stored, slope = _quantise(data, layer.kind, window, levels)
         inter = low
+        least, most = float(data.min()), float(data.max())
+        cut = (least < low - slope / 2, most > high + slope / 2)
     header = nib.Nifti1Image(np.zeros((1, 1, 1), np.uint8), affine).header
     header.set_data_shape(stored.shape)
     header.set_xyzt_units("mm")
@@ -153,7 +180,8 @@ def _encode(layer: Layer, window: tuple[float, float], levels: int, step: int) -
         packed = _compress(stored, header.binaryblock, 4, zlib.Z_DEFAULT_STRATEGY)
     else:
         packed = _compress(_predict(stored), header.binaryblock)
-    return Encoded(layer, base64.b64encode(packed).decode("ascii"), low, high, names, colours)
+    text = base64.b64encode(packed).decode("ascii")
+    return Encoded(layer, text, low, high, names, colours, cut, left_out)
 
 
 def _quantise(
@@ -212,14 +240,15 @@ def _window(data: NDArray, kind: Kind) -> tuple[float, float]:
 
 def _encode_labels(
     data: NDArray, names: Mapping[int, str]
-) -> tuple[NDArray[np.uint8], tuple[str, ...], tuple[tuple[int, int, int], ...]]:
-    """Labels numbered from 1 in ascending order, with their names and colours.
+) -> tuple[NDArray[np.uint8], tuple[str, ...], tuple[tuple[int, int, int], ...], int]:
+    """Labels numbered from 1 in ascending order, with their names and colours, and how many are left out.
 
     Of more labels than 8 bits can tell apart, the ones with most voxels.
     """
     labels, counts = np.unique(data, return_counts=True)
     counts, labels = counts[labels != 0], labels[labels != 0]
-    if len(labels) > _MOST_LABELS:
+    left_out = max(0, len(labels) - _MOST_LABELS)
+    if left_out:
         labels = np.sort(labels[np.argsort(-counts, kind="stable")[:_MOST_LABELS]])
     stored = np.zeros(data.shape, np.uint8)
     place = np.searchsorted(labels, data).clip(0, max(len(labels) - 1, 0))
@@ -227,7 +256,8 @@ def _encode_labels(
         np.where(labels[place] == data, place + 1, 0).astype(np.uint8) if len(labels) else stored
     )
     shown = ("background", *(str(names.get(int(label), int(label))) for label in labels))
-    return stored, shown, ((0, 0, 0), *_colours(len(labels), max(names, default=0), labels))
+    colours = ((0, 0, 0), *_colours(len(labels), max(names, default=0), labels))
+    return stored, shown, colours, left_out
 
 
 def _colours(count: int, most: int, labels: NDArray) -> Iterator[tuple[int, int, int]]:

@@ -77,6 +77,7 @@ def _describe(encoded: Encoded, is_base: bool) -> dict[str, Any]:
         "opacity": OPACITY[layer.kind],
         "low": encoded.low,
         "high": encoded.high,
+        "cut": list(encoded.cut),
         "names": list(encoded.names),
         "colours": [list(c) for c in encoded.colours],
     }

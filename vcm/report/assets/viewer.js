@@ -72,11 +72,13 @@
       if (layer.outlined) return layer.outlined;
       const [nx, ny, nz] = layer.image.hdr.dims.slice(1, 4);
       const from = layer.whole, to = new from.constructor(from.length);
-      for (let z = 1; z < nz - 1; z++) for (let y = 1; y < ny - 1; y++) for (let x = 1; x < nx - 1; x++) {
-        const at = x + nx * (y + ny * z), here = from[at];
+      for (let at = 0, z = 0; z < nz; z++) for (let y = 0; y < ny; y++) for (let x = 0; x < nx; x++, at++) {
+        const here = from[at];
         if (!here) continue;
-        if (from[at - 1] < here || from[at + 1] < here || from[at - nx] < here || from[at + nx] < here ||
-            from[at - nx * ny] < here || from[at + nx * ny] < here) to[at] = here;
+        // Beyond the volume nothing is known: a label that reaches its end goes on there.
+        if ((x && from[at - 1] < here) || (x < nx - 1 && from[at + 1] < here) ||
+            (y && from[at - nx] < here) || (y < ny - 1 && from[at + nx] < here) ||
+            (z && from[at - nx * ny] < here) || (z < nz - 1 && from[at + nx * ny] < here)) to[at] = here;
       }
       return (layer.outlined = to);
     };
@@ -85,17 +87,24 @@
     const views = [];
     const where = root.querySelector(".where");
     const format = (value) => (Number.isInteger(value) ? String(value) : Number(value.toPrecision(3)).toString());
+    // What is darker than black or brighter than white is stored as those.
+    const beyond = (layer, value) => {
+      const rounding = (layer.high - layer.low) / 1000;
+      return layer.cut[1] && value > layer.high - rounding ? "≥ " : layer.cut[0] && value < layer.low + rounding ? "≤ " : "";
+    };
     const tell = (view, location) => {
       const mm = [...location.mm].slice(0, 3);
       const parts = [`<b>${mm.map((v) => v.toFixed(1)).join(", ")}</b> mm`];
       for (const layer of [...views.map((v) => v.base).filter((b, n, all) => all.indexOf(b) === n), ...overlays]) {
-        const voxel = layer.image.mm2vox(mm);
+        const voxel = layer.image.mm2vox(mm), dims = layer.image.dimsRAS;
+        if (voxel.some((v, axis) => v < 0 || v >= dims[axis + 1])) continue; // it does not reach here
         const drawn = layer.image.img;
         layer.image.img = layer.whole; // the label, also where only outlines are drawn
         const value = layer.image.getValue(...voxel);
         layer.image.img = drawn;
         if (value === undefined || isNaN(value)) continue;
-        const cell = make("span", { textContent: `${layer.name}: ${layer.names.length ? layer.names[value] : format(value)}` });
+        const words = layer.names.length ? layer.names[value] : beyond(layer, value) + format(value);
+        const cell = make("span", { textContent: `${layer.name}: ${words}` });
         parts.push(cell.innerHTML);
       }
       where.innerHTML = parts.join(" &nbsp; ");
@@ -159,12 +168,15 @@
     const explain = () => {
       legend.replaceChildren();
       for (const layer of overlays.filter((o) => o.on)) {
-        if (layer.names.length) layer.names.slice(1, 25).forEach((name, k) => {
-          const entry = make("span", { textContent: name });
-          entry.style.setProperty("--colour", `rgb(${layer.colours[k + 1]})`);
-          legend.append(entry);
-        });
-        else {
+        if (layer.names.length) {
+          layer.names.slice(1, 25).forEach((name, k) => {
+            const entry = make("span", { textContent: name });
+            entry.style.setProperty("--colour", `rgb(${layer.colours[k + 1]})`);
+            legend.append(entry);
+          });
+          const more = layer.names.length - 25;
+          if (more > 0) legend.append(make("div", {}, `and ${more} more, named where the crosshair is`));
+        } else {
           const bar = make("i");
           bar.style.background = layer.kind === "difference"
             ? "linear-gradient(90deg,#00ff80,#0000ff 45%,#000 50%,#ff7f00 55%,#ffff00)"
