@@ -94,6 +94,33 @@ def test_a_pack_has_what_the_folder_has_and_no_test_scan(tmp_path: Path) -> None
         load_pool([str(pack)], "test")
 
 
+def test_a_scan_to_train_on_of_one_folder_is_not_validated_with_of_another(tmp_path: Path) -> None:
+    folders = [str(prepared(tmp_path / name)) for name in ("one", "two")]
+    with pytest.warns(VCMWarning, match="left out"):
+        assert len(load_pool(folders, "train")) == 4
+    one, two = (tmp_path / name / "sub-2" for name in ("one", "two"))
+    trained = tmp_path / "one" / "sub-0" / "sub-0_T1w.nii.gz"
+    (one / "sub-2_T1w.nii.gz").write_bytes(trained.read_bytes())
+    for use in (
+        lambda: load_pool(folders[::-1], "validation"),
+        lambda: pack_scans(folders, tmp_path / "p.npz"),
+    ):
+        with pytest.warns(VCMWarning), pytest.raises(VCMError, match="they hold the same image"):
+            use()
+    assert not (tmp_path / "p.npz").exists() and two.is_dir()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4 and no more", b"\x93NUMPY", None])
+def test_a_damaged_pack_is_one_sentence(tmp_path: Path, content: bytes | None) -> None:
+    pack = tmp_path / "scans.npz"
+    if content is None:  # one array alone
+        np.save(tmp_path / "one.npy", np.zeros(3))
+        content = (tmp_path / "one.npy").read_bytes()
+    pack.write_bytes(content)
+    with pytest.raises(VCMError, match=r"scans.npz is no pack of prepared scans"):
+        load_pool([str(pack)], "train")
+
+
 def test_what_is_no_pack_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", images=np.zeros(3))
     with pytest.raises(VCMError, match=r"other.npz is no pack of prepared scans"):

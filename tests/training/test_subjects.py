@@ -7,7 +7,8 @@ import pytest
 from vcm.errors import VCMError, VCMWarning
 from vcm.imaging.covariates import COVARIATES
 from vcm.imaging.prepared_set import load_prepared
-from vcm.training.subjects import check_apart, choose_subjects, complete_scans
+from vcm.imaging.scan_checksums import check_apart
+from vcm.training.subjects import choose_subjects, complete_scans
 
 COLUMNS = "participant_id\tsplit\tage\tsex\tventricular_volume\tbrain_volume\tparticipant"
 

@@ -5,7 +5,7 @@ Knows the files of a prepared folder, and refuses one that is not finished.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vcm.errors import VCMError
 from vcm.files import read_table
+from vcm.imaging.participants import SPLITS
 from vcm.imaging.source import nobody
 from vcm.imaging.volume import Grid, read_volume
 
@@ -86,9 +87,11 @@ def load_prepared(*folders: str | Path, split: str | None = None) -> list[Subjec
         split: train, validation or test; None: all.
 
     Raises:
-        VCMError: A folder is no prepared one or is not finished, or there is no such scan.
+        VCMError: A folder is no prepared one, is not finished or is given twice, a cell cannot be
+            understood, or there is no such scan.
     """
     subjects = []
+    _refuse_twice(folders)
     for folder in map(Path, folders):
         if (folder / UNFINISHED).exists():
             raise VCMError(
@@ -102,18 +105,31 @@ def load_prepared(*folders: str | Path, split: str | None = None) -> list[Subjec
                     f"{folder} was not written by vcm prepare (its table has no {', '.join(lacking)}): "
                     "prepare it first, and give the folder that vcm prepare wrote."
                 )
-            if split in (None, row["split"]):
-                subjects.append(_subject(row, folder))
+            subject = _subject(row, folder)
+            if split in (None, subject.split):
+                subjects.append(subject)
     if not subjects:
         raise nobody(split, folders)
     return subjects
+
+
+def _refuse_twice(folders: Sequence[str | Path]) -> None:
+    """Refuse a folder that is given twice, by whichever names: each of its scans would count twice."""
+    first: dict[Path, str | Path] = {}
+    for folder in folders:
+        same = first.setdefault(Path(folder).resolve(), folder)
+        if same is not folder:
+            raise VCMError(
+                f"{folder} is given twice, the first time as {same}: give each folder once, as each of its scans "
+                "would count twice."
+            )
 
 
 def _subject(row: dict[str, str], folder: Path) -> Subject:
     name = row["participant_id"]
     return Subject(
         name,
-        row["split"],
+        _word(row, "split", folder, SPLITS),
         _number(row, "age", folder),
         _sex(row, folder),
         _number(row, "ventricular_volume", folder),
@@ -138,11 +154,16 @@ def _number(row: Mapping[str, str], column: str, folder: Path) -> float | None:
 
 
 def _sex(row: Mapping[str, str], folder: Path) -> str | None:
-    text = row["sex"].strip()
-    if text.lower() in NOTHING:
+    if row["sex"].strip().lower() in NOTHING:
         return None
-    if text not in ("F", "M"):
-        raise _unknown_cell(row, "sex", folder, "F, M or n/a")
+    return _word(row, "sex", folder, ("F", "M", "n/a"))
+
+
+def _word(row: Mapping[str, str], column: str, folder: Path, words: tuple[str, ...]) -> str:
+    """A cell that holds one of few words; another one, typed since, would leave its scan out unseen."""
+    text = row[column].strip()
+    if text not in words:
+        raise _unknown_cell(row, column, folder, f"{', '.join(words[:-1])} or {words[-1]}")
     return text
 
 

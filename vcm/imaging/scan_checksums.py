@@ -1,19 +1,24 @@
 """Checksums of the scans that a training run learns from: files, prepared folders, a pool.
 
-Knows scans; what is compared with what is in vcm.learning.origin.
+Knows scans; refuses those that are learned from and measured on. What a run that resumes compares is in
+vcm.learning.origin.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning, first_names
 from vcm.files import sha256
 from vcm.imaging.prepared_set import Subject
-from vcm.imaging.scan_pool import ScanPool
-from vcm.imaging.source import Scan
+from vcm.imaging.source import MOST_NAMED, Scan
+
+if TYPE_CHECKING:  # which checks its own scans by what stands here
+    from vcm.imaging.scan_pool import ScanPool
 
 _checksums: dict[tuple[Path, int, int], str] = {}
 
@@ -82,6 +87,38 @@ def pool_checksums(pool: ScanPool) -> dict[str, str]:
         (name, hashlib.sha256(image.numpy().tobytes() + classes.numpy().tobytes()).hexdigest())
         for name, image, classes in made
     )
+
+
+def check_apart(train: Sequence[Subject], measured: Sequence[Subject]) -> None:
+    """Refuse scans to measure on that are trained on too; a VCMWarning names persons who may be in both.
+
+    One folder of vcm prepare holds no scan twice and each person in one split; several together may.
+
+    Args:
+        train: Scans to train on.
+        measured: Scans to validate or test with.
+
+    Raises:
+        VCMError: An image is in both.
+    """
+    images = {file_checksum(s.image_file): s for s in train}
+    for scan in measured:
+        same = images.get(file_checksum(scan.image_file))
+        if same is not None:
+            raise VCMError(
+                f"{same.subject} in {same.folder.parent} is to be trained on and {scan.subject} in "
+                f"{scan.folder.parent} to be measured on, but they hold the same image: keep one of them, "
+                "or give both one split in participants.tsv of their source folders, then prepare again."
+            )
+    shared = sorted({s.participant for s in train} & {s.participant for s in measured})
+    if shared:
+        warnings.warn(
+            f"Persons to measure on have the same names as persons to train on, in another folder "
+            f"({len(shared)}): {first_names(shared, MOST_NAMED)}. Where they are the same persons, what is measured is too "
+            "good: give each one split in participants.tsv of the source folders, then prepare again.",
+            VCMWarning,
+            stacklevel=2,
+        )
 
 
 def _scan_checksum(subject: Subject, maps: bool) -> str:

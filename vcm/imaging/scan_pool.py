@@ -7,10 +7,12 @@ without test scans. Knows scans, maps and covariates; no latents and no losses.
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -36,6 +38,7 @@ from vcm.imaging.deformation import (
     sampling_grid,
 )
 from vcm.imaging.prepared_set import Subject, check_grid, load_prepared
+from vcm.imaging.scan_checksums import check_apart
 from vcm.imaging.source import nobody
 from vcm.imaging.vocabulary import NUMBER_OF_CLASSES
 from vcm.imaging.volume import Grid, read_volume
@@ -204,15 +207,18 @@ def load_pool(data: Sequence[str], split: str) -> ScanPool:
         split: train or validation. Covariates are scaled by the ranges of train.
 
     Raises:
-        VCMError: There is no such scan, the file is no pack, or the scans lie on different grids.
+        VCMError: There is no such scan, the file is no pack, the scans lie on different grids, or one to
+            validate with is one to train on too, in another folder.
     """
     if len(data) == 1 and data[0].endswith(".npz"):
         return _unpack(Path(data[0]), split)
     known = _known(data)
-    chosen = [s for s in known if s.split == split]
+    chosen, train = ([s for s in known if s.split == name] for name in (split, "train"))
     if not chosen:
         raise nobody(split, data)
-    return _pool_of(chosen, trained_ranges([s for s in known if s.split == "train"]))
+    if split != "train":
+        check_apart(train, chosen)
+    return _pool_of(chosen, trained_ranges(train))
 
 
 def pack_scans(data: Sequence[str], out: Path) -> int:
@@ -226,12 +232,13 @@ def pack_scans(data: Sequence[str], out: Path) -> int:
         Its size [bytes].
 
     Raises:
-        VCMError: There is no scan to train on, or the scans lie on different grids.
+        VCMError: There is no scan to train on, the scans lie on different grids, or one is in both splits.
     """
     known = _known(data)
     train = [s for s in known if s.split == "train"]
     if not train:
         raise nobody("train", data)
+    check_apart(train, [s for s in known if s.split != "train"])
     pool = _pool_of(known, trained_ranges(train))
     held = {
         "images": pool.images.numpy(),
@@ -300,7 +307,8 @@ def _unpack(path: Path, split: str) -> ScanPool:
         images, classes, sex, age = (
             torch.from_numpy(held[n][chosen]) for n in ("images", "classes", "sex", "age")
         )
-    except (OSError, ValueError, KeyError) as error:
+    # Whatever a damaged archive makes of the reader.
+    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile, zlib.error) as error:
         raise VCMError(
             f"{path} is no pack of prepared scans ({error}): give one written by pack_scans, or "
             "folders of vcm prepare."

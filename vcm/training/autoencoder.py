@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vcm.errors import VCMError
 from vcm.imaging.prepared_set import Subject, load_prepared
-from vcm.imaging.scan_checksums import scan_checksums
+from vcm.imaging.scan_checksums import check_apart, scan_checksums
 from vcm.learning.batches import Draw
 from vcm.learning.measures import ScanMeasures, write_measures
 from vcm.learning.origin import Origin
@@ -27,7 +27,7 @@ from vcm.nets.autoencoder import LatentAutoencoder
 from vcm.nets.patches import to_patches
 from vcm.report.training import write_training_report
 from vcm.training.configuration import AutoencoderTraining
-from vcm.training.subjects import check_apart, test_subjects
+from vcm.training.subjects import test_subjects
 
 
 class Crops(NamedTuple):

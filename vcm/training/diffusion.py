@@ -20,7 +20,7 @@ from vcm.diffusion.sampling import make_scheduler, sample
 from vcm.errors import VCMError
 from vcm.imaging.covariates import COVARIATES, describe_population, trained_ranges
 from vcm.imaging.prepared_set import Subject, load_prepared
-from vcm.imaging.scan_checksums import scan_checksums
+from vcm.imaging.scan_checksums import check_apart, scan_checksums
 from vcm.imaging.volume import Grid, read_volume
 from vcm.inputs import InputRule
 from vcm.learning.batches import Draw, moved
@@ -36,7 +36,7 @@ from vcm.report.training import write_training_report
 from vcm.training.batches import LatentBatch
 from vcm.training.configuration import DiffusionTraining, check_samples
 from vcm.training.latents import LatentFiles, LatentSet, checksum_of
-from vcm.training.subjects import check_apart, complete_scans, test_subjects
+from vcm.training.subjects import complete_scans, test_subjects
 
 
 class DiffusionObjective(nn.Module):

@@ -27,7 +27,7 @@ from vcm.imaging.conditions import CLASS_NAMES, NUMBER_OF_CLASSES
 from vcm.imaging.deformation import DeformationSizes
 from vcm.imaging.prepared_set import Subject, load_prepared, with_classes
 from vcm.imaging.random_scan import draw_scans
-from vcm.imaging.scan_checksums import scan_checksums
+from vcm.imaging.scan_checksums import check_apart, scan_checksums
 from vcm.imaging.scan_pool import ScanPool, load_pool
 from vcm.imaging.volume import read_volume
 from vcm.learning.batches import Draw
@@ -40,7 +40,7 @@ from vcm.nets.segmenter import TissueSegmenter
 from vcm.progress import track
 from vcm.report.training import write_training_report
 from vcm.training.configuration import SegmenterTraining
-from vcm.training.subjects import check_apart, test_subjects
+from vcm.training.subjects import test_subjects
 from vcm.weights.segmenter import load_segmenter, record_training, segmenter_folder
 
 #: What the scans of a training are made into.

@@ -11,7 +11,7 @@ import numpy as np
 from vcm.errors import VCMError, VCMWarning, first_names
 from vcm.imaging.participants import SPLITS
 from vcm.imaging.prepared_set import Subject, load_prepared
-from vcm.imaging.scan_checksums import file_checksum
+from vcm.imaging.scan_checksums import check_apart
 from vcm.imaging.source import MOST_NAMED
 from vcm.inputs import with_complete_covariates
 
@@ -104,38 +104,6 @@ def complete_scans(subjects: Sequence[Subject], needs: Sequence[str], use: str) 
             stacklevel=2,
         )
     return kept
-
-
-def check_apart(train: Sequence[Subject], measured: Sequence[Subject]) -> None:
-    """Refuse scans to measure on that are trained on too; a VCMWarning names persons who may be in both.
-
-    One folder of vcm prepare holds no scan twice and each person in one split; several together may.
-
-    Args:
-        train: Scans to train on.
-        measured: Scans to validate or test with.
-
-    Raises:
-        VCMError: An image is in both.
-    """
-    images = {file_checksum(s.image_file): s for s in train}
-    for scan in measured:
-        same = images.get(file_checksum(scan.image_file))
-        if same is not None:
-            raise VCMError(
-                f"{same.subject} in {same.folder.parent} is to be trained on and {scan.subject} in "
-                f"{scan.folder.parent} to be measured on, but they hold the same image: keep one of them, "
-                "or give both one split in participants.tsv of their source folders, then prepare again."
-            )
-    shared = sorted({s.participant for s in train} & {s.participant for s in measured})
-    if shared:
-        warnings.warn(
-            f"Persons to measure on have the same names as persons to train on, in another folder "
-            f"({len(shared)}): {first_names(shared, MOST_NAMED)}. Where they are the same persons, what is measured is too "
-            "good: give each one split in participants.tsv of the source folders, then prepare again.",
-            VCMWarning,
-            stacklevel=2,
-        )
 
 
 def shuffled(subjects: Sequence[Subject], seed: int) -> list[Subject]:
