@@ -128,6 +128,19 @@ def test_a_key_given_twice_is_refused_and_an_alias_is_the_same_key():
     assert load_config(Example, None, ["batch-size=5"]).batch_size == 5
 
 
+@pytest.mark.parametrize("key", ["out", "folder"])
+def test_an_empty_path_is_not_the_folder_that_one_is_in(key):
+    @dataclass
+    class Job:
+        out: str = "runs/new"
+        folder: Path = Path("new")
+
+    with pytest.raises(VCMError, match=f"{key} is '': it takes a path."):
+        load_config(Job, None, [f"{key}="])
+    with pytest.raises(VCMError, match=r"out is '\?\?\?'"):
+        load_config(Job, None, ["out=???"])
+
+
 def test_words_are_a_configuration_keys_and_values(tmp_path):
     assert split_arguments(["my.yaml", "steps=9"], None) == (Path("my.yaml"), ["steps=9"], [])
     path, rest, _ = split_arguments(["brain2mm_classes"], None, "train")

@@ -95,6 +95,12 @@ def test_items_come_in_order_also_where_their_number_is_unknown(caplog):
     assert caplog.messages[-1].startswith("Reading: 3/3")
 
 
+def test_of_an_unknown_number_no_remaining_time_is_told(caplog):
+    with caplog.at_level(logging.INFO, "vcm"):
+        list(track(iter(range(50)), "Reading"))
+    assert [r.getMessage() for r in caplog.records] == ["Reading: 1"]
+
+
 def test_stages_stand_in_a_log_by_name(caplog):
     with caplog.at_level(logging.INFO, "vcm"), stages("reading") as on_stage:
         on_stage("fitting")

@@ -162,7 +162,12 @@ def _read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         key, equals, text = override.partition("=")
         if not equals:
             raise VCMError(f"'{override}' is not a key with a value: write key=value.")
-        pairs[key.strip().replace("-", "_")] = text.strip()
+        key, text = key.strip().replace("-", "_"), text.strip()
+        if key in pairs:
+            raise VCMError(
+                f"{key} is given twice, as {key}={pairs[key]} and {key}={text}: give it once."
+            )
+        pairs[key] = text
     return pairs
 
 
@@ -174,6 +179,8 @@ def _by_field(schema: type, given: Mapping[str, Any]) -> dict[str, Any]:
         name = aliases.get(key, key)
         if name not in valid:
             raise VCMError(f"'{key}' is not a configuration key: {nearest(key, valid)}")
+        if name in found:
+            raise VCMError(f"{name} is given twice, under another name too: give it once.")
         found[name] = value
     return found
 
@@ -218,8 +225,10 @@ def _value(key: str, given: Any, kind: Any, readers: Mapping[str, Any]) -> Any:
         return readers[key](given)
     if get_origin(base) is list:
         return _elements(key, given, base)
-    if not isinstance(given, str):
-        raise _refused(key, given, kind)
+    # Nothing, as of a variable that is not set, would be the folder that one is in; ??? would be the default.
+    nowhere = given == "" and (base is Path or key == "out")
+    if not isinstance(given, str) or nowhere or given == "???":
+        raise _refused(key, given, Path if nowhere else kind)
     if base is float and given.lower() in (".inf", "+.inf", "-.inf"):
         return given.replace(".", "")
     if base in (str, Path) and len(given) > 1 and given[0] == given[-1] and given[0] in "'\"":
@@ -240,6 +249,8 @@ def _elements(key: str, given: Any, kind: Any) -> list[str]:
             raise _refused(key, given, kind) from error
     if not isinstance(given, (list, tuple)) or not all(isinstance(item, str) for item in given):
         raise _refused(key, given, kind)
+    if "" in given:
+        raise VCMError(f"{key} holds an empty element: leave it out.")
     return list(given)
 
 

@@ -35,7 +35,7 @@ class Tell(Protocol):
 
         Args:
             done: Steps that are done.
-            total: Steps in all.
+            total: Steps in all; 0: nobody knows.
             state: What else there is to say in a few words.
             share: Of the work that is done, 0..1, where it is not the share of the steps.
         """
@@ -68,7 +68,7 @@ def progress(
             outlets.append(_lines(title, lambda line: _write_line(stream, line)))
 
         def tell(done: int, total: int, state: str = "", share: float | None = None) -> None:
-            part = done / max(total, 1) if share is None else share
+            part = (done / total if total else 0.0) if share is None else share
             words = ", ".join(w for w in (state, pace.in_words(done, part)) if w)
             for show in outlets:
                 show(done, total, part, words)
@@ -178,9 +178,9 @@ def _bar(title: str, screen: Console) -> Iterator[Callable[[int, int, float, str
     from rich.progress import BarColumn, Progress, TextColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[steps]} {task.fields[words]}"),
+        TextColumn("{task.fields[steps]} {task.fields[words]}", markup=False),
     )
     global _drawn
     _drawn = True

@@ -31,6 +31,15 @@ def said(monkeypatch, stream, **how):
     return stream.getvalue()
 
 
+@pytest.mark.parametrize(
+    "words", ["/data/out[final]/x.html", "a[/b]c", "sub:smile:1", "/long" * 40]
+)
+def test_a_note_is_printed_as_it_is_written(monkeypatch, words):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    console.notes().print(words)
+    assert sys.stderr.getvalue() == f"{words}\n"
+
+
 def test_a_log_gets_progress_if_it_is_to_be_verbose(monkeypatch):
     assert said(monkeypatch, io.StringIO()) == "done\n"
     first, last, note = said(monkeypatch, io.StringIO(), verbose=True).splitlines()

@@ -85,6 +85,15 @@ def test_what_chooses_scans_of_a_dataset_is_refused_without_one(tmp_path, comman
     assert not (tmp_path / "out").exists()
 
 
+def test_an_empty_participant_label_does_not_mean_all(tmp_path):
+    (tmp_path / "in" / "sub-01" / "anat").mkdir(parents=True)
+    (tmp_path / "in" / "sub-01" / "anat" / "sub-01_T1w.nii.gz").touch()
+    words = ["--bids", tmp_path / "in", "--out", tmp_path / "out", "--participant-label", ""]
+    found = vcm("upsample", *words)
+    assert found.exit_code == 2 and "sub- is not a subject of" in found.error
+    assert not (tmp_path / "out").exists()
+
+
 def test_ctrl_c_is_exit_code_130(monkeypatch):
     def interrupted():
         raise KeyboardInterrupt
@@ -98,6 +107,30 @@ def test_a_command_can_end_with_a_code_or_a_sentence_of_its_own(monkeypatch):
     assert vcm("end") == (3, "", "")
     monkeypatch.setattr(main, "COMMANDS", (Command(("end",), lambda: sys.exit("A fault.")),))
     assert vcm("end") == (1, "", "vcm: A fault.\n")
+
+
+def test_a_reader_that_leaves_is_exit_code_141_whatever_the_buffer():
+    for how in ([], ["-u"]):
+        command = [sys.executable, *how, "-m", "vcm", "--help"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            process.stdout.close()
+            said = process.stderr.read()
+        assert (process.returncode, said) == (141, b"")
+
+
+def test_a_pipe_between_processes_that_breaks_is_no_reader_that_left():
+    source = """
+        import sys
+        from vcm.cli import main
+        from vcm.cli.options import Command
+        def fail():
+            raise BrokenPipeError("of a worker")
+        main.COMMANDS = (Command(("fail",), fail),)
+        sys.exit(main.run_command(["fail"]))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(source)]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 1 and "of a worker" in ended.stderr
 
 
 def test_the_version():

@@ -47,7 +47,12 @@ class Example(Base):
     name: str | None = None
 
 
-def example(config: Example, *, check: Annotated[bool, "Only check."] = False) -> None:
+def example(
+    config: Example,
+    *,
+    check: Annotated[bool, "Only check."] = False,
+    into: Annotated[Path | None, "Where to."] = None,
+) -> None:
     """Do it."""
     example.called = config, check
 
@@ -139,6 +144,16 @@ def test_wrong_arguments_are_refused_in_a_sentence():
             "rate is given twice, as rate=... and as an option: give it once.",
         ),
         (["scans=[a]", "b"], "scans is given twice, as scans=... and as an option: give it once."),
+        (["--rate", "3", "--rate", "4"], "--rate is given twice, as 3 and as 4: give it once."),
+        (["--prior", "--no-prior"], "--no-prior is given after its opposite: give one of them."),
+        (["rate=3", "rate=4"], "rate is given twice, as rate=3 and rate=4: give it once."),
+        (["parts=[a]", "masks=[b]"], "parts is given twice, under another name too: give it once."),
+        (["a", ""], "scans holds an empty element: leave it out."),
+        (["--parts", "a,,b"], "parts holds an empty element: leave it out."),
+        (
+            ["--check"] * 2 + ["--into", ""],
+            "Argument --into: '' is no path; see vcm example --help.",
+        ),
     ]:
         with pytest.raises(VCMError) as refused:
             COMMAND(words)

@@ -35,4 +35,7 @@ def notes() -> Console:
     """Where a command writes what is no result."""
     from rich.console import Console
 
-    return Console(stderr=True, quiet=_quiet)
+    # As it is written: rich would take [final] in the name of a folder for a style, and :x: for a picture.
+    return Console(
+        stderr=True, quiet=_quiet, markup=False, emoji=False, highlight=False, soft_wrap=True
+    )

@@ -66,7 +66,8 @@ def run_dataset(
 
     if len(given) != 1 or out is None:
         raise VCMError("--bids reads one folder and writes another: give BIDS_FOLDER --out FOLDER.")
-    participants = participant_label.split(",") if participant_label else []
+    # An empty label, as of a variable that is not set, does not mean all.
+    participants = [] if participant_label is None else participant_label.split(",")
     command = ["vcm", *sys.argv[1:]]
     with progress(derivation.title) as on_scan:
         rows = derive(derivation, given[0], out, participants, desc, overwrite, command, on_scan)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import sys
 import traceback
 import warnings
@@ -90,7 +91,7 @@ def run_command(arguments: Sequence[str]) -> int:
     """Run a command line without its first word `vcm`; returns the exit code.
 
     A VCMError becomes one sentence on stderr and exit code 2, and so does a full disk; a VCMWarning one
-    sentence, Ctrl-C exit code 130.
+    sentence, Ctrl-C exit code 130, a reader of the output that leaves, such as head, 141.
     """
     try:
         command, rest = find_command(list(arguments))
@@ -99,12 +100,18 @@ def run_command(arguments: Sequence[str]) -> int:
                 warnings.simplefilter("default", VCMWarning)
                 warnings.showwarning = partial(_show_warning, set())
                 command(rest)
+        sys.stdout.flush()  # else a reader that has left is noticed when nobody can say it any more
     except VCMError as error:
         if "--verbose" in arguments:
             traceback.print_exc()
         option = f" (--{error.argument.replace('_', '-')})" if error.argument else ""
         print(f"vcm: {error}{option}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        if not _reader_has_left():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         if error.errno not in OF_THE_DISK or "--verbose" in arguments:
             raise
@@ -118,15 +125,21 @@ def run_command(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("vcm: interrupted.", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of the output, such as head, has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except SystemExit as end:  # argparse, after --help, and commands with codes of their own
         if isinstance(end.code, str):
             print(f"vcm: {end.code}", file=sys.stderr)
             return 1
         return end.code or 0
     return 0
+
+
+def _reader_has_left() -> bool:
+    """Whether the output is a pipe that nobody reads any more; pipes between processes break too."""
+    if not hasattr(select, "poll"):  # Windows
+        return False
+    asked = select.poll()
+    asked.register(sys.stdout.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in asked.poll(0))
 
 
 def _show_warning(

@@ -146,6 +146,33 @@ class Command:
         return values[0]
 
 
+class _Once(argparse.Action):
+    """Stores a value; refuses a second one, which would silently take the place of the first."""
+
+    is_given = False
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        if self.is_given:
+            first = getattr(namespace, self.dest)
+            raise VCMError(f"{option} is given twice, as {first} and as {values}: give it once.")
+        self.is_given = True
+        setattr(namespace, self.dest, values)
+
+
+class _Flag(argparse.BooleanOptionalAction):
+    """--flag or --no-flag, but not both."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        super().__call__(parser, namespace, values, option)
+        if before not in (self.default, getattr(namespace, self.dest)):
+            raise VCMError(f"{option} is given after its opposite: give one of them.")
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, whose faults are VCMErrors; options may be written with underscores."""
 
@@ -217,7 +244,7 @@ def _add_setting(group: Any, setting: Setting, schema: type) -> None:
     flags = [f"--{name.replace('_', '-')}" for name in (setting.name, *names)]
     text = _escaped(f"{setting.text} {setting.shown_default}".strip())
     if setting.kind is bool:
-        group.add_argument(*flags, action=argparse.BooleanOptionalAction, help=text)
+        group.add_argument(*flags, action=_Flag, help=text)
         return
     several = setting.is_list and setting.name not in getattr(schema, "readers", {})
     kind = get_args(setting.kind)[0] if setting.is_list else setting.kind
@@ -226,7 +253,7 @@ def _add_setting(group: Any, setting: Setting, schema: type) -> None:
     group.add_argument(
         *flags,
         dest=setting.name,
-        action="append" if several else "store",
+        action="append" if several else _Once,
         metavar=f"{metavar},..." if several and not of_paths else metavar,
         help=f"{text} May be repeated." if several and of_paths else text,
     )
@@ -236,9 +263,10 @@ def _add_parameter(group: Any, parameter: inspect.Parameter, hint: Any) -> None:
     """An argument, or where it is keyword-only an option, needed where it has no default."""
     kind, text = get_args(hint)
     kind, default = without_none(kind), parameter.default
+    read = _path if kind is Path else kind
     if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
         group.add_argument(
-            parameter.name, type=kind, metavar=parameter.name.upper(), help=_escaped(text)
+            parameter.name, type=read, metavar=parameter.name.upper(), help=_escaped(text)
         )
         return
     flag = f"--{parameter.name.replace('_', '-')}"
@@ -248,12 +276,20 @@ def _add_parameter(group: Any, parameter: inspect.Parameter, hint: Any) -> None:
     needed = default is inspect.Parameter.empty
     group.add_argument(
         flag,
-        type=kind,
+        action=_Once,
+        type=read,
         required=needed,
         metavar=METAVARS[kind],
         default=None if needed else default,
         help=_escaped(text),
     )
+
+
+def _path(text: str) -> Path:
+    """Nothing, as of a variable that is not set, would be the folder that one is in."""
+    if not text:
+        raise argparse.ArgumentTypeError("'' is no path")
+    return Path(text)
 
 
 def _text(value: Any, of_paths: bool) -> str | list[str]:

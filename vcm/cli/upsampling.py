@@ -35,7 +35,7 @@ def upsample(
     with progress("Upsampling") as on_step:
         paths = upsample_files(config, ["vcm", *sys.argv[1:]], on_step, said.append)
     for sentence in said:
-        notes().print(sentence, soft_wrap=True)
+        notes().print(sentence)
     for path in paths:
         print(path)
 

@@ -124,4 +124,4 @@ def export_weights(
 
 
 def _note(line: str) -> None:
-    notes().print(line, highlight=False, soft_wrap=True)
+    notes().print(line)
