@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -9,6 +10,7 @@ from source_folders import bids
 from vcm.errors import VCMError
 from vcm.imaging.conditions import class_volumes
 from vcm.imaging.contrast import Contrast
+from vcm.imaging.extraction import find_brain
 from vcm.imaging.geometry import model_grid
 from vcm.imaging.volume import Volume, read_volume
 from vcm.nets.segmenter import TissueSegmenter
@@ -81,6 +83,24 @@ def test_a_label_map_replaces_neither_its_scan_nor_that_of_another(tmp_path, mon
     ]:
         with pytest.raises(VCMError, match=word):
             segment_file(scan, target, "segmenter2mm")
+
+
+@pytest.mark.usefixtures("no_registration")
+def test_a_mask_of_another_scan_does_not_stay_beside_a_label_map(tmp_path, monkeypatch):
+    monkeypatch.setattr("vcm.preparation.segment.load_segmenter", lambda name: Thresholds())
+    source = bids(tmp_path / "bids", [(0, 0, 0), (3, 0, 0)])
+    one, two = (source / f"sub-0{n}" / "anat" / f"sub-0{n}_T1w.nii.gz" for n in (0, 1))
+    out, mask = tmp_path / "brain_dseg.nii.gz", tmp_path / "brain_desc-brain_mask.nii.gz"
+    with monkeypatch.context() as patch:  # as if the skull had been on
+        patch.setattr(
+            "vcm.preparation.segment.find_brain",
+            lambda scan: replace(find_brain(scan), method="deepbet"),
+        )
+        segment_file(one, out, "segmenter2mm")
+    assert mask.is_file()
+    segment_file(two, out, "segmenter2mm", overwrite=True)
+    assert not mask.exists()
+    assert [*json.loads((tmp_path / "brain_dseg.json").read_text("utf-8"))["Files"]] == [out.name]
 
 
 @pytest.mark.usefixtures("no_registration")

@@ -18,6 +18,7 @@ from vcm.errors import VCMError
 from vcm.files import (
     check_output,
     fingerprint,
+    listed_files,
     refuse_to_replace,
     sha256,
     versions,
@@ -133,7 +134,10 @@ def segment_file(
     marks = {out: (found, "eight classes, vcm segment tissues")}
     if brain.is_found_here:
         marks[mask_file] = (brain.as_volume(image), "brain mask, vcm segment tissues")
-    write_set(sidecar, record, {path: _writer(*volume) for path, volume in marks.items()})
+    # What was made of another scan goes, such as the mask of one that had its skull on.
+    earlier = listed_files(sidecar).items()
+    stale = {n: c for n, c in earlier if out.with_name(n).resolve() != scan.resolve()}
+    write_set(sidecar, record, {path: _writer(*volume) for path, volume in marks.items()}, stale)
     volumes = class_volumes(found.data, found.grid.voxel_volume)
     write_report(out.parent, lambda: _page(read_volume(scan), found, stem(out), volumes, record))
     return volumes
