@@ -43,7 +43,7 @@ def load_config(
     Args:
         schema: Dataclass whose fields are the keys.
         path: YAML file with any of the keys.
-        overrides: key=value, which change the file; lists are written key=[a,b].
+        overrides: key=value, which change the file, the later the earlier; lists are written key=[a,b].
         options: Text by key, or one text per element of a list, which change the file too.
 
     Returns:
@@ -75,13 +75,20 @@ def split_arguments(
         values: Whether other words are values; a configuration is then a file, never a name.
 
     Raises:
-        VCMError: for more than one CONFIG, and for a name that is unknown.
+        VCMError: for more than one CONFIG, a key that is given twice, and a name that is unknown.
     """
     overrides, names, words = [], [], []
+    by_key: dict[str, str] = {}
     key = re.compile(r"[A-Za-z_]\w*=" if values else r"[A-Za-z_][\w-]*=")
     for argument in arguments:
         if key.match(argument) and not (values and Path(argument).exists()):
             overrides.append(argument)
+            name = argument.partition("=")[0].replace("-", "_")
+            if name in by_key:
+                raise VCMError(
+                    f"{name} is given twice, as {by_key[name]} and as {argument}: give it once."
+                )
+            by_key[name] = argument
         elif values and Path(argument).suffix not in (".yaml", ".yml"):
             words.append(argument)
         else:
@@ -162,12 +169,7 @@ def _read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         key, equals, text = override.partition("=")
         if not equals:
             raise VCMError(f"'{override}' is not a key with a value: write key=value.")
-        key, text = key.strip().replace("-", "_"), text.strip()
-        if key in pairs:
-            raise VCMError(
-                f"{key} is given twice, as {key}={pairs[key]} and {key}={text}: give it once."
-            )
-        pairs[key] = text
+        pairs[key.strip().replace("-", "_")] = text.strip()
     return pairs
 
 

@@ -146,7 +146,7 @@ def test_wrong_arguments_are_refused_in_a_sentence():
         (["scans=[a]", "b"], "scans is given twice, as scans=... and as an option: give it once."),
         (["--rate", "3", "--rate", "4"], "--rate is given twice, as 3 and as 4: give it once."),
         (["--prior", "--no-prior"], "--no-prior is given after its opposite: give one of them."),
-        (["rate=3", "rate=4"], "rate is given twice, as rate=3 and rate=4: give it once."),
+        (["rate=3", "rate=4"], "rate is given twice, as rate=3 and as rate=4: give it once."),
         (["parts=[a]", "masks=[b]"], "parts is given twice, under another name too: give it once."),
         (["a", ""], "scans holds an empty element: leave it out."),
         (["--parts", "a,,b"], "parts holds an empty element: leave it out."),
