@@ -111,3 +111,20 @@ def test_embeddings_of_several_sequences_are_told(embed):
     ):
         read = embed({"sub-1": ["T1w"], "sub-2": ["FLAIR", "T1w"], "sub-3": ["FLAIR"]})
     assert read == {"sub-1": ["T1w"], "sub-2": ["T1w"], "sub-3": ["FLAIR"]}
+
+
+def test_no_file_of_the_user_is_replaced_by_an_answer(lesions, tmp_path):
+    cases, _ = lesions
+    mine = tmp_path / "labelsTs" / "sub-2.nii.gz"
+    mine.parent.mkdir()
+    save_map(mine)
+    before = mine.read_bytes()
+    with pytest.raises(VCMError, match=r"labelsTs holds sub-2.nii.gz already, which an answer"):
+        predict_cases(tmp_path / "model", str(cases), mine.parent)
+    assert mine.read_bytes() == before and len(list(mine.parent.iterdir())) == 1
+
+
+def test_embeddings_are_not_evaluated(embed, tmp_path):
+    embed({"sub-1": ["T1w"]})
+    with pytest.raises(VCMError, match="holds embeddings, which have no truth"):
+        evaluate_answers(tmp_path / "answers", str(tmp_path / "cases"))

@@ -149,7 +149,7 @@ def test_a_folder_of_another_study_is_refused_and_more_shots_are_not(config):
     run_study(config(methods=["mean"], seeds=1))
     out = run_study(config(methods=["mean"], seeds=2, shots=[4, 8], workers=1))
     assert len(read_runs(out)) == 4
-    other = {"label": "sex", "kind": "classification", "classes": ["F", "M"]}
+    other = {"inputs": ["t1", "t2"], "optional": ["t2"]}
     with pytest.raises(VCMError, match="holds a study with other tasks"):
         run_study(config(task=other, methods=["mean"]))
 
@@ -280,4 +280,20 @@ def test_one_scan_of_two_subjects_is_refused_in_a_cross_validation(brains, tmp_p
     shutil.copy(data / "sub-07" / "anat" / "sub-07_T1w.nii.gz", scan)
     task = {"train": {"data": str(data)}, "tests": {}, "folds": 3}
     with pytest.raises(VCMError, match="sub-07 and sub-04 hold the same scan"):
+        open_tasks(config(task=task))
+
+
+def test_a_test_of_one_class_is_refused(config, brains, tmp_path):
+    rows = ["case\tsequence\tpath\tsex\tsplit"]
+    for number, scan in enumerate(sorted(brains.glob("sub-*/anat/*_T1w.nii.gz"))):
+        sex = "F" if number < 4 else "FM"[number % 2]
+        rows.append(f"c{number}\tt1\t{scan}\t{sex}\t{'test' if number < 4 else 'train'}")
+    table = tmp_path / "cases.tsv"
+    table.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    task = {
+        "kind": "classification", "classes": ["F", "M"], "label": "sex",
+        "train": {"data": str(table), "split": "train"},
+        "tests": {"here": {"data": str(table), "split": "test"}},
+    }  # fmt: skip
+    with pytest.raises(VCMError, match="All 4 cases of the test 'here' of age are of the class F"):
         open_tasks(config(task=task))

@@ -19,7 +19,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from vcm.errors import VCMError, VCMWarning
+from vcm.errors import VCMError, VCMWarning, first_names
 from vcm.fewshot.cases.label_maps import grouped, warn_of_absent_classes
 from vcm.fewshot.cases.layouts import (
     Case,
@@ -70,18 +70,23 @@ def predict_cases(model_folder: Path, source: str, out: Path, split: str | None 
     VCMWarning says where they have none in common.
 
     Raises:
-        VCMError: there are no cases, or one is a shot of the model.
+        VCMError: there are no cases, one is a shot of the model, or a file is there that an answer would replace.
     """
     if (out / "answers.tsv").exists():
         raise VCMError(f"{out} holds answers already: give another folder.")
     model = FittedModel.load(model_folder)
     cases = find_cases(source, split)
+    suffix = SUFFIX[model.task.kind]
+    there = [name for case in cases if (out / (name := f"{case.name}{suffix}")).exists()]
+    if there:
+        raise VCMError(
+            f"{out} holds {first_names(there)} already, which an answer would replace: give another folder."
+        )
     _refuse_shots(model, cases)
     check_output(out)
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     fallbacks = {}
-    suffix = SUFFIX[model.task.kind]
     chosen = _sequences_embedded(cases) if model.task.inputs == (("input",),) else {}
     for case in track(cases, "Answering"):
         paths = _paths(model, case, chosen)
@@ -124,12 +129,16 @@ def evaluate_answers(
         label: column or map; as the model was fitted if None.
 
     Raises:
-        VCMError: the folder holds no answers, or no case has a label.
+        VCMError: the folder holds no answers, or embeddings, or no case has a label.
     """
     if not (answers / "answers.json").is_file():
         raise VCMError(f"{answers} holds no answers.json: give the folder of vcm fewshot predict.")
     card = json.loads((answers / "answers.json").read_text(encoding="utf-8"))
     task = task_from(card["task"])
+    if task.kind == "embedding":
+        raise VCMError(
+            f"{answers} holds embeddings, which have no truth: read a class out of them with vcm fewshot probe."
+        )
     record = card["record"]
     target = Target(label or record.get("label", "label"), record.get("groups", {}))
     cases = with_labels(find_cases(source, split), target, task)

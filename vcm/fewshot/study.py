@@ -86,6 +86,8 @@ def run_study(config: FewShotStudy) -> Path:
     # Before a network is trained whose answers could not be measured.
     for pool in (p for task in tasks for p in (task.tests.values() or [task.train])):
         pool.refuse_unusable_maps()
+    for task in tasks:
+        task.train.warn_of_labels_without_a_class()
     _claim(out, config, tasks)
     tasks = [with_synthetic(task, config) for task in tasks]
     todo = [
@@ -236,7 +238,12 @@ def _open_task(file: TaskFile, cache: Path, parents: Mapping[str, Parent]) -> Ta
         name: Pool.open(source, task, file.target, cache, parents)
         for name, source in file.tests.items()
     }
-    for test in tests.values():
+    for name, test in tests.items():
+        if task.kind == "classification" and len(np.unique(test.labels)) < 2:
+            raise VCMError(
+                f"All {len(test.cases)} cases of the test '{name}' of {task.name} are of the class "
+                f"{task.classes[int(test.labels[0])]}, but AUROC compares two: add cases of the other."
+            )
         refuse_seen(train, test)
         refuse_seen_by_parents(test)
     if file.folds:

@@ -187,3 +187,42 @@ def test_linked_folders_of_a_subject_are_read(tmp_path, write):
     (tmp_path / "bids" / "sub-1" / "anat").symlink_to(tmp_path / "store")
     (case,) = find_cases(tmp_path / "bids")
     assert (case.name, set(case.images)) == ("sub-1", {"t1"})
+
+
+def table_of(folder, write, *rows, columns="case\tsequence\tpath\tage\tsplit"):
+    write(folder / "scan.nii.gz")
+    lines = [columns, *("\t".join(row) for row in rows)]
+    (folder / "cases.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder / "cases.tsv"
+
+
+def test_a_table_spells_splits_as_bids_does_and_an_empty_cell_is_unknown(tmp_path, write):
+    table = table_of(
+        tmp_path, write,
+        ("a", "t1", "scan.nii.gz", "30", "Training"), ("b", "t1", "scan.nii.gz", "", "trn"),
+        ("c", "t1", "scan.nii.gz", "40", ""), ("c", "seg", "scan.nii.gz", "", "Test"),
+    )  # fmt: skip
+    assert [c.name for c in find_cases(table, "train")] == ["a", "b"]
+    assert [c.name for c in find_cases(table, "test")] == ["c"]
+    with pytest.warns(VCMWarning, match="1 of 3 cases have no age and are left out: b"):
+        assert len(with_labels(find_cases(table), Target("age"), AGE)) == 2
+
+
+@pytest.mark.parametrize("name", ["../scan", "site/scan", "", ".scan"])
+def test_a_case_whose_answer_would_lie_elsewhere_is_refused(tmp_path, write, name):
+    table = table_of(tmp_path, write, (name, "t1", "scan.nii.gz", "30", "train"))
+    with pytest.raises(VCMError, match=f"is called '{name}', but its answer is a file"):
+        find_cases(table)
+
+
+def test_cases_without_a_row_or_a_label_are_left_out_as_others_without_one(tmp_path, write):
+    for subject in ("sub-1", "sub-2"):
+        write(tmp_path / "bids" / subject / "anat" / f"{subject}_T1w.nii.gz")
+        write(tmp_path / "fomo" / subject.replace("-", "_") / "ses_1" / "t1.nii.gz")
+    (tmp_path / "bids" / "participants.tsv").write_text("participant_id\tage\nsub-1\t30\n")
+    label = tmp_path / "fomo" / "labels" / "sub_1" / "ses_1" / "label.txt"
+    label.parent.mkdir(parents=True)
+    label.write_text("30\n")
+    for folder, column in (("bids", "age"), ("fomo", "label")):
+        with pytest.warns(VCMWarning, match=f"1 of 2 cases have no {column} and are left out"):
+            with_labels(find_cases(tmp_path / folder), Target(column), AGE)

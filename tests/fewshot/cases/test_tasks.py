@@ -80,3 +80,13 @@ def test_all_contracts_can_be_read_and_name_every_input():
         assert named == set(contract.arguments)
     with pytest.raises(VCMError, match="'fomo26:task9' is unknown"):
         load_contract("fomo26:task9")
+
+
+@pytest.mark.parametrize("name", ["sub-1_T1_ce.nii.gz", "sub-1_T1w_Gd.nii", "sub-1_gad_T1w.nii.gz"])
+def test_t1_after_a_contrast_agent_is_never_read_as_t1(name):
+    assert sequence_of_file(name) == "t1ce"
+
+
+def test_a_scan_of_any_sequence_is_for_embeddings_alone():
+    with pytest.raises(VCMError, match="reads 'input', a scan of any sequence"):
+        task(inputs=["input"])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.fewshot.cases import layouts
 from vcm.fewshot.cases.layouts import Case
 from vcm.fewshot.comparison.probe_files import UNKNOWN, probe_folder, subject_of
@@ -58,3 +58,19 @@ def test_subjects_and_unknown_classes_are_those_of_cases():
     assert UNKNOWN == layouts.UNKNOWN
     for name in ("sub-1_ses-2", "sub_1_ses_2", "P0", "P0_ses-1_run-1"):
         assert subject_of(name) == Case(name, {}).subject
+
+
+def test_an_unknown_group_is_no_group_and_cases_without_a_vector_are_named(tmp_path):
+    random = np.random.default_rng(0)
+    rows = ["participant_id\tgroup\tsex"]
+    for number in range(40):
+        rows.append(
+            f"sub-{number:02}\t{'ab'[number % 2]}\t{'n/a' if number < 4 else 'FM'[number // 2 % 2]}"
+        )
+        if number < 38:
+            np.save(tmp_path / f"sub-{number:02}.npy", random.standard_normal(8))
+    table = tmp_path / "participants.tsv"
+    table.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    with pytest.warns(VCMWarning, match="2 of 40 cases with a group .*: sub-38, sub-39"):
+        found = probe_folder(tmp_path, table, "participant_id", "group", ["sex"])
+    assert set(found.groups["f1"]["sex"]) == {"F", "M"}

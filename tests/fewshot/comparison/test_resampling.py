@@ -132,3 +132,9 @@ def test_other_cases_or_draws_are_not_compared():
         over_cases(one, made("mae", 9))
     with pytest.raises(VCMError, match="missing"):
         Sample("mae", np.zeros(2), np.array([[1.0, np.nan]]))
+
+
+def test_an_undefined_difference_tells_nothing_apart():
+    random = np.random.default_rng(0)
+    one, two = (Sample("auroc", np.zeros(9), random.normal(size=(2, 9))) for _ in range(2))
+    assert permutation_p(one, two, 100) == 1

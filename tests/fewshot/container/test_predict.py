@@ -18,7 +18,7 @@ from vcm.fewshot.container.package import package, prediction_modules
 from vcm.fewshot.container.predict import FALLBACK, main
 from vcm.fewshot.methods.closed_form import fit_constant, fit_line
 from vcm.fewshot.methods.features import VOXELS_SHAPE, features
-from vcm.fewshot.methods.model import FittedModel
+from vcm.fewshot.methods.model import Answer, FittedModel
 from vcm.fewshot.methods.network import FewShotUNet
 from vcm.imaging.volume import read_volume
 
@@ -252,3 +252,24 @@ def test_what_is_no_model_is_refused(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"no tensors")
     with pytest.raises(VCMError, match="cannot be read"):
         FittedModel.load(tmp_path)
+
+
+def test_a_model_of_one_of_several_sequences_that_a_case_may_have_is_refused(tmp_path):
+    contract = load_contract("fomo26:task1")
+    given = contract.task.as_dict() | {"inputs": ["flair", "t2s"]}
+    model = number_model(replace(contract, task=task_from(given)))
+    with pytest.raises(VCMError, match=r"reads t2s, where .* may have swi instead: write {one_of"):
+        package(model, contract, tmp_path / "packed")
+    model = number_model(replace(contract, task=task_from(given | {"optional": ["t2s"]})))
+    package(model, contract, tmp_path / "packed")
+
+
+def test_small_probabilities_stay_in_order(packed, tiny, tmp_path, monkeypatch):
+    folder, contract = packed("fomo26:task1")
+    files, written = tiny(contract), []
+    for probability in (2.4e-7, 2.6e-7):
+        answer = Answer(probabilities=np.array([1 - probability, probability]))
+        monkeypatch.setattr(FittedModel, "answer", lambda *_, found=answer: found)
+        assert call(folder / "app", contract, files, tmp_path / "case.txt") == 0
+        written.append(float((tmp_path / "case.txt").read_text()))
+    assert 0 < written[0] < written[1]

@@ -1,6 +1,7 @@
 """Whose scans the cases of two pools are, and which label maps can be used."""
 
 import shutil
+import warnings
 
 import nibabel as nib
 import numpy as np
@@ -171,3 +172,20 @@ def test_maps_that_cannot_be_used_are_refused_before_anything_is_fitted(tmp_path
         pool(full, task=LESION, label="dseg").refuse_unusable_maps()
     # A task of numbers has no label maps.
     pool(bids(tmp_path / "ages")).refuse_unusable_maps()
+
+
+@pytest.mark.parametrize("groups", [{"core": [1, 3], "edema": [2]}, {"core": [1, 4], "edema": [2]}])
+def test_labels_that_no_group_names_are_named(tmp_path, groups):
+    anat = tmp_path / "sub-1" / "anat"
+    anat.mkdir(parents=True)
+    labels = np.zeros((4, 4, 4), np.uint8)
+    labels[0, 0, :3] = (1, 2, 4)
+    for name in ("T1w", "dseg"):
+        nib.save(nib.Nifti1Image(labels, np.eye(4)), anat / f"sub-1_{name}.nii.gz")
+    task = task_from({"kind": "segmentation", "inputs": ["t1"], "classes": list(groups)})
+    pool = Pool.open(Source(str(tmp_path)), task, Target("dseg", groups), tmp_path / "cache", {})
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        pool.warn_of_labels_without_a_class()
+    wrong = [] if 4 in groups["core"] else ["hold 4, which no group"]
+    assert [w for w in wrong if w in str(told[0].message)] == wrong and len(told) == len(wrong)

@@ -184,7 +184,9 @@ def _from_bids(folder: Path) -> list[Case]:
             raise VCMError(f"None of the participants in {table} has a folder in {folder}.")
     subjects = sorted(p for p in folder.glob("sub-*") if p.is_dir())
     told = {subject: _rows_by_session(subject) for subject in subjects}
-    columns = {k: "" for of in told.values() for row in of.values() for k in row}
+    tables = [row for of in rows.values() for row in of]
+    tables += [row for of in told.values() for row in of.values()]
+    columns = {k: "" for row in tables for k in row if k}
     cases = []
     for subject in subjects:
         sessions = sorted(p for p in subject.glob("ses-*") if p.is_dir()) or [subject]
@@ -287,6 +289,7 @@ def _nifti(files: Iterable[Path]) -> list[Path]:
 def _from_fomo(folder: Path) -> list[Case]:
     root = folder / "preprocessed" if (folder / "preprocessed").is_dir() else folder
     labels = folder / "labels"
+    columns = {"label": ""} if any(labels.rglob("label.txt")) else {}
     cases, used = [], set()
     for subject in sorted(p for p in root.glob("sub_*") if p.is_dir()):
         sessions = sorted(p for p in subject.glob("ses_*") if p.is_dir()) or [subject]
@@ -294,10 +297,10 @@ def _from_fomo(folder: Path) -> list[Case]:
             below = session.relative_to(root)
             name = "_".join(below.parts)
             images, maps = _sorted_by_kind(name, _nifti(session.iterdir()))
-            values: dict[str, str] = {}
+            values = dict(columns)
             for at in (labels / below, labels / subject.name):
                 used.add(at)
-                if (at / "label.txt").is_file() and "label" not in values:
+                if (at / "label.txt").is_file() and not values["label"]:
                     values["label"] = (at / "label.txt").read_text(encoding="utf-8").strip()
                 for seg in (at / "seg.nii.gz", at / "seg.nii"):
                     if seg.is_file():
@@ -320,16 +323,21 @@ def _from_table(path: Path) -> list[Case]:
     images: dict[str, dict[str, Path]] = {}
     values: dict[str, dict[str, str]] = {}
     maps: dict[str, dict[str, Path]] = {}
-    for row in rows:
+    columns = {k: "" for k in rows[0] if k and k not in ("case", "sequence", "path")}
+    for row in map(_with_split, rows):
         name, file = row["case"], path.parent / row["path"]
+        if not name or set(name) & set("/\\") or name.startswith("."):
+            raise VCMError(
+                f"A case of {path} is called '{name}', but its answer is a file of that name: give a name without "
+                "slashes or a dot in front."
+            )
         if not file.is_file():
             raise VCMError(f"{file}, a scan of {name} in {path}, does not exist: correct its path.")
         if row["sequence"].lower() in _MAP_TOKENS:
             _add(maps.setdefault(name, {}), row["sequence"].lower(), file, name)
-            continue
-        sequence = sequence_name(row["sequence"])
-        _add(images.setdefault(name, {}), sequence, file, name)
-        others = {k: v for k, v in row.items() if k not in ("case", "sequence", "path") and v}
+        else:
+            _add(images.setdefault(name, {}), sequence_name(row["sequence"]), file, name)
+        others = {k: v for k, v in row.items() if k in columns and v}
         for key, text in others.items():
             before = values.setdefault(name, {}).setdefault(key, text)
             if before != text:
@@ -337,7 +345,7 @@ def _from_table(path: Path) -> list[Case]:
     for name in maps:
         if name not in images:
             raise VCMError(f"{path} has a label map of {name}, but no scan of it: add the scan.")
-    return [Case(n, images[n], values.get(n, {}), maps.get(n, {})) for n in images]
+    return [Case(n, images[n], columns | values.get(n, {}), maps.get(n, {})) for n in images]
 
 
 def _sorted_by_kind(

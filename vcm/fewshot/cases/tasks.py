@@ -27,6 +27,8 @@ ALIASES = {
     "pd": ("pd", "pdw"),
 }
 SEQUENCES = tuple(ALIASES)
+#: Words of a file name that say that a T1w scan was taken after a contrast agent.
+_ENHANCED = ("ce", "gd", "gad", "gado", "gadolinium", "postcontrast")
 #: What a list in a task may hold.
 _EXAMPLES = {"inputs": "t1, t2", "classes": "F, M", "optional": "t2", "spacing": "1, 1, 1"}
 _CANONICAL = {alias: name for name, aliases in ALIASES.items() for alias in aliases}
@@ -36,24 +38,21 @@ def sequence_name(text: str) -> str:
     """A sequence by any of its names -> its canonical name. Raises VCMError for an unknown one."""
     found = _CANONICAL.get(text.lower())
     if found is None:
-        raise VCMError(
-            f"The sequence '{text}' is unknown: use one of {', '.join(SEQUENCES)}, and 'input' for a "
-            "scan of any sequence in a task with one input."
-        )
+        raise VCMError(f"The sequence '{text}' is unknown: use one of {', '.join(SEQUENCES)}.")
     return found
 
 
 def sequence_of_file(name: str) -> str | None:
     """The sequence that a file name tells, by whole tokens, the last that names one; else None.
 
-    A BIDS entity ce-... before T1w means a contrast agent. t1ce is never read as t1.
+    A BIDS entity ce-..., or a word such as gd, beside T1w means a contrast agent. t1ce is never read as t1.
     """
     stem = re.sub(r"\.nii(\.gz)?$", "", name, flags=re.IGNORECASE)
     tokens = [t.lower() for t in re.split(r"[_\s.]+", stem)]
     named = [_CANONICAL[t] for t in tokens if t in _CANONICAL]
     if not named:
         return None
-    contrast_agent = any(t.startswith("ce-") for t in tokens)
+    contrast_agent = any(t.startswith("ce-") or t in _ENHANCED for t in tokens)
     return "t1ce" if named[-1] == "t1" and contrast_agent else named[-1]
 
 
@@ -84,6 +83,11 @@ class Task:
             raise VCMError(f"The kind '{self.kind}' is unknown: choose one of {', '.join(KINDS)}.")
         if not self.inputs:
             raise VCMError(f"The task {self.name} has no inputs: name a sequence, for instance t1.")
+        if self.kind != "embedding" and any("input" in options for options in self.inputs):
+            raise VCMError(
+                f"The task {self.name} reads 'input', a scan of any sequence, as an embedding alone does: name the "
+                f"sequence of its scans, one of {', '.join(SEQUENCES)}."
+            )
         if self.kind in ("classification", "segmentation") and not self.classes:
             raise VCMError(f"The task {self.name} is a {self.kind} without classes: name them.")
         if self.kind == "classification" and len(self.classes) < 2:

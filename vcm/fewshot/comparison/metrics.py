@@ -209,9 +209,9 @@ def segmentation_scores(
 def per_group(
     metric: Callable[..., float], groups: ArrayLike, *values: NDArray
 ) -> dict[str, float]:
-    """The metric of each group of cases; NaN where it is undefined there."""
+    """The metric of each group of cases, NaN where it is undefined there; cases of no group, "", are left out."""
     names = np.asarray(groups)
-    return {str(g): metric(*(v[names == g] for v in values)) for g in np.unique(names)}
+    return {str(g): metric(*(v[names == g] for v in values)) for g in np.unique(names) if g != ""}
 
 
 def fairness_score(variables: Mapping[str, Mapping[str, float]]) -> float:

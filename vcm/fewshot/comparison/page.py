@@ -73,9 +73,12 @@ def write_page(out: Path) -> Path:
             {k: v for k, v in r.items() if k != "estimate"} | _flat(r["estimate"]) for r in rows
         ]
         write_table(out / "comparisons.tsv", plain, list(plain[0]))
-    parents = {m: r[0].record["parents"] for methods in found.values() for m, r in methods.items()}
+    # A method may look through another network in another task.
+    parents = dict.fromkeys(
+        (m, r[0].record["parents"]) for methods in found.values() for m, r in methods.items()
+    )
     blocks.append(
-        "## What the parents saw\n\n" + "\n".join(f"* {m}: {seen}" for m, seen in parents.items())
+        "## What the parents saw\n\n" + "\n".join(f"* {m}: {seen}" for m, seen in parents)
     )
     page = out / "study.md"
     page.write_text("\n\n".join(b for b in blocks if b) + "\n", encoding="utf-8")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning, first_names
 from vcm.fewshot.comparison.probe import Probed, probe, split_cases
 from vcm.imaging.participants import read_rows
 
@@ -21,7 +22,8 @@ def probe_folder(
     """Probe CASE.npy (or CASE_SEQUENCE.npy) of every row that has a class.
 
     The split is spread over the groups of the first variable, and keeps the sessions of a subject together.
-    Embeddings that are missing are left out; the challenge gives them the worst scores in its test.
+    Embeddings that are missing are left out, with a VCMWarning; the challenge gives them the worst scores in its test.
+    A case whose group is unknown counts in no group.
 
     Raises:
         VCMError: a column or every embedding is missing, or lengths differ.
@@ -38,12 +40,22 @@ def probe_folder(
     kept = [(row, file) for row, file in found if file and row[label].lower() not in UNKNOWN]
     if not kept:
         raise VCMError(f"{vectors} holds no embedding of a case in {table.name}: check the names.")
+    lacking = [row[case] for row, file in found if not file and row[label].lower() not in UNKNOWN]
+    if lacking:
+        warnings.warn(
+            f"{len(lacking)} of {len(lacking) + len(kept)} cases with a {label} in {table.name} have no embedding in "
+            f"{vectors} and are left out: {first_names(lacking)}.",
+            VCMWarning,
+            stacklevel=2,
+        )
     loaded = [np.load(file, allow_pickle=False) for _, file in kept if file]
     if len({v.shape for v in loaded}) > 1:
         raise VCMError(f"Embeddings in {vectors} differ in length: make them with one model.")
     classes = sorted({row[label] for row, _ in kept})
     labels = [classes.index(row[label]) for row, _ in kept]
-    variables = {g: [row[g] for row, _ in kept] for g in groups}
+    variables = {
+        g: ["" if row[g].lower() in UNKNOWN else row[g] for row, _ in kept] for g in groups
+    }
     first = variables[groups[0]] if groups else ["" for _ in kept]
     strata = [sorted(set(first)).index(value) for value in first]
     split = split_cases(labels, strata, seed, [subject_of(row[case]) for row, _ in kept])

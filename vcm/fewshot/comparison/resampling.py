@@ -196,12 +196,14 @@ def permutation_p(
     The two answers to a case are exchanged, for all draws of the shots at once, with probability
     1/2. What does not notice the scale of answers is compared without it: before they are
     exchanged, scores become ranks for AUROC (Venkatraman & Begg 1996) and z-scores for r. Two-sided,
-    p = (1 + hits) / (1 + repeats).
+    p = (1 + hits) / (1 + repeats); 1 where the difference is undefined, as of an AUROC of one class.
     """
     two = _paired(one, two)
     random = np.random.default_rng(seed)
     a, b = (_on_common_scale(s) for s in (one, two))
     observed = abs(a.value() - b.value())
+    if not np.isfinite(observed):
+        return 1.0
     hits = 0
     step = max(1, _AT_ONCE // max(1, a.answers.size))
     for start in range(0, repeats, step):

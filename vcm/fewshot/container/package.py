@@ -111,6 +111,13 @@ def refuse_mismatch(model: FittedModel, contract: Contract) -> None:
                 f"The model reads {' or '.join(options)}, which {contract.name} does not give (it gives "
                 f"{', '.join(contract.arguments)}): fit a model of these sequences."
             )
+        for choice in contract.task.inputs:
+            unread = [s for s in choice if s not in options]
+            if set(options) & set(choice) and unread and options[0] not in model.task.optional:
+                raise VCMError(
+                    f"The model reads {' or '.join(options)}, where a case of {contract.name} may have "
+                    f"{' or '.join(unread)} instead: write {{one_of: [{', '.join(choice)}]}} in the task, and fit again."
+                )
     if model.record.get("mask"):
         raise VCMError(
             f"The scans of the model were masked by '{model.record['mask']}', and a container gets no mask: fit it "

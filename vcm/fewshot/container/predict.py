@@ -79,7 +79,7 @@ def _answer(
         raise VCMError(complaints[0])
     for sentence in complaints:
         print(f"vcm: {sentence}", file=sys.stderr)
-    reason = "no scan can be read"
+    reason = "No scan can be read."
     if slots:
         try:
             return model.answer(slots)
@@ -106,7 +106,10 @@ def write_answer(
         assert value is not None
         low, high = contract.get("low"), contract.get("high")
         value = min(max(value, -np.inf if low is None else low), np.inf if high is None else high)
-        _in_one_move(path, lambda part: part.write_text(f"{value:.6f}\n", encoding="utf-8"))
+        # As many as answers.tsv has: AUROC tells small probabilities apart.
+        digits = 6 if answer.probabilities is None else 9
+        text = f"{value:.{digits}f}\n"
+        _in_one_move(path, lambda part: part.write_text(text, encoding="utf-8"))
     elif contract["suffix"] == ".npy":
         embedding = answer.embedding
         _in_one_move(path, lambda part: _save_array(part, embedding))

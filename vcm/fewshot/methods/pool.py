@@ -7,6 +7,7 @@ files it comes from, so another scan under the same name is never answered from 
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning, first_names
 from vcm.fewshot.cases.label_maps import grouped
 from vcm.fewshot.cases.layouts import (
     Case,
@@ -32,7 +33,14 @@ from vcm.fewshot.methods.features import VIEWS, features, views_of_shot
 from vcm.fewshot.methods.parents import Parent
 from vcm.files import sha256, write_whole
 from vcm.imaging.extraction import find_brain
-from vcm.imaging.volume import Grid, Volume, read_label_map, read_volume, refuse_other_voxels
+from vcm.imaging.volume import (
+    Grid,
+    Volume,
+    distinct,
+    read_label_map,
+    read_volume,
+    refuse_other_voxels,
+)
 
 #: Raised when what `features` returns changes, so that no cache of before is read.
 _FEATURES_VERSION = 2
@@ -138,6 +146,26 @@ class Pool:
         if self.task.kind == "segmentation":
             for place in range(len(self.cases)):
                 self.true_labels(place)
+
+    def warn_of_labels_without_a_class(self) -> None:
+        """A VCMWarning names the labels of the maps that the groups of the task leave to background.
+
+        Raises:
+            VCMError: What `label_map` refuses.
+        """
+        if self.task.kind != "segmentation" or not self.target.groups:
+            return
+        named = {0}.union(*self.target.groups.values())
+        maps = (self.label_map(place) for place in range(len(self.cases)))
+        held = {int(label) for labels in maps for label in distinct(labels.data)}
+        if held - named:
+            left = [str(label) for label in sorted(held - named)]
+            warnings.warn(
+                f"The label maps of {self.task.name} hold {first_names(left)}, which no group of the task names: "
+                "their voxels count as background.",
+                VCMWarning,
+                stacklevel=2,
+            )
 
     def references(self) -> list[Path]:
         """The scan of each case that stands for its place: that of the first slot."""
