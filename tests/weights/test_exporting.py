@@ -8,6 +8,7 @@ from small_brains import GRID, classes_of
 from vcm.errors import VCMError
 from vcm.imaging.volume import Volume, write_volume
 from vcm.weights.exporting import export
+from vcm.weights.load import load_pipeline
 
 
 @pytest.fixture
@@ -37,6 +38,24 @@ def test_a_diffusers_folder_is_run_by_its_plain_script(small_model, label_map, t
         timeout=300,
     )
     assert (tmp_path / "out" / "sub-01_dseg_desc-synthetic_seed-0_T1w.nii.gz").is_file()
+
+
+@pytest.mark.parametrize("form", ["diffusers", "monai-bundle"])
+def test_a_model_that_no_label_map_steers_is_not_said_to_obey_one(small_model, tmp_path, form):
+    """The pipeline refuses a label map for it, so that a script that takes one could not run."""
+    pipeline = load_pipeline(small_model)
+    pipeline.register_modules(module=None)
+    pipeline.register_to_config(conditions=[])
+    pipeline.save_pretrained(tmp_path / "frozen")
+    for model, obeys in ((small_model, True), (tmp_path / "frozen", False)):
+        folder = export(model, tmp_path / f"out-{obeys}", form)
+        readme = next(folder.rglob("README.md")).read_text()
+        assert ("obey LABEL_MAP" in readme) == obeys
+        assert ("It is steered by nothing, not by a label map" in readme) != obeys
+        assert (folder / "run.py").exists() == (obeys and form == "diffusers")
+        if form == "monai-bundle":
+            metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+            assert ("obey" in metadata["task"]) == obeys
 
 
 def test_what_is_refused(small_model, tmp_path):

@@ -51,8 +51,9 @@ def export(model: str | Path, out: Path, form: str) -> Path:
 
 def _write_diffusers(pipeline: VCMPipeline, name: str, folder: Path) -> None:
     _save(pipeline, folder)
-    (folder / "run.py").write_text(_SCRIPT, encoding="utf-8")
-    _write_readme(folder, name, "python run.py LABEL_MAP FOLDER")
+    if _reads_label_maps(pipeline):
+        (folder / "run.py").write_text(_SCRIPT, encoding="utf-8")
+    _write_readme(folder, name, "python run.py LABEL_MAP FOLDER", pipeline)
 
 
 def _write_bundle(pipeline: VCMPipeline, name: str, folder: Path) -> None:
@@ -70,7 +71,7 @@ def _write_bundle(pipeline: VCMPipeline, name: str, folder: Path) -> None:
         "--condition LABEL_MAP --output_dir FOLDER"
     )
     (folder / "docs").mkdir()
-    _write_readme(folder / "docs", name, command)
+    _write_readme(folder / "docs", name, command, pipeline)
 
 
 def _save(pipeline: VCMPipeline, folder: Path) -> None:
@@ -109,7 +110,7 @@ def _inference(pipeline: VCMPipeline) -> dict[str, Any]:
 def _metadata(pipeline: VCMPipeline, name: str) -> dict[str, Any]:
     """The keys of MONAI's schema."""
     shape, grid = list(pipeline.latent_shape), pipeline.volume_grid
-    conditions = list(pipeline.config.conditions or [])
+    conditions = list(pipeline.config.conditions)
     latents = {
         "type": "tuples", "format": "latent", "num_channels": shape[0], "spatial_shape": shape[1:],
         "dtype": "float32", "value_range": [], "is_patch_data": False,
@@ -130,22 +131,34 @@ def _metadata(pipeline: VCMPipeline, name: str) -> dict[str, Any]:
             "fire": "0.7.1",
         },
         "name": name,
-        "task": "Generation of T1-weighted brains that obey a condition",
+        "task": "Generation of T1-weighted brains"
+        + (" that obey a condition" if conditions else ""),
         "description": f"A frozen latent diffusion model steered by {', '.join(conditions) or 'nothing'}.",
         "authors": "the authors of vcm",
         "copyright": "see the model's card",
         "data_type": "nibabel",
         "intended_use": f"Research. {_WARNING}",
-        "image_classes": "label map of the brain",
+        "image_classes": "label map of the brain" if _reads_label_maps(pipeline) else "none",
         "network_data_format": {"inputs": {"latents": latents}, "outputs": {"volume": volume}},
     }  # fmt: skip
 
 
-def _write_readme(folder: Path, name: str, command: str) -> None:
-    text = (
-        f"# {name}\n\nA model of vcm {__version__}. {_WARNING}\n\n    pip install vcm=={__version__}\n"
-        f"    {command}\n\nwrites T1-weighted brains that obey LABEL_MAP into FOLDER, on the map's voxels.\n"
-    )
+def _reads_label_maps(pipeline: VCMPipeline) -> bool:
+    """Whether it is steered by a label map, as the script and the bundle's configuration give it one."""
+    return bool({"classes", "ventricles"} & {*pipeline.config.conditions})
+
+
+def _write_readme(folder: Path, name: str, command: str, pipeline: VCMPipeline) -> None:
+    """What the model is, and how it is run where a label map steers it."""
+    text = f"# {name}\n\nA model of vcm {__version__}. {_WARNING}\n\n    pip install vcm=={__version__}\n"
+    if _reads_label_maps(pipeline):
+        text += f"    {command}\n\nwrites T1-weighted brains that obey LABEL_MAP into FOLDER, on the map's voxels.\n"
+    else:
+        reads = ", ".join(pipeline.config.conditions) or "nothing"
+        text += (
+            f"\nIt is steered by {reads}, not by a label map: `VCMPipeline.from_pretrained(FOLDER)` of the package "
+            "vcm loads it, and the commands of vcm take FOLDER as --model. FOLDER holds model_index.json.\n"
+        )
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
