@@ -56,7 +56,7 @@ def segmented(monkeypatch):
         labels = scan.with_data(np.full(SHAPE, 7, np.int16))
         other = scan.with_data(np.ones(SHAPE, np.float32))
         brain = Brain(np.ones(SHAPE, bool), "background", 1.0)
-        on_grid = (scan.data, labels.data)
+        on_grid = (scan, labels)
         return Segmented(
             labels, other, other, {"bright": 1.5}, {"bright": 0.1}, on_grid, brain, voices=heard
         )

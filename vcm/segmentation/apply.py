@@ -58,7 +58,7 @@ class Segmented:
     uncertainty: Volume
     volumes: dict[str, float]
     spread: dict[str, float]
-    on_grid: tuple[NDArray[np.float32], NDArray[np.int16]]
+    on_grid: tuple[Volume, Volume]
     brain: Brain
     unlike: float | None = None
     matched: bool = False
@@ -105,7 +105,7 @@ def segment_scan(
         scan.with_data(uncertainty.clip(0, 1).astype(np.float32)),
         dict(zip(names, map(float, volumes), strict=True)),
         dict(zip(names, map(float, spread), strict=True)),
-        (aligned.image, found.labels),
+        (Volume(aligned.image, grid.affine), Volume(found.labels, grid.affine)),
         brain,
         found.unlike,
         found.matched,
@@ -313,8 +313,7 @@ def _write(found: Segmented, result: ScanResults, segmenter: FewShotSegmenter) -
         volumes[result.mask] = found.brain.as_volume(found.labels)
     writers = {path: _writer(volume) for path, volume in volumes.items()}
     image, classes = found.on_grid
-    affine = model_grid(segmenter.features.spacing).affine
-    writers[result.picture] = lambda part: outlined([image], classes, part, affine)
+    writers[result.picture] = lambda part: outlined([image.data], classes.data, part, image.affine)
     record = dict(result.made_from) | {
         "LabelMap": dict(zip(map(str, segmenter.indices), segmenter.names, strict=True)),
         **found.brain.describe(),
