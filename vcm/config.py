@@ -75,20 +75,13 @@ def split_arguments(
         values: Whether other words are values; a configuration is then a file, never a name.
 
     Raises:
-        VCMError: for more than one CONFIG, a key that is given twice, and a name that is unknown.
+        VCMError: for more than one CONFIG, and for a name that is unknown.
     """
     overrides, names, words = [], [], []
-    by_key: dict[str, str] = {}
     key = re.compile(r"[A-Za-z_]\w*=" if values else r"[A-Za-z_][\w-]*=")
     for argument in arguments:
         if key.match(argument) and not (values and Path(argument).exists()):
             overrides.append(argument)
-            name = argument.partition("=")[0].replace("-", "_")
-            if name in by_key:
-                raise VCMError(
-                    f"{name} is given twice, as {by_key[name]} and as {argument}: give it once."
-                )
-            by_key[name] = argument
         elif values and Path(argument).suffix not in (".yaml", ".yml"):
             words.append(argument)
         else:

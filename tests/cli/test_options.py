@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 import pytest
 
 from vcm.cli.main import COMMANDS
-from vcm.cli.options import Command
+from vcm.cli.options import Command, Joined
 from vcm.cli.settings import attributes_of, settings_of
 from vcm.errors import VCMError
 
@@ -52,6 +52,7 @@ def example(
     *,
     check: Annotated[bool, "Only check."] = False,
     into: Annotated[Path | None, "Where to."] = None,
+    names: Annotated[Joined | None, "Joined by commas."] = None,
 ) -> None:
     """Do it."""
     example.called = config, check
@@ -144,9 +145,14 @@ def test_wrong_arguments_are_refused_in_a_sentence():
             "rate is given twice, as rate=... and as an option: give it once.",
         ),
         (["scans=[a]", "b"], "scans is given twice, as scans=... and as an option: give it once."),
-        (["--rate", "3", "--rate", "4"], "--rate is given twice, as 3 and as 4: give it once."),
-        (["--prior", "--no-prior"], "--no-prior is given after its opposite: give one of them."),
-        (["rate=3", "rate=4"], "rate is given twice, as rate=3 and as rate=4: give it once."),
+        (
+            ["parts=[a]", "parts=[b]"],
+            "parts is given twice, as parts=[a] and as parts=[b]: give it once.",
+        ),
+        (
+            ["--names", "a,b", "--names", "c"],
+            "--names is given twice, as a,b and as c: give it once.",
+        ),
         (["parts=[a]", "masks=[b]"], "parts is given twice, under another name too: give it once."),
         (["a", ""], "scans holds an empty element: leave it out."),
         (["--parts", "a,,b"], "parts holds an empty element: leave it out."),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from vcm.cli.console import notes
+from vcm.cli.options import Joined
 from vcm.errors import VCMError
 from vcm.progress import progress
 
@@ -19,7 +20,7 @@ Bids = Annotated[
     bool, "Read a BIDS dataset, write a BIDS derivatives dataset; run again to resume."
 ]
 Participants = Annotated[
-    str | None, "With --bids: labels of the subjects, joined by commas. Default: all."
+    Joined | None, "With --bids: labels of the subjects, joined by commas. Default: all."
 ]
 Suffix = Annotated[
     str, "With --bids: the suffix of the scans that are meant, such as T2w or FLAIR."

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+from vcm.cli.options import Joined
 from vcm.fewshot.configuration import Embedding, FewShotStudy, FineTuning
 
 
@@ -150,7 +151,7 @@ def probe(
     labels: Annotated[Path, "Table with a row per case."],
     label: Annotated[str, "Column of the class."],
     case: Annotated[str, "Column of the case."] = "participant_id",
-    groups: Annotated[str | None, "Columns of groups for fairness, joined by commas."] = None,
+    groups: Annotated[Joined | None, "Columns of groups for fairness, joined by commas."] = None,
 ) -> None:
     """Read a class out of embeddings by the challenge's linear probe, and compare groups."""
     from vcm.fewshot.comparison.probe_files import probe_folder

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, is_dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +32,8 @@ _COMMON = {
 }
 _GRAMMAR = (
     "Instead of --some-key VALUE you can write some_key=VALUE, or some_key: VALUE in a YAML file; "
-    "options and key=VALUE change what the file says. A list is --key a,b, --key a --key b, or key=[a,b]."
+    "options and key=VALUE change what the file says. A list is --key a,b, --key a --key b, or key=[a,b]; "
+    "of a single value that is given twice the last one counts."
 )
 
 
@@ -132,6 +133,7 @@ class Command:
             for name, value in given.items()
             if value is not None
         }
+        _refuse_lists_twice(overrides, {n for n, s in settings.items() if s.is_list})
         if values:
             options[self.positional] = self._only(values, settings[self.positional])
         return load_config(schema, path, overrides, options)
@@ -146,8 +148,12 @@ class Command:
         return values[0]
 
 
+class Joined(str):
+    """Several values in one text, joined by commas."""
+
+
 class _Once(argparse.Action):
-    """Stores a value; refuses a second one, which would silently take the place of the first."""
+    """Stores several values in one text; refuses a second text, which would silently take the place of the first."""
 
     is_given = False
 
@@ -159,18 +165,6 @@ class _Once(argparse.Action):
             raise VCMError(f"{option} is given twice, as {first} and as {values}: give it once.")
         self.is_given = True
         setattr(namespace, self.dest, values)
-
-
-class _Flag(argparse.BooleanOptionalAction):
-    """--flag or --no-flag, but not both."""
-
-    def __call__(
-        self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None
-    ) -> None:
-        before = getattr(namespace, self.dest)
-        super().__call__(parser, namespace, values, option)
-        if before not in (self.default, getattr(namespace, self.dest)):
-            raise VCMError(f"{option} is given after its opposite: give one of them.")
 
 
 class Parser(argparse.ArgumentParser):
@@ -238,13 +232,25 @@ def _refuse_unclear(flag: str, value: str, joined: bool) -> None:
         )
 
 
+def _refuse_lists_twice(overrides: Sequence[str], lists: Set[str]) -> None:
+    """Raise VCMError where key=[...] of a list is given twice: one might mean both, and the second alone would count."""
+    found: dict[str, str] = {}
+    for override in overrides:
+        name = override.partition("=")[0].replace("-", "_")
+        if name in found and name in lists:
+            raise VCMError(
+                f"{name} is given twice, as {found[name]} and as {override}: give it once."
+            )
+        found[name] = override
+
+
 def _add_setting(group: Any, setting: Setting, schema: type) -> None:
     """An option whose text load_config converts; several texts for a list."""
     names = [a for a, name in getattr(schema, "aliases", {}).items() if name == setting.name]
     flags = [f"--{name.replace('_', '-')}" for name in (setting.name, *names)]
     text = _escaped(f"{setting.text} {setting.shown_default}".strip())
     if setting.kind is bool:
-        group.add_argument(*flags, action=_Flag, help=text)
+        group.add_argument(*flags, action=argparse.BooleanOptionalAction, help=text)
         return
     several = setting.is_list and setting.name not in getattr(schema, "readers", {})
     kind = get_args(setting.kind)[0] if setting.is_list else setting.kind
@@ -253,7 +259,7 @@ def _add_setting(group: Any, setting: Setting, schema: type) -> None:
     group.add_argument(
         *flags,
         dest=setting.name,
-        action="append" if several else _Once,
+        action="append" if several else _Once if setting.is_list else "store",
         metavar=f"{metavar},..." if several and not of_paths else metavar,
         help=f"{text} May be repeated." if several and of_paths else text,
     )
@@ -276,10 +282,10 @@ def _add_parameter(group: Any, parameter: inspect.Parameter, hint: Any) -> None:
     needed = default is inspect.Parameter.empty
     group.add_argument(
         flag,
-        action=_Once,
+        action=_Once if kind is Joined else "store",
         type=read,
         required=needed,
-        metavar=METAVARS[kind],
+        metavar=METAVARS[str if kind is Joined else kind],
         default=None if needed else default,
         help=_escaped(text),
     )

@@ -98,8 +98,8 @@ def test_a_run_saves_a_network_for_any_contrast_and_the_next_starts_from_it(tmp_
         assert torch.allclose(begun[name], value, atol=1e-3), name
     assert net.head.weight.abs().max() > 0, "the first run learned nothing to start from"
     for words, complaint in (
-        ((f"start={tmp_path}",), "holds no model"),
+        ((f"start={tmp_path}", sizes), "holds no model"),
         ((f"start={tmp_path / 'half'}", "channels=[8,8,8,8,8,8]"), "has other sizes"),
     ):
-        done = run(tmp_path / "data", sizes, f"out={tmp_path / 'not'}", *words)
+        done = run(tmp_path / "data", f"out={tmp_path / 'not'}", *words)
         assert done.exit_code == 2 and complaint in done.error
