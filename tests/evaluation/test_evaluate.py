@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -7,13 +8,14 @@ import torch
 from small_brains import GRID, brain2mm_like, brainldm_like, classes_of, image_of, maisi_like
 from tiny_networks import tiny_module
 
+from vcm.diffusion.sampling import make_scheduler
 from vcm.errors import VCMError, VCMWarning
 from vcm.evaluation.evaluate import Evaluation, as_recommended, evaluate_files
 from vcm.evaluation.samples import as_trained
-from vcm.files import read_table, write_table
+from vcm.files import listed_files, read_table, write_table
 from vcm.imaging.prepared_set import COLUMNS, load_prepared
 from vcm.imaging.spectrum import band_names
-from vcm.imaging.volume import Volume, write_volume
+from vcm.imaging.volume import Volume, read_volume, write_volume
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.weights import segmenter
 from vcm.weights.load import load_pipeline
@@ -177,11 +179,88 @@ def test_a_rerun_reuses_what_has_the_same_fingerprint(evaluated):
         ({"scheduler": "none"}, "scheduler"),
         ({"steps": 0}, "steps is 0"),
         ({"limit": 0}, "limit is 0"),
+        ({"split": "train"}, "split is train, but realism and privacy"),
     ],
 )
 def test_a_bad_configuration_is_refused_in_words(evaluated, change, reason):
     with pytest.raises(VCMError, match=reason):
         evaluate_files(replace(evaluated[0], **change))
+
+
+def copied(evaluated, tmp_path):
+    """A configuration that writes into a copy of the results, and that."""
+    config, _, out = evaluated
+    shutil.copytree(out, tmp_path / "out")
+    return replace(config, out=str(tmp_path / "out")), tmp_path / "out"
+
+
+def test_a_table_that_an_earlier_evaluation_alone_has_does_not_stay(
+    evaluated, tmp_path, monkeypatch
+):
+    """As that of ages, where the model of before was told one."""
+    config, out = copied(evaluated, tmp_path)
+    (out / "mine.tsv").write_text("mine")
+    monkeypatch.setattr("vcm.evaluation.evaluate.age_requests", lambda *given: [])
+    assert evaluate_files(config)["covariates"] == {}
+    assert not (out / "covariates.tsv").exists() and (out / "subjects.tsv").exists()
+    assert (out / "mine.tsv").exists() and "covariates.tsv" not in listed_files(
+        out / "summary.json"
+    )
+
+
+def test_samples_of_another_saved_scheduler_are_not_taken(evaluated, tmp_path):
+    """Its weights are the same, and so is its name, "saved"."""
+    config, out = copied(evaluated, tmp_path)
+    samples = sorted((out / "samples").rglob("*.npy"))
+    before = [np.load(path) for path in samples]
+    other = load_pipeline(config.model)
+    other.scheduler = other.saved_scheduler = make_scheduler("ddpm")
+    other.save_pretrained(tmp_path / "model")
+    evaluate_files(replace(config, model=str(tmp_path / "model")))
+    same = [np.array_equal(np.load(p), b) for p, b in zip(samples, before, strict=True)]
+    assert not any(same)
+
+
+def test_the_split_is_named_as_it_is(evaluated, prepared, tmp_path):
+    config, out = copied(evaluated, tmp_path)
+    shutil.copytree(prepared, tmp_path / "prepared")
+    table = tmp_path / "prepared" / "participants.tsv"
+    table.write_text(table.read_text().replace("\ttest\t", "\tvalidation\t"))
+    evaluate_files(replace(config, data=[str(tmp_path / "prepared")], split="validation"))
+    for name in ("summary.md", "report.html"):
+        text = (out / name).read_text(encoding="utf-8")
+        assert "2 subjects of split validation" in text and "2 test subjects" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("finer", lambda data: np.pad(data, 8), "was prepared on"),
+        ("same", lambda data: data, "hold the same image"),
+    ],
+)
+def test_training_scans_of_every_folder_are_looked_at(
+    evaluated, prepared, tmp_path, name, change, reason
+):
+    """The second folder has no test subject."""
+    for subject in ("sub-03", "sub-04"):
+        for path in (prepared / subject).iterdir():
+            given = read_volume(path)
+            data = change(np.asarray(given.data)).astype(given.data.dtype)
+            write_volume(Volume(data, given.affine), tmp_path / name / subject / path.name)
+        if name == "same":
+            shutil.copytree(prepared / subject, tmp_path / name / subject, dirs_exist_ok=True)
+    rows = [
+        r
+        for r in read_table(prepared / "participants.tsv")
+        if r["participant_id"] in ("sub-03", "sub-04")
+    ]
+    write_table(
+        tmp_path / name / "participants.tsv", [r | {"split": "train"} for r in rows], COLUMNS
+    )
+    config = replace(evaluated[0], data=[str(prepared), str(tmp_path / name)])
+    with pytest.raises(VCMError, match=reason):
+        evaluate_files(config)
 
 
 def small_module(latent_channels):

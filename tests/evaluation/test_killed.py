@@ -24,7 +24,7 @@ def evaluate(given, out):
         )
         for name in ("mosaic", "outlined"):
             patch.setattr(
-                f"vcm.evaluation.evaluate.{name}", lambda *a: a[1 + (len(a) == 4)].touch()
+                f"vcm.evaluation.evaluate.{name}", lambda *a: a[1 + (len(a) == 5)].touch()
             )
         patch.setattr("vcm.report.plots._as_svg", lambda *arguments: "<svg/>")
         config = Evaluation(

@@ -16,7 +16,7 @@ class Evaluation:
         segmenter: Name of an embedded segmenter, or folder that vcm pretrain segmenter wrote.
         out: Folder for the samples, the tables and the summary.
         overwrite: Replace an earlier evaluation in that folder of another model or other subjects.
-        split: Split whose label maps are the conditions; choose settings on another than test.
+        split: Split whose label maps are the conditions, test or validation; choose settings on validation.
         limit: Evaluate the first subjects only. Default: all that have a label map.
         steps: Number of denoising steps. Default: the model's recommendation.
         scheduler: Sampler: auto (the model's recommendation), saved (in the model's folder), ddim, ddpm,

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from vcm.checksums import checksums_of
 from vcm.device import choose_device
 from vcm.embedded import model_folder
 from vcm.errors import VCMError
@@ -33,6 +34,7 @@ from vcm.evaluation.summary import Summary, summarise
 from vcm.files import (
     check_output,
     fingerprint,
+    listed_files,
     refuse_to_replace,
     sha256,
     versions,
@@ -41,6 +43,7 @@ from vcm.files import (
 )
 from vcm.imaging.draws import draw_condition
 from vcm.imaging.prepared_set import Subject, check_grid, load_prepared, with_classes
+from vcm.imaging.scan_checksums import by_name, check_apart
 from vcm.imaging.volume import Grid
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.pipeline import VCMPipeline
@@ -112,6 +115,7 @@ def evaluate_files(config: Evaluation) -> Summary:
     # Check.
     _refuse_missing(config.data, config.model, config.segmenter)
     check_settings(config.steps, config.covariate_samples, config.limit, config.seed)
+    _refuse_train(config.split)
     out = Path(config.out)
     check_output(out)
 
@@ -127,11 +131,12 @@ def evaluate_files(config: Evaluation) -> Summary:
     everyone = with_classes(load_prepared(*config.data, split=config.split))
     known = as_trained(everyone, pipeline.input_rule)
     test = known[: config.limit]
-    for subject in (*test, train[0]):
+    check_apart(train, test)
+    for subject in (*test, *_one_per_folder(train)):
         check_grid(subject, pipeline.volume_grid, config.model)
     inputs = {
         "model_sha256": fingerprint(model_folder(config.model)),
-        "conditions_sha256": {s.subject: sha256(s.classes_file) for s in test},
+        "conditions_sha256": by_name((s.subject, sha256(s.classes_file)) for s in test),
     }
     _refuse_replacing(out, inputs, config.overwrite)
     check_output(out, _room_for_samples(pipeline, out, len(test), config.covariate_samples))
@@ -140,7 +145,7 @@ def evaluate_files(config: Evaluation) -> Summary:
     pipeline.to(device)
     segmenter.to(device)
     store = SampleStore(
-        pipeline, out / "samples", _checksum(inputs["model_sha256"]), config.scheduler,
+        pipeline, out / "samples", _checksum(checksums_of(model_folder(config.model))), config.scheduler,
         config.steps, config.temperature, config.conditioning_scale,
     )  # fmt: skip
     found = evaluate(pipeline, segmenter, test, train, store, config.seed, config.covariate_samples)
@@ -226,7 +231,7 @@ def refuse_unsteered(pipeline: VCMPipeline, name: str = "given") -> None:
 
 
 def _checksum(files: Mapping[str, str]) -> str:
-    """One SHA-256 for those of all tensor files of a model."""
+    """One SHA-256 for those of several files."""
     return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
@@ -237,6 +242,22 @@ def _refuse_missing(data: Sequence[str], model: str, segmenter: str) -> None:
             "prepare, model=FOLDER with one written by vcm train, and segmenter=FOLDER with one "
             "written by vcm pretrain segmenter."
         )
+
+
+def _refuse_train(split: str) -> None:
+    """Of training scans, the nearest training scan is the scan itself."""
+    if split == "train":
+        raise VCMError(
+            "split is train, but realism and privacy are measured against the training scans: choose validation or test."
+        )
+
+
+def _one_per_folder(subjects: Sequence[Subject]) -> list[Subject]:
+    """The first of each prepared folder, whose scans all lie on one grid."""
+    found: dict[Path, Subject] = {}
+    for subject in subjects:
+        found.setdefault(subject.folder.parent, subject)
+    return [*found.values()]
 
 
 def _room_for_samples(
@@ -329,7 +350,8 @@ def _write(found: Evaluated, grid: Grid, out: Path, about: Mapping[str, Any]) ->
     for name in TABLES:
         if name in found.tables:
             writers[out / f"{name}.tsv"] = _table_writer(found.tables[name])
-    return write_set(out / SUMMARY, summary, writers)
+    # An earlier evaluation may have tables that this one has not.
+    return write_set(out / SUMMARY, summary, writers, listed_files(out / SUMMARY))
 
 
 def _page(found: Evaluated, summary: Summary, grid: Grid, out: Path) -> Page:

@@ -13,7 +13,7 @@ def as_page(summary: Summary) -> str:
     made = summary["configuration"]
     blocks = [
         "# Evaluation",
-        f"{summary['subjects']} test subjects, {summary['train_scans']} training scans; "
+        f"{summary['subjects']} subjects of split {made['split']}, {summary['train_scans']} training scans; "
         f"{made['scheduler']}, {made['steps']} steps, seed {made['seed']}. Numbers are mean ± standard "
         "deviation over subjects, or a value with its 95 % interval [low, high]. All tables of "
         "single subjects lie beside this page.",

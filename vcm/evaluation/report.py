@@ -75,7 +75,7 @@ def evaluation_page(
         sections.append(Section("Subjects", tables=[table_of(tables["subjects"])]))
     return Page(
         f"Evaluation of {Path(made['model']).name}",
-        lead=f"{summary['subjects']} test subjects, {summary['train_scans']} training scans. Numbers are mean and standard deviation over subjects, or a value with its 95 % interval.",
+        lead=f"{summary['subjects']} subjects of split {made['split']}, {summary['train_scans']} training scans. Numbers are mean and standard deviation over subjects, or a value with its 95 % interval.",
         facts={
             "sampling": f"{made['scheduler']}, {made['steps']} steps",
             "seed": str(made["seed"]),

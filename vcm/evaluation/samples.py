@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from vcm.errors import VCMWarning
-from vcm.files import write_json, write_whole
+from vcm.files import read_json, write_json, write_whole
 from vcm.imaging.prepared_set import Subject
 from vcm.inputs import (
     InputRule,
@@ -127,7 +126,7 @@ class SampleStore:
         Args:
             pipeline: With the scheduler to sample with.
             folder: Where the volumes are kept; need not exist yet.
-            model: Checksum of the pipeline's weights.
+            model: Checksum of the pipeline's weights and settings, its saved scheduler among them.
             scheduler: Name of the pipeline's scheduler.
             steps: Of the denoising.
             temperature: Scale of the initial noise; None: the model's own.
@@ -150,12 +149,13 @@ class SampleStore:
         record = path.with_suffix(".json")
         numbers = as_numbers(self.pipeline.input_rule, request.inputs)
         fingerprint = self.fingerprint(request, numbers)
-        if not _holds(record, fingerprint) or not path.is_file():
+        sample = _loaded(path) if read_json(record) == fingerprint else None
+        if sample is None:
             record.unlink(missing_ok=True)
-            sample = self._sample(request, numbers).astype(np.float16)
-            write_whole(path, lambda part: np.save(part, sample))
+            made = sample = self._sample(request, numbers).astype(np.float16)
+            write_whole(path, lambda part: np.save(part, made))
             write_json(record, fingerprint)
-        return np.load(path).astype(np.float32)
+        return sample.astype(np.float32)
 
     def fingerprint(self, request: Request, numbers: Sequence[float]) -> dict[str, Any]:
         """What a volume is made by; `numbers` are what the network is told."""
@@ -199,5 +199,10 @@ def _digest(conditions: Sequence[NDArray[np.float32]] | None) -> str | None:
     return digest.hexdigest()
 
 
-def _holds(record: Path, fingerprint: dict[str, object]) -> bool:
-    return record.is_file() and json.loads(record.read_text(encoding="utf-8")) == fingerprint
+def _loaded(path: Path) -> NDArray[np.float16] | None:
+    """A sample that is kept; None where it is not there or not whole."""
+    try:
+        found: NDArray[np.float16] = np.load(path)
+    except (OSError, ValueError, EOFError):
+        return None
+    return found
