@@ -26,6 +26,20 @@ def test_one_subject_has_the_report_and_two_have_an_index(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("first", ["", "sub-01"])
+def test_the_page_of_a_run_and_that_of_a_subject_stay_side_by_side(tmp_path, first):
+    """As where a volume is sampled into the folder of the training."""
+    second = "" if first else "sub-01"
+    for name in (first, second):
+        page = small_page(tmp_path, name, f"page of {name or 'a run'}")
+        write_report(tmp_path, lambda page=page: page)
+    titles = {p.name: p.read_text(encoding="utf-8") for p in tmp_path.glob("*.html")}
+    assert sorted(titles) == ["report.html", "sub-01_report.html"]
+    assert "<title>page of a run" in titles["report.html"]
+    assert "<title>page of sub-01" in titles["sub-01_report.html"]
+    assert page_of(tmp_path, "sub-01") == "sub-01_report.html"
+
+
 def test_a_page_that_is_written_again_replaces_its_own(tmp_path):
     for title in ("before", "after"):
         write_report(tmp_path, lambda title=title: small_page(tmp_path, title=title))

@@ -1,7 +1,8 @@
 """Where pages lie: `report.html` of a folder is the page of its one run, or the index of many subjects.
 
 The second subject whose page comes into a folder turns `report.html` into an index, and each page lies
-beside it as NAME_report.html. A page never makes a job fail whose results are written; that it could not be
+beside it as NAME_report.html. A run that is of no subject, such as a training, has `report.html`, and a subject's page
+lies beside it. A page never makes a job fail whose results are written; that it could not be
 written is said.
 """
 
@@ -112,13 +113,19 @@ def _place(folder: Path, page: Page) -> Path:
     path = folder / REPORT
     _refuse_foreign(path)
     found = _entry_of(path)
-    if not page.name or not found or (found["kind"] == "page" and found["name"] in ("", page.name)):
+    other = found["name"] if found and found["kind"] == "page" else ""
+    if not page.name and other:
+        path.replace(folder / f"{other}_{REPORT}")
+    if not page.name or not found or other == page.name:
         _write(path, render(page))
         return path
-    if found["kind"] == "page":
-        move_page(path, folder / f"{found['name']}_{REPORT}")
     own = folder / f"{page.name}_{REPORT}"
     _refuse_foreign(own)
+    if found["kind"] == "page" and not other:
+        _write(own, render(page))
+        return own
+    if other:
+        move_page(path, folder / f"{other}_{REPORT}")
     _write(own, render(page, back=True))
     _write_index(folder, "Reports", (), {}, "")
     return own
