@@ -1,3 +1,4 @@
+import os
 import re
 from urllib.parse import unquote
 
@@ -90,3 +91,16 @@ def test_a_report_of_somebody_else_stays(tmp_path):
     with pytest.warns(VCMWarning, match="not a report of vcm"):
         assert write_report(tmp_path, lambda: small_page(tmp_path)) is None
     assert (tmp_path / "report.html").read_text() == "mine"
+
+
+def test_people_may_write_reports_into_one_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    before = os.umask(0o077)
+    try:
+        write_report(folder, lambda: small_page(folder, "sub-1"))
+    finally:
+        os.umask(before)
+    (lock,) = tmp_path.glob("vcm-report-*.lock")
+    assert lock.stat().st_mode & 0o666 == 0o666

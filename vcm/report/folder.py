@@ -104,9 +104,12 @@ def page_of(folder: Path, name: str) -> str:
 
 
 def _alone(folder: Path) -> FileLock:
-    """Held while the pages of a folder change; lies elsewhere, as nobody wants it among results."""
+    """Held while the pages of a folder change; lies elsewhere, as nobody wants it among results.
+
+    Anybody may hold it: people write into one folder.
+    """
     name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    return FileLock(Path(tempfile.gettempdir()) / f"vcm-report-{name}.lock", timeout=60)
+    return FileLock(Path(tempfile.gettempdir()) / f"vcm-report-{name}.lock", timeout=60, mode=0o666)
 
 
 def _place(folder: Path, page: Page) -> Path:
