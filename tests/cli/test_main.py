@@ -53,6 +53,7 @@ def test_help_imports_no_networks():
         (["weights", "lst"], "vcm: 'lst' is not a command of vcm weights: did you mean 'list'?"),
         (["segment", "a.nii"], "vcm: 'a.nii' is not a command of vcm segment: choose tissues, fit, apply, suggest."),
         (["train", "data=x"], "vcm: data takes a list: data=[x]."),
+        (["segment", "suggest", "data=[x]", "show=-3"], "vcm: show is -3: choose 1 or more."),
         (["train", "--stpes", "3"], "vcm: --stpes is not an option of vcm train: did you mean '--steps'?"),
         (["synthesize", "a", "b"], "vcm: 2 arguments are given (a, b): give one LABEL_MAP."),
         (["weights", "show", "a", "b"], "vcm: 'b' is one argument too many for vcm weights show: leave it out."),

@@ -29,3 +29,10 @@ def test_two_brains_stand_for_nobody(phantom):
     brains = [subject("sub-1", phantom().image)] * 2
     with pytest.raises(VCMError, match="2 subjects are given, but three or more"):
         rank_candidates(brains, others=2)
+
+
+@pytest.mark.parametrize("others", [0, -2])
+def test_nobody_is_compared_with_nobody(phantom, others):
+    brains = [subject(f"sub-{n}", phantom(seed=n).image) for n in range(3)]
+    with pytest.raises(VCMError, match=f"others is {others}: choose 1 or more"):
+        rank_candidates(brains, others=others)

@@ -107,6 +107,8 @@ def suggest(config: Suggesting) -> None:
 
     if not config.data:
         raise VCMError("No data is given: add --data FOLDER, which vcm prepare wrote.")
+    if config.show < 1:
+        raise VCMError(f"show is {config.show}: choose 1 or more.")
     subjects = load_prepared(*config.data, split=config.split)
     done = count(1)
     with progress("Comparing") as tell:
@@ -116,4 +118,5 @@ def suggest(config: Suggesting) -> None:
     print("subject\tresidual\tage\tsex")
     for candidate in found[: config.show]:
         own = candidate.subject
-        print(f"{own.subject}\t{candidate.residual:.4f}\t{own.age or 'n/a'}\t{own.sex or 'n/a'}")
+        age = "n/a" if own.age is None else own.age
+        print(f"{own.subject}\t{candidate.residual:.4f}\t{age}\t{own.sex or 'n/a'}")

@@ -40,12 +40,16 @@ def rank_candidates(
         report: Called after every candidate.
 
     Raises:
-        VCMError: Fewer than three subjects.
+        VCMError: Fewer than three subjects, none to compare with, or voxels that differ.
     """
     if len(subjects) < 3:
         raise VCMError(
             f"{len(subjects)} subjects are given, but three or more are needed to tell which of them "
             "stands for the others."
+        )
+    if others < 1:
+        raise VCMError(
+            f"others is {others}: choose 1 or more, as each subject is compared with them."
         )
     drawn = np.random.default_rng(seed).permutation(len(subjects))[: others + 1]
     images = {int(n): subjects[int(n)].image() for n in drawn}

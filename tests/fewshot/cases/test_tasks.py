@@ -1,6 +1,7 @@
 import pytest
 
 from vcm.errors import VCMError
+from vcm.fewshot.cases.task_file import read_task
 from vcm.fewshot.cases.tasks import sequence_name, sequence_of_file, task_from
 from vcm.fewshot.container.contracts import contract_names, load_contract
 
@@ -90,3 +91,9 @@ def test_t1_after_a_contrast_agent_is_never_read_as_t1(name):
 def test_a_scan_of_any_sequence_is_for_embeddings_alone():
     with pytest.raises(VCMError, match="reads 'input', a scan of any sequence"):
         task(inputs=["input"])
+
+
+def test_a_task_in_another_encoding_is_refused(tmp_path):
+    (tmp_path / "task.yaml").write_bytes("kind: regression # für Ärzte".encode("latin-1"))
+    with pytest.raises(VCMError, match=r"task.yaml cannot be read .*: correct the YAML"):
+        read_task(tmp_path / "task.yaml")

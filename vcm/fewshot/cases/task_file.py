@@ -54,7 +54,7 @@ def read_task(path: str | Path) -> TaskFile:
         )
     try:
         found = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
-    except (OmegaConfBaseException, YAMLError) as error:
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise VCMError(f"{file.name} cannot be read ({reason}): correct the YAML.") from error
     if not isinstance(found, dict):
