@@ -61,7 +61,6 @@ def test_a_method_with_views_is_fitted_to_them_and_answers_the_scan(pool, tmp_pa
         ("t1", "volumes", "segmenter2mm"),
         ("t1ce", "volumes", "segmenter2mm"),
         ("flair", "anyvolumes", "anysegmenter2mm"),
-        ("input", "anyvolumes", "anysegmenter2mm"),
     ],
 )
 def test_tissues_are_measured_by_the_network_that_knows_the_sequence(slot, feature, parent):
