@@ -1,16 +1,14 @@
-"""Scans are known by what they hold: files, prepared scans with their maps, scans of a pool."""
+"""Scans are known by what they hold: files, prepared scans with their maps."""
 
 import shutil
 
 import pytest
-from small_pool import small_pool
 
 from vcm.errors import VCMError
 from vcm.imaging.prepared_set import load_prepared
 from vcm.imaging.scan_checksums import (
     by_name,
     file_checksum,
-    pool_checksums,
     scan_checksums,
     source_checksums,
 )
@@ -29,16 +27,6 @@ def test_a_scan_is_known_by_its_image_and_its_label_map(small_prepared, tmp_path
     subjects[2].image_file.unlink()
     with pytest.raises(VCMError, match=r"sub-2_T1w\.nii\.gz cannot be read"):
         file_checksum(subjects[2].image_file)
-
-
-def test_a_scan_of_a_pool_is_known_by_its_voxels():
-    pool = small_pool()
-    before = pool_checksums(pool)
-    assert list(before) == ["a", "b", "c"] and pool_checksums(small_pool()) == before
-    pool.images[1, 0, 0, 0] ^= 1
-    pool.classes[2, 0, 0, 0] ^= 1
-    after = pool_checksums(pool)
-    assert [n for n in before if before[n] != after[n]] == ["b", "c"]
 
 
 def test_scans_of_one_name_in_two_folders_are_both_told_apart():

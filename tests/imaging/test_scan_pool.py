@@ -127,3 +127,13 @@ def test_what_is_no_pack_is_refused(tmp_path: Path) -> None:
         load_pool([str(tmp_path / "other.npz")], "train")
     with pytest.raises(VCMError, match=r"missing.npz is no pack of prepared scans"):
         load_pool([str(tmp_path / "missing.npz")], "train")
+
+
+def test_a_scan_of_a_pool_is_known_by_its_voxels():
+    pool = small_pool()
+    before = pool.checksums()
+    assert list(before) == ["a", "b", "c"] and small_pool().checksums() == before
+    pool.images[1, 0, 0, 0] ^= 1
+    pool.classes[2, 0, 0, 0] ^= 1
+    after = pool.checksums()
+    assert [n for n in before if before[n] != after[n]] == ["b", "c"]

@@ -99,9 +99,8 @@ def _lines(text: str, path: Path) -> list[list[str]]:
 
     try:
         return read(strict=True)
-    except (
-        csv.Error
-    ) as error:  # a lonely quotation mark, which would take all that follows into its cell
+    # A lonely quotation mark, which would take all that follows into its cell.
+    except csv.Error as error:
         if separator == "\t":
             return read(quoting=csv.QUOTE_NONE)
         raise VCMError(

@@ -1,4 +1,4 @@
-"""Checksums of the scans that a training run learns from: files, prepared folders, a pool.
+"""Checksums of the scans that a training run learns from: of the user, and of prepared folders.
 
 Knows scans; refuses those that are learned from and measured on. What a run that resumes compares is in
 vcm.learning.origin.
@@ -6,19 +6,14 @@ vcm.learning.origin.
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vcm.errors import VCMError, VCMWarning, first_names
 from vcm.files import sha256
 from vcm.imaging.prepared_set import Subject
 from vcm.imaging.source import MOST_NAMED, Scan
-
-if TYPE_CHECKING:  # which checks its own scans by what stands here
-    from vcm.imaging.scan_pool import ScanPool
 
 _checksums: dict[tuple[Path, int, int], str] = {}
 
@@ -33,7 +28,7 @@ def file_checksum(path: Path) -> str:
         state = path.stat()
     except OSError as error:
         raise VCMError(
-            f"{path} cannot be read ({error.strerror}): run the same vcm prepare again."
+            f"{path} cannot be read ({error.strerror}): put it back, or run the same vcm prepare again."
         ) from error
     key = (path.resolve(), state.st_mtime_ns, state.st_size)
     if key not in _checksums:
@@ -63,8 +58,7 @@ def source_checksums(scans: Iterable[Scan], maps: bool = True) -> dict[str, str]
     Raises:
         VCMError: A file is not there.
     """
-    files = ((s.subject, [s.image, s.labels] if maps and s.labels else [s.image]) for s in scans)
-    return by_name((name, " ".join(map(file_checksum, own))) for name, own in files)
+    return _of_files((s.subject, s.image, s.labels if maps else None) for s in scans)
 
 
 def scan_checksums(subjects: Iterable[Subject], maps: bool = True) -> dict[str, str]:
@@ -77,15 +71,9 @@ def scan_checksums(subjects: Iterable[Subject], maps: bool = True) -> dict[str, 
     Raises:
         VCMError: A file is not there.
     """
-    return by_name((s.subject, _scan_checksum(s, maps)) for s in subjects)
-
-
-def pool_checksums(pool: ScanPool) -> dict[str, str]:
-    """Checksum of the voxels of each scan of a pool and of its label map, by its name."""
-    made = zip(pool.names, pool.images, pool.classes, strict=True)
-    return by_name(
-        (name, hashlib.sha256(image.numpy().tobytes() + classes.numpy().tobytes()).hexdigest())
-        for name, image, classes in made
+    return _of_files(
+        (s.subject, s.image_file, s.classes_file if maps and s.has_classes else None)
+        for s in subjects
     )
 
 
@@ -121,8 +109,8 @@ def check_apart(train: Sequence[Subject], measured: Sequence[Subject]) -> None:
         )
 
 
-def _scan_checksum(subject: Subject, maps: bool) -> str:
-    files = [subject.image_file]
-    if maps and subject.has_classes:
-        files.append(subject.classes_file)
-    return " ".join(map(file_checksum, files))
+def _of_files(scans: Iterable[tuple[str, Path, Path | None]]) -> dict[str, str]:
+    """Checksums of image and label map, where one counts, by the name of the scan."""
+    return by_name(
+        (name, " ".join(file_checksum(path) for path in files if path)) for name, *files in scans
+    )

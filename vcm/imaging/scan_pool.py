@@ -6,6 +6,7 @@ without test scans. Knows scans, maps and covariates; no latents and no losses.
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ from vcm.imaging.deformation import (
     sampling_grid,
 )
 from vcm.imaging.prepared_set import Subject, check_grid, load_prepared
-from vcm.imaging.scan_checksums import check_apart
+from vcm.imaging.scan_checksums import by_name, check_apart
 from vcm.imaging.source import nobody
 from vcm.imaging.vocabulary import NUMBER_OF_CLASSES
 from vcm.imaging.volume import Grid, read_volume
@@ -111,6 +112,14 @@ class ScanPool:
     def scans(self) -> Tensor:
         """All of them as they are (N, 1, X, Y, Z) in 0..1."""
         return self.images[:, None].float() / 255
+
+    def checksums(self) -> dict[str, str]:
+        """Checksum of the voxels of each scan and of its label map, by its name."""
+        made = zip(self.names, self.images, self.classes, strict=True)
+        return by_name(
+            (name, hashlib.sha256(image.numpy().tobytes() + classes.numpy().tobytes()).hexdigest())
+            for name, image, classes in made
+        )
 
     def draw(self, count: int, sizes: DeformationSizes, random: np.random.Generator) -> ScanDraw:
         """B scans and their changes: small tensors on the CPU, by the generator alone."""

@@ -27,8 +27,7 @@ class Origin:
     Attributes:
         networks: Checksum of each network that is not trained, by the key of the configuration that
             names it.
-        scans: Checksum of each training scan, by its name, see
-            vcm.imaging.scan_checksums.
+        scans: Checksum of each training scan, by its name.
     """
 
     networks: Mapping[str, str] = field(default_factory=dict)

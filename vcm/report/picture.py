@@ -154,7 +154,7 @@ def _draw_plane(axis, values: NDArray, plane: int, affine: NDArray[np.float64]) 
 def _ras_spacing(affine: NDArray[np.float64]) -> NDArray[np.float64]:
     """Voxel edge lengths along the axes nearest to right, front and up [mm]."""
     turned = nib.orientations.io_orientation(affine)[:, 0].argsort()
-    lengths: NDArray[np.float64] = np.linalg.norm(affine[:3, :3], axis=0)[turned]
+    lengths: NDArray[np.float64] = nib.affines.voxel_sizes(affine)[turned]
     return lengths
 
 

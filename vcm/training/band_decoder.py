@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcm.errors import VCMError
-from vcm.imaging.scan_checksums import pool_checksums
 from vcm.imaging.scan_pool import ScanPool, load_pool
 from vcm.imaging.spectrum import BANDS, power_ratio
 from vcm.learning.batches import Draw
@@ -121,7 +120,7 @@ def pretrain_band_decoder(config: BandDecoderTraining) -> dict[str, float]:
     pair.detail.load_state_dict(net.detail.state_dict())
     net.detail = pair.detail
     objective = DecoderObjective(pair, config)
-    run = TrainingRun(config, pair, objective, Origin(scans=pool_checksums(pool)))
+    run = TrainingRun(config, pair, objective, Origin(scans=pool.checksums()))
 
     def prepare(processes: Processes) -> Draw:
         if processes.device.type == "cpu":

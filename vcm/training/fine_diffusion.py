@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from vcm.diffusion.sampling import make_scheduler
 from vcm.errors import VCMError
 from vcm.imaging.outline import end_with_maps
-from vcm.imaging.scan_checksums import pool_checksums
 from vcm.imaging.scan_pool import ScanPool, load_pool
 from vcm.learning.batches import Draw
 from vcm.learning.origin import Origin
@@ -105,7 +104,7 @@ def pretrain_fine_diffusion(config: FineDiffusionTraining) -> dict[str, float]:
     if config.start:
         load_start(net, config.start)
     objective = FineDiffusionObjective(net, autoencoder, pool)
-    origin = Origin({"autoencoder": checksum_of(autoencoder)}, pool_checksums(pool))
+    origin = Origin({"autoencoder": checksum_of(autoencoder)}, pool.checksums())
     run = TrainingRun(config, net, objective, origin)
 
     def prepare(processes: Processes) -> Draw:

@@ -20,7 +20,6 @@ from torch.nn import functional as F
 
 from vcm.errors import VCMError
 from vcm.imaging.deformation import DeformationSizes
-from vcm.imaging.scan_checksums import pool_checksums
 from vcm.imaging.scan_pool import Brains, ScanPool, load_pool
 from vcm.imaging.vocabulary import NUMBER_OF_CLASSES
 from vcm.learning.batches import Draw, moved
@@ -159,7 +158,7 @@ def train_fine_module(config: FineModuleTraining) -> dict[str, float]:
     objective = FineModuleObjective(
         module, frozen, autoencoder, pool, steers, config.reading_weight
     )
-    origin = Origin({"model": frozen_checksum(autoencoder, frozen)}, pool_checksums(pool))
+    origin = Origin({"model": frozen_checksum(autoencoder, frozen)}, pool.checksums())
     run = TrainingRun(config, module, objective, origin)
 
     def prepare(processes: Processes) -> Draw:

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vcm.errors import VCMError
-from vcm.imaging.scan_checksums import pool_checksums
 from vcm.imaging.scan_pool import ScanPool, load_pool
 from vcm.imaging.spectrum import power_ratio
 from vcm.learning.batches import Draw
@@ -131,7 +130,7 @@ def pretrain_super_resolution(config: SuperResolutionTraining) -> dict[str, floa
     if config.start:
         load_start(pair.net, config.start)
     objective = SuperResolutionObjective(pair, config)
-    run = TrainingRun(config, pair, objective, Origin(scans=pool_checksums(pool)))
+    run = TrainingRun(config, pair, objective, Origin(scans=pool.checksums()))
 
     def prepare(processes: Processes) -> Draw:
         channels_last(pair)

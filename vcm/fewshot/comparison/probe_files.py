@@ -37,13 +37,14 @@ def probe_folder(
             has = ", ".join(rows[0]) if rows else "no row"
             raise VCMError(f"{table.name} has no column '{column}': it has {has}.")
     found = [(row, _file_of(vectors, row[case])) for row in rows]
-    kept = [(row, file) for row, file in found if file and row[label].lower() not in UNKNOWN]
+    told = [(row, file) for row, file in found if row[label].lower() not in UNKNOWN]
+    kept = [(row, file) for row, file in told if file]
     if not kept:
         raise VCMError(f"{vectors} holds no embedding of a case in {table.name}: check the names.")
-    lacking = [row[case] for row, file in found if not file and row[label].lower() not in UNKNOWN]
+    lacking = [row[case] for row, file in told if not file]
     if lacking:
         warnings.warn(
-            f"{len(lacking)} of {len(lacking) + len(kept)} cases with a {label} in {table.name} have no embedding in "
+            f"{len(lacking)} of {len(told)} cases with a {label} in {table.name} have no embedding in "
             f"{vectors} and are left out: {first_names(lacking)}.",
             VCMWarning,
             stacklevel=2,

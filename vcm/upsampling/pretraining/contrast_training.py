@@ -57,8 +57,7 @@ def pretrain_contrasts(config: ContrastTraining) -> dict[str, float]:
         check_network(config.start, "model", "vcm pretrain contrasts")
     check_crop(config.crop, config.fold, config.mixed_precision)
     scans = [s for s in find_scans(*config.data) if s.split in ("train", "test")]
-    chosen = [s for s in scans if s.split == "train"]
-    train, test = [s.image for s in chosen], [s.image for s in scans if s.split == "test"]
+    train, test = ([s for s in scans if s.split == split] for split in ("train", "test"))
     maps = _maps(config.labelmaps)
     if not train:
         raise VCMError(f"No scan of split 'train' is in {', '.join(config.data)}.")
@@ -71,11 +70,11 @@ def pretrain_contrasts(config: ContrastTraining) -> dict[str, float]:
     net.net.to(memory_format=torch.channels_last_3d)
     objective = DetailObjective(net, config.nll_weight, True, BETA)
     of_maps = by_name((path.name, file_checksum(path)) for path in maps)
-    origin = Origin(scans=source_checksums(chosen, maps=False) | of_maps)
+    origin = Origin(scans=source_checksums(train, maps=False) | of_maps)
     run = TrainingRun(config, net, objective, origin)
 
     def prepare(processes: Processes) -> Draw:
-        sources = Sources.read(train, maps)
+        sources = Sources.read([s.image for s in train], maps)
         return partial(draw_pairs, sources, config.crop, config.batch_size, config.noise)
 
     run.fit(prepare)
@@ -83,7 +82,11 @@ def pretrain_contrasts(config: ContrastTraining) -> dict[str, float]:
         return {}
     net.save_pretrained(run.folder / "model", safe_serialization=True)
     net.to(run.device).eval()
-    rows = _measure(net, Sources.read(test, ()), config) if test and config.measured else []
+    rows = (
+        _measure(net, Sources.read([s.image for s in test], ()), config)
+        if test and config.measured
+        else []
+    )
     measures = write_measures(rows, run.folder / "test.tsv", first="drawn")
     write_training_report(run.folder, "Training of a detail network for any contrast", measures)
     return measures

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from vcm.errors import VCMError
 from vcm.imaging.deformation import DeformationSizes
-from vcm.imaging.scan_checksums import pool_checksums
 from vcm.imaging.scan_pool import ScanPool, load_pool
 from vcm.imaging.source import NobodyError
 from vcm.learning.batches import Draw, moved
@@ -88,7 +87,7 @@ def pretrain_translator(config: TranslatorTraining) -> dict[str, float]:
         inside = pool.scans()[pool.classes[:, None] > 0]
         net.knows(pool.scans().mean((0, 1)), float(inside.mean()), float(inside.std()))
     net.net.to(memory_format=torch.channels_last_3d)
-    origin = Origin(scans=pool_checksums(pool))
+    origin = Origin(scans=pool.checksums())
     run = TrainingRun(config, net, TranslatorObjective(net, config.nll_weight), origin)
 
     def prepare(processes: Processes) -> Draw:
