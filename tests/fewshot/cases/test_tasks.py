@@ -83,9 +83,23 @@ def test_all_contracts_can_be_read_and_name_every_input():
         load_contract("fomo26:task9")
 
 
-@pytest.mark.parametrize("name", ["sub-1_T1_ce.nii.gz", "sub-1_T1w_Gd.nii", "sub-1_gad_T1w.nii.gz"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sub-1_T1_ce.nii.gz", "sub-1_T1w_Gd.nii", "sub-1_gad_T1w.nii.gz", "sub-1_T1_post.nii.gz",
+        "sub-1_T1_post_contrast.nii.gz", "sub-1_T1_contrast.nii.gz",
+    ],
+)  # fmt: skip
 def test_t1_after_a_contrast_agent_is_never_read_as_t1(name):
     assert sequence_of_file(name) == "t1ce"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["sub-1_T1_pre.nii", "sub-1_T1_pre_contrast.nii", "sub-1_T1w_without_gd.nii", "sub-1_no_contrast_T1w.nii"],
+)  # fmt: skip
+def test_t1_before_or_without_a_contrast_agent_is_t1(name):
+    assert sequence_of_file(name) == "t1"
 
 
 def test_a_scan_of_any_sequence_is_for_embeddings_alone():

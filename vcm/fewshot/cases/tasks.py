@@ -28,7 +28,9 @@ ALIASES = {
 }
 SEQUENCES = tuple(ALIASES)
 #: Words of a file name that say that a T1w scan was taken after a contrast agent.
-_ENHANCED = ("ce", "gd", "gad", "gado", "gadolinium", "postcontrast")
+_ENHANCED = ("ce", "gd", "gad", "gado", "gadolinium", "postcontrast", "post", "contrast")
+#: Words that say that it was not.
+_PLAIN = ("pre", "no", "non", "without")
 #: What a list in a task may hold.
 _EXAMPLES = {"inputs": "t1, t2", "classes": "F, M", "optional": "t2", "spacing": "1, 1, 1"}
 _CANONICAL = {alias: name for name, aliases in ALIASES.items() for alias in aliases}
@@ -52,7 +54,8 @@ def sequence_of_file(name: str) -> str | None:
     named = [_CANONICAL[t] for t in tokens if t in _CANONICAL]
     if not named:
         return None
-    contrast_agent = any(t.startswith("ce-") or t in _ENHANCED for t in tokens)
+    worded = any(t in _ENHANCED for t in tokens) and not any(t in _PLAIN for t in tokens)
+    contrast_agent = worded or any(t.startswith("ce-") for t in tokens)
     return "t1ce" if named[-1] == "t1" and contrast_agent else named[-1]
 
 
