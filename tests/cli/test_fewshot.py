@@ -42,13 +42,21 @@ def test_a_regression_from_shots_to_container(brains, tmp_path, monkeypatch):
     task = task_file(tmp_path, brains)
     assert vcm("fewshot", "finetune", "--task", task, "--shots", 8, "--out", run).exit_code == 0
     card = json.loads((run / "model" / "model.json").read_text("utf-8"))
-    assert len(card["record"]["shots"]) == len(card["record"]["checksums"]) == 8
+    assert len(card["record"]["shots"]) == 8
+    # Of the file and of the voxels of each.
+    assert len(card["record"]["checksums"]) == 16
     again = vcm("fewshot", "finetune", "--task", task, "--out", run)
     assert refused(again, 2, "holds a fitted model")
 
     answers = tmp_path / "answers"
     words = ("fewshot", "predict", run / "model", brains, "--split")
     assert refused(vcm(*words, "train", "--out", answers), 2, "is one of the shots")
+    shot = next((brains / card["record"]["shots"][0]).rglob("*_T1w.nii.gz"))
+    copy = tmp_path / "others" / "sub-X" / "anat" / "sub-X_T1w.nii"
+    copy.parent.mkdir(parents=True)
+    nib.save(nib.load(shot), copy)
+    renamed = ("fewshot", "predict", run / "model", tmp_path / "others", "--out", answers)
+    assert refused(vcm(*renamed), 2, "sub-X is one of the shots")
     assert vcm(*words, "test", "--out", answers).exit_code == 0
     rows = read_table(answers / "answers.tsv")
     assert [r["case"] for r in rows] == ["sub-00", "sub-04", "sub-08", "sub-12"]

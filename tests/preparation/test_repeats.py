@@ -9,10 +9,11 @@ import pytest
 from source_folders import FREESURFER, GRID, bids
 
 from vcm.files import sha256
+from vcm.imaging.content_checksum import content_checksum
 from vcm.imaging.volume import Volume, read_volume, write_volume
 from vcm.preparation.check import check_folder
 from vcm.preparation.prepare import prepare
-from vcm.preparation.repeats import content_checksum, without_repeats
+from vcm.preparation.repeats import without_repeats
 
 
 def uncompressed(image):

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 import vcm
 from vcm.report.training import write_training_report
 
@@ -28,3 +30,17 @@ def test_curves_measures_and_configuration_are_shown(tmp_path):
     path = write_training_report(tmp_path, "Training of a thing", {"dice": 0.75})
     page = path.read_text(encoding="utf-8")
     assert page.count("<svg") == 1 and "0.75" in page and "seed: 7" in page
+
+
+@pytest.mark.parametrize(
+    ("measured", "said"),
+    [
+        ("test", "Means over the test scans"),
+        ("validation", "Means over the validation scans"),
+        ("training", "Losses of the last training step"),
+    ],
+)
+def test_the_page_says_which_scans_were_measured(tmp_path, measured, said):
+    page = write_training_report(tmp_path, "Training of a thing", {"dice": 0.75}, measured)
+    text = page.read_text(encoding="utf-8")
+    assert said in text and ("over the test scans" in text) == (measured == "test")

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -85,3 +87,11 @@ def test_an_unknown_objective_is_refused(prepared, tmp_path):
     settings = SliceTraining(data=[str(prepared)], out=str(tmp_path), objective="gan", **SMALL)
     with pytest.raises(VCMError, match="objective is 'gan': choose one of diffusion, masked"):
         pretrain_slices(settings)
+
+
+def test_a_scan_that_is_trained_on_is_not_measured_on(prepared, tmp_path):
+    data, out = shutil.copytree(prepared, tmp_path / "data"), tmp_path / "run"
+    shutil.copy(data / "sub-0" / "sub-0_T1w.nii.gz", data / "sub-4" / "sub-4_T1w.nii.gz")
+    with pytest.raises(VCMError, match=r"sub-0 in .* and sub-4 in .* hold the same image"):
+        pretrain_slices(SliceTraining(data=[str(data)], out=str(out), **SMALL))
+    assert not out.exists()

@@ -92,6 +92,6 @@ def test_the_slice_model_knows_slices_of_a_brain_that_it_never_saw():
 def test_the_embedded_encoder_says_what_it_saw():
     parent = load_parent(FOR_MAE)
     assert parent.network.local and len(parent.seen) == 133
-    assert all(case.startswith("sub-IXI") for case in parent.seen.values())
+    assert all(case.startswith("sub-IXI") for case in parent.known().values())
     found = parent.network.features(torch.rand(1, 1, 32, 32, 32))
     assert found.shape == (1, parent.network.feature_count) and found.isfinite().all()

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcm.errors import VCMError, VCMWarning, first_names
+from vcm.fewshot.cases.identity import identity
 from vcm.fewshot.cases.label_maps import grouped, warn_of_absent_classes
 from vcm.fewshot.cases.layouts import (
     Case,
@@ -42,7 +43,7 @@ from vcm.fewshot.comparison.metrics import (
 from vcm.fewshot.comparison.resampling import Interval, Sample, over_cases
 from vcm.fewshot.container.predict import read_scans, slots_of, write_answer
 from vcm.fewshot.methods.model import Answer, FittedModel
-from vcm.files import check_output, read_table, sha256, write_json, write_table
+from vcm.files import check_output, read_table, write_json, write_table
 from vcm.imaging.extraction import find_brain
 from vcm.imaging.volume import Volume, read_label_map, refuse_other_voxels
 from vcm.progress import track
@@ -268,9 +269,13 @@ def _row(case: str, answer: Answer, model: FittedModel, prior: bool) -> dict[str
 
 def _refuse_shots(model: FittedModel, cases: list[Case]) -> None:
     seen = set(model.record.get("checksums", ()))
-    for case in cases:
+    for case in cases if seen else ():
         for path in case.images.values():
-            if seen and sha256(path) in seen:
+            try:
+                known = identity(path)
+            except VCMError:
+                continue  # no shot could be read from it either
+            if not seen.isdisjoint(known):
                 raise VCMError(
                     f"{case.name} is one of the shots that the model was fitted on: leave it out, or its "
                     "answer says nothing."

@@ -11,10 +11,10 @@ from vcm.errors import VCMError, noted
 from vcm.files import sha256
 from vcm.imaging.brain import find_background, refuse_unfit
 from vcm.imaging.conditions import class_volumes
+from vcm.imaging.content_checksum import content_checksum
 from vcm.imaging.source import Finding, Scan, read_source
 from vcm.imaging.vocabulary import read_brain
 from vcm.imaging.volume import read_volume
-from vcm.preparation.repeats import content_checksum
 from vcm.progress import track
 
 

@@ -12,13 +12,13 @@ from vcm.errors import VCMError, noted
 from vcm.files import sha256, whole
 from vcm.imaging.brain import align_brain
 from vcm.imaging.conditions import ventricular_and_brain_volume
+from vcm.imaging.content_checksum import content_checksum
 from vcm.imaging.extraction import Brain, find_brain
 from vcm.imaging.geometry import model_grid, to_model_grid
 from vcm.imaging.source import Scan
 from vcm.imaging.vocabulary import read_brain
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
 from vcm.preparation.record import PreparedScan, read_record
-from vcm.preparation.repeats import content_checksum
 
 
 class UnwritableSet(VCMError):

@@ -9,27 +9,43 @@ import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from vcm.files import versions
 from vcm.report.folder import write_report
 from vcm.report.page import Page, Picture, Section, Table, table_of
 from vcm.report.plots import Plot, lines
 
+#: The scans that the measures of a run that is complete are of.
+Measured = Literal["test", "validation", "training"]
+_MEASURED: dict[Measured, tuple[str, str]] = {
+    "test": ("Test", "Means over the test scans, with the final weights."),
+    "validation": (
+        "Final weights",
+        "Means over the validation scans, with the final weights. No test scan was looked at.",
+    ),
+    "training": ("Last step", "Losses of the last training step: no scans were held out."),
+}
+
 
 def write_training_report(
-    folder: Path, title: str, measures: Mapping[str, float] | None = None
+    folder: Path,
+    title: str,
+    measures: Mapping[str, float] | None = None,
+    measured: Measured = "test",
 ) -> Path | None:
     """Write the page of a run that is complete; see `vcm.report.folder.write_report`.
 
     Args:
         folder: Of the run.
         title: What was trained.
-        measures: On the test scans, by name.
+        measures: By name.
+        measured: On which scans.
     """
-    return write_report(folder, lambda: _page(folder, title, measures or {}))
+    return write_report(folder, lambda: _page(folder, title, measures or {}, measured))
 
 
-def _page(folder: Path, title: str, measures: Mapping[str, float]) -> Page:
+def _page(folder: Path, title: str, measures: Mapping[str, float], measured: Measured) -> Page:
     log, validation = _rows(folder / "log.csv"), _rows(folder / "validation.csv")
     sections = []
     plots = [*_curves(log, "training"), *_curves(validation, "validation")]
@@ -39,8 +55,7 @@ def _page(folder: Path, title: str, measures: Mapping[str, float]) -> Page:
         rows = list(measures.items())
         sections.append(
             Section(
-                "Test",
-                "Means over the test scans, with the final weights.",
+                *_MEASURED[measured],
                 tables=[Table(("measure", "value"), rows)],
             )
         )

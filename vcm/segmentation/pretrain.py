@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from vcm.errors import VCMError
 from vcm.imaging.prepared_set import Subject, load_prepared
-from vcm.imaging.scan_checksums import scan_checksums
+from vcm.imaging.scan_checksums import check_apart, scan_checksums
 from vcm.imaging.views import VIEWS, places, slices
 from vcm.learning.batches import moved
 from vcm.learning.origin import Origin
@@ -160,6 +160,10 @@ def pretrain_slices(config: SliceTraining) -> dict[str, float]:
     if not config.data:
         raise VCMError("No data is given: add data=[FOLDER] with a folder written by vcm prepare.")
     train = load_prepared(*config.data, split="train")
+    held_out = []
+    with suppress(VCMError):
+        held_out = load_prepared(*config.data, split="test")
+    check_apart(train, held_out)
     spacing = check_crop(train[0], config.crop, len(config.channels))
     set_seed(config.seed)
     net = SliceDenoiser(
@@ -174,8 +178,7 @@ def pretrain_slices(config: SliceTraining) -> dict[str, float]:
         return {}
     net.save_pretrained(Path(config.out) / "slices")
     measures = {}
-    with suppress(VCMError):
-        held_out = load_prepared(*config.data, split="test")
+    if held_out:
         pool = SlicePool(read_images(held_out), *sizes)
         loss = measure_loss(objective.to(net.device), pool)
         measures[f"{config.objective} loss on test"] = loss

@@ -36,7 +36,7 @@ from vcm.nets.memory_format import channels_last
 from vcm.nets.patch_discriminator import PatchDiscriminator
 from vcm.nets.patches import to_patches
 from vcm.nets.saved import ModelMixin
-from vcm.report.training import write_training_report
+from vcm.report.training import Measured, write_training_report
 from vcm.training.fine_configuration import BandDecoderTraining
 from vcm.training.restoration import (
     adversarial_ramp,
@@ -136,8 +136,11 @@ def pretrain_band_decoder(config: BandDecoderTraining) -> dict[str, float]:
     if not run.is_main:
         return {}
     measures = validate() if held_out is not None else run.losses
+    measured: Measured = "validation" if held_out is not None else "training"
     net.cpu().save_pretrained(run.folder / "autoencoder")
-    write_training_report(run.folder, "Training of the decoder of a band-limited latent", measures)
+    write_training_report(
+        run.folder, "Training of the decoder of a band-limited latent", measures, measured
+    )
     return measures
 
 

@@ -26,7 +26,7 @@ from vcm.nets.band_autoencoder import BandAutoencoder
 from vcm.nets.fine_denoiser import FineDenoiser
 from vcm.nets.memory_format import channels_last
 from vcm.pipeline import VCMPipeline
-from vcm.report.training import write_training_report
+from vcm.report.training import Measured, write_training_report
 from vcm.training.fine_batches import BrainBatch, draws_of, measure_held_out, noised
 from vcm.training.fine_configuration import FineDiffusionTraining, check_draws
 from vcm.training.latents import checksum_of
@@ -122,9 +122,10 @@ def pretrain_fine_diffusion(config: FineDiffusionTraining) -> dict[str, float]:
     if not run.is_main:
         return {}
     measures = validate() if held_out is not None else run.losses
+    measured: Measured = "validation" if held_out is not None else "training"
     frozen_pipeline(autoencoder, net, pool).save_pretrained(run.folder / "model")
     write_training_report(
-        run.folder, "Training of a diffusion model of a band-limited latent", measures
+        run.folder, "Training of a diffusion model of a band-limited latent", measures, measured
     )
     return measures
 

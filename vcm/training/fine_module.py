@@ -35,7 +35,7 @@ from vcm.nets.memory_format import channels_last
 from vcm.nets.patches import to_patches
 from vcm.nets.vcm import VolumetricConditioningModule
 from vcm.pipeline import VCMPipeline
-from vcm.report.training import write_training_report
+from vcm.report.training import Measured, write_training_report
 from vcm.training.fine_batches import BrainBatch, draws_of, measure_held_out, noised
 from vcm.training.fine_configuration import FineModuleTraining, check_draws
 from vcm.training.fine_diffusion import LEAST_SPREAD, check_fits
@@ -176,6 +176,7 @@ def train_fine_module(config: FineModuleTraining) -> dict[str, float]:
     if not run.is_main:
         return {}
     measures = validate() if held_out is not None else run.losses
+    measured: Measured = "validation" if held_out is not None else "training"
     pipeline.to("cpu")
     module.cpu().save_pretrained(run.folder / "module")
     if steers:
@@ -185,7 +186,9 @@ def train_fine_module(config: FineModuleTraining) -> dict[str, float]:
         )
         pipeline.record_frozen()
         pipeline.save_pretrained(run.folder / "model")
-    write_training_report(run.folder, "Training of a label-map module on drawn brains", measures)
+    write_training_report(
+        run.folder, "Training of a label-map module on drawn brains", measures, measured
+    )
     return measures
 
 

@@ -36,7 +36,7 @@ from vcm.nets.memory_format import channels_last
 from vcm.nets.patch_discriminator import PatchDiscriminator
 from vcm.nets.saved import ModelMixin
 from vcm.nets.super_resolution import FACTOR, SuperResolutionNet, interpolated
-from vcm.report.training import write_training_report
+from vcm.report.training import Measured, write_training_report
 from vcm.training.restoration import (
     adversarial_ramp,
     refuse_workers,
@@ -144,8 +144,11 @@ def pretrain_super_resolution(config: SuperResolutionTraining) -> dict[str, floa
     if not run.is_main:
         return {}
     measures = validate() if held_out is not None else run.losses
+    measured: Measured = "validation" if held_out is not None else "training"
     pair.net.cpu().save_pretrained(run.folder / "super_resolution")
-    write_training_report(run.folder, "Training of a network that halves the voxel size", measures)
+    write_training_report(
+        run.folder, "Training of a network that halves the voxel size", measures, measured
+    )
     return measures
 
 

@@ -41,6 +41,30 @@ def test_bids(tmp_path, write):
     assert [c.name for c in with_labels([one, two], Target("age"), AGE)] == ["sub-1"]
 
 
+@pytest.mark.parametrize(
+    ("case", "mark", "scans", "subject"),
+    [
+        ("BraTS-GLI-00001-001", "-", ("t1c", "t1n", "t2f", "t2w"), "BraTS-GLI-00001"),
+        ("BraTS20_Training_001", "_", ("t1ce", "t1", "flair", "t2"), "BraTS20_Training_001"),
+        ("UPENN-GBM-00001_11", "_", ("T1GD", "T1", "FLAIR", "T2"), "UPENN-GBM-00001"),
+    ],
+)
+def test_a_folder_per_case(tmp_path, write, case, mark, scans, subject):
+    label = "segm" if case.startswith("UPENN") else "seg"
+    for name in (*scans, label):
+        write(tmp_path / case / f"{case}{mark}{name}.nii.gz")
+    write(tmp_path / case / "other_T1w.nii.gz")
+    (found,) = find_cases(tmp_path)
+    assert (found.name, found.subject) == (case, subject)
+    assert found.images.keys() == {"t1", "t1ce", "t2", "flair"} and found.maps.keys() == {label}
+
+
+def test_a_folder_of_a_subject_of_bids_is_no_folder_of_cases(tmp_path, write):
+    write(tmp_path / "sub-1" / "anat" / "sub-1_T1w.nii.gz")
+    with pytest.raises(VCMError, match="No case was found"):
+        find_cases(tmp_path / "sub-1")
+
+
 def test_bids_sessions_are_cases_of_their_own(tmp_path, write):
     for session in ("ses-1", "ses-2"):
         write(tmp_path / "sub-1" / session / "anat" / f"sub-1_{session}_T1w.nii.gz")

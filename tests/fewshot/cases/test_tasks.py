@@ -19,6 +19,11 @@ from vcm.fewshot.container.contracts import contract_names, load_contract
         ("flair_reg_T2W.nii.gz", "t2"),
         ("notes.nii.gz", None),
         ("t1map.nii.gz", None),
+        ("BraTS-GLI-00001-000-t1c.nii.gz", "t1ce"),
+        ("BraTS-GLI-00001-000-t1n.nii.gz", "t1"),
+        ("BraTS-GLI-00001-000-t2f.nii.gz", "flair"),
+        ("UPENN-GBM-00001_11_T1GD.nii.gz", "t1ce"),
+        ("T1-map.nii.gz", None),
     ],
 )
 def test_sequences_are_read_by_whole_tokens(name, sequence):

@@ -19,4 +19,5 @@ def test_what_a_method_looked_through_is_told_for_every_task(tmp_path):
     study = {"tasks": [], "out": str(tmp_path), "reference": "mean"}
     (tmp_path / "study.json").write_text(json.dumps({"study": study}), encoding="utf-8")
     text = write_page(tmp_path).read_text(encoding="utf-8")
+    assert "the reference `mean` has no runs of this task" in text
     assert "* volumes: network of T1w\n* volumes: network of any contrast" in text

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from vcm.errors import VCMError
+from vcm.fewshot.cases.identity import identity
 from vcm.fewshot.cases.layouts import Source, Target
 from vcm.fewshot.cases.tasks import task_from
-from vcm.fewshot.methods.parents import Parent
+from vcm.fewshot.methods.parents import Parent, SeenScan
 from vcm.fewshot.methods.pool import Pool, refuse_seen, refuse_seen_by_parents
 from vcm.files import sha256
 
@@ -127,7 +128,7 @@ def two_sequences(tmp_path):
 def test_every_scan_that_the_task_reads_is_known_by_its_content(two_sequences, pool, inputs):
     task = task_from({"kind": "regression", "inputs": inputs})
     flair = {n: next((two_sequences / n).rglob("*FLAIR.nii.gz")) for n in ("sub-1", "sub-2")}
-    parents = {"mae": Parent(None, "x", {sha256(flair["sub-2"]): "P7"})}
+    parents = {"mae": Parent(None, "x", (SeenScan("P7", "flair", sha256(flair["sub-2"])),))}
     with pytest.raises(VCMError, match="The test case sub-2 is the scan of P7 that the network"):
         refuse_seen_by_parents(pool(two_sequences, "test", task, parents=parents))
     refuse_seen_by_parents(pool(two_sequences, "train", task, parents=parents))
@@ -135,6 +136,26 @@ def test_every_scan_that_the_task_reads_is_known_by_its_content(two_sequences, p
     shutil.copy(flair["sub-1"], flair["sub-2"])
     train, test = (pool(two_sequences, split, task) for split in ("train", "test"))
     assert refused(train, test, "The test case sub-2 is the training case sub-1")
+
+
+def turned(path, target):
+    """The same scan, stored uncompressed with its axes in another order."""
+    image = nib.load(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(image.as_reoriented(nib.orientations.axcodes2ornt("PSL")), target)
+    return target
+
+
+def test_a_scan_stored_in_another_way_under_another_name_is_known(two_sequences, pool, tmp_path):
+    there = next((two_sequences / "sub-1").rglob("*T1w.nii.gz"))
+    other = turned(there, tmp_path / "other" / "sub-9" / "anat" / "sub-9_T1w.nii")
+    assert sha256(other) != sha256(there)
+    (tmp_path / "other" / "participants.tsv").write_text("participant_id\tage\nsub-9\t30\n")
+    train, test = pool(two_sequences, "train"), pool(tmp_path / "other")
+    assert refused(train, test, "The test case sub-9 is the training case sub-1 .* same voxels")
+    parents = {"mae": Parent(None, "x", (SeenScan("P7", "t1", *identity(there)),))}
+    with pytest.raises(VCMError, match="The test case sub-9 is the scan of P7 that the network"):
+        refuse_seen_by_parents(pool(tmp_path / "other", parents=parents))
 
 
 def lesions(folder, labels, affine=None):

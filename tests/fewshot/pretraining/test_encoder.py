@@ -243,7 +243,7 @@ def test_a_share_of_the_blocks_is_hidden_whole():
 
 def test_two_views_are_of_two_sequences_of_a_case_where_it_has_them(brains, cache):
     scans, _ = find_scans([str(brains)], "train", "", cache)
-    first, second = (type(s)("one", q, s.checksum, s.file)
+    first, second = (type(s)("one", q, s.known, s.file)
                      for s, q in zip(scans[:2], ("t1", "t2"), strict=True))  # fmt: skip
     drawn = ViewSampler([first, second], 1, 2, 16, 0.5, 4, 0.0).draw(np.random.default_rng(0))
     assert {scan.image().sum().item() for scan in (first, second)} == {
@@ -258,7 +258,7 @@ def test_people_of_one_name_in_two_datasets_are_never_a_pair(tmp_path, cache):
         image = nib.load(path)
         nib.save(nib.Nifti1Image(np.flip(image.get_fdata(dtype=np.float32), 2), image.affine), path)
     scans, _ = find_scans(folders, "train", "", cache)
-    assert len({s.checksum for s in scans}) == len(scans) == 2 * len({s.case for s in scans})
+    assert len({s.known for s in scans}) == len(scans) == 2 * len({s.case for s in scans})
     sampler = ViewSampler(scans, 24, 2, 16, 0.5, 4, 0.0)
     images = sampler.draw(np.random.default_rng(0)).images
     assert torch.equal(images[:, 0], images[:, 1])

@@ -1,8 +1,9 @@
 """Find the cases of a few-shot task: scans by sequence, and labels. Knows folders and tables.
 
-Three layouts are read: BIDS (sub-X[/ses-Y]/anat/*_T1w.nii.gz, labels in participants.tsv or a
+Four layouts are read: BIDS (sub-X[/ses-Y]/anat/*_T1w.nii.gz, labels in participants.tsv or a
 *_dseg.nii.gz beside the scan), that of FOMO (sub_X/ses_Y/t1.nii.gz, labels/sub_X[/ses_Y]/label.txt
-or seg.nii.gz), and a table with the columns case, sequence, path and label. What
+or seg.nii.gz), a folder per case whose files begin with its name, as in BraTS (X/X_t1ce.nii.gz or X/X-t1c.nii.gz
+with X/X_seg.nii.gz), and a table with the columns case, sequence, path and label. What
 sub-X/sub-X_sessions.tsv says of a session of BIDS goes before what participants.tsv says of the subject.
 """
 
@@ -15,15 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vcm.errors import VCMError, VCMWarning, first_names
-from vcm.fewshot.cases.tasks import Task, sequence_name, sequence_of_file
+from vcm.fewshot.cases.tasks import Task, sequence_name, sequence_of_file, words_of
 from vcm.imaging.bids import ENDINGS
 from vcm.imaging.participants import parse_split, read_rows, session_of
 from vcm.imaging.scan_files import files_below
 
 #: Last token of a file that holds labels or a mask, not a scan.
-_MAP_TOKENS = ("dseg", "seg", "mask", "label", "labels", "segmentation")
+_MAP_TOKENS = ("dseg", "seg", "mask", "label", "labels", "segmentation", "segm")
 #: Last token of a file that is neither.
 _NEITHER = ("roi", "probseg")
+#: Names of cases that end in the number of a scan of one subject: BraTS-GLI-00001-000, UPENN-GBM-00001_11.
+_OF_SUBJECT = re.compile(r"(BraTS-[A-Za-z]+-\d+|UPENN-GBM-\d+)[-_]\d+")
 #: What stands in a cell, in lower case, whose value nobody knows.
 UNKNOWN = ("", "n/a", "na", "nan")
 
@@ -44,7 +47,8 @@ class Case:
     @property
     def subject(self) -> str:
         """Whose scans they are: sessions of one subject are cases of their own."""
-        return re.split(r"_ses[-_]", self.name)[0]
+        named = _OF_SUBJECT.fullmatch(self.name)
+        return named[1] if named else re.split(r"_ses[-_]", self.name)[0]
 
     @property
     def split(self) -> str:
@@ -87,11 +91,12 @@ def find_cases(source: str | Path, split: str | None = None) -> list[Case]:
     elif (path / "participants.tsv").is_file() or any(path.glob("sub-*")):
         cases = _from_bids(path)
     else:
-        cases = _from_fomo(path)
+        cases = _from_fomo(path) or _from_named_folders(path)
     if not cases:
         raise VCMError(
             f"No case was found in {path}: give a BIDS folder (sub-*/anat/*_T1w.nii.gz), one of the FOMO "
-            "layout (sub_*/ses_*/t1.nii.gz), or a table with the columns case, sequence, path."
+            "layout (sub_*/ses_*/t1.nii.gz), one with a folder per case (X/X_t1.nii.gz), or a table with the "
+            "columns case, sequence, path."
         )
     chosen = [c for c in cases if split in (None, c.split)]
     if not chosen:
@@ -316,6 +321,17 @@ def _from_fomo(folder: Path) -> list[Case]:
     return cases
 
 
+def _from_named_folders(folder: Path) -> list[Case]:
+    """A case per folder, of the files in it that begin with its name."""
+    cases = []
+    for home in sorted(p for p in folder.iterdir() if p.is_dir()):
+        files = [p for p in _nifti(home.iterdir()) if p.name.startswith(home.name)]
+        images, maps = _sorted_by_kind(home.name, files)
+        if images:
+            cases.append(Case(home.name, images, {}, maps))
+    return cases
+
+
 def _from_table(path: Path) -> list[Case]:
     rows = read_rows(path)
     if not rows or not {"case", "sequence", "path"} <= set(rows[0]):
@@ -355,7 +371,7 @@ def _sorted_by_kind(
     images: dict[str, Path] = {}
     maps: dict[str, Path] = {}
     for file in files:
-        last = re.split(r"[_\s.]+", re.sub(r"\.nii(\.gz)?$", "", file.name))[-1].lower()
+        last = words_of(re.sub(r"\.nii(\.gz)?$", "", file.name))[-1]
         if last in _MAP_TOKENS:
             _add(maps, last, file, case)
             continue

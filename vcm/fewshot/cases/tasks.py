@@ -16,10 +16,10 @@ KINDS = ("classification", "regression", "segmentation", "embedding")
 
 #: Names of a sequence in file names and tables, in lower case, by its canonical name.
 ALIASES = {
-    "t1": ("t1", "t1w"),
+    "t1": ("t1", "t1w", "t1n"),
     "t1ce": ("t1ce", "t1c", "t1gd"),
     "t2": ("t2", "t2w"),
-    "flair": ("flair",),
+    "flair": ("flair", "t2f"),
     "dwi": ("dwi", "b1000"),
     "adc": ("adc",),
     "t2s": ("t2s", "t2star", "t2starw"),
@@ -44,13 +44,23 @@ def sequence_name(text: str) -> str:
     return found
 
 
+def words_of(stem: str) -> list[str]:
+    """The words of a file name without its ending, in lower case.
+
+    In BIDS, a hyphen joins the name of an entity and its value. Where hyphens alone part the words, as in
+    BraTS-GLI-00001-000-t1c, the last word counts.
+    """
+    words = re.split(r"[_\s.]+", stem.lower())
+    return words if len(words) > 1 else [words[0].rpartition("-")[2]]
+
+
 def sequence_of_file(name: str) -> str | None:
     """The sequence that a file name tells, by whole tokens, the last that names one; else None.
 
     A BIDS entity ce-..., or a word such as gd, beside T1w means a contrast agent. t1ce is never read as t1.
     """
     stem = re.sub(r"\.nii(\.gz)?$", "", name, flags=re.IGNORECASE)
-    tokens = [t.lower() for t in re.split(r"[_\s.]+", stem)]
+    tokens = words_of(stem)
     named = [_CANONICAL[t] for t in tokens if t in _CANONICAL]
     if not named:
         return None

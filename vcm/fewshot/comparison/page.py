@@ -63,6 +63,10 @@ def write_page(out: Path) -> Path:
             blocks.append(_values_table(tables, test, metric))
             new = _differences(tables, test, metric, config["reference"])
             blocks.append(_differences_table(new, metric, config["reference"]))
+            if not any(config["reference"] in methods for methods in tables.values()):
+                blocks.append(
+                    f"No differences: the reference `{config['reference']}` has no runs of this task."
+                )
             rows += [{"task": task, "test": test, "metric": metric, **r} for r in new]
             picture = f"{task}_{test}_{metric}.png".replace(" ", "-")
             picture = picture.replace(",", "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -29,7 +29,7 @@ from vcm.nets.rounding import restore
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 #: In the folder of an encoder: the scans that it was trained on.
-_SEEN = "seen.tsv"
+SEEN = "seen.tsv"
 #: Networks whose weights travel with the package, by feature.
 FROZEN_MODEL = "brain2mm"
 #: Feature of an encoder that saw nothing: what pretraining has to be better than.
@@ -55,20 +55,41 @@ class FeatureNetwork(Protocol):
 
 
 @dataclass(frozen=True)
+class SeenScan:
+    """A scan that a network was trained on: one row of seen.tsv.
+
+    Attributes:
+        case: Its name.
+        sequence: t1, t2, ...
+        sha256: Of its file.
+        content: `vcm.imaging.content_checksum`; "" where it was not recorded.
+    """
+
+    case: str
+    sequence: str
+    sha256: str
+    content: str = ""
+
+
+@dataclass(frozen=True)
 class Parent:
     """One pretrained network.
 
     Attributes:
         network: With its weights.
         checksum: SHA-256 of the weights, and of how they read a scan where that is not as it comes.
-        seen: SHA-256 of scans that it was trained on, where it says so -> case.
+        seen: Scans that it was trained on, where it says so.
         labelled: Whether it is a segmenter, which learned from label maps.
     """
 
     network: Any
     checksum: str
-    seen: Mapping[str, str]
+    seen: tuple[SeenScan, ...] = ()
     labelled: bool = False
+
+    def known(self) -> dict[str, str]:
+        """SHA-256 of the file and of the content of each scan that it was trained on -> case."""
+        return {key: scan.case for scan in self.seen for key in (scan.sha256, scan.content) if key}
 
 
 def open_parents(methods: Iterable[Method], encoders: Encoders) -> dict[str, Parent]:
@@ -139,9 +160,9 @@ def load_parent(name: str) -> Parent:
     local = card.get("local_brightness", False)
     network = FewShotUNet(1, outputs, tuple(card["channels"]), card["groups"], patch, local)
     network.load_state_dict(weights)
-    seen = {}
-    if (folder / _SEEN).is_file():
-        seen = {row["sha256"]: row["case"] for row in read_table(folder / _SEEN)}
+    seen = ()
+    if (folder / SEEN).is_file():
+        seen = tuple(SeenScan(**row) for row in read_table(folder / SEEN))
     labelled = card["_class_name"] == "TissueSegmenter"
     return Parent(network.eval(), _checksum(sha256(folder / _WEIGHTS), local), seen, labelled)
 
@@ -161,7 +182,7 @@ def untrained_encoder(like: FewShotUNet | None = None) -> Parent:
         torch.manual_seed(0)
         network = FewShotUNet(1, 1, **settings)
     weights = checksum_of(network.state_dict().items(), 1.0)
-    return Parent(network.eval(), _checksum(weights, network.local), {})
+    return Parent(network.eval(), _checksum(weights, network.local))
 
 
 def _checksum(weights: str, local: bool) -> str:
@@ -188,4 +209,4 @@ def _frozen(feature: str, model: str) -> Parent:
     # By name, so that a container, which follows imports, does not take diffusers and MONAI along.
     module = import_module("vcm.fewshot.methods.frozen_features")
     network, checksum = module.load_frozen(feature, model)
-    return Parent(network, checksum, {})
+    return Parent(network, checksum)

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from vcm.errors import VCMError, VCMWarning, first_names
+from vcm.fewshot.cases.identity import identity
 from vcm.fewshot.cases.label_maps import grouped
 from vcm.fewshot.cases.layouts import (
     Case,
@@ -41,6 +42,7 @@ from vcm.imaging.volume import (
     read_volume,
     refuse_other_voxels,
 )
+from vcm.progress import track
 
 #: Raised when what `features` returns changes, so that no cache of before is read.
 _FEATURES_VERSION = 2
@@ -192,8 +194,17 @@ class Pool:
         return rows.reshape(len(rows), 1 + VIEWS, -1)
 
     def checksums(self) -> dict[str, str]:
-        """SHA-256 of every scan that the task reads -> case."""
-        return {sha256(path): case.name for case in self.cases for path in self._files(case)}
+        """SHA-256 of the file and of the content of every scan that the task reads -> case.
+
+        Raises:
+            VCMError: A scan cannot be read.
+        """
+        return {
+            checksum: case.name
+            for case in track(self.cases, "Comparing scans")
+            for path in self._files(case)
+            for checksum in identity(path, self.cache)
+        }
 
     def subjects(self) -> list[set[Path]]:
         """By what the subject of each case is known: the folders sub-X of its scans, its name within the data."""
@@ -256,8 +267,8 @@ def refuse_seen(train: Pool, test: Pool) -> None:
     for checksum, name in test.checksums().items():
         if checksum in seen:
             raise VCMError(
-                f"The test case {name} is the training case {seen[checksum]} (the scans are the same "
-                "file): take it out of one of the two."
+                f"The test case {name} is the training case {seen[checksum]} (the scans hold the same "
+                "voxels): take it out of one of the two."
             )
     owner = {
         known: case.name
@@ -277,7 +288,7 @@ def refuse_repeats(pool: Pool) -> None:
     """Raise VCMError where two subjects have one scan: a cross-validation would train on it and test with it."""
     seen: dict[str, Case] = {}
     for case, files in zip(pool.cases, map(pool._files, pool.cases), strict=True):
-        for checksum in map(sha256, files):
+        for checksum in (one for file in files for one in identity(file, pool.cache)):
             other = seen.setdefault(checksum, case)
             if other.subject != case.subject:
                 raise VCMError(
@@ -287,13 +298,13 @@ def refuse_repeats(pool: Pool) -> None:
 
 def refuse_seen_by_parents(test: Pool) -> None:
     """Raise VCMError where a pretrained network saw a test scan, of any sequence that the task reads."""
-    telling = {feature: parent for feature, parent in test.parents.items() if parent.seen}
+    telling = {feature: parent.known() for feature, parent in test.parents.items() if parent.seen}
     checksums = test.checksums() if telling else {}
-    for feature, parent in telling.items():
+    for feature, known in telling.items():
         for checksum, name in checksums.items():
-            if checksum in parent.seen:
+            if checksum in known:
                 raise VCMError(
-                    f"The test case {name} is the scan of {parent.seen[checksum]} that the network of "
+                    f"The test case {name} is the scan of {known[checksum]} that the network of "
                     f"the method '{feature}' was pretrained on: pretrain without it, or take it out of the tests."
                 )
 

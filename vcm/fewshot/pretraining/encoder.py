@@ -13,7 +13,8 @@ from __future__ import annotations
 import csv
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from vcm.checksums import record_checksums
 from vcm.errors import VCMError, VCMWarning
 from vcm.fewshot.configuration import EncoderTraining
-from vcm.fewshot.methods.parents import load_parent
+from vcm.fewshot.methods.parents import SEEN, SeenScan, load_parent
 from vcm.fewshot.pretraining.unlabelled import (
     DrawnScans,
     UnlabelledScan,
@@ -43,8 +44,6 @@ from vcm.nets.encoder import ScanEncoder
 from vcm.report.training import write_training_report
 
 OBJECTIVES = ("mae", "hybrid")
-#: Table of the scans that an encoder was trained on, in its folder.
-SEEN = "seen.tsv"
 #: A contrastive loss above this share of that of chance has learned nothing.
 NEAR_CHANCE = 0.97
 
@@ -104,7 +103,7 @@ def pretrain_encoder(config: EncoderTraining) -> dict[str, float]:
     set_seed(config.seed)
     projection = config.projection if hybrid else 0
     net = ScanEncoder(tuple(config.channels), config.groups, projection, config.patch, local)
-    before = go_on_from(config.start, net) if config.start else {}
+    before = go_on_from(config.start, net) if config.start else ()
     cache = Path(config.cache or f"{config.out}/scans")
     scans, complaints = find_scans(config.data, "train", config.mask, cache)
     # The layout in which convolutions are fastest, on CPUs and GPUs.
@@ -115,7 +114,7 @@ def pretrain_encoder(config: EncoderTraining) -> dict[str, float]:
         config.augmentation, local, config.motion,
     )  # fmt: skip
     objective = EncoderObjective(net, sampler, weight, config.temperature)
-    origin = Origin(scans=by_name((f"{s.case} {s.sequence}", s.checksum) for s in scans))
+    origin = Origin(scans=by_name((f"{s.case} {s.sequence}", s.known.file) for s in scans))
     run = TrainingRun(config, net, objective, origin)
     run.fit(lambda _: sampler.draw)
     if not run.is_main:
@@ -160,8 +159,8 @@ def check_encoder(config: EncoderTraining) -> None:
             raise VCMError(f"{name} is {getattr(config, name)}: choose 0 to 1.")
 
 
-def go_on_from(folder: str, net: ScanEncoder) -> dict[str, str]:
-    """Give a network the weights of an encoder; returns the scans that it saw, SHA-256 -> case.
+def go_on_from(folder: str, net: ScanEncoder) -> tuple[SeenScan, ...]:
+    """Give a network the weights of an encoder; returns the scans that it saw.
 
     Raises:
         VCMError: The folder holds none, or one of another shape or of another reading of scans.
@@ -178,7 +177,7 @@ def go_on_from(folder: str, net: ScanEncoder) -> dict[str, str]:
             f"The network in {folder} is another one ({told}): choose the same settings, or another start."
         )
     net.unet.load_state_dict(parent.network.state_dict())
-    return dict(parent.seen)
+    return parent.seen
 
 
 def warn_of_chance(log: Path, batch_size: int) -> None:
@@ -196,17 +195,17 @@ def warn_of_chance(log: Path, batch_size: int) -> None:
         )
 
 
-def record_seen(scans: list[UnlabelledScan], folder: Path, before: Mapping[str, str]) -> None:
-    """Write which scans an encoder saw, by case and by the checksum of their files.
+def record_seen(scans: list[UnlabelledScan], folder: Path, before: Iterable[SeenScan]) -> None:
+    """Write which scans an encoder saw, by case and by the checksums of their files and of what these hold.
 
     Args:
         scans: Of this training.
         folder: Of the encoder.
-        before: Those that its start saw, SHA-256 -> case.
+        before: Those that its start saw.
     """
-    rows = [{"case": s.case, "sequence": s.sequence, "sha256": s.checksum} for s in scans]
-    own = {s.checksum for s in scans}
-    rows += [{"case": c, "sequence": "n/a", "sha256": k} for k, c in before.items() if k not in own]
+    seen = [SeenScan(s.case, s.sequence, *s.known) for s in scans]
+    own = {s.sha256 for s in seen}
+    rows = [asdict(s) for s in (*seen, *(s for s in before if s.sha256 not in own))]
     write_table(folder / SEEN, rows, list(rows[0]))
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vcm.errors import VCMError
+from vcm.fewshot.cases.identity import Identity, identity
 from vcm.fewshot.cases.layouts import find_cases
 from vcm.fewshot.cases.preparation import prepare
 from vcm.fewshot.methods.crops import Motion, crop_grids, draw_motion, scaled
@@ -44,14 +45,14 @@ class UnlabelledScan:
     Attributes:
         case: Name of its case: scans of one case are of one session of one subject.
         sequence: t1, t2, ...
-        checksum: SHA-256 of its file.
+        known: By what it is known wherever it turns up.
         file: Of the prepared array (X, Y, Z), 0..1.
         folder: That the case was found in: people of two datasets may have one name.
     """
 
     case: str
     sequence: str
-    checksum: str
+    known: Identity
     file: Path
     folder: str = ""
 
@@ -111,15 +112,15 @@ def find_scans(
         outside = case.maps.get(mask) if mask else None
         for sequence, path in case.images.items():
             try:
-                checksum = sha256(path)
-                key = f"{_VERSION}|{checksum}|{sha256(outside) if outside else ''}"
+                known = identity(path, cache)
+                key = f"{_VERSION}|{known.file}|{sha256(outside) if outside else ''}"
                 file = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
                 if not file.is_file():
                     _prepare(path, outside, file)
             except VCMError as error:
                 complaints.append(str(error))
             else:
-                found.append(UnlabelledScan(case.name, sequence, checksum, file, folder))
+                found.append(UnlabelledScan(case.name, sequence, known, file, folder))
     if not found:
         raise VCMError(
             f"None of the scans in {', '.join(folders)} can be used, the first because: "
