@@ -3,7 +3,7 @@
 import json
 
 from vcm.fewshot.comparison.page import write_page
-from vcm.files import write_json, write_table
+from vcm.files import read_table, write_json, write_table
 
 
 def test_what_a_method_looked_through_is_told_for_every_task(tmp_path):
@@ -21,3 +21,29 @@ def test_what_a_method_looked_through_is_told_for_every_task(tmp_path):
     text = write_page(tmp_path).read_text(encoding="utf-8")
     assert "the reference `mean` has no runs of this task" in text
     assert "* volumes: network of T1w\n* volumes: network of any contrast" in text
+
+
+def test_a_correlation_with_one_draw_of_equal_answers_is_undefined_and_no_mean_of_minus_100(
+    tmp_path,
+):
+    for method, flat in (("volumes", ()), ("voxels", (1,))):
+        for seed in range(3):
+            folder = tmp_path / "runs" / "age" / method / "5" / str(seed)
+            folder.mkdir(parents=True)
+            rows = [
+                {
+                    "test": "t",
+                    "case": str(n),
+                    "truth": str(n),
+                    "answer": "2" if seed in flat else str(n % 3),
+                }
+                for n in range(6)
+            ]
+            write_table(folder / "answers.tsv", rows, list(rows[0]))
+            record = {"task": "age", "kind": "regression", "method": method, "parents": "none"}
+            write_json(folder / "run.json", {**record, "shots": 5, "seed": seed})
+    study = {"tasks": [], "out": str(tmp_path), "reference": "volumes"}
+    (tmp_path / "study.json").write_text(json.dumps({"study": study}), encoding="utf-8")
+    text = write_page(tmp_path).read_text(encoding="utf-8")
+    assert "| 5 | 3 | voxels | undefined |" in text and "| 5 | voxels | undefined |" in text
+    assert {row["metric"] for row in read_table(tmp_path / "comparisons.tsv")} == {"mae"}

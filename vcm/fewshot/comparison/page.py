@@ -37,8 +37,6 @@ _SYNTHETIC = (
 )
 #: Decimals by metric.
 _DIGITS = {"mae": 1, "r": 2, "auroc": 2, "f1": 2, "dice": 3, "nsd": 3}
-#: Values that stand for "undefined": shown as such, with no interval.
-_UNDEFINED = -99.0
 
 
 def write_page(out: Path) -> Path:
@@ -72,10 +70,12 @@ def write_page(out: Path) -> Path:
             picture = picture.replace(",", "")
             _curves(tables, test, metric, out / picture)
             blocks.append(f"![{metric} by number of shots]({picture})")
-    if rows:
-        plain = [
-            {k: v for k, v in r.items() if k != "estimate"} | _flat(r["estimate"]) for r in rows
-        ]
+    plain = [
+        {k: v for k, v in r.items() if k != "estimate"} | _flat(r["estimate"])
+        for r in rows
+        if _is_defined(r["estimate"].value, r["metric"])
+    ]
+    if plain:
         write_table(out / "comparisons.tsv", plain, list(plain[0]))
     # A method may look through another network in another task.
     parents = dict.fromkeys(
@@ -130,7 +130,7 @@ def _differences(
         if reference not in methods:
             continue
         base = sample_of(methods[reference], test, metric)
-        if metric == "r" and base.value() < _UNDEFINED:
+        if not _is_defined(base.value(), metric):
             continue
         for name, runs in methods.items():
             if name != reference:
@@ -150,7 +150,7 @@ def _differences_table(rows: Sequence[dict[str, Any]], metric: str, reference: s
 
 
 def _shown(found: Estimate, metric: str, sign: str = "") -> list[str]:
-    if found.value < _UNDEFINED:
+    if not _is_defined(found.value, metric):
         return ["undefined", "-", "-", "-"]
     digits = _DIGITS[metric]
 
@@ -161,6 +161,11 @@ def _shown(found: Estimate, metric: str, sign: str = "") -> list[str]:
 
     each = (found.cases, found.draws, found.both)
     return [f"{found.value:{sign}.{digits}f}", *map(interval, each)]
+
+
+def _is_defined(value: float, metric: str) -> bool:
+    """Whether a mean, or a difference of means, of r has no draw whose answers are all alike, -100 by the rules."""
+    return metric != "r" or abs(value) <= 2
 
 
 def _flat(found: Estimate) -> dict[str, float]:
@@ -187,7 +192,7 @@ def _curves(
         for shots, methods in sorted(tables.items()):
             if name in methods:
                 found = estimate(sample_of(methods[name], test, metric))
-                if found.value > _UNDEFINED:
+                if _is_defined(found.value, metric):
                     points.append((shots, found.value, *found.cases))
         if points:
             x = [p[0] * 1.03**place for p in points]
