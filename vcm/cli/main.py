@@ -48,6 +48,7 @@ COMMANDS = (
     Command(("pretrain", "fine-module"), training.fine_module),
     Command(("pretrain", "super-resolution"), training.super_resolution),
     Command(("pretrain", "segmenter"), training.segmenter),
+    Command(("pretrain", "sequence-segmenter"), training.sequence_segmenter),
     Command(("pretrain", "detail"), training.detail),
     Command(("pretrain", "encoder"), training.encoder),
     Command(("pretrain", "contrasts"), training.contrasts),

@@ -11,6 +11,7 @@ from vcm.training.configuration import (
     DiffusionTraining,
     ModuleTraining,
     SegmenterTraining,
+    SequenceSegmenterTraining,
 )
 from vcm.training.fine_configuration import (
     BandDecoderTraining,
@@ -85,6 +86,13 @@ def segmenter(config: SegmenterTraining) -> None:
     from vcm.training.segmenter import pretrain_segmenter
 
     _print(pretrain_segmenter(config), 3)
+
+
+def sequence_segmenter(config: SequenceSegmenterTraining) -> None:
+    """Train the network that `vcm fewshot` begins a label map of several sequences with; run again to resume."""
+    from vcm.training.sequence_segmenter import pretrain_sequence_segmenter
+
+    _print(pretrain_sequence_segmenter(config), 3)
 
 
 def encoder(config: EncoderTraining) -> None:

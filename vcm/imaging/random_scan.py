@@ -100,7 +100,7 @@ def draw_scan(
     if masses and random.random() < masses:
         scan, lesions = _with_mass(scan, lesions, brain, spacing, random)
     scan = with_bias_field(scan, random)
-    scan = _blurred(np.where(brain, scan, 0).astype(np.float32), spacing, random)
+    scan = slice_profile(np.where(brain, scan, 0).astype(np.float32), spacing, random)
     scan = scan + np.float32(NOISE * random.random() ** 2) * random.standard_normal(
         scan.shape, dtype=np.float32
     )
@@ -137,7 +137,7 @@ def _with_mass(
     return changed.astype(np.float32), np.maximum(lesions, mass.whole)
 
 
-def _blurred(scan: Image, spacing: float, random: Random) -> Image:
+def slice_profile(scan: Image, spacing: float, random: Random) -> Image:
     """What upsampled slices, thick along a random axis, show of an image."""
     across, thick = int(random.integers(3)), random.random() < THICK
     width = random.uniform(*SLICES) if thick else 0.0

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class TissueSegmenter(ModelMixin):
-    """Images (B, 1, X, Y, Z) in 0..1 -> logits (B, 9, X, Y, Z): background and eight classes.
+    """Images (B, inputs, X, Y, Z) in 0..1 -> logits (B, 9, X, Y, Z): background and eight classes.
 
     Source: U-Net (Ronneberger et al. 2015) in the form of nnU-Net (Isensee et al. 2021), with group
     instead of instance normalisation: after the latter every channel has the same mean and spread,
@@ -37,6 +37,7 @@ class TissueSegmenter(ModelMixin):
             those of the anatomy underneath.
         patch: Edge of the blocks of voxels that are folded into channels before the finest level, and
             unfolded again: much less time per volume, coarser borders.
+        inputs: Images that it reads side by side.
     """
 
     @register_to_config
@@ -47,11 +48,12 @@ class TissueSegmenter(ModelMixin):
         out_classes: int = 9,
         patch: int = 1,
         lesions: bool = False,
+        inputs: int = 1,
     ) -> None:
         super().__init__()
         self.patch, self.out_classes = patch, out_classes
         norm = ("group", {"num_groups": groups})
-        pairs = list(zip((patch**3, *channels), channels, strict=False))
+        pairs = list(zip((inputs * patch**3, *channels), channels, strict=False))
         self.down = nn.ModuleList(
             UnetBasicBlock(3, a, b, 3, 1 if level == 0 else 2, norm)
             for level, (a, b) in enumerate(pairs)
@@ -63,7 +65,7 @@ class TissueSegmenter(ModelMixin):
             if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
                 nn.init.kaiming_normal_(module.weight, a=0.01)
 
-    def forward(self, image: Float[Tensor, "B 1 X Y Z"]) -> Float[Tensor, "B classes X Y Z"]:
+    def forward(self, image: Float[Tensor, "B inputs X Y Z"]) -> Float[Tensor, "B classes X Y Z"]:
         """Logits per class, and of lesions behind them where the network knows lesions."""
         return self.decode(self.levels(image))
 
@@ -76,9 +78,9 @@ class TissueSegmenter(ModelMixin):
 
     @torch.no_grad()
     def classes(
-        self, image: Float[Tensor, "B 1 X Y Z"], least: float = 0.0
+        self, image: Float[Tensor, "B inputs X Y Z"], least: float = 0.0
     ) -> UInt8[Tensor, "B X Y Z"]:
-        """(B, 1, X, Y, Z) -> the most probable class per voxel, uint8 (B, X, Y, Z).
+        """(B, inputs, X, Y, Z) -> the most probable class per voxel, uint8 (B, X, Y, Z).
 
         Args:
             image: In 0..1.
@@ -88,15 +90,15 @@ class TissueSegmenter(ModelMixin):
         return found.where(probable >= least, 0).to(torch.uint8)
 
     @torch.no_grad()
-    def features(self, image: Float[Tensor, "B 1 X Y Z"]) -> Float[Tensor, "B F"]:
-        """(B, 1, X, Y, Z) -> (B, F), for distances between sets of images (MMD, KID).
+    def features(self, image: Float[Tensor, "B inputs X Y Z"]) -> Float[Tensor, "B F"]:
+        """(B, inputs, X, Y, Z) -> (B, F), for distances between sets of images (MMD, KID).
 
         Mean and standard deviation over space of every channel of the deepest level, F = 2 channels[-1].
         """
         deepest = self.levels(image)[-1].float().flatten(2)
         return torch.cat([deepest.mean(2), deepest.std(2, correction=0)], 1)
 
-    def levels(self, image: Float[Tensor, "B 1 X Y Z"]) -> list[Float[Tensor, "B _ _ _ _"]]:
+    def levels(self, image: Float[Tensor, "B inputs X Y Z"]) -> list[Float[Tensor, "B _ _ _ _"]]:
         """Activations of each level, full resolution first."""
         if any(n % self.downsampling for n in image.shape[2:]):
             raise VCMError(

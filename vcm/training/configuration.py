@@ -237,3 +237,33 @@ class SegmenterTraining(TrainingSchedule):
     batch_size: int = 1
     learning_rate: float = 2e-3
     ema_decay: float = 0.99
+
+
+@dataclass
+class SequenceSegmenterTraining(TrainingSchedule):
+    """Configuration of `vcm pretrain sequence-segmenter`, whose network reads t1, t1ce, t2 and flair side by side.
+
+    Attributes:
+        data: Folders that vcm prepare wrote, with label maps.
+        out: Folder of the training run; the segmenter is in its folder 'segmenter'.
+        deform: Size of the deformations, 1 is usual.
+        crop: Edge of the training crops [voxel].
+        validation_brains: Drawn brains that a validation measures.
+        start: Name or folder of a segmenter with the same channels to start from. Default: random weights.
+        channels: Channels per level.
+        groups: Groups of the group normalisation.
+    """
+
+    headings: ClassVar[dict[str, str]] = {"data": "Data and result", "channels": "Network"}
+
+    data: list[str] = field(default_factory=list)
+    out: str = "runs/sequence_segmenter"
+    deform: float = 1.0
+    crop: int = 64
+    validation_brains: int = 8
+    start: str = ""
+    channels: list[int] = field(default_factory=lambda: [8, 32, 64, 128])
+    groups: int = 8
+    batch_size: int = 2
+    learning_rate: float = 2e-3
+    ema_decay: float = 0.995

@@ -36,6 +36,7 @@ from vcm.learning.origin import Origin
 from vcm.learning.processes import Processes
 from vcm.learning.run import TrainingRun
 from vcm.metrics import dice
+from vcm.nets.more_inputs import for_inputs
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.progress import track
 from vcm.report.training import write_training_report
@@ -228,6 +229,9 @@ def start_from(net: TissueSegmenter, folder: str) -> None:
     """Copy the weights of a saved segmenter; the channels of its last layer that it has. Raises VCMError."""
     begun = load_segmenter(folder, "start")
     own, theirs = net.state_dict(), begun.state_dict()
+    if net.config.inputs > begun.config.inputs == 1:
+        first = "down.0.conv1.conv.weight"
+        theirs[first] = for_inputs(theirs[first], net.config.inputs)
     for name, weight in theirs.items():
         room = own.get(name)
         if room is None or room.shape[1:] != weight.shape[1:] or len(room) < len(weight):

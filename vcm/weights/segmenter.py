@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,12 +46,30 @@ def load_segmenter(name: str, argument: str = "segmenter") -> TissueSegmenter:
     Raises:
         VCMError: There is none, or its files are not those that were saved.
     """
-    return load_network(TissueSegmenter, name, "segmenter", _REMEDY, argument)
+    net = load_network(TissueSegmenter, name, "segmenter", _REMEDY, argument)
+    if net.config.inputs != 1 and argument != "start":
+        raise VCMError(
+            f"{name} reads {net.config.inputs} sequences side by side and knows tumours, but tissues are named from one "
+            f"scan: {_REMEDY}",
+            argument=argument,
+        )
+    return net
 
 
-def record_training(net: TissueSegmenter, grid: Grid, contrasts: str) -> None:
-    """Write into its configuration which voxels and contrasts it was trained on."""
+def record_training(
+    net: TissueSegmenter, grid: Grid, contrasts: str, sequences: Sequence[str] = ()
+) -> None:
+    """Write into its configuration which voxels and contrasts it was trained on.
+
+    Args:
+        net: The segmenter.
+        grid: Of the scans.
+        contrasts: t1w or any.
+        sequences: That it reads side by side, where it does.
+    """
     net.register_to_config(**{_SPACING: float(np.mean(grid.spacing)), _CONTRASTS: contrasts})
+    if sequences:
+        net.register_to_config(_sequences=list(sequences))
 
 
 def knows_any_contrast(net: TissueSegmenter) -> bool:

@@ -170,26 +170,6 @@ def start_network(parent: FewShotUNet | None, inputs: int, outputs: int) -> FewS
     return net
 
 
-def for_inputs(weights: Tensor, inputs: int) -> Tensor:
-    """The first convolution of a network of one input, for several.
-
-    Each filter gives OWN of its weights to one input, in turn, and shares the rest equally, so that activations
-    keep their size. Were all inputs read alike, the network would begin with their mean, which hides
-    what one of them shows alone.
-
-    Args:
-        weights: (outputs, F, k, k, k), of F voxels of one input.
-        inputs: Number of them.
-
-    Returns:
-        (outputs, inputs F, k, k, k).
-    """
-    filters = torch.arange(len(weights))
-    shares = torch.full((len(weights), inputs), (1 - OWN) / inputs)
-    shares[filters, filters % inputs] += OWN
-    return (shares[:, :, None, None, None, None] * weights[:, None]).flatten(1, 2)
-
-
 class PatchSampler:
     """Patches of the shots, half of them around a labelled voxel, turned, scaled and recoloured."""
 
