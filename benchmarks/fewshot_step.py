@@ -20,6 +20,7 @@ import torch
 from fewshot_plain import PlainUNet
 from torch import nn
 
+from vcm.fewshot.cases.tasks import SEQUENCES
 from vcm.fewshot.configuration import NetworkTraining
 from vcm.fewshot.methods.network import FewShotUNet
 from vcm.fewshot.methods.parents import untrained_encoder
@@ -61,9 +62,10 @@ def main() -> None:
     parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=True)
     given = parser.parse_args()
     outputs = given.classes + 1
+    slots = SEQUENCES[: given.inputs]
     nets: dict[str, nn.Module] = {
         "scratch": FewShotUNet(given.inputs, outputs),
-        "untrained": start_network(untrained_encoder().network, given.inputs, outputs),
+        "untrained": start_network(untrained_encoder(), slots, outputs),
     }
     for net in nets.values():
         channels_last(net)

@@ -16,6 +16,8 @@ EXAMPLE = Path("brain2mm", "example_dseg.nii.gz")
 INDEX, NETWORK = "model_index.json", "config.json"
 #: The segmenters of scans in T1w, and of scans in any contrast.
 FOR_T1W, FOR_ANY = "segmenter2mm", "anysegmenter2mm"
+#: What a label map of several sequences begins with.
+FOR_SEQUENCES = "sequences2mm"
 #: The encoder that was pretrained without labels.
 FOR_MAE = "encoder2mm"
 

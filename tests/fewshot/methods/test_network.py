@@ -6,7 +6,7 @@ from torch.nn import functional
 from vcm.fewshot.methods.crops import Motion, crop_grid, nearest
 from vcm.fewshot.methods.model import probabilities
 from vcm.fewshot.methods.network import FewShotUNet
-from vcm.fewshot.methods.parents import load_parent
+from vcm.fewshot.methods.parents import Parent, load_parent
 from vcm.fewshot.methods.segmentation import start_network
 from vcm.nets.segmenter import TissueSegmenter
 
@@ -27,7 +27,7 @@ def test_it_folds_blocks_of_voxels_as_the_segmenter_does():
     ours.load_state_dict(theirs.state_dict())
     image = torch.rand(1, 1, 8, 12, 16)
     assert torch.allclose(ours(image), theirs(image), atol=1e-5)
-    several = start_network(ours, 3, 4)
+    several = start_network(Parent(ours, "x"), ("t1", "t2", "pd"), 4)
     assert several(torch.rand(1, 3, 9, 8, 7)).shape == (1, 4, 9, 8, 7)
     first = "down.0.conv1.conv.weight"
     assert torch.allclose(
@@ -42,9 +42,9 @@ def test_any_size_is_answered():
 
 
 def test_the_embedded_segmenter_is_a_start():
-    parent = load_parent("segmenter2mm").network
-    start = parent.state_dict()
-    net = start_network(parent, 2, 4).state_dict()
+    parent = load_parent("segmenter2mm")
+    start = parent.network.state_dict()
+    net = start_network(parent, ("t1", "t2"), 4).state_dict()
     first = "down.0.conv1.conv.weight"
     assert torch.allclose(net[first].sum(1), start[first][:, 0])
     assert torch.equal(net["up.2.conv_block.conv2.conv.weight"],
@@ -53,8 +53,8 @@ def test_the_embedded_segmenter_is_a_start():
 
 
 def test_a_start_of_several_inputs_is_the_parent_on_alike_ones_and_tells_others_apart():
-    parent = load_parent("anysegmenter2mm").network
-    net = start_network(parent, 3, 4)
+    begun = load_parent("anysegmenter2mm")
+    parent, net = begun.network, start_network(begun, ("t1", "t2", "pd"), 4)
     image, other = torch.rand(2, 1, 1, 16, 16, 16, generator=torch.manual_seed(0))
     level = torch.cat([image] * 3, 1)
     with torch.inference_mode():
@@ -136,8 +136,8 @@ def test_with_its_mirror_image_a_scan_gets_the_mirrored_answer():
 
 @pytest.mark.parametrize("name", [None, "segmenter2mm", "anysegmenter2mm"])
 def test_a_start_has_a_class_for_background(name):
-    parent = load_parent(name).network if name else None
-    assert start_network(parent, 1, 3)(torch.rand(1, 1, 8, 8, 8)).shape[1] == 3
+    parent = load_parent(name) if name else None
+    assert start_network(parent, ("t1",), 3)(torch.rand(1, 1, 8, 8, 8)).shape[1] == 3
 
 
 def test_labels_of_a_crop_are_those_of_the_nearest_voxel():

@@ -104,7 +104,7 @@ def test_an_encoder_is_a_start_and_gives_features(config):
     image = torch.rand(1, 1, 16, 16, 16)
     assert torch.allclose(network(image), own(image)[0], atol=1e-5)
     assert network.features(image).shape == (1, network.feature_count)
-    net = start_network(network, 1, 3)
+    net = start_network(parents["mae"], ("t1",), 3)
     assert torch.equal(net.down[1].conv1.conv.weight, network.down[1].conv1.conv.weight)
     with pytest.raises(VCMError, match="add mae=FOLDER"):
         open_parents([find_method("mae", "regression")], Encoders())
@@ -135,7 +135,7 @@ def test_an_encoder_of_local_brightness_reads_it_wherever_it_is_used(config):
         local = other.eval()(local_brightness(image))
         assert torch.allclose(network(image), local, atol=1e-5)
     assert torch.allclose(parents["mae"].network(image), own(local_brightness(image))[0], atol=1e-5)
-    assert start_network(parents["mae"].network, 2, 3).local
+    assert start_network(parents["mae"], ("t1", "t2"), 3).local
     # The untrained network is that of the encoder it is compared with, and known by how it reads.
     alone = open_parents(methods[1:], Encoders())["untrained"]
     assert parents["untrained"].network.channels == (4, 8)

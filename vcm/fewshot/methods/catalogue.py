@@ -11,6 +11,9 @@ from vcm.errors import VCMError
 from vcm.fewshot.cases.tasks import Task
 from vcm.fewshot.methods.feature_names import FROZEN, STACKED, parts_of
 
+#: The start of a network that reads several sequences side by side, and those that it knows.
+WITH_SEQUENCES = "sequences"
+SEQUENCES_READ = ("t1", "t1ce", "t2", "flair")
 CLOSED_FORM = ("classification", "regression")
 #: Slots of a task whose tissues segmenter2mm knows.
 _T1W_SLOTS = ("t1", "t1ce")
@@ -46,6 +49,10 @@ _SEGMENTER = "segmenter2mm: T1w scans and label maps of 133 IXI training subject
 _ANY_SEGMENTER = (
     "anysegmenter2mm: scans of random contrast, with random lesions, made from T1w scans and label maps of 130 "
     "IXI and 42 ds002748 training subjects"
+)
+_SEQUENCE_SEGMENTER = (
+    "sequences2mm: four sequences with simulated tumours and lesions, made from T1w scans and label maps of 130 IXI "
+    "and 42 ds002748 training subjects"
 )
 _AUTOENCODER = "autoencoder of brain2mm: T1w scans of 118 IXI training subjects"
 _DENOISER = "brain2mm: T1w scans, ages and sexes of 118 IXI training subjects"
@@ -104,7 +111,14 @@ def _stack(name: str) -> Method | None:
 
 
 def for_task(method: Method, task: Task) -> Method:
-    """The method as it reads a task: tissues of scans that need not be T1w are found by anysegmenter2mm."""
+    """The method as it reads a task.
+
+    Tissues of scans that need not be T1w are found by anysegmenter2mm. A label map of several sequences, all of them
+    known to sequences2mm, is begun with that in the place of anysegmenter2mm.
+    """
+    several = len(task.slots) > 1 and set(task.slots) <= set(SEQUENCES_READ)
+    if method.start == "anysegmenter" and task.kind == "segmentation" and several:
+        return replace(method, start=WITH_SEQUENCES, parents=_SEQUENCE_SEGMENTER)
     if "volumes" not in method.features or task.slots[0] in _T1W_SLOTS:
         return method
     read = ["anyvolumes" if f == "volumes" else f for f in method.features]

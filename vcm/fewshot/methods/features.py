@@ -73,6 +73,12 @@ def features(
         raise VCMError(f"The features '{name}' are unknown: choose one of {', '.join(FEATURES)}.")
     if network is None:
         raise VCMError(f"The features '{name}' need a pretrained network, and none is given.")
+    inputs = getattr(network, "settings", {}).get("inputs", 1)
+    if inputs != 1:
+        raise VCMError(
+            f"The features '{name}' are of one scan, but the network given reads {inputs} sequences side by side: give "
+            "an encoder of vcm pretrain encoder."
+        )
     if name in VOLUMES:
         return _volumes(_single(scans, slots[0], mask), network)
     pooled = [

@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vcm.checksums import verify_checksums
-from vcm.embedded import FOR_ANY, FOR_MAE, FOR_T1W, network_folder
+from vcm.embedded import FOR_ANY, FOR_MAE, FOR_SEQUENCES, FOR_T1W, network_folder
 from vcm.errors import VCMError
 from vcm.fewshot.configuration import Encoders
-from vcm.fewshot.methods.catalogue import PRETRAINED, Method
+from vcm.fewshot.methods.catalogue import PRETRAINED, WITH_SEQUENCES, Method
 from vcm.fewshot.methods.network import ENCODER, FewShotUNet
 from vcm.files import read_table, sha256
 from vcm.nets.frozen_checksum import checksum_of
@@ -80,12 +80,14 @@ class Parent:
         checksum: SHA-256 of the weights, and of how they read a scan where that is not as it comes.
         seen: Scans that it was trained on, where it says so.
         labelled: Whether it is a segmenter, which learned from label maps.
+        sequences: That it reads side by side; none: it reads one scan of whichever sequence.
     """
 
     network: Any
     checksum: str
     seen: tuple[SeenScan, ...] = ()
     labelled: bool = False
+    sequences: tuple[str, ...] = ()
 
     def known(self) -> dict[str, str]:
         """SHA-256 of the file and of the content of each scan that it was trained on -> case."""
@@ -120,6 +122,8 @@ def parent_name(feature: str, encoders: Encoders) -> str:
         return FOR_ANY
     if feature in _OF_FROZEN_MODEL:
         return FROZEN_MODEL
+    if feature == WITH_SEQUENCES:
+        return FOR_SEQUENCES
     if feature not in ("mae", "hybrid"):
         return ""
     name: str = getattr(encoders, feature)
@@ -158,13 +162,21 @@ def load_parent(name: str) -> Parent:
     patch = card.get("patch", 1)
     outputs = len(weights["out.conv.conv.bias"]) // patch**3
     local = card.get("local_brightness", False)
-    network = FewShotUNet(1, outputs, tuple(card["channels"]), card["groups"], patch, local)
+    sequences = tuple(card.get("_sequences", ()))
+    inputs = card.get("inputs", 1)
+    if inputs != max(len(sequences), 1):
+        raise VCMError(
+            f"{name} reads {inputs} images side by side, but does not say of which sequences: train it with vcm "
+            "pretrain sequence-segmenter."
+        )
+    network = FewShotUNet(inputs, outputs, tuple(card["channels"]), card["groups"], patch, local)
     network.load_state_dict(weights)
     seen = ()
     if (folder / SEEN).is_file():
         seen = tuple(SeenScan(**row) for row in read_table(folder / SEEN))
     labelled = card["_class_name"] == "TissueSegmenter"
-    return Parent(network.eval(), _checksum(sha256(folder / _WEIGHTS), local), seen, labelled)
+    checksum = _checksum(sha256(folder / _WEIGHTS), local)
+    return Parent(network.eval(), checksum, seen, labelled, sequences)
 
 
 def untrained_encoder(like: FewShotUNet | None = None) -> Parent:

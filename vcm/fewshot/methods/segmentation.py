@@ -31,16 +31,16 @@ from vcm.fewshot.methods.catalogue import Method
 from vcm.fewshot.methods.crops import Motion, crop_grid, nearest
 from vcm.fewshot.methods.model import FittedModel
 from vcm.fewshot.methods.network import FewShotUNet
+from vcm.fewshot.methods.parents import Parent
 from vcm.fewshot.methods.pool import Pool
 from vcm.learning.frequencies import start_at_frequencies
 from vcm.learning.run import TrainingRun
 from vcm.learning.schedule import TrainingSchedule
 from vcm.nets.memory_format import channels_last_on_cpu
+from vcm.nets.more_inputs import for_inputs, of_inputs
 
 #: Largest turn [rad], scale and shift [voxel] of a patch.
 MOTION = Motion(0.26, 0.15, 3.0)
-#: Share of a pretrained filter's weights that goes to one of several inputs alone.
-OWN = 0.5
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def fit_segmentation(
     for member in range(training.members):
         draw_seed = seed * 1000 + member
         set_seed(draw_seed)
-        parent = None if method.start == "random" else shots.parents[method.start].network
-        net = start_network(parent, len(task.slots), len(task.classes) + 1)
+        parent = None if method.start == "random" else shots.parents[method.start]
+        net = start_network(parent, task.slots, len(task.classes) + 1)
         bias, classes = net.get_parameter("out.conv.conv.bias"), len(task.classes) + 1
         start_at_frequencies(bias, [example.labels for example in examples], classes)
         device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
@@ -153,18 +153,34 @@ def train_network(
     run.fit(lambda _: PatchSampler(examples, training).draw)
 
 
-def start_network(parent: FewShotUNet | None, inputs: int, outputs: int) -> FewShotUNet:
+def start_network(parent: Parent | None, slots: Sequence[str], outputs: int) -> FewShotUNet:
     """A network with random weights, or with those of a pretrained one in all layers but the last.
 
-    Of several inputs each filter of the pretrained first convolution reads one more than the others.
+    Args:
+        parent: The pretrained one. Of one that read one scan, each filter of the first convolution reads one of
+            several inputs more than the others; one that read these sequences side by side goes on doing so.
+        slots: Sequences of the task, an input each.
+        outputs: Background and classes.
     """
+    inputs = len(slots)
     if parent is None:
         return FewShotUNet(inputs, outputs)
-    groups, local = parent.settings["groups"], parent.local
-    net = FewShotUNet(inputs, outputs, parent.channels, groups, parent.patch, local)
-    weights = dict(parent.state_dict())
+    begun = parent.network
+    groups, local = begun.settings["groups"], begun.local
+    net = FewShotUNet(inputs, outputs, begun.channels, groups, begun.patch, local)
+    weights = dict(begun.state_dict())
     first = "down.0.conv1.conv.weight"
-    weights[first] = for_inputs(weights[first], inputs)
+    if parent.sequences:
+        other = [slot for slot in slots if slot not in parent.sequences]
+        if other:
+            raise VCMError(
+                f"The pretrained network reads {', '.join(parent.sequences)} side by side, but the task reads "
+                f"{', '.join(other)}: choose anysegmenter."
+            )
+        places = [parent.sequences.index(slot) for slot in slots]
+        weights[first] = of_inputs(weights[first], len(parent.sequences), places)
+    else:
+        weights[first] = for_inputs(weights[first], inputs)
     own = net.state_dict()
     net.load_state_dict(own | {n: v for n, v in weights.items() if not n.startswith("out.")})
     return net
