@@ -3,10 +3,15 @@ import pytest
 import torch
 from torch.nn import functional
 
+from vcm.errors import VCMError
+from vcm.fewshot.cases.tasks import task_from
+from vcm.fewshot.configuration import Encoders
+from vcm.fewshot.methods.catalogue import WITH_SEQUENCES, find_method, for_task
 from vcm.fewshot.methods.crops import Motion, crop_grid, nearest
+from vcm.fewshot.methods.features import features
 from vcm.fewshot.methods.model import probabilities
 from vcm.fewshot.methods.network import FewShotUNet
-from vcm.fewshot.methods.parents import Parent, load_parent
+from vcm.fewshot.methods.parents import Parent, load_parent, open_parents
 from vcm.fewshot.methods.segmentation import start_network
 from vcm.nets.segmenter import TissueSegmenter
 
@@ -150,3 +155,34 @@ def test_labels_of_a_crop_are_those_of_the_nearest_voxel():
         sampled = functional.grid_sample(labels[None].float(), grid, "nearest", align_corners=False)
         assert found.dtype == torch.uint8 and torch.equal(found.float(), sampled[0])
         assert (found == 0).any() and (found > 0).any()
+
+
+def test_a_label_map_of_several_known_sequences_begins_with_the_network_that_reads_them():
+    several = {"kind": "segmentation", "classes": ["a"]}
+    method = find_method("anysegmenter", "segmentation")
+    for inputs, start in (
+        (["t1"], "anysegmenter"),
+        (["t1", "t1ce", "t2", "flair"], WITH_SEQUENCES),
+        (["flair", "t1"], WITH_SEQUENCES),
+        (["t1", "dwi"], "anysegmenter"),
+    ):
+        assert for_task(method, task_from({**several, "inputs": inputs})).start == start
+
+
+def test_a_network_of_several_sequences_goes_on_reading_those_of_the_task():
+    method = for_task(
+        find_method("anysegmenter", "segmentation"),
+        task_from({"kind": "segmentation", "classes": ["a"], "inputs": ["flair", "t1"]}),
+    )
+    parent = open_parents([method], Encoders())[WITH_SEQUENCES]
+    net = start_network(parent, ("flair", "t1"), 2)
+    flair, t1 = torch.rand(2, 1, 1, 16, 16, 16, generator=torch.manual_seed(0))
+    nothing = torch.zeros_like(t1)
+    with torch.inference_mode():
+        ours = net.levels(torch.cat([flair, t1], 1))[-1]
+        theirs = parent.network.levels(torch.cat([t1, nothing, nothing, flair], 1))[-1]
+    assert torch.allclose(ours, theirs, atol=1e-4)
+    with pytest.raises(VCMError, match="but the task reads dwi: choose anysegmenter"):
+        start_network(parent, ("t1", "dwi"), 2)
+    with pytest.raises(VCMError, match="reads 4 sequences side by side"):
+        features("mae", {}, ("t1",), None, parent.network)

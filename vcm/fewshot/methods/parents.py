@@ -171,7 +171,7 @@ def load_parent(name: str) -> Parent:
         )
     network = FewShotUNet(inputs, outputs, tuple(card["channels"]), card["groups"], patch, local)
     network.load_state_dict(weights)
-    seen = ()
+    seen: tuple[SeenScan, ...] = ()
     if (folder / SEEN).is_file():
         seen = tuple(SeenScan(**row) for row in read_table(folder / SEEN))
     labelled = card["_class_name"] == "TissueSegmenter"
