@@ -1,8 +1,9 @@
 """Brains with a mass in four contrasts, to try a few-shot segmentation of several sequences on.
 
     python benchmarks/simulated_masses.py PREPARED --out FOLDER/masses
+    python benchmarks/simulated_masses.py PREPARED MORE --split test --count 34 --tests 14 --out FOLDER/masses_unseen
 
-PREPARED is what `vcm prepare --spacing 1` wrote: brains, T1w, with maps of eight tissues. Each of its first --count
+PREPARED is one or more folders that `vcm prepare --spacing 1` wrote: brains, T1w, with maps of eight tissues. Each of its first --count
 subjects gets one mass: a core, a rim that only T1w with gadolinium shows bright, oedema in the white
 matter around. T2w and FLAIR are painted from the tissues, with the texture of the T1w. A case is
 FOLDER/masses/sub-NNN/anat with T1w, ce-gd_T1w, T2w, FLAIR and dseg (1 core, 2 oedema, 3 enhancing);
@@ -139,12 +140,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("prepared")
+    parser.add_argument("prepared", nargs="+")
+    parser.add_argument(
+        "--split", help="of the brains, for instance test: those that no network saw"
+    )
     parser.add_argument("--count", type=int, default=32)
     parser.add_argument("--tests", type=int, default=12)
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    subjects = load_prepared(given.prepared)[: given.count]
+    subjects = load_prepared(*given.prepared, split=given.split)[: given.count]
     rows = []
     for number, subject in enumerate(subjects):
         name = f"sub-{number:03d}"
