@@ -2,8 +2,7 @@
 
     python benchmarks/sequences.py sequences2mm PREPARED --split test --out OUT [--patients OPENMS_MNI]
 
-The brains are those of a split of PREPARED, deformed, given a tumour and scanned in four sequences, one draw of each;
-see vcm.imaging.random_sequences. OPENMS_MNI holds patients with multiple sclerosis and masks of their lesions: each
+The brains are those of a split of PREPARED, given a tumour and scanned in four sequences, one draw of each; see vcm.imaging.random_sequences. OPENMS_MNI holds patients with multiple sclerosis and masks of their lesions: each
 voxel that the network gives to any part of a tumour counts as lesion. OUT gets drawn.tsv and patients.tsv; printed are
 means with 95 % bootstrap intervals over brains.
 """
@@ -24,10 +23,9 @@ from vcm.fewshot.methods.network import FewShotUNet
 from vcm.fewshot.methods.parents import load_parent
 from vcm.files import write_table
 from vcm.imaging.conditions import NUMBER_OF_CLASSES
-from vcm.imaging.deformation import DeformationSizes
 from vcm.imaging.geometry import resample
+from vcm.imaging.prepared_set import load_prepared, with_classes
 from vcm.imaging.random_sequences import LABELS, SEQUENCES, draw_sequences
-from vcm.imaging.scan_pool import load_pool
 from vcm.imaging.volume import read_label_map, read_volume
 from vcm.progress import track
 
@@ -43,17 +41,14 @@ def answer(net: FewShotUNet, image: torch.Tensor) -> np.ndarray:
 
 def drawn(net: FewShotUNet, prepared: list[str], split: str) -> list[dict[str, object]]:
     """Dice of each label, a row per brain of the split; None where the brain lacks the label."""
-    pool = load_pool(prepared, split)
     rows = []
-    for number in track(range(len(pool)), "Drawn"):
+    subjects = with_classes(load_prepared(*prepared, split=split))
+    for number, subject in enumerate(track(subjects, "Drawn")):
+        spacing = read_volume(subject.image_file).grid.spacing[0]
         random = np.random.default_rng((0, number))
-        scan = pool.draw(1, DeformationSizes(), random)
-        brain = pool.make(scan._replace(numbers=torch.tensor([number])))
-        images, labels = draw_sequences(
-            brain.images[0, 0].numpy(), brain.classes[0, 0].numpy(), pool.grid.spacing[0], random
-        )
+        images, labels = draw_sequences(subject.image(), subject.classes(), spacing, random)
         found = answer(net, torch.from_numpy(images))
-        row: dict[str, object] = {"brain": pool.names[number]}
+        row: dict[str, object] = {"brain": subject.subject}
         for place, name in list(enumerate(LABELS))[1:]:
             there = (labels == place).any()
             row[name] = dice(found == place, labels == place) if there else None

@@ -38,6 +38,10 @@ from vcm.training.configuration import SequenceSegmenterTraining
 from vcm.training.segmenter import start_from
 from vcm.weights.segmenter import record_training, segmenter_folder
 
+#: Of the deformations: scans of a case lie as scanners had them, farther from each other than prepared ones do.
+SIZES = DeformationSizes(
+    coarse=4.0, fine=1.5, rotation=0.12, scale=0.07, shift=3.0, gain=0.03, gamma=0.1
+)
 #: How many times a voxel of a tumour's part counts in the cross-entropy.
 RARE = 3.0
 #: Share of the crops of a batch that lie around a voxel of a tumour or lesion, where the brain has one.
@@ -154,7 +158,7 @@ class CropDraws:
 
     def __init__(self, pool: ScanPool, config: SequenceSegmenterTraining) -> None:
         self.pool, self.batch_size = pool, config.batch_size
-        self.sizes = DeformationSizes().times(config.deform)
+        self.sizes = SIZES.times(config.deform)
         coarsest = 2 ** (len(config.channels) - 1)
         self.edges = np.minimum(config.crop, np.array(pool.grid.shape) // coarsest * coarsest)
 
@@ -201,7 +205,7 @@ def measure_sequence_segmenter(
         config: Of the run; tells how many.
     """
     rows = []
-    sizes = DeformationSizes().times(config.deform)
+    sizes = SIZES.times(config.deform)
     edge = 2 ** (len(config.channels) - 1)
     for number in track(range(config.validation_brains), "Measuring"):
         brain = draw_brain(pool, sizes, np.random.default_rng((MEASURED_WITH, number)))
