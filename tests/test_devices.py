@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -173,6 +174,22 @@ def test_pretrain_segmenter(device, two_scans, tmp_path):
     given = [f"data=[{two_scans}]", f"out={tmp_path / 'run'}", "channels=[8,8]", *BRIEF]
     assert pretrain_segmenter(load_config(SegmenterTraining, None, given))
     assert (tmp_path / "run" / "test.tsv").is_file()
+
+
+def test_pretrain_sequence_segmenter(device, three_scans, tmp_path):
+    from vcm.training.configuration import SequenceSegmenterTraining
+    from vcm.training.sequence_segmenter import pretrain_sequence_segmenter
+
+    three_scans = shutil.copytree(three_scans, tmp_path / "scans")
+    table = three_scans / "participants.tsv"
+    table.write_text(table.read_text("utf-8").replace("test", "validation"), encoding="utf-8")
+    given = [
+        f"data=[{three_scans}]", f"out={tmp_path / 'run'}", "channels=[8,8]", "crop=8",
+        "validate_every=2", "validation_brains=1", *BRIEF,
+    ]  # fmt: skip
+    measures = pretrain_sequence_segmenter(load_config(SequenceSegmenterTraining, None, given))
+    assert measures.keys() >= {"error", "white matter"} and finite(measures)
+    assert (tmp_path / "run" / "validation_brains.tsv").is_file()
 
 
 @pytest.mark.slow

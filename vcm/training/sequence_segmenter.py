@@ -92,8 +92,8 @@ def pretrain_sequence_segmenter(config: SequenceSegmenterTraining) -> dict[str, 
     """Train on the split `train` and save the network in out/segmenter.
 
     Returns:
-        Mean Dice per label, of brains drawn of the split `validation`, where validate_every asks for it; else the
-        losses of the last step. Empty in all but the main process.
+        Mean Dice per label that is there, of brains drawn of the split `validation`, and error, 1 - the mean of these,
+        where validate_every asks for it; else the losses of the last step. Empty in all but the main process.
 
     Raises:
         VCMError: Where the data or the configuration allow no training.
@@ -120,9 +120,11 @@ def pretrain_sequence_segmenter(config: SequenceSegmenterTraining) -> dict[str, 
     def validate() -> dict[str, float]:
         assert held_out is not None
         rows = measure_sequence_segmenter(net.to(run.device), held_out, config)
-        return write_measures(rows, run.folder / "validation_brains.tsv", first="drawn")
+        means = write_measures(rows, run.folder / "validation_brains.tsv", first="drawn")
+        there = {name: value for name, value in means.items() if not np.isnan(value)}
+        return {"error": 1 - float(np.mean(list(there.values()))), **there}
 
-    run.fit(prepare, validate if held_out is not None else None)
+    run.fit(prepare, validate if held_out is not None else None, criterion="error")
     if not run.is_main:
         return {}
     net.cpu().save_pretrained(run.folder / "segmenter")
