@@ -162,6 +162,15 @@ def test_the_random_network_of_another_encoder_is_another_method(config, monkeyp
         run_study(given)
 
 
+def test_another_network_of_the_package_is_not_mixed_with_that_of_before(config):
+    kept = run_study(config(methods=["mean"], seeds=1)) / "study.json"
+    record = json.loads(kept.read_text(encoding="utf-8"))
+    record["joined"]["network of volumes"] = "of an earlier version"
+    kept.write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(VCMError, match="holds a study with other network of volumes"):
+        run_study(config(methods=["mean", "volumes"], seeds=1))
+
+
 @pytest.mark.parametrize("change", ["label", "scan"])
 def test_data_that_changed_since_a_run_are_noticed(brains, config, tmp_path, change):
     """Its runs would be mixed with those of before, each with numbers of other labels or scans."""

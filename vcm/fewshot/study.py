@@ -261,6 +261,9 @@ def _claim(out: Path, config: FewShotStudy, tasks: Sequence[TaskOfStudy]) -> Non
     digest = hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
     kept = out / "study.json"
     joined = _joined(config) | {f"scans or labels of {t.name}": _data_of(t) for t in tasks}
+    # Those that travel with the package may change with it.
+    parents = {name: p.checksum for t in tasks for name, p in t.train.parents.items()}
+    joined |= {f"network of {name}": c for name, c in parents.items() if name not in joined}
     if kept.is_file():
         before = json.loads(kept.read_text("utf-8"))
         old = before.get("joined", {})
