@@ -2,7 +2,8 @@
 
     python benchmarks/sequences.py sequences2mm PREPARED --split test --out OUT [--patients OPENMS_MNI]
 
-The brains are those of a split of PREPARED, given a tumour and scanned in four sequences, one draw of each; see vcm.imaging.random_sequences. OPENMS_MNI holds patients with multiple sclerosis and masks of their lesions: each
+The brains are those of a split of PREPARED, given a tumour and scanned in four sequences, one draw of each; see
+vcm.imaging.random_sequences. OPENMS_MNI holds patients with multiple sclerosis and masks of their lesions: each
 voxel that the network gives to any part of a tumour counts as lesion. OUT gets drawn.tsv and patients.tsv; printed are
 means with 95 % bootstrap intervals over brains.
 """

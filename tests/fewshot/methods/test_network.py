@@ -6,13 +6,14 @@ from torch.nn import functional
 from vcm.errors import VCMError
 from vcm.fewshot.cases.tasks import task_from
 from vcm.fewshot.configuration import Encoders
-from vcm.fewshot.methods.catalogue import WITH_SEQUENCES, find_method, for_task
+from vcm.fewshot.methods.catalogue import SEQUENCES_READ, WITH_SEQUENCES, find_method, for_task
 from vcm.fewshot.methods.crops import Motion, crop_grid, nearest
 from vcm.fewshot.methods.features import features
 from vcm.fewshot.methods.model import probabilities
 from vcm.fewshot.methods.network import FewShotUNet
 from vcm.fewshot.methods.parents import Parent, load_parent, open_parents
 from vcm.fewshot.methods.segmentation import start_network
+from vcm.imaging.random_sequences import SEQUENCES
 from vcm.nets.segmenter import TissueSegmenter
 
 
@@ -175,6 +176,7 @@ def test_a_network_of_several_sequences_goes_on_reading_those_of_the_task():
         task_from({"kind": "segmentation", "classes": ["a"], "inputs": ["flair", "t1"]}),
     )
     parent = open_parents([method], Encoders())[WITH_SEQUENCES]
+    assert parent.sequences == SEQUENCES_READ == SEQUENCES
     net = start_network(parent, ("flair", "t1"), 2)
     flair, t1 = torch.rand(2, 1, 1, 16, 16, 16, generator=torch.manual_seed(0))
     nothing = torch.zeros_like(t1)

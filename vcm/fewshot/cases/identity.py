@@ -12,6 +12,9 @@ from vcm.files import sha256, write_whole
 from vcm.imaging.content_checksum import content_checksum
 from vcm.imaging.volume import read_volume
 
+#: Of the files that this process has read, by the checksum of the file.
+_contents: dict[str, str] = {}
+
 
 class Identity(NamedTuple):
     """SHA-256 of a file, and of the voxels that it holds with their place."""
@@ -35,7 +38,9 @@ def identity(path: Path, cache: Path | None = None) -> Identity:
     kept = cache / "contents" / f"{checksum}.txt" if cache and cache.is_dir() else None
     if kept and kept.is_file():
         return Identity(checksum, kept.read_text(encoding="ascii"))
-    content = content_checksum(read_volume(path))
+    if checksum not in _contents:
+        _contents[checksum] = content_checksum(read_volume(path))
+    content = _contents[checksum]
     if kept:
         write_whole(kept, lambda part: part.write_text(content, encoding="ascii"))
     return Identity(checksum, content)

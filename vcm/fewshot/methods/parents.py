@@ -173,7 +173,10 @@ def load_parent(name: str) -> Parent:
     network.load_state_dict(weights)
     seen: tuple[SeenScan, ...] = ()
     if (folder / SEEN).is_file():
-        seen = tuple(SeenScan(**row) for row in read_table(folder / SEEN))
+        seen = tuple(
+            SeenScan(row["case"], row.get("sequence", "n/a"), row["sha256"], row.get("content", ""))
+            for row in read_table(folder / SEEN)
+        )
     labelled = card["_class_name"] == "TissueSegmenter"
     checksum = _checksum(sha256(folder / _WEIGHTS), local)
     return Parent(network.eval(), checksum, seen, labelled, sequences)
