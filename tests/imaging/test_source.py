@@ -50,7 +50,13 @@ def test_a_row_per_session_and_the_ages_of_sessions_tsv(folder):
     (here / "participants.tsv").write_text("participant_id\tage\nsub-1\t39\n")
     sessions = "session_id\tage\nses-1\t39.5\nses-2\t41,5\n"
     (here / "sub-1" / "sub-1_sessions.tsv").write_text(sessions)
-    assert [scan.age for scan in read_source(here).scans] == [39.5, 41.5]
+    source = read_source(here)
+    assert [scan.age for scan in source.scans] == [39.5, 41.5] and not source.notes
+    (here / "sub-1" / "sub-1_sessions.tsv").write_text(sessions.replace("41,5", "n/a"))
+    source = read_source(here)
+    assert [scan.age for scan in source.scans] == [39.5, 39]
+    (note,) = source.notes
+    assert note.subject == "sub-1_ses-2" and "no age in sub-1_sessions.tsv: 39 years" in note.what
 
 
 def test_the_sessions_of_a_subject_are_in_one_split(folder):

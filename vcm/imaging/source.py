@@ -301,6 +301,13 @@ def _scans_of(
         age = ages.get(session, row.age)
         scans.append(Scan(name, image.path, path, age, row.sex, row.split, owner))
         notes += [Finding(name, note) for note in row.notes]
+        if ages and session not in ages and age is not None and not row.session:
+            notes.append(
+                Finding(
+                    name,
+                    f"has no age in {owner}_sessions.tsv: {age:g} years of participants.tsv are taken",
+                )
+            )
     return scans, rejected, notes
 
 

@@ -193,6 +193,7 @@ def _from_bids(folder: Path) -> list[Case]:
     tables += [row for of in told.values() for row in of.values()]
     columns = {k: "" for row in tables for k in row if k}
     cases = []
+    inherited: dict[str, list[str]] = {}
     for subject in subjects:
         sessions = sorted(p for p in subject.glob("ses-*") if p.is_dir()) or [subject]
         for session in sessions:
@@ -200,11 +201,30 @@ def _from_bids(folder: Path) -> list[Case]:
             images, maps = _sorted_by_kind(name, _nifti(files_below(session)))
             if images:
                 row = _row_of(subject.name, session.name, rows.get(subject.name, []), table)
-                values = {**columns, **row, **told[subject].get(session.name, {})}
+                own = told[subject].get(session.name, {})
+                values = {**columns, **row, **{k: v for k, v in own.items() if v}}
                 cases.append(Case(name, images, values, maps))
+                for column in (k for k, v in own.items() if not v and _is_known(row.get(k, ""))):
+                    inherited.setdefault(column, []).append(name)
+    _warn_of_inherited(inherited)
     if any("split" in row for of in rows.values() for row in of):
         _refuse_unmatched([c.subject for c in cases], rows, table)
     return cases
+
+
+def _is_known(cell: str) -> bool:
+    return cell.lower() not in UNKNOWN
+
+
+def _warn_of_inherited(inherited: Mapping[str, Sequence[str]]) -> None:
+    """Say where a session's own table leaves open what the row of its subject tells, which is taken then."""
+    for column, names in inherited.items():
+        warnings.warn(
+            f"The column {column} is empty in the *_sessions.tsv of {first_names(names)}: what participants.tsv says of "
+            "the subject is taken, which may be of another date.",
+            VCMWarning,
+            stacklevel=4,
+        )
 
 
 def _refuse_unmatched(subjects: Iterable[str], rows: Collection[str], table: Path) -> None:
@@ -244,7 +264,7 @@ def _rows_by_subject(table: Path) -> dict[str, list[dict[str, str]]]:
 
 
 def _rows_by_session(subject: Path) -> dict[str, dict[str, str]]:
-    """What sub-X_sessions.tsv says of each session, without cells that say nothing.
+    """What sub-X_sessions.tsv says of each session, "" in cells that say nothing.
 
     Raises:
         VCMError: Two rows of one session differ.
@@ -252,7 +272,7 @@ def _rows_by_session(subject: Path) -> dict[str, dict[str, str]]:
     table = subject / f"{subject.name}_sessions.tsv"
     found: dict[str, dict[str, str]] = {}
     for row in read_rows(table) if table.is_file() else []:
-        told = {k: v for k, v in _with_split(row).items() if k and v.lower() not in UNKNOWN}
+        told = {k: v if _is_known(v) else "" for k, v in _with_split(row).items() if k}
         session = session_of(row)
         if session and found.setdefault(session, told) != told:
             raise VCMError(f"{session} has rows in {table} that differ: keep one.")
