@@ -16,6 +16,7 @@ from vcm.fewshot.methods.closed_form import fit_constant
 from vcm.fewshot.methods.features import VOXELS_SHAPE, features
 from vcm.fewshot.methods.model import FittedModel
 from vcm.files import read_table
+from vcm.imaging.extraction import Brain
 from vcm.imaging.volume import read_volume
 
 PLACE = np.diag([4.0, 4, 4, 1])
@@ -128,3 +129,21 @@ def test_embeddings_are_not_evaluated(embed, tmp_path):
     embed({"sub-1": ["T1w"]})
     with pytest.raises(VCMError, match="holds embeddings, which have no truth"):
         evaluate_answers(tmp_path / "answers", str(tmp_path / "cases"))
+
+
+def test_a_case_whose_brain_is_not_found_is_answered_without_looking_and_named(
+    lesions, tmp_path, monkeypatch
+):
+    def find_brain(image):
+        if image.source == "sub-1_T1w.nii.gz":
+            raise VCMError("The brain was not found.")
+        return Brain(np.ones(image.data.shape, bool), "background", 1.0)
+
+    monkeypatch.setattr("vcm.fewshot.cases.brain_masks.find_brain", find_brain)
+    model = FittedModel.load(tmp_path / "model")
+    model.record = {"label": "dseg", "mask": "found"}
+    model.save(tmp_path / "masked")
+    done = predict_cases(tmp_path / "masked", str(lesions[0]), tmp_path / "other")
+    assert done.fallbacks == {"sub-1": "The brain was not found."}
+    rows = read_table(tmp_path / "other" / "answers.tsv")
+    assert {row["case"]: row["looked"] for row in rows} == {"sub-1": "no", "sub-2": "yes"}

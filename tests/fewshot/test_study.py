@@ -306,3 +306,30 @@ def test_a_test_of_one_class_is_refused(config, brains, tmp_path):
     }  # fmt: skip
     with pytest.raises(VCMError, match="All 4 cases of the test 'here' of age are of the class F"):
         open_tasks(config(task=task))
+
+
+def test_brains_that_are_not_found_are_named_before_anything_is_fitted(
+    brains, config, tmp_path, monkeypatch
+):
+    def find_brain(image):
+        raise VCMError(f"The brain of {image.source} was not found.")
+
+    monkeypatch.setattr("vcm.fewshot.cases.brain_masks.find_brain", find_brain)
+    tests = {"held out": {"data": str(brains), "split": "test", "mask": "found"}}
+    with pytest.raises(
+        VCMError, match=r"No brain was found in (\d+) of \1 cases .*mask.*Of the first: The brain"
+    ):
+        run_study(config(task={"tests": tests}))
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_study_looks_for_the_brains_of_its_tests_and_of_the_shots_it_draws(config, brains):
+    study = config(task={"train": {"data": str(brains), "split": "train", "mask": "found"}})
+    (task,) = open_tasks(study)
+    drawn, held_out = module._cases_read(task, study)
+    read = {case.name for case in drawn.cases}
+    labels = list(task.train.labels)
+    strata = module.strata_of(task.task.kind, labels)
+    expected = [task.train.subset(module.draw_shots(labels, strata, 8, s)) for s in range(3)]
+    assert read == {case.name for pool in expected for case in pool.cases}
+    assert held_out is task.tests["held out"]

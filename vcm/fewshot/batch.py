@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcm.errors import VCMError, VCMWarning, first_names
+from vcm.fewshot.cases.brain_masks import brain_mask
 from vcm.fewshot.cases.identity import identity
 from vcm.fewshot.cases.label_maps import grouped, warn_of_absent_classes
 from vcm.fewshot.cases.layouts import (
@@ -44,7 +45,6 @@ from vcm.fewshot.comparison.resampling import Interval, Sample, over_cases
 from vcm.fewshot.container.predict import read_scans, slots_of, write_answer
 from vcm.fewshot.methods.model import Answer, FittedModel
 from vcm.files import check_output, read_table, write_json, write_table
-from vcm.imaging.extraction import find_brain
 from vcm.imaging.volume import Volume, read_label_map, refuse_other_voxels
 from vcm.progress import track
 
@@ -94,7 +94,12 @@ def predict_cases(model_folder: Path, source: str, out: Path, split: str | None 
         scans, complaints = read_scans(paths)
         slots, missing = slots_of(model, scans)
         complaints += [f"There is no {name}." for name in missing]
-        mask = _mask(model, case, slots)
+        mask = None
+        try:
+            mask = _mask(model, case, slots)
+        except VCMError as error:
+            complaints.append(str(error))
+            scans, slots = {}, {}
         answer = model.answer(slots, mask) if slots else model.prior()
         if complaints:
             fallbacks[case.name] = complaints[0]
@@ -250,9 +255,7 @@ def _mask(model: FittedModel, case: Case, slots: dict[str, Volume]) -> Volume | 
         return None
     if token in case.maps:
         return read_label_map(case.maps[token])
-    scan = next(iter(slots.values()))
-    brain = find_brain(scan)
-    return brain.as_volume(scan) if brain.is_found_here else None
+    return brain_mask(slots)
 
 
 def _row(case: str, answer: Answer, model: FittedModel, prior: bool) -> dict[str, Any]:

@@ -88,6 +88,8 @@ def run_study(config: FewShotStudy) -> Path:
         pool.refuse_unusable_maps()
     for task in tasks:
         task.train.warn_of_labels_without_a_class()
+        for pool in _cases_read(task, config):
+            pool.refuse_unfound_brains()
     _claim(out, config, tasks)
     tasks = [with_synthetic(task, config) for task in tasks]
     todo = [
@@ -121,6 +123,19 @@ def open_tasks(config: FewShotStudy) -> list[TaskOfStudy]:
                 f"the {largest} shots asked: lower shots, or add cases."
             )
     return found
+
+
+def _cases_read(task: TaskOfStudy, config: FewShotStudy) -> list[Pool]:
+    """The cases of a task that the study reads: its tests, and of the others those that some draw of shots holds."""
+    if task.folds:
+        return [task.train]
+    labels = list(task.train.labels)
+    strata = strata_of(task.task.kind, labels)
+    drawn: set[int] = set()
+    for shots in config.shots:
+        for seed in range(config.seeds):
+            drawn.update(draw_shots(labels, strata, shots, seed))
+    return [task.train.subset(sorted(drawn)), *task.tests.values()]
 
 
 def with_synthetic(task: TaskOfStudy, config: FewShotStudy) -> TaskOfStudy:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from vcm.errors import VCMError, VCMWarning, first_names
+from vcm.fewshot.cases.brain_masks import kept_brain_mask
 from vcm.fewshot.cases.identity import identity
 from vcm.fewshot.cases.label_maps import grouped
 from vcm.fewshot.cases.layouts import (
@@ -33,7 +34,6 @@ from vcm.fewshot.methods.feature_names import parts_of
 from vcm.fewshot.methods.features import VIEWS, features, views_of_shot
 from vcm.fewshot.methods.parents import Parent
 from vcm.files import sha256, write_whole
-from vcm.imaging.extraction import find_brain
 from vcm.imaging.volume import (
     Grid,
     Volume,
@@ -115,10 +115,31 @@ class Pool:
         scans = {slot: read_volume(case.images[sequence]) for slot, sequence in filled.items()}
         mask = read_label_map(case.maps[self.mask]) if self.mask in case.maps else None
         if self.mask and mask is None:
-            reference = next(iter(scans.values()))
-            brain = find_brain(reference)
-            mask = brain.as_volume(reference) if brain.is_found_here else None
+            mask = kept_brain_mask(scans, self._files(case), self.cache)
         return scans, mask
+
+    def refuse_unfound_brains(self) -> None:
+        """Find the brain of every case, where brains are to be found, before anything is fitted.
+
+        Takes about three seconds for a case, once: masks are kept.
+
+        Raises:
+            VCMError: Brains were not found; names the cases.
+        """
+        if self.mask != FOUND:
+            return
+        faults = {}
+        for place in track(range(len(self.cases)), "Finding brains"):
+            try:
+                self.scans(place)
+            except VCMError as error:
+                faults[self.cases[place].name] = str(error)
+        if faults:
+            raise VCMError(
+                f"No brain was found in {len(faults)} of {len(self.cases)} cases of {self.data or self.task.name}, "
+                f"{first_names(list(faults))}: give their brain masks in files (mask: the last word of their names), "
+                f"or leave the cases out. Of the first: {next(iter(faults.values()))}"
+            )
 
     def label_map(self, place: int) -> Volume:
         """Label map of a case with the labels of its file; one of background alone is read too.
