@@ -15,9 +15,16 @@ from vcm.precision import (
 
 @pytest.mark.parametrize(
     ("capabilities", "expected"),
-    [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx512_f": True}, False)],
+    [
+        ({"avx512_bf16": True}, False),
+        ({"amx_bf16": True}, True),
+        ({"bf16": True}, True),
+        ({"avx512_f": True}, False),
+    ],
 )
-def test_auto_takes_bfloat16_only_where_the_processor_has_it(monkeypatch, capabilities, expected):
+def test_auto_takes_bfloat16_only_where_the_processor_multiplies_matrices_of_it(
+    monkeypatch, capabilities, expected
+):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert computes_bfloat16("cpu") is expected
     assert resolve_precision("auto", "cpu") == ("bfloat16" if expected else "float32")
