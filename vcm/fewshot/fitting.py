@@ -57,6 +57,7 @@ def finetune(config: FineTuning) -> Path:
     count = config.shots or len(labels)
     few = pool.subset(draw_shots(labels, strata_of(given.task.kind, labels), count, config.seed))
     few.warn_of_labels_without_a_class()
+    few.warn_of_skulls([method])
     synthetic = synthetic_pool(pool, config, out / "synthetic") if method.synthetic else None
     _begin(out, config, method, few, {name: parent.checksum for name, parent in parents.items()})
     model = fit(method, few, config, out / "training", config.seed, synthetic)

@@ -88,6 +88,7 @@ def run_study(config: FewShotStudy) -> Path:
         pool.refuse_unusable_maps()
     for task in tasks:
         task.train.warn_of_labels_without_a_class()
+        task.train.warn_of_skulls(methods_of(config, task.task))
         for pool in _cases_read(task, config):
             pool.refuse_unfound_brains()
     _claim(out, config, tasks)

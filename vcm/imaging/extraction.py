@@ -121,6 +121,11 @@ def find_brain(image: Volume, mask: Volume | None = None) -> Brain:
     return found
 
 
+def shows_a_skull(image: Volume) -> bool:
+    """Whether a scan shows more than a brain on a constant background. Cheap: no network is run."""
+    return _brain(~find_background(image.data), "background", image.grid).volume > MOST_EXTRACTED
+
+
 def cut_area(mask: NDArray[np.bool_], grid: Grid) -> float:
     """Largest area [cm2] of a mask (X, Y, Z) on one of the six faces of the field of view."""
     return max(

@@ -2,15 +2,17 @@
 
 import shutil
 import warnings
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.fewshot.cases.identity import identity
 from vcm.fewshot.cases.layouts import Source, Target
 from vcm.fewshot.cases.tasks import task_from
+from vcm.fewshot.methods.catalogue import METHODS
 from vcm.fewshot.methods.parents import Parent, SeenScan
 from vcm.fewshot.methods.pool import Pool, refuse_seen, refuse_seen_by_parents
 from vcm.files import sha256
@@ -210,3 +212,37 @@ def test_labels_that_no_group_names_are_named(tmp_path, groups):
         pool.warn_of_labels_without_a_class()
     wrong = [] if 4 in groups["core"] else ["hold 4, which no group"]
     assert [w for w in wrong if w in str(told[0].message)] == wrong and len(told) == len(wrong)
+
+
+SEGMENTATION = task_from({"kind": "segmentation", "inputs": ["t1"], "classes": ["tumour"]})
+
+
+def shown(folder, edge):
+    """A case whose scan shows that many voxels of 1 cm along each axis on a black background, with a label map."""
+    values = np.zeros((20, 20, 20), np.float32)
+    values[2 : 2 + edge, 2 : 2 + edge, 2 : 2 + edge] = (
+        np.random.default_rng(0).random((edge,) * 3) + 1
+    )
+    anat = folder / "sub-1" / "anat"
+    anat.mkdir(parents=True)
+    place = np.diag([10.0, 10, 10, 1])
+    nib.save(nib.Nifti1Image(values, place), anat / "sub-1_T1w.nii.gz")
+    nib.save(nib.Nifti1Image((values > 1.9).astype(np.uint8), place), anat / "sub-1_dseg.nii.gz")
+    return folder
+
+
+def test_heads_for_a_network_that_knows_brains_are_named(tmp_path, pool):
+    head = pool(shown(tmp_path / "heads", 15), task=SEGMENTATION, label="dseg")
+    known, scratch = METHODS["anysegmenter"], METHODS["scratch"]
+    with pytest.warns(
+        VCMWarning,
+        match="1 of 1 scans .* show their skull, and anysegmenter learned .* mask: found",
+    ):
+        head.warn_of_skulls([scratch, known])
+    brain = pool(shown(tmp_path / "brains", 11), task=SEGMENTATION, label="dseg")
+    masked = replace(head, mask="found")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        head.warn_of_skulls([scratch])
+        brain.warn_of_skulls([known])
+        masked.warn_of_skulls([known])

@@ -14,6 +14,8 @@ from vcm.fewshot.methods.feature_names import FROZEN, STACKED, parts_of
 #: The start of a network that reads several sequences side by side, and those that it knows.
 WITH_SEQUENCES = "sequences"
 SEQUENCES_READ = ("t1", "t1ce", "t2", "flair")
+#: Starts of networks that learned from brains without their skull.
+STARTS_OF_BRAINS = ("network", "anysegmenter", WITH_SEQUENCES)
 CLOSED_FORM = ("classification", "regression")
 #: Slots of a task whose tissues segmenter2mm knows.
 _T1W_SLOTS = ("t1", "t1ce")

@@ -30,10 +30,12 @@ from vcm.fewshot.cases.layouts import (
     with_labels,
 )  # fmt: skip
 from vcm.fewshot.cases.tasks import Task
+from vcm.fewshot.methods.catalogue import STARTS_OF_BRAINS, Method
 from vcm.fewshot.methods.feature_names import parts_of
 from vcm.fewshot.methods.features import VIEWS, features, views_of_shot
 from vcm.fewshot.methods.parents import Parent
 from vcm.files import sha256, write_whole
+from vcm.imaging.extraction import shows_a_skull
 from vcm.imaging.volume import (
     Grid,
     Volume,
@@ -50,6 +52,8 @@ _FEATURES_VERSION = 2
 _VIEWS = "views"
 #: Stands for masks that are found in the scans rather than read.
 FOUND = "found"
+#: Scans of a pool that are looked at for their skull.
+LOOKED_AT = 10
 
 
 @dataclass
@@ -139,6 +143,28 @@ class Pool:
                 f"No brain was found in {len(faults)} of {len(self.cases)} cases of {self.data or self.task.name}, "
                 f"{first_names(list(faults))}: give their brain masks in files (mask: the last word of their names), "
                 f"or leave the cases out. Of the first: {next(iter(faults.values()))}"
+            )
+
+    def warn_of_skulls(self, methods: Sequence[Method]) -> None:
+        """A VCMWarning where label maps of scans with their skull are to begin with a network that knows brains alone.
+
+        Looks at the first scans.
+
+        Raises:
+            VCMError: A scan cannot be read.
+        """
+        begun = [m.name for m in methods if m.start in STARTS_OF_BRAINS]
+        if self.mask or self.task.kind != "segmentation" or not begun:
+            return
+        looked_at = self.references()[:LOOKED_AT]
+        with_skull = sum(shows_a_skull(read_volume(path)) for path in looked_at)
+        if 2 * with_skull > len(looked_at):
+            warnings.warn(
+                f"{with_skull} of {len(looked_at)} scans of {self.data or self.task.name} show their skull, and "
+                f"{first_names(begun)} learned from brains without: unless the labels lie outside of the brain, add "
+                f"mask: {FOUND} to train and tests of the task.",
+                VCMWarning,
+                stacklevel=2,
             )
 
     def label_map(self, place: int) -> Volume:
