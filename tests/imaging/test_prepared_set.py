@@ -52,3 +52,10 @@ def test_a_folder_that_is_given_twice_is_refused(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "set")
     with pytest.raises(VCMError, match=r"link is given twice, the first time as .*set: give each"):
         load_prepared(tmp_path / "set", tmp_path / "link")
+
+
+def test_a_folder_that_is_not_there_or_not_prepared_is_named(tmp_path):
+    with pytest.raises(VCMError, match=r"nowhere is not there: give a folder that vcm prepare"):
+        load_prepared(tmp_path / "nowhere")
+    with pytest.raises(VCMError, match=r"holds no participants.tsv: give a folder"):
+        load_prepared(tmp_path)

@@ -98,6 +98,11 @@ def load_prepared(*folders: str | Path, split: str | None = None) -> list[Subjec
                 f"{folder} is being prepared, or the run that prepared it was stopped: wait for it, or "
                 "run the same vcm prepare again; what is done is kept."
             )
+        if not (folder / "participants.tsv").is_file():
+            fault = "is not there" if not folder.exists() else "holds no participants.tsv"
+            raise VCMError(
+                f"{folder} {fault}: give a folder that vcm prepare wrote (vcm prepare SCANS --out {folder.name})."
+            )
         for row in read_table(folder / "participants.tsv"):
             lacking = [name for name in NEEDED if name not in row]
             if lacking:
