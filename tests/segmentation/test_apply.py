@@ -1,6 +1,7 @@
 """What `vcm segment apply` reads, keeps, makes anew and refuses; voxels are named at once by a stand-in."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ from vcm.errors import VCMError
 from vcm.files import read_table
 from vcm.imaging.extraction import Brain
 from vcm.imaging.volume import Volume, write_volume
+from vcm.segmentation import apply as module
 from vcm.segmentation.apply import Segmented, apply_settings, find_scans, segment_files
 from vcm.segmentation.derivation import segmentation_derivation
 from vcm.segmentation.segmenter import FewShotSegmenter
@@ -115,6 +117,24 @@ def test_a_dataset_is_done_anew_with_other_voices(model, segmenter):
     by_default = segmentation_derivation(model, segmenter).settings
     every = segmentation_derivation(model, segmenter, segmenter.voices).settings
     assert by_default != every and by_default == apply_settings(model, segmenter, None, "auto")
+
+
+def test_the_brain_mask_of_an_earlier_run_goes_with_its_results(
+    scans, model, segmenter, segmented, tmp_path, monkeypatch
+):
+    out, mask = tmp_path / "out", tmp_path / "out" / "sub-0_desc-brain_mask.nii.gz"
+    extracted = module.segment_scan
+
+    def with_skull(*given):
+        found = extracted(*given)
+        return replace(found, brain=Brain(found.brain.mask, "deepbet 1.0.2", 1.0))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "segment_scan", with_skull)
+        segment_files(scans[:1], model, segmenter, out)
+    assert mask.is_file()
+    segment_files(scans[:1], model, segmenter, out, ["unet", "atlas"], overwrite=True)
+    assert not mask.exists() and (out / "sub-0_dseg.nii.gz").is_file()
 
 
 def test_a_voice_that_was_not_fitted_is_refused_before_any_scan(

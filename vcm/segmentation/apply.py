@@ -326,7 +326,7 @@ def _write(found: Segmented, result: ScanResults, segmenter: FewShotSegmenter) -
         "Trust": segmenter.trust,
         "Versions": versions(),
     }
-    write_set(result.sidecar, record, writers)
+    write_set(result.sidecar, record, writers, result.earlier())
     page = partial(
         segmentation_page, result.scan, found, result.stem, result.picture, segmenter, record
     )
