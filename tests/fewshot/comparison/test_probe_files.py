@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from vcm.errors import VCMError, VCMWarning
-from vcm.fewshot.cases import layouts
 from vcm.fewshot.cases.layouts import Case
-from vcm.fewshot.comparison.probe_files import UNKNOWN, probe_folder, subject_of
+from vcm.fewshot.comparison.probe_files import probe_folder, subject_of
 
 
 @pytest.fixture
@@ -54,8 +53,7 @@ def test_a_class_of_few_subjects_is_refused_however_many_sessions_they_have(prob
         probed({name: np.ones(4) for name in names}, classes)
 
 
-def test_subjects_and_unknown_classes_are_those_of_cases():
-    assert UNKNOWN == layouts.UNKNOWN
+def test_subjects_are_those_of_cases():
     for name in ("sub-1_ses-2", "sub_1_ses_2", "P0", "P0_ses-1_run-1"):
         assert subject_of(name) == Case(name, {}).subject
 

@@ -28,7 +28,12 @@ _NEITHER = ("roi", "probseg")
 #: Names of cases that end in the number of a scan of one subject: BraTS-GLI-00001-000, UPENN-GBM-00001_11.
 _OF_SUBJECT = re.compile(r"(BraTS-[A-Za-z]+-\d+|UPENN-GBM-\d+)[-_]\d+")
 #: What stands in a cell, in lower case, whose value nobody knows.
-UNKNOWN = ("", "n/a", "na", "nan")
+_UNKNOWN = ("", "n/a", "na", "nan")
+
+
+def is_known(cell: str) -> bool:
+    """Whether a cell of a table says something. `none` and `unknown` do: they may be classes."""
+    return cell.lower() not in _UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ def label_text(case: Case, target: Target) -> str | None:
             "name the column of the label."
         )
     text = case.values[column].strip()
-    return None if text.lower() in UNKNOWN else text
+    return text if is_known(text) else None
 
 
 def label_number(case: Case, target: Target) -> float | None:
@@ -204,16 +209,12 @@ def _from_bids(folder: Path) -> list[Case]:
                 own = told[subject].get(session.name, {})
                 values = {**columns, **row, **{k: v for k, v in own.items() if v}}
                 cases.append(Case(name, images, values, maps))
-                for column in (k for k, v in own.items() if not v and _is_known(row.get(k, ""))):
+                for column in (k for k, v in own.items() if not v and is_known(row.get(k, ""))):
                     inherited.setdefault(column, []).append(name)
     _warn_of_inherited(inherited)
     if any("split" in row for of in rows.values() for row in of):
         _refuse_unmatched([c.subject for c in cases], rows, table)
     return cases
-
-
-def _is_known(cell: str) -> bool:
-    return cell.lower() not in UNKNOWN
 
 
 def _warn_of_inherited(inherited: Mapping[str, Sequence[str]]) -> None:
@@ -272,7 +273,7 @@ def _rows_by_session(subject: Path) -> dict[str, dict[str, str]]:
     table = subject / f"{subject.name}_sessions.tsv"
     found: dict[str, dict[str, str]] = {}
     for row in read_rows(table) if table.is_file() else []:
-        told = {k: v if _is_known(v) else "" for k, v in _with_split(row).items() if k}
+        told = {k: v if is_known(v) else "" for k, v in _with_split(row).items() if k}
         session = session_of(row)
         if session and found.setdefault(session, told) != told:
             raise VCMError(f"{session} has rows in {table} that differ: keep one.")

@@ -9,11 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from vcm.errors import VCMError, VCMWarning, first_names
+from vcm.fewshot.cases.layouts import is_known
 from vcm.fewshot.comparison.probe import Probed, probe, split_cases
 from vcm.imaging.participants import read_rows
-
-#: What stands in a cell, in lower case, whose value nobody knows; as in the labels of cases.
-UNKNOWN = ("", "n/a", "na", "nan")
 
 
 def probe_folder(
@@ -37,7 +35,7 @@ def probe_folder(
             has = ", ".join(rows[0]) if rows else "no row"
             raise VCMError(f"{table.name} has no column '{column}': it has {has}.")
     found = [(row, _file_of(vectors, row[case])) for row in rows]
-    told = [(row, file) for row, file in found if row[label].lower() not in UNKNOWN]
+    told = [(row, file) for row, file in found if is_known(row[label])]
     kept = [(row, file) for row, file in told if file]
     if not kept:
         raise VCMError(f"{vectors} holds no embedding of a case in {table.name}: check the names.")
@@ -55,7 +53,7 @@ def probe_folder(
     classes = sorted({row[label] for row, _ in kept})
     labels = [classes.index(row[label]) for row, _ in kept]
     variables = {
-        g: ["" if row[g].lower() in UNKNOWN else row[g] for row, _ in kept] for g in groups
+        g: [row[g] if is_known(row[g]) else "" for row, _ in kept] for g in groups
     }
     first = variables[groups[0]] if groups else ["" for _ in kept]
     strata = [sorted(set(first)).index(value) for value in first]
