@@ -23,7 +23,8 @@ _SPLIT_WORDS = {
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
     "test": "test", "testing": "test", "tst": "test",
 }  # fmt: skip
-_UNKNOWN = {"", "n/a", "na", "nan", "none", "null", "unknown", "unk", "-", "--", ".", "?"}
+_NEVER_TOLD = {"", "n/a", "na", "nan"}
+_UNKNOWN = _NEVER_TOLD | {"none", "null", "unknown", "unk", "-", "--", ".", "?"}
 _FEMALE = {"f", "female", "w", "woman", "weiblich", "femme", "femenino", "femminile", "girl"}
 _MALE = {"m", "male", "man", "männlich", "maennlich", "masculin", "masculino", "maschile", "boy"}
 _WORDS = _FEMALE | _MALE
@@ -150,6 +151,11 @@ def read_participants(folder: Path) -> list[Participant]:
         split = parse_split(row.get("split", ""))
         found.append(Participant(name, session_of(row), age, sex, split, tuple(notes)))
     return found
+
+
+def is_told(cell: str) -> bool:
+    """Whether a cell that may hold any word says something: `none` and `unknown` may be classes."""
+    return cell.lower() not in _NEVER_TOLD
 
 
 def parse_split(text: str) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from vcm.errors import VCMError, VCMWarning, first_names
 from vcm.fewshot.cases.tasks import Task, sequence_name, sequence_of_file, words_of
 from vcm.imaging.bids import ENDINGS
-from vcm.imaging.participants import parse_split, read_rows, session_of
+from vcm.imaging.participants import is_told, parse_split, read_rows, session_of
 from vcm.imaging.scan_files import files_below
 
 #: Last token of a file that holds labels or a mask, not a scan.
@@ -27,13 +27,6 @@ _MAP_TOKENS = ("dseg", "seg", "mask", "label", "labels", "segmentation", "segm")
 _NEITHER = ("roi", "probseg")
 #: Names of cases that end in the number of a scan of one subject: BraTS-GLI-00001-000, UPENN-GBM-00001_11.
 _OF_SUBJECT = re.compile(r"(BraTS-[A-Za-z]+-\d+|UPENN-GBM-\d+)[-_]\d+")
-#: What stands in a cell, in lower case, whose value nobody knows.
-_UNKNOWN = ("", "n/a", "na", "nan")
-
-
-def is_known(cell: str) -> bool:
-    """Whether a cell of a table says something. `none` and `unknown` do: they may be classes."""
-    return cell.lower() not in _UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -119,7 +112,7 @@ def label_text(case: Case, target: Target) -> str | None:
             "name the column of the label."
         )
     text = case.values[column].strip()
-    return text if is_known(text) else None
+    return text if is_told(text) else None
 
 
 def label_number(case: Case, target: Target) -> float | None:
@@ -209,7 +202,7 @@ def _from_bids(folder: Path) -> list[Case]:
                 own = told[subject].get(session.name, {})
                 values = {**columns, **row, **{k: v for k, v in own.items() if v}}
                 cases.append(Case(name, images, values, maps))
-                for column in (k for k, v in own.items() if not v and is_known(row.get(k, ""))):
+                for column in (k for k, v in own.items() if not v and is_told(row.get(k, ""))):
                     inherited.setdefault(column, []).append(name)
     _warn_of_inherited(inherited)
     if any("split" in row for of in rows.values() for row in of):
@@ -273,7 +266,7 @@ def _rows_by_session(subject: Path) -> dict[str, dict[str, str]]:
     table = subject / f"{subject.name}_sessions.tsv"
     found: dict[str, dict[str, str]] = {}
     for row in read_rows(table) if table.is_file() else []:
-        told = {k: v if is_known(v) else "" for k, v in _with_split(row).items() if k}
+        told = {k: v if is_told(v) else "" for k, v in _with_split(row).items() if k}
         session = session_of(row)
         if session and found.setdefault(session, told) != told:
             raise VCMError(f"{session} has rows in {table} that differ: keep one.")

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from vcm.errors import VCMError, VCMWarning, first_names
-from vcm.fewshot.cases.layouts import is_known
 from vcm.fewshot.comparison.probe import Probed, probe, split_cases
-from vcm.imaging.participants import read_rows
+from vcm.imaging.participants import is_told, read_rows
 
 
 def probe_folder(
@@ -35,7 +34,7 @@ def probe_folder(
             has = ", ".join(rows[0]) if rows else "no row"
             raise VCMError(f"{table.name} has no column '{column}': it has {has}.")
     found = [(row, _file_of(vectors, row[case])) for row in rows]
-    told = [(row, file) for row, file in found if is_known(row[label])]
+    told = [(row, file) for row, file in found if is_told(row[label])]
     kept = [(row, file) for row, file in told if file]
     if not kept:
         raise VCMError(f"{vectors} holds no embedding of a case in {table.name}: check the names.")
@@ -52,9 +51,7 @@ def probe_folder(
         raise VCMError(f"Embeddings in {vectors} differ in length: make them with one model.")
     classes = sorted({row[label] for row, _ in kept})
     labels = [classes.index(row[label]) for row, _ in kept]
-    variables = {
-        g: [row[g] if is_known(row[g]) else "" for row, _ in kept] for g in groups
-    }
+    variables = {g: [row[g] if is_told(row[g]) else "" for row, _ in kept] for g in groups}
     first = variables[groups[0]] if groups else ["" for _ in kept]
     strata = [sorted(set(first)).index(value) for value in first]
     split = split_cases(labels, strata, seed, [subject_of(row[case]) for row, _ in kept])
