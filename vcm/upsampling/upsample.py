@@ -165,7 +165,7 @@ def upsample_files(
     refuse_to_replace(written, given, sidecar, sources, config.overwrite)
     chosen = asdict(config) | settings
     record = {
-        **describe_result(result),
+        **describe_result(result, names),
         "Command": list(command),
         "Sources": [path.name for path in paths],
         **sources,
