@@ -200,7 +200,7 @@ def sampling_record(
 ) -> dict[str, Any]:
     """How volumes were sampled, as their sidecars say it; the arguments are those of the call.
 
-    `finer` is whether they were given half the voxel size.
+    `steered` is whether a module acted in any step, `finer` whether they were given half the voxel size.
     """
     return {
         "Labels": placed.vocabulary or None,
@@ -213,9 +213,7 @@ def sampling_record(
         "Temperature": temperature,
         "ConditioningScale": conditioning_scale,
         "ControlGuidance": list(window),
-        "BackgroundCleared": bool(
-            steered and conditioning_scale and placed.vocabulary and pipeline.clears_background
-        ),
+        "BackgroundCleared": bool(steered and placed.vocabulary and pipeline.clears_background),
         "SuperResolution": finer,
         "ToCommonSpace": placed.placement.to_common.tolist(),
         "Model": pipeline.source,
