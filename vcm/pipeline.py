@@ -498,7 +498,10 @@ class VCMPipeline(DiffusionPipeline):
                 self, placed, given, act and features is not None, steps, precision, heat,
                 scale, window, finer,
             ),
+            "BackgroundCleared": act and inside is not None,
         }  # fmt: skip
+        if not given:  # told as numbers, which no name stands for
+            record["Covariates"] = covariates.expand(count, -1).tolist()
         return VCMPipelineOutput(volumes, seeds, placed, record, self.halved if finer else None)
 
     def _place(self, conditions: Any, labels: str) -> PlacedCondition | None:
@@ -689,12 +692,20 @@ def _row(values: Shaped[Tensor, "_ ..."], k: int) -> Shaped[Tensor, "1 ..."]:
 
 
 def _checksum(conditions: Any) -> str | None:
-    """SHA-256 of a label map's file, or of the voxels of one in memory; None for tensors and for none."""
+    """SHA-256 of a label map's file, of the voxels of one in memory, or of tensors; None for none."""
     if isinstance(conditions, Volume):
         digest = hashlib.sha256(np.ascontiguousarray(conditions.affine).tobytes())
         digest.update(np.ascontiguousarray(conditions.data).tobytes())
         return digest.hexdigest()
-    return sha256(Path(conditions)) if isinstance(conditions, str | Path) else None
+    if isinstance(conditions, str | Path):
+        return sha256(Path(conditions))
+    if conditions is None:
+        return None
+    digest = hashlib.sha256()
+    for one in [conditions] if isinstance(conditions, Tensor) else conditions:
+        values = np.empty(0) if one is None else one.detach().float().cpu().numpy()
+        digest.update(repr(values.shape).encode() + np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
 
 
 _COMPONENTS = ("autoencoder", "denoiser", "scheduler", "module", "detail", "super_resolution")
