@@ -60,7 +60,8 @@ def test_the_plan_says_that_nothing_is_steered(given, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"conditioning_scale": 2.0}, {"control_guidance_end": 0.5}, {"control_guidance_start": 0.5}]
+    "settings",
+    [{"conditioning_scale": 2.0}, {"control_guidance_end": 0.5}, {"control_guidance_start": 0.5}],
 )
 def test_settings_of_a_module_that_is_left_out_are_refused(settings):
     (name,) = settings
