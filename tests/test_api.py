@@ -152,6 +152,31 @@ def test_volumes_of_another_map_are_not_replaced(pipeline, head_map, tmp_path):
     ] == "b"  # fmt: skip
 
 
+def test_one_seed_under_several_covariates_is_several_files(pipeline, condition, tmp_path):
+    """The second volume replaced the first, and neither sidecar said what it was told."""
+    told = torch.tensor([[0.0, 0.1, 0.5, 0.5], [0.0, 0.9, 0.5, 0.5]])
+    made = pipeline(condition, told, seed=[3, 3], num_inference_steps=1)
+    paths = made.save(tmp_path)
+    assert [p.name for p in paths] == [
+        f"uncontrolled_desc-synthetic_sample-{k}_T1w.nii.gz" for k in (0, 1)
+    ]
+    for k, path in enumerate(paths):
+        record = json.loads(path.with_name(path.name.replace("nii.gz", "json")).read_text())
+        assert record["Seed"] == 3
+        assert record["Covariates"] == pytest.approx(told[k].tolist())
+
+
+def test_volumes_of_another_tensor_are_not_replaced(pipeline, condition, tmp_path):
+    given = {"seed": 0, "num_inference_steps": 1}
+    (path,) = pipeline(condition, **given).save(tmp_path)
+    before = path.read_bytes()
+    for other in (1 - condition, None):
+        with pytest.raises(VCMError, match="was not made from the inputs given now"):
+            pipeline(other, **given).save(tmp_path)
+    assert path.read_bytes() == before
+    pipeline([condition], **given).save(tmp_path)  # its own
+
+
 def test_maps_in_memory_are_told_apart(head_map):
     one = Volume(*head_map)
     sums = {_checksum(v) for v in (one, one.with_data(one.data * 2), Volume(one.data, np.eye(4)))}

@@ -29,7 +29,7 @@ from vcm.diffusion.sampling import (
     make_scheduler,
     sample,
 )
-from vcm.diffusion.steering import SteeredPrediction
+from vcm.diffusion.steering import SteeredPrediction, acts
 from vcm.embedded import INDEX, find_model, unknown_model
 from vcm.errors import VCMError
 from vcm.files import sha256, synthetic_mark
@@ -408,7 +408,7 @@ class VCMPipeline(DiffusionPipeline):
             control_guidance_end: Fraction of the steps from which on it is silent again.
             features: What `encode` made of the conditions, instead of them.
             inside: (1 or B, 1, X, Y, Z) outside of which the volumes are 0. None: `outline` of the
-                conditions. A module that is silent (conditioning_scale 0) leaves the volume as it is.
+                conditions. A module that is silent in all steps (conditioning_scale 0) leaves the volume as it is.
             precision: float32 | bfloat16 | auto: autocast of the denoising; the rest stays in float32.
             callback_on_step_end: (pipeline, i, t, {"latents"}) -> dict, called for each volume.
             output_type: pt | np | latent.
@@ -430,9 +430,10 @@ class VCMPipeline(DiffusionPipeline):
         """
         steps = self.recommended_steps if num_inference_steps is None else num_inference_steps
         scale = self.recommended_scale if conditioning_scale is None else conditioning_scale
-        steered = scale != 0 and (conditions is not None or features is not None)
         window = (control_guidance_start, control_guidance_end)
         check_values(output_type, steps, self.denoiser.timesteps, temperature, scale, window)
+        act = acts(scale, window, steps)
+        steered = act and (conditions is not None or features is not None)
         device = self._execution_device
         _check_dtype(self.denoiser, device)
         precision = resolve_precision(precision, device)
@@ -476,7 +477,7 @@ class VCMPipeline(DiffusionPipeline):
                 z = sample(predict, heat * noise.to(device), self.scheduler, steps, own, on_step)
                 if output_type != "latent":
                     z = self.autoencoder.decode(z)
-                    if inside is not None and scale != 0:
+                    if inside is not None and act:
                         z = z * _row(inside, k).to(z)
                 results.append(z)
         self.maybe_free_model_hooks()
@@ -494,10 +495,13 @@ class VCMPipeline(DiffusionPipeline):
             "Condition": path.name if path else None,
             "ConditionSHA256": _checksum(conditions),
             **sampling_record(
-                self, placed, given, features is not None, steps, precision, heat,
+                self, placed, given, act and features is not None, steps, precision, heat,
                 scale, window, finer,
             ),
+            "BackgroundCleared": act and inside is not None,
         }  # fmt: skip
+        if not given:  # told as numbers, which no name stands for
+            record["Covariates"] = covariates.expand(count, -1).tolist()
         return VCMPipelineOutput(volumes, seeds, placed, record, self.halved if finer else None)
 
     def _place(self, conditions: Any, labels: str) -> PlacedCondition | None:
@@ -688,12 +692,20 @@ def _row(values: Shaped[Tensor, "_ ..."], k: int) -> Shaped[Tensor, "1 ..."]:
 
 
 def _checksum(conditions: Any) -> str | None:
-    """SHA-256 of a label map's file, or of the voxels of one in memory; None for tensors and for none."""
+    """SHA-256 of a label map's file, of the voxels of one in memory, or of tensors; None for none."""
     if isinstance(conditions, Volume):
         digest = hashlib.sha256(np.ascontiguousarray(conditions.affine).tobytes())
         digest.update(np.ascontiguousarray(conditions.data).tobytes())
         return digest.hexdigest()
-    return sha256(Path(conditions)) if isinstance(conditions, str | Path) else None
+    if isinstance(conditions, str | Path):
+        return sha256(Path(conditions))
+    if conditions is None:
+        return None
+    digest = hashlib.sha256()
+    for one in [conditions] if isinstance(conditions, Tensor) else conditions:
+        values = np.empty(0) if one is None else one.detach().float().cpu().numpy()
+        digest.update(repr(values.shape).encode() + np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
 
 
 _COMPONENTS = ("autoencoder", "denoiser", "scheduler", "module", "detail", "super_resolution")

@@ -1,17 +1,27 @@
 """Any subset of a label map and a partial image: together, either alone, in the scan's own space."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
+from small_brains import GRID as SMALL_GRID
+from small_brains import aligned_by_header, write_files
+from tiny_networks import tiny_pipeline
 
 from vcm.cli import main as cli
+from vcm.errors import VCMError
+from vcm.imaging import placing
+from vcm.imaging.extraction import Brain
 from vcm.imaging.geometry import model_grid, resample
 from vcm.imaging.placing import place_label_map, place_partial, unconditioned
 from vcm.imaging.registration import common_template
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
+from vcm.synthesis.configuration import Synthesis
+from vcm.synthesis.derivation import synthesis_derivation
+from vcm.synthesis.synthesize import synthesize_files
 
 GRID = Grid(
     (100, 120, 100), np.array([[0, 2, 0, -100.0], [-2, 0, 0, 85.0], [0, 0, 2, -70], [0, 0, 0, 1]])
@@ -113,3 +123,44 @@ def test_a_module_that_reads_no_partial_image_is_not_given_one(
     part = ["--partial", head / "sub-1_T1w.nii.gz", "--known", head / "sub-1_mask.nii.gz"]
     assert synthesize(*part, "--model", tiny_model, "--out", tmp_path / "out") == 2
     assert "expects classes" in capsys.readouterr().err
+
+
+@pytest.fixture
+def with_skull(tmp_path, monkeypatch):
+    """A scan whose brain a network finds, a part of it to keep, and a module that reads such parts."""
+    aligned_by_header(monkeypatch)
+    files = write_files(tmp_path)
+    scan = read_volume(files["scan"])
+    write_volume(scan.with_data((scan.data > 0).astype(np.float32)), tmp_path / "known.nii.gz")
+    monkeypatch.setattr(
+        placing, "find_brain", lambda image: Brain(image.data > 0, "deepbet 1", 1300.0)
+    )
+    tiny_pipeline(SMALL_GRID, "partial", 2).save_pretrained(tmp_path / "model")
+    return Synthesis(
+        partial=files["scan"], known=tmp_path / "known.nii.gz", model=str(tmp_path / "model"), steps=1,
+        out=tmp_path / "out",
+    )  # fmt: skip
+
+
+def test_the_mask_of_the_brain_replaces_neither_an_input_nor_a_file_of_another(with_skull):
+    name = "sub-1_T1w_desc-brain_mask.nii.gz"
+    synthesize_files(with_skull)
+    found = with_skull.out / name
+    assert found.is_file()
+    synthesize_files(with_skull)  # its own
+    mine = with_skull.known.with_name(name)
+    mine.write_bytes(with_skull.known.read_bytes())
+    before = mine.read_bytes()
+    beside = replace(with_skull, out=mine.parent)
+    with pytest.raises(VCMError, match="is an input of this command"):
+        synthesize_files(replace(beside, known=mine, overwrite=True))
+    with pytest.raises(VCMError, match="was not made from the inputs given now"):
+        synthesize_files(beside)
+    assert mine.read_bytes() == before and not list(mine.parent.glob("*synthetic*"))
+
+
+@pytest.mark.parametrize("name", ["partial", "known"])
+def test_a_part_of_one_head_is_not_taken_for_all_of_a_dataset(name, tmp_path):
+    config = Synthesis(tmp_path, **{name: tmp_path / "scan.nii.gz"})
+    with pytest.raises(VCMError, match=f"{name} belongs to a single head"):
+        synthesis_derivation(config)

@@ -62,6 +62,20 @@ def test_what_other_settings_left_is_gone_unless_it_was_changed(upsample, tmp_pa
     assert listed.keys() | {"sub-1_desc-upsampled_T1w.json"} == {path.name for path in written}
 
 
+def test_the_error_beside_a_sample_is_said_to_be_that_of_the_expected_brain(upsample, tmp_path):
+    """A sample errs more than the expected brain, whose error and residual are stated."""
+    for output, of in (
+        ("mean", "sub-1_desc-upsampled_T1w"),
+        ("sample", "sub-1_desc-upsampledmean_T1w"),
+    ):
+        out = tmp_path / output
+        upsample("T1w", out, samples=1, output=output)
+        record = json.loads((out / "sub-1_desc-upsampled_T1w.json").read_text())
+        assert (record["UncertaintyOf"], record["ResidualOf"]) == (f"{of}.nii.gz",) * 2
+        page = (out / REPORT).read_text(encoding="utf-8")
+        assert ("the expected brain" in page) == (output == "sample")
+
+
 def test_an_input_stays_though_an_earlier_run_wrote_it(upsample, tmp_path):
     upsample("T1w", tmp_path, samples=1, output="sample")
     mean = tmp_path / "sub-1_desc-upsampledmean_T1w.nii.gz"

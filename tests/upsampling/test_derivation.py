@@ -92,6 +92,8 @@ def test_other_weights_of_a_network_of_one_name_are_another_setting(
         ({"guide": "sub-1_T1w.nii.gz"}, "guide belongs to single scans"),
         ({"masks": ["mask.nii.gz"]}, "masks belongs to single scans"),
         ({"whole_head": True, "detail": "none"}, "whole_head lets the detail network"),
+        ({"whole_head": True, "output": "sample"}, "output is sample"),
+        ({"output": "best"}, "choose mean or sample"),
         ({"model": "nowhere"}, "'nowhere' is neither embedded"),
     ],
 )

@@ -97,5 +97,7 @@ def test_the_command_writes_a_scan_and_how_it_was_cut(scan, tmp_path):
     np.testing.assert_array_equal(read_volume(out).data, expected.data)
     both = vcm(*words, "--slice-thickness", "2")
     assert both.exit_code == 2 and "gap and slice_thickness" in both.error
+    wide = vcm("simulate", path, "--out", out, "--spacing", "4", "--gap", "5")
+    assert wide.exit_code == 2 and "gap is 5 mm and spacing 4 mm" in wide.error
     itself = vcm("simulate", path, "--out", path)
     assert itself.exit_code == 2 and "is an input" in itself.error

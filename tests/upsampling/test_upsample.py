@@ -1,6 +1,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -12,7 +13,7 @@ from small_heads import cut, head
 
 from vcm.checksums import record_checksums
 from vcm.cli.main import run_command
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.imaging.geometry import resample
 from vcm.imaging.volume import Grid, Volume, read_volume, write_volume
 from vcm.nets.detail import DetailNet
@@ -169,6 +170,17 @@ def test_without_a_network_other_contrasts_are_interpolated_and_this_is_said(
     assert "give scans of one contrast" in capsys.readouterr().err
 
 
+def test_what_is_said_of_another_contrast_is_what_is_done(thick_model):
+    """Without the projection no network adds detail, and nothing is made consistent."""
+    other = replace(cut(inverted(head()), "axial", 6.0)[0], source="sub-1_T2w.nii.gz")
+    net = DetailNet((4, 4, 4, 4, 4, 4), 2, expects=False)
+    with pytest.warns(VCMWarning, match="without detail from any network, as consistency is false"):
+        made = upsample_volumes(
+            other, load_pipeline(thick_model), spacing=2.0, samples=0, detail=net, consistency=False
+        )
+    assert not made.model_took_part and np.array_equal(made.mean, made.scan.interpolated())
+
+
 @pytest.mark.slow
 def test_a_network_adds_the_detail_of_other_contrasts(upsample, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(head_detail, "TRAINED", 2.0)  # a small grid
@@ -211,6 +223,7 @@ def inverted(volume: Volume) -> Volume:
         (lambda: cut(head(), "axial", 6.0)[0], ["--age", "200"], "age is 200"),
         (lambda: cut(head(), "axial", 6.0)[0], ["--seed", str(2**63 - 1)], "seed is"),
         (lambda: cut(head(), "axial", 6.0)[0], ["--whole-head", "--detail", "none"], "detail is"),
+        (lambda: cut(head(), "axial", 6.0)[0], ["--whole-head", "--output", "sample"], "is sample"),
     ],
 )
 def test_what_cannot_be_upsampled_is_refused(upsample, tmp_path, capsys, make, options, word):

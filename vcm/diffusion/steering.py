@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Num
 
 
+def acts(scale: float, window: tuple[float, float], steps: int) -> bool:
+    """Whether a module of that strength acts in any of so many steps, between those fractions of them."""
+    return scale != 0 and any(window[0] <= step / steps < window[1] for step in range(steps))
+
+
 @dataclass
 class SteeredPrediction:
     """predict(z_t, t) for one volume, as a scheduler wants it.

@@ -48,7 +48,7 @@ def resample(
     Returns:
         (X, Y, Z) of the grid's shape.
     """
-    data = volume.data if order == 0 else _band_limited(volume, grid)
+    data = volume.data if order == 0 else _band_limited(volume, grid, to_world)
     return _interpolated(data, to_world @ volume.affine, grid, order)
 
 
@@ -125,15 +125,29 @@ def halved_grid(grid: Grid) -> Grid:
     return Grid((2 * x, 2 * y, 2 * z), grid.affine @ half)
 
 
-def _band_limited(volume: Volume, grid: Grid) -> NDArray[np.float32]:
+def _band_limited(volume: Volume, grid: Grid, to_world: NDArray[np.float64]) -> NDArray[np.float32]:
     """Gaussian whose FWHM makes up the difference of the two voxel sizes along each axis."""
     from scipy.ndimage import gaussian_filter
 
-    target = float(np.mean(grid.spacing))
-    fwhm = [np.sqrt(max(target**2 - s**2, 0.0)) / s for s in volume.grid.spacing]
+    targets = _sizes_along(grid, to_world[:3, :3] @ volume.affine[:3, :3])
+    pairs = zip(targets, volume.grid.spacing, strict=True)
+    fwhm = [np.sqrt(max(target**2 - s**2, 0.0)) / s for target, s in pairs]
     sigma = [f / np.sqrt(8 * np.log(2)) for f in fwhm]
     data = volume.data.astype(np.float32)
     return gaussian_filter(data, sigma) if max(sigma) > 0.25 else data
+
+
+def _sizes_along(grid: Grid, axes: NDArray[np.float64]) -> list[float]:
+    """Voxel size [mm] of a grid along three directions, the columns of `axes`.
+
+    That of the ellipsoid whose half axes are the voxel's edges: along an edge it is the edge, along others between.
+    """
+    sizes = np.asarray(grid.spacing)
+    if np.ptp(sizes) <= 1e-3 * sizes.min():
+        return [float(sizes.mean())] * 3
+    along = (axes / np.linalg.norm(axes, axis=0)).T @ (grid.affine[:3, :3] / sizes)
+    found: list[float] = np.sqrt(np.square(along * sizes).sum(1)).tolist()
+    return found
 
 
 #: Extent of every embedded model's grid [mm]; it holds an adult brain with some room around it.

@@ -91,11 +91,13 @@ class VCMPipelineOutput(BaseOutput):
                 folder,
                 stem,
                 mark,
-                record | {"Seed": seed},
+                _of_one(record, k) | {"Seed": seed},
                 model_grid,
                 halved,
             )
-            for image, halved, mark, seed in zip(images, fine, marks, seeds, strict=True)
+            for k, (image, halved, mark, seed) in enumerate(
+                zip(images, fine, marks, seeds, strict=True)
+            )
         ]
         titles = [f"synthetic, {mark.replace('-', ' ')}" for mark in marks]
         picture = folder / f"{stem}_desc-synthetic_mosaic.png"
@@ -178,12 +180,21 @@ class VCMPipelineOutput(BaseOutput):
         return [None if self.halved is None else self.halved(image) for image in images]
 
     def _marks(self) -> list[str]:
+        """What tells the files of the volumes apart: their seeds, or where these are unknown or repeated, numbers."""
         seeds: Sequence[int | None] = self.seeds or [None] * len(self.volumes)
+        if len(set(seeds)) < len(seeds):
+            seeds = [None] * len(seeds)
         return [f"sample-{k}" if s is None else f"seed-{s}" for k, s in enumerate(seeds)]
 
     def _stem(self) -> str:
         condition = self._found()[1]["Condition"]
         return stem_of(Path(condition) if condition else None)
+
+
+def _of_one(record: Mapping[str, Any], k: int) -> dict[str, Any]:
+    """What a sidecar says of volume k: of numbers that were told for each volume, its own."""
+    told = record.get("Covariates")
+    return dict(record) | ({} if told is None else {"Covariates": told[k]})
 
 
 def sampling_record(
@@ -200,7 +211,7 @@ def sampling_record(
 ) -> dict[str, Any]:
     """How volumes were sampled, as their sidecars say it; the arguments are those of the call.
 
-    `finer` is whether they were given half the voxel size.
+    `steered` is whether a module acted in any step, `finer` whether they were given half the voxel size.
     """
     return {
         "Labels": placed.vocabulary or None,
@@ -213,9 +224,7 @@ def sampling_record(
         "Temperature": temperature,
         "ConditioningScale": conditioning_scale,
         "ControlGuidance": list(window),
-        "BackgroundCleared": bool(
-            steered and conditioning_scale and placed.vocabulary and pipeline.clears_background
-        ),
+        "BackgroundCleared": bool(steered and placed.vocabulary and pipeline.clears_background),
         "SuperResolution": finer,
         "ToCommonSpace": placed.placement.to_common.tolist(),
         "Model": pipeline.source,

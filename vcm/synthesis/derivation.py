@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vcm.derivatives import Derivation
 from vcm.embedded import model_folder
+from vcm.errors import VCMError
 from vcm.files import fingerprint, sha256
 from vcm.imaging.participants import Participant
 from vcm.synthesis.configuration import Synthesis
@@ -26,8 +27,14 @@ def synthesis_derivation(config: Synthesis, command: Sequence[str] = ()) -> Deri
         command: What the sidecars give as the command.
 
     Raises:
-        VCMError: A setting makes no sense for any label map.
+        VCMError: A setting makes no sense for any label map, or a part of an image is given, which belongs to one.
     """
+    for name in ("partial", "known"):
+        if getattr(config, name):
+            raise VCMError(
+                f"{name} belongs to a single head, but a dataset is given: leave it out.",
+                argument=name,
+            )
     check_settings(config)
     reads = [
         n for n in ("age", "sex") if n in inputs_of(config.model) and getattr(config, n) is None

@@ -6,6 +6,7 @@ per seed, decode, bring each volume back, and write it with all that repeats it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vcm.device import choose_device
-from vcm.errors import VCMError
+from vcm.diffusion.steering import acts
+from vcm.errors import VCMError, VCMWarning
 from vcm.files import check_output, refuse_to_replace, sha256, synthetic_mark
 from vcm.imaging.nifti import refuse_missing
 from vcm.imaging.placing import PlacedCondition, place_label_map, place_partial, unconditioned
@@ -54,7 +56,7 @@ class Plan:
         pipeline: On its device, with the scheduler to sample with.
         placed: The condition on the model's grid, and the way back.
         inputs: What the model is told, and where each value comes from.
-        steered: Whether the module acts.
+        steered: Whether the module is given conditions.
         steps: Of the denoising.
         precision: Of the denoising.
         temperature: Scale of the initial noise.
@@ -73,6 +75,11 @@ class Plan:
     conditioning_scale: float
     window: tuple[float, float]
     finer: bool
+
+    @property
+    def is_steered(self) -> bool:
+        """Whether the module acts in any step."""
+        return self.steered and acts(self.conditioning_scale, self.window, self.steps)
 
     @cached_property
     def features(self) -> Tensor | None:
@@ -119,7 +126,7 @@ class Plan:
             self.pipeline,
             self.placed,
             self.inputs,
-            self.steered,
+            self.is_steered,
             self.steps,
             self.precision,
             self.temperature,
@@ -152,22 +159,30 @@ def synthesize_files(
     read = [path for path in (config.condition, config.partial, config.known) if path]
     sources = _sources(config.condition, config.partial, config.known)
     picture = out / f"{stem}_desc-synthetic_mosaic.png"
-    brain_file = f"{stem_of(config.partial)}_desc-brain_mask.nii.gz"
+    brain_file = out / f"{stem_of(config.partial)}_desc-brain_mask.nii.gz"
 
     def refuse_replacing(seeds: Sequence[int]) -> None:
         for seed in seeds:
             names = file_names(stem, f"seed-{seed}", config.model_grid)
             outputs = [out / name for name in names]
             refuse_to_replace(outputs, read, out / names[-1], sources, config.overwrite)
-        if picture.exists():
+        refuse_beside(picture)
+
+    def refuse_beside(path: Path) -> None:
+        """Refuse a file beside the volumes that no run of these inputs has written."""
+        if path.exists():
             earlier = sorted(out.glob(f"{stem}_desc-synthetic_seed-*_T1w.json"))
             for sidecar in earlier or (None,):
-                refuse_to_replace([picture], read, sidecar, sources, config.overwrite)
+                refuse_to_replace([path], read, sidecar, sources, config.overwrite)
 
     refuse_replacing(config.seeds)
 
     # Load and prepare.
     plan = resolve(config)
+    brain = plan.placed.brain if config.partial else None
+    masked = brain is not None and brain.is_found_here
+    if masked:
+        refuse_beside(brain_file)
     check_output(out, BYTES * int(np.prod(plan.placed.placement.target.shape)) * len(config.seeds))
     record = {**synthetic_mark(), "Command": list(command), **sources, **plan.record()}
 
@@ -185,10 +200,9 @@ def synthesize_files(
         )
         if k < SHOWN:
             shown.append(image if fine is None else fine)
-    brain = plan.placed.brain
-    if brain is not None and brain.is_found_here and config.partial:
+    if brain is not None and masked and config.partial:
         mask = brain.as_volume(read_volume(config.partial))
-        write_volume(mask, out / brain_file, "brain mask, vcm synthesize")
+        write_volume(mask, brain_file, "brain mask, vcm synthesize")
     affine = plan.placed.placement.model.affine
     titles = [f"synthetic, seed {seed}" for seed in config.seeds[:SHOWN]]
     outlined(shown, on_voxels_of(shown[0], plan.placed.classes), picture, affine, titles)
@@ -222,18 +236,28 @@ def resolve(config: Synthesis) -> Plan:
     scale, heat = config.conditioning_scale, config.temperature
     scale = pipeline.recommended_scale if scale is None else scale
     finer = config.super_resolution and pipeline.makes_finer(placed)
+    steps = config.steps or pipeline.recommended_steps
+    window = (config.control_guidance_start, config.control_guidance_end)
+    act = acts(scale, window, steps)
+    if steered and scale != 0 and window[0] < window[1] and not act:
+        warnings.warn(
+            f"None of the {steps} steps begins between {window[0]:g} and {window[1]:g} of them, so the module does not act: "
+            "widen control_guidance_start to control_guidance_end, or take more steps.",
+            VCMWarning,
+            stacklevel=2,
+        )
     if heat is None:
-        heat = pipeline.recommended_temperature(steered and scale != 0, finer)
+        heat = pipeline.recommended_temperature(steered and act, finer)
     return Plan(
         pipeline,
         placed,
         inputs,
         steered=steered,
-        steps=config.steps or pipeline.recommended_steps,
+        steps=steps,
         precision=config.precision,
         temperature=float(heat),
         conditioning_scale=scale,
-        window=(config.control_guidance_start, config.control_guidance_end),
+        window=window,
         finer=finer,
     )
 
@@ -246,7 +270,7 @@ def describe(config: Synthesis) -> dict[str, str]:
     cost = forecast(pipeline, plan.conditions(), inputs, plan.precision, plan.finer)
     seconds = cost.seconds(plan.steps, len(seeds))
     act = f"{plan.window[0]:g} to {plan.window[1]:g} of the steps"
-    steered = f"scale {plan.conditioning_scale:g}, {act}" if plan.steered else "not steered"
+    steered = f"scale {plan.conditioning_scale:g}, {act}" if plan.is_steered else "not steered"
     labels = f", labels {plan.placed.vocabulary}" if plan.placed.vocabulary else ""
     sizes = " x ".join(f"{s:.3g}" for s in placement.target.spacing)
     halve = f", {cost.halve.seconds:.1f} s to halve the voxels" if plan.finer else ""
@@ -281,6 +305,7 @@ def check_settings(config: Synthesis) -> None:
     if len(set(config.seeds)) < len(config.seeds):
         raise VCMError("seeds holds a number twice: each seed makes one volume.")
     check_precision(config.precision)
+    _refuse_module_settings(config)
     if config.steps is not None and not 1 <= config.steps <= 1000:
         raise VCMError(f"steps is {config.steps}: the model has 1000, choose 1 to 1000.")
     if not 0 <= start <= end <= 1:
@@ -292,6 +317,20 @@ def check_settings(config: Synthesis) -> None:
         raise VCMError(f"temperature is {config.temperature}: choose 0 to 2; 1 is plain noise.")
     if config.conditioning_scale is not None and not np.isfinite(config.conditioning_scale):
         raise VCMError(f"conditioning_scale is {config.conditioning_scale}: choose a number.")
+
+
+def _refuse_module_settings(config: Synthesis) -> None:
+    """Raise VCMError for settings of the module where none acts."""
+    usual = Synthesis()
+    names = ("conditioning_scale", "control_guidance_start", "control_guidance_end")
+    for name in names if config.uncontrolled else ():
+        value = getattr(config, name)
+        if value != getattr(usual, name):
+            raise VCMError(
+                f"{name} is {value:g}, but uncontrolled samples the frozen model without its module: leave one of the two "
+                "out.",
+                argument=name,
+            )
 
 
 def _refuse_unread(

@@ -100,9 +100,36 @@ def refuse_whole_head(whole_head: bool, scans: int, detail: bool, consistency: b
         )
 
 
-def refuse_output(output: str, samples: int) -> None:
-    """Raise VCMError for a kind of result that is unknown or not made."""
+def refuse_several(scans: int, consistency: bool) -> None:
+    """Raise VCMError for several scans that nothing brings together: the projection does, and without it one is read.
+
+    Args:
+        scans: How many scans of the head are given.
+        consistency: Whether results are projected onto the slices.
+    """
+    if scans > 1 and not consistency:
+        raise VCMError(
+            f"{scans} scans are given, and consistency is false: the projection onto the slices is what combines them, "
+            "and all but the first would have no part in the result. Leave consistency as it is, or give one scan.",
+            argument="consistency",
+        )
+
+
+def refuse_output(output: str, samples: int, whole_head: bool = False) -> None:
+    """Raise VCMError for a kind of result that is unknown, not made, or without what is asked for beside it.
+
+    Args:
+        output: mean or sample.
+        samples: How many are drawn.
+        whole_head: Whether detail outside the brain is asked for, which samples have none of.
+    """
     if output not in ("mean", "sample"):
         raise VCMError(f"output is {output}: choose mean or sample.")
     if output == "sample" and not samples:
         raise VCMError("output is sample and samples is 0: draw at least 1.")
+    if output == "sample" and whole_head:
+        raise VCMError(
+            "whole_head adds detail to the expected brain's head, and output is sample, which is interpolated outside "
+            "the brain: choose output mean, or leave whole_head out.",
+            argument="whole_head",
+        )

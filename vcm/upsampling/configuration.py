@@ -46,7 +46,8 @@ class Upsampling:
         model: Name of an embedded model, or folder of a model.
         steps: Number of denoising steps of each sample.
         seed: Seed of the first sample; the others count up from it.
-        consistency: Project every volume onto the measured slices.
+        consistency: Project every volume onto the measured slices. Without, no network adds detail, and one
+            scan is taken.
         noise: Assumed noise of the measured slices relative to the error of the model (small:
             follow the slices closely).
         detail_noise: As noise, for the result after the detail network; smaller follows the slices

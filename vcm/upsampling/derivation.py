@@ -14,7 +14,7 @@ from vcm.files import fingerprint, read_json
 from vcm.imaging.bids import stem
 from vcm.imaging.participants import Participant
 from vcm.imaging.sidecar import KEY
-from vcm.upsampling.checks import refuse_whole_head
+from vcm.upsampling.checks import refuse_output, refuse_whole_head
 from vcm.upsampling.configuration import Upsampling
 from vcm.upsampling.detail.head_detail import NONE
 from vcm.upsampling.upsample import upsample_files
@@ -36,7 +36,7 @@ def upsampling_derivation(
 
     Raises:
         VCMError: A mask, a guide or a scan of other voxels is given, which belong to single scans; a contrast
-            that the scans have already; there is no such model; or see `refuse_whole_head`.
+            that the scans have already; there is no such model; or see `refuse_whole_head` and `refuse_output`.
     """
     if config.to == suffix:
         raise VCMError(
@@ -51,6 +51,7 @@ def upsampling_derivation(
                 argument=name,
             )
     refuse_whole_head(config.whole_head, 1, config.detail != NONE, config.consistency)
+    refuse_output(config.output, 1 if config.samples is None else config.samples, config.whole_head)
 
     reads = [
         n for n in ("age", "sex") if n in inputs_of(config.model) and getattr(config, n) is None

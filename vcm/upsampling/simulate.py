@@ -105,6 +105,12 @@ def simulate_file(config: Simulation, command: Sequence[str] = ()) -> Path:
         raise VCMError(
             "gap and slice_thickness are both given: give one, the other follows from it."
         )
+    if config.gap >= config.spacing:
+        raise VCMError(
+            f"gap is {config.gap:g} mm and spacing {config.spacing:g} mm, so nothing is left of a slice: choose a gap below "
+            "the spacing, which is from centre to centre.",
+            argument="gap",
+        )
     check_output(out.parent)
     sidecar = out.with_name(f"{stem(out)}.json")
     volume = read_volume(scan)

@@ -35,6 +35,7 @@ from vcm.upsampling.checks import (
     refuse_guide,
     refuse_mismatched,
     refuse_output,
+    refuse_several,
     refuse_whole_head,
 )
 from vcm.upsampling.configuration import EXAMPLE, Upsampling
@@ -115,10 +116,11 @@ def upsample_files(
     refuse_unfit(pipeline, config.model)
     samples = how_many_samples(config.samples, pipeline, config.consistency)
     settings["samples"] = samples
-    refuse_output(config.output, samples)
+    refuse_output(config.output, samples, config.whole_head)
     check_settings(**{name: settings[name] for name in _CHECKED})
     check_contrast(config.to)
     refuse_guide(config)
+    refuse_several(len(paths), config.consistency)
     refuse_whole_head(config.whole_head, len(paths), config.detail != NONE, config.consistency)
     like, guide = (read_volume(p) if p else None for p in (config.like, config.guide))
     device = choose_device(config.device)
@@ -163,7 +165,7 @@ def upsample_files(
     refuse_to_replace(written, given, sidecar, sources, config.overwrite)
     chosen = asdict(config) | settings
     record = {
-        **describe_result(result),
+        **describe_result(result, names),
         "Command": list(command),
         "Sources": [path.name for path in paths],
         **sources,
@@ -252,7 +254,8 @@ def upsample(
             the uncertainty, else 4.
         steps: Denoising steps of each sample, from 1.
         seed: Of the first sample, from 0; the others count up from it.
-        consistency: Project every image onto the measured slices.
+        consistency: Project every image onto the measured slices. Without, no network adds detail, and one scan is
+            taken.
         noise: Assumed noise of a slice relative to the error of the model, above 0.
         detail_noise: The same relative to the error of the result after the detail network.
         mirrors: Average the detail network over two mirror images of the brain.
@@ -283,6 +286,7 @@ def upsample(
     precision = resolve_precision(precision, pipeline.device)
     brains: list[Volume | None] = [*masks] if masks else [None] * len(images)
     refuse_mismatched(images, masks)
+    refuse_several(len(images), consistency)
     refuse_whole_head(whole_head, len(images), detail is not None, consistency)
     refuse_same_scan(images)
     kind = cast(ProfileChoice, profile)
@@ -314,7 +318,7 @@ def upsample(
         head = detail if whole_head and scan.shows_more_than_brain else None
         made = upsample_with_model(scan, others, pipeline, told, projection, drawing, head, on_step)
     else:
-        warnings.warn(in_words(scan, detail is not None), VCMWarning, stacklevel=2)
+        warnings.warn(in_words(scan, detail is not None, consistency), VCMWarning, stacklevel=2)
         made = upsample_without_model(scan, others, detail, projection)
     if led_by is not None:
         made = follow(made, led_by, detail, projection)

@@ -58,18 +58,21 @@ def upsample_without_model(
     )  # fmt: skip
 
 
-def in_words(scan: ThickScan, with_network: bool) -> str:
-    """What is done with a scan that the model does not know, and why."""
+def in_words(scan: ThickScan, with_network: bool, consistency: bool = True) -> str:
+    """What is done with a scan that the model does not know, and why; `consistency` is whether it is projected."""
     contrast, source = scan.contrast, scan.volume.source
     if contrast.name in T1W:
         what = f"is named {contrast.name} but does not look T1-weighted"
     else:
         what = f"is {contrast.name} by its {contrast.method}"
-    done = (
-        "its detail comes from a network that knows no contrast"
-        if with_network
-        else "the result is interpolated and made consistent with the slices, without detail from the model"
-    )
+    if not consistency:
+        done = (
+            "the result is interpolated, without detail from any network, as consistency is false"
+        )
+    elif with_network:
+        done = "its detail comes from a network that knows no contrast"
+    else:
+        done = "the result is interpolated and made consistent with the slices, without detail from the model"
     return f"{source} {what} ({contrast.evidence}), and the model knows T1w only: {done}."
 
 

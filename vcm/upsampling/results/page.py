@@ -38,14 +38,18 @@ def upsampling_page(
         translated: The same brain in another contrast, if there is one.
     """
     scan = result.scan
+    # Where the result is a sample, what the numbers are of is a file beside it.
+    is_sample = record.get("Output") == "sample"
+    shown = "expected brain" if is_sample else "upsampled"
     low, high = scan.units
     given = scan.volume.with_data(low + scan.volume.data * (high - low))
     upsampled, cubic = result.volume, result.in_units(result.cubic)
     images = [
-        Layer("thick slices", given), Layer("upsampled", upsampled), Layer("cubic interpolation", cubic),
+        Layer("thick slices", given), Layer(shown, upsampled), Layer("cubic interpolation", cubic),
     ]  # fmt: skip
     if len(result.samples):
-        images.append(Layer("one sample", result.sample(0)))
+        name_of_it = "the result, a sample" if is_sample else "one sample"
+        images.append(Layer(name_of_it, result.sample(0)))
     if translated is not None:
         images.append(Layer("expected T1w, synthetic", translated.image))
     difference = upsampled.with_data(upsampled.data - cubic.data)
@@ -53,10 +57,11 @@ def upsampling_page(
     uncertainty = result.uncertainty
     if uncertainty is not None:
         overlays.append(Layer("uncertainty", uncertainty, "uncertainty"))
-    overlays.append(Layer("upsampled minus cubic", difference, "difference"))
+    overlays.append(Layer(f"{shown} minus cubic", difference, "difference"))
+    residuals_of = _RESIDUALS | ({"after": "the expected brain"} if is_sample else {})
     residuals = Table(
         ("volume", "RMS of the difference to the slices"),
-        [(words, result.residual[key]) for key, words in _RESIDUALS.items()],
+        [(words, result.residual[key]) for key, words in residuals_of.items()],
         "Consistency with the measured slices",
         f"Each volume is cut into slices again and compared with the scan; {record['ResidualUnit']}.",
     )
@@ -65,7 +70,7 @@ def upsampling_page(
     facts = {
         "acquisition": str(scan.acquisition),
         "result": f"{sizes} mm",
-        "uncertainty": result.uncertainty_kind,
+        "uncertainty": result.uncertainty_kind + (", of the expected brain" if is_sample else ""),
         "model": str(record["Model"]),
     }
     return Page(

@@ -169,9 +169,12 @@ def _describe_guide(guide: Guide | None) -> dict[str, Any]:
     }
 
 
-def describe_result(result: Upsampled) -> dict[str, Any]:
-    """What a sidecar says of the computation."""
+def describe_result(result: Upsampled, names: Mapping[str, str]) -> dict[str, Any]:
+    """What a sidecar says of the computation, of files with these names."""
     scan = result.scan
+    expected = names.get(
+        "mean", names["result"]
+    )  # where the result is a sample, it has no error of its own
     return {
         "Synthetic": "in part",
         "Warning": "Detail between the slices is made by a generative model: not for diagnosis.",
@@ -187,7 +190,9 @@ def describe_result(result: Upsampled) -> dict[str, Any]:
         "Inputs": {name: asdict(given) for name, given in result.inputs.items()},
         "Spacing": list(scan.fine.spacing),
         "Uncertainty": result.uncertainty_kind,
+        "UncertaintyOf": None if result.std is None else expected,
         "ResidualRMS": result.residual,
+        "ResidualOf": expected,
         "ResidualUnit": "of the range from the 0.5th to the 99.5th percentile of the brain",
         "IntensityRange": list(scan.units),
         "ToCommonSpace": scan.to_common.tolist(),
