@@ -172,9 +172,8 @@ def _describe_guide(guide: Guide | None) -> dict[str, Any]:
 def describe_result(result: Upsampled, names: Mapping[str, str]) -> dict[str, Any]:
     """What a sidecar says of the computation, of files with these names."""
     scan = result.scan
-    expected = names.get(
-        "mean", names["result"]
-    )  # where the result is a sample, it has no error of its own
+    # Where the result is a sample, it has no error of its own.
+    expected = names.get("mean", names["result"])
     return {
         "Synthetic": "in part",
         "Warning": "Detail between the slices is made by a generative model: not for diagnosis.",
