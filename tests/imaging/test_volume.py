@@ -85,6 +85,31 @@ def test_damaged_and_missing_files_are_refused(tmp_path):
         read_volume(tmp_path / "text.nii")
 
 
+def changed_header(path, **fields):
+    """The file again, with these fields of its header."""
+    raw = path.read_bytes()
+    header = nib.Nifti1Header(raw[:348])
+    for name, value in fields.items():
+        header[name] = value
+    path.write_bytes(header.binaryblock + raw[348:])
+    return path
+
+
+def test_a_header_whose_voxels_begin_inside_it_is_refused(tmp_path):
+    path = changed_header(save(tmp_path / "a.nii", RAMP), vox_offset=0)
+    with pytest.raises(VCMError, match=r"begin at byte 0 \(vox_offset\).* set it to 352"):
+        read_volume(path)
+
+
+def test_a_qform_without_its_sign_is_written_again(tmp_path):
+    path = save(tmp_path / "a.nii", RAMP, np.diag([2.0, 3.0, 4.0, 1.0]))
+    pixdim = [0, 2, 3, 4, 0, 0, 0, 0]
+    given = read_volume(changed_header(path, pixdim=pixdim, sform_code=0, qform_code=1))
+    again = read_volume(write_volume(given, tmp_path / "b.nii"))
+    np.testing.assert_allclose(again.affine, given.affine)
+    assert again.header["qform_code"] == 1 and again.header["sform_code"] == 0
+
+
 def test_probabilities_are_not_labels(tmp_path):
     with pytest.raises(VCMError, match="probabilit"):
         read_label_map(save(tmp_path / "p.nii", RAMP / RAMP.max()))

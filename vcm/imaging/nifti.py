@@ -70,9 +70,9 @@ def open_nifti(path: Path) -> NiftiFile:
         voxel, a VCMWarning says that the sform was used.
 
     Raises:
-        VCMError: No such file, not NIfTI, damaged or short, not 3D, fewer than 4 voxels along an axis,
-            values that are not real numbers, an affine that cannot be inverted, and sizes, units or
-            scale factors that are not possible.
+        VCMError: No such file, not NIfTI, damaged or short, voxels inside the header, not 3D, fewer than 4
+            voxels along an axis, values that are not real numbers, an affine that cannot be inverted, and
+            sizes, units or scale factors that are not possible.
     """
     image = _load(path)
     header = _header_on_disk(image, path)
@@ -100,12 +100,17 @@ def transforms(header: Nifti1Header) -> tuple[NDArray[np.float64] | None, NDArra
         sform[:3] = [header["srow_x"], header["srow_y"], header["srow_z"]]
     if header["qform_code"]:
         proper = header.copy()
-        proper["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1  # 0 is there, and means 1
+        proper["pixdim"][0] = handedness(header)
         try:
             qform = proper.get_qform()
         except (ValueError, nib.spatialimages.HeaderDataError):
             qform = np.full((4, 4), np.nan)
     return sform, qform
+
+
+def handedness(header: Nifti1Header) -> int:
+    """What the first of pixdim says of the qform's third axis, 1 or -1; the 0 that is there at times means 1."""
+    return -1 if header["pixdim"][0] < 0 else 1
 
 
 def farthest_apart(
@@ -239,8 +244,13 @@ def _check_stream(image: nib.Nifti1Pair, header: Nifti1Header, path: Path) -> No
     single = "header" not in image.file_map
     if not np.isfinite(offset) or offset < 0:
         raise damaged(path, f"its voxels begin at byte {offset:g}")
-    begin = max(int(offset), int(header.single_vox_offset)) if single else int(offset)
-    expected, found = begin + voxels * itemsize, 0
+    if single and offset < header.single_vox_offset:
+        raise VCMError(
+            f"{path.name} says that its voxels begin at byte {offset:g} (vox_offset), inside its own header, but in a "
+            f".nii file they follow it: set it to {header.single_vox_offset}, or convert the file again from its "
+            "source."
+        )
+    expected, found = int(offset) + voxels * itemsize, 0
     try:
         with ImageOpener(str(image.file_map["image"].filename), "rb") as stream:
             while block := stream.read(1 << 22):
