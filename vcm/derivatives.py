@@ -159,7 +159,8 @@ class People:
             if row is None:
                 raise VCMError(problem)
         assert row is not None
-        return replace(row, age=ages_of_sessions(self.folder, name).get(session, row.age))
+        age, note = ages_of_sessions(self.folder, name).get(session, (row.age, ""))
+        return replace(row, age=age, notes=(*row.notes, note) if note else row.notes)
 
 
 def _with_participants(folder: Path) -> Path:

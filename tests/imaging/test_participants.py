@@ -147,8 +147,9 @@ def test_ages_are_in_the_unit_that_the_description_gives(tmp_path, unit, age):
     (tmp_path / "sub-1").mkdir()
     (tmp_path / "sub-1" / "sub-1_sessions.json").write_text(json.dumps(described))
     (tmp_path / "sub-1" / "sub-1_sessions.tsv").write_text("session_id\tage\nses-a\t30\n")
-    ages = ages_of_sessions(tmp_path, "sub-1")
-    assert ages == ({} if age is None else {"ses-a": pytest.approx(age)})
+    told, note = ages_of_sessions(tmp_path, "sub-1")["ses-a"]
+    assert told == (pytest.approx(age) if age is not None else None)
+    assert ("'decades', which is not understood" in note) == (age is None)
 
 
 def test_levels_of_sex_may_be_described_by_objects(tmp_path):

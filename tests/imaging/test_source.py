@@ -59,6 +59,21 @@ def test_a_row_per_session_and_the_ages_of_sessions_tsv(folder):
     assert note.subject == "sub-1_ses-2" and "no age in sub-1_sessions.tsv: 39 years" in note.what
 
 
+def test_an_age_of_a_session_that_is_not_understood_is_unknown_not_that_of_the_subject(folder):
+    names = [f"sub-1_ses-{n}_T1w.nii.gz" for n in (1, 2, 3, 4)]
+    here = folder(*names, table=["participant_id\tage", "sub-1\t60"])
+    rows = ["ses-1\t60 y 1 m", "ses-2\t89+", "ses-3\t75", "ses-3\t65", "ses-4\t70", "ses-4\t70"]
+    table = here / "sub-1" / "sub-1_sessions.tsv"
+    table.write_text("session_id\tage\n" + "\n".join(rows) + "\n")
+    source = read_source(here)
+    assert [scan.age for scan in source.scans] == [None, 89, None, 70]
+    assert [(note.subject, note.what) for note in source.notes] == [
+        ("sub-1_ses-1", "age '60 y 1 m' is not understood, so it is unknown"),
+        ("sub-1_ses-2", "age '89+' is taken for 89"),
+        ("sub-1_ses-3", "has the ages 75 and 65 in sub-1_sessions.tsv, so it is unknown: keep one"),
+    ]
+
+
 def test_the_sessions_of_a_subject_are_in_one_split(folder):
     names = [f"sub-{s}_ses-{n}_T1w.nii.gz" for s in (1, 2) for n in (1, 2)]
     table = ["participant_id\tsession_id\tsplit", "sub-1\tses-1\ttrain", "sub-1\tses-2\ttest"]

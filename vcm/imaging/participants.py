@@ -163,21 +163,37 @@ def session_of(row: Mapping[str, str]) -> str:
     return "" if session.lower() in _UNKNOWN else "ses-" + session.removeprefix("ses-")
 
 
-def ages_of_sessions(folder: Path, participant: str) -> dict[str, float]:
-    """Age [years] at each session, by sub-*_sessions.tsv; what is not told is left out."""
+def ages_of_sessions(folder: Path, participant: str) -> dict[str, tuple[float | None, str]]:
+    """Age [years] at each session, by sub-*_sessions.tsv, and a note where it has to be made.
+
+    An age that is told but not understood is None, as are ages of one session that differ. A session whose age
+    is not told is left out.
+    """
     path = folder / participant / f"{participant}_sessions.tsv"
     if not path.is_file():
         return {}
-    rows = [row for row in read_rows(path) if row.get("session_id")]
     for described in (path.with_suffix(".json"), folder / "sessions.json"):
         if described.is_file():
             break
     unit = _unit_of_age(_described(described))
-    ages = {
-        "ses-" + row["session_id"].removeprefix("ses-"): parse_age(row.get("age", ""), unit)[0]
-        for row in rows
-    }
-    return {session: age for session, age in ages.items() if age is not None}
+    told: dict[str, dict[str, tuple[float | None, str]]] = {}
+    for row in read_rows(path):
+        session, cell = session_of(row), row.get("age", "")
+        age, note = parse_age(cell, unit)
+        if session and (age is not None or note):
+            told.setdefault(session, {})[cell] = age, note
+    return {session: _one_age(cells, path) for session, cells in told.items()}
+
+
+def _one_age(cells: Mapping[str, tuple[float | None, str]], path: Path) -> tuple[float | None, str]:
+    """The age of a session by the cells that tell it, and a note."""
+    (age, note), *others = cells.values()
+    if any(other != age for other, _ in others):
+        return (
+            None,
+            f"has the ages {' and '.join(cells)} in {path.name}, so it is unknown: keep one",
+        )
+    return age, note
 
 
 def parse_age(text: str, unit: str = "y") -> tuple[float | None, str]:

@@ -298,9 +298,9 @@ def _scans_of(
             rejected.append(Finding(name, problem))
             continue
         path = labels.path if labels else None
-        age = ages.get(session, row.age)
+        age, of_session = ages.get(session, (row.age, ""))
         scans.append(Scan(name, image.path, path, age, row.sex, row.split, owner))
-        notes += [Finding(name, note) for note in row.notes]
+        notes += [Finding(name, note) for note in (*row.notes, of_session) if note]
         if ages and session not in ages and age is not None and not row.session:
             notes.append(
                 Finding(
