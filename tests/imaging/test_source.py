@@ -105,6 +105,26 @@ def test_a_plain_folder_of_files(folder):
     assert {s.split for s in source.scans} == {"train", "validation", "test"}
 
 
+def test_plain_names_end_in_the_contrast_after_any_sign(folder):
+    brats = [f"BraTS-GLI-00000-000-{kind}.nii.gz" for kind in ("t1n", "t2w", "t2f", "seg")]
+    ixi = [f"IXI002-Guys-0828-{kind}.nii.gz" for kind in ("T1", "T2", "PD", "MRA")]
+    source = read_source(folder(*brats, *ixi, "sub-PD.nii", "a.b-1.nii", plain=True))
+    assert {s.subject: s.labels and s.labels.name for s in source.scans} == {
+        "sub-BraTS-GLI-00000-000": brats[-1], "sub-IXI002-Guys-0828": None, "sub-PD": None,
+        "sub-a.b-1": None,
+    }  # fmt: skip
+
+
+def test_a_scan_with_gadolinium_is_another_one_of_the_same_subject(folder):
+    names = [f"BraTS20_{n}_{kind}.nii.gz" for n in range(9) for kind in ("t1", "t1ce", "t2")]
+    source = read_source(folder(*names, plain=True))
+    assert len(source.scans) == 18 and not source.rejected
+    assert {s.subject.removesuffix("_t1ce") for s in source.scans} == {
+        s.participant for s in source.scans
+    }
+    assert len({(s.participant, s.split) for s in source.scans}) == 9
+
+
 def test_a_table_of_ids_without_prefix_and_folders_of_these_names(tmp_path):
     for name in ("IXI012", "IXI013"):
         (tmp_path / name).mkdir()

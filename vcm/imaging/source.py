@@ -7,6 +7,7 @@ stops the others.
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,9 +27,13 @@ from vcm.imaging.scan_files import files_below
 
 #: Endings of names that say that a file is no T1w scan.
 _OTHER_IMAGES = {
-    "dseg", "seg", "mask", "probseg", "t2w", "t2", "flair", "pdw", "pd", "t2star", "t1map", "t2map",
-    "swi", "bold", "sbref", "dwi", "asl", "cbf", "epi", "angio", "inplanet1", "inplanet2", "unit1",
+    "dseg", "seg", "mask", "probseg", "t2w", "t2", "t2f", "flair", "pdw", "pd", "t2star", "t1map", "t2map",
+    "swi", "bold", "sbref", "dwi", "asl", "cbf", "epi", "angio", "mra", "inplanet1", "inplanet2", "unit1",
 }  # fmt: skip
+#: ... that it is one, and that it is one with gadolinium, beside which a plain one may lie.
+_T1W, _ENHANCED = {"t1w", "t1", "t1n"}, {"t1ce", "t1gd", "t1c"}
+#: A name that is none of BIDS, and its ending: X_t1, IXI002-Guys-0828-T1, BraTS-GLI-00000-000-t2f.
+_ENDED = re.compile(r"(?!sub-[^_.-]*$)(.+)[_.-]([a-zA-Z0-9]+)")
 #: Scans that a warning names one by one.
 MOST_NAMED = 10
 #: Shares of the subjects in a split that is made by seed.
@@ -252,16 +257,20 @@ def _files(folder: Path, table: Iterable[str]) -> Iterator[tuple[str, BIDSFile]]
 
 
 def _plain(path: Path, owner: str = "") -> BIDSFile:
-    """A file that is not named by BIDS: NAME_T1w, NAME_dseg, or NAME alone, which is a T1w scan."""
-    name, _, suffix = stem(path).rpartition("_")
-    if not name or suffix.lower() not in _OTHER_IMAGES | {"t1w", "t1"}:
-        name, suffix = stem(path), "T1w"
-    suffix = "T1w" if suffix.lower() == "t1" else suffix
-    if not owner:
-        return BIDSFile(path, {"sub": name.removeprefix("sub-")}, suffix)
-    subject = owner.removeprefix("sub-")
-    own = name.removeprefix("sub-") == subject
-    return BIDSFile(path, {"sub": subject} | ({} if own else {"name": name}), suffix)
+    """A file that is not named by BIDS: NAME_T1w, NAME_dseg, or NAME alone, which is a T1w scan.
+
+    NAME_t1ce is a further scan of the subject NAME.
+    """
+    ended = _ENDED.fullmatch(stem(path))
+    name, suffix, further = stem(path), "T1w", ""
+    if ended and ended[2].lower() in _OTHER_IMAGES | _T1W | _ENHANCED:
+        name, suffix = ended.groups()
+        further = suffix if suffix.lower() in _ENHANCED else ""
+        suffix = "T1w" if suffix.lower() in _T1W | _ENHANCED else suffix
+    name = name.removeprefix("sub-")
+    subject = owner.removeprefix("sub-") or name
+    told = "_".join(part for part in (name if name != subject else "", further) if part)
+    return BIDSFile(path, {"sub": subject} | ({"name": told} if told else {}), suffix)
 
 
 def _scans_of(
