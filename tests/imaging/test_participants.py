@@ -174,7 +174,11 @@ def test_levels_of_sex_may_be_described_by_objects(tmp_path):
         ({"Levels": {"1": "first group", "2": "second group"}}, [None, None, None]),
         ({"Levels": {"1": "male, not female", "2": "is female, not male"}}, ["M", None, None]),
         ({"Description": "Sex (1 = female, 2 = male)"}, ["F", "M", None]),
+        ({"Levels": {"1": "Not female", "2": "non-male"}}, [None, None, None]),
         ({"Description": "female: 1; male: 2"}, ["F", "M", None]),
+        ({"Description": "1 = female"}, ["F", None, None]),
+        ({"Description": "sex: 1=female, 2=male"}, ["F", "M", None]),
+        ({"Description": "2/1 = male/female"}, [None, None, None]),
         ({"Description": "as told by the participant"}, ["M", "F", None]),
     ],
 )

@@ -27,6 +27,7 @@ _UNKNOWN = {"", "n/a", "na", "nan", "none", "null", "unknown", "unk", "-", "--",
 _FEMALE = {"f", "female", "w", "woman", "weiblich", "femme", "femenino", "femminile", "girl"}
 _MALE = {"m", "male", "man", "männlich", "maennlich", "masculin", "masculino", "maschile", "boy"}
 _WORDS = _FEMALE | _MALE
+_NOT = {"not", "non", "no"}
 _YEARS = {"y": 1.0, "m": 1 / 12, "w": 7 / 365.25, "d": 1 / 365.25}
 _UNITS = r"y(?:rs?|o|ears?)?|m(?:o|onths?)?|w(?:eeks?)?|d(?:ays?)?"
 _AGE = re.compile(
@@ -279,7 +280,8 @@ def _levels(described: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         words = re.findall(r"\w+", str(text or "").lower())
         known = [word for word in words if word in _WORDS]
         sexes = {word in _FEMALE for word in known}
-        if known and (words[0] == known[0] or len(sexes) == 1):
+        said = words[: words.index(known[0])] if known else []
+        if known and (not said or len(sexes) == 1) and _NOT.isdisjoint(said):
             found[str(value).lower()] = known[0]
         elif words and str(value).isdigit():
             found[str(value)] = " ".join(words)
@@ -287,10 +289,17 @@ def _levels(described: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _levels_in_text(text: str) -> dict[str, str]:
-    """What numbers mean by a text such as 'sex of the participant (1 = female, 2 = male)'."""
-    pairs = re.findall(r"(\w+)\s*[=:]\s*['\"]?(\w+)", text.lower())
+    """What numbers mean by a text such as 'sex of the participant (1 = female, 2 = male)'.
+
+    Where it tells one sex alone and leaves a number without one, as '0/1 = male/female' does, each means the text.
+    """
+    numbers, words = re.findall(r"\d+", text), re.findall(r"\w+", text.lower())
+    pairs = re.findall(r"(?=\b(\w+)\s*[=:]\s*['\"]?(\w+))", text.lower())
     both = [pair for one, other in pairs for pair in ((one, other), (other, one))]
-    return {code: word for code, word in both if code.isdigit() and word in _WORDS}
+    found = {code: word for code, word in both if code.isdigit() and word in _WORDS}
+    if len({word in _FEMALE for word in found.values()}) == 2 or set(found) == set(numbers):
+        return found
+    return {} if _WORDS.isdisjoint(words) else dict.fromkeys(numbers, text.strip())
 
 
 def one_participant(rows: Sequence[Participant], session: str) -> tuple[Participant | None, str]:
