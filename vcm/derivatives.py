@@ -199,7 +199,7 @@ def find_files(
         by_scan: dict[frozenset[tuple[str, str]], list[BIDSFile]] = {}
         for path in files_below(subjects[name]):
             file = parse(path) if path.name.endswith(ENDINGS) else None
-            if file is not None and file.suffix == suffix:
+            if file is not None and file.suffix == suffix and not file.is_phase:
                 by_scan.setdefault(file.scan, []).append(file)
         if not by_scan:
             refused[name] = f"has no {suffix} file"

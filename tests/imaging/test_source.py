@@ -86,6 +86,21 @@ def test_the_sessions_of_a_subject_are_in_one_split(folder):
     assert "test and train: keep all in one" in told(source)["sub-1_ses-1"]
 
 
+def test_a_file_in_the_folder_of_another_session_is_named(folder):
+    here = folder("sub-1_ses-1_T1w.nii.gz", "sub-2_ses-1_T1w.nii.gz")
+    (here / "sub-1" / "ses-1").rename(here / "sub-1" / "ses-2")
+    source = read_source(here)
+    assert [scan.subject for scan in source.scans] == ["sub-2_ses-1"]
+    what = "lies in the folder of ses-2, but is named sub-1_ses-1_T1w.nii.gz: rename one"
+    assert told(source) == {"sub-1": what}
+
+
+def test_the_phase_of_a_scan_is_no_scan(folder):
+    names = [f"sub-1_part-{part}_T1w.nii.gz" for part in ("mag", "phase", "imag")]
+    source = read_source(folder(*names))
+    assert [scan.subject for scan in source.scans] == ["sub-1_part-mag"] and not source.rejected
+
+
 def test_hidden_files_and_other_folders_are_left_out(folder):
     names = ["sub-1_T1w.nii.gz", "._sub-1_T1w.nii.gz", "sub-1_T2w.nii.gz", "sub-1_mask.nii.gz"]
     here = folder(*names)

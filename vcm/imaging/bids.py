@@ -33,6 +33,11 @@ class BIDSFile:
         return self.entities.get(entity, "")
 
     @property
+    def is_phase(self) -> bool:
+        """Whether it shows the phase of a scan, or its imaginary part, not how bright it is."""
+        return self.get("part") in ("phase", "imag")
+
+    @property
     def scan(self) -> frozenset[tuple[str, str]]:
         """The entities that say which image this is, without what was done with it."""
         return frozenset((k, v) for k, v in self.entities.items() if k not in DERIVED)

@@ -71,6 +71,6 @@ def is_t1w(path: Path) -> bool:
     named = parse(
         path
     )  # in a name of BIDS its end alone says what a file shows: sub-01_mod-T1w_defacemask
-    if named is not None and named.suffix != "T1w":
+    if named is not None and (named.suffix != "T1w" or named.is_phase):
         return False
     return parts[-1] not in MAPS and not any(_UNCERTAINTY.fullmatch(part) for part in parts)

@@ -221,7 +221,7 @@ def split_by_seed(participants: Iterable[str], seed: int) -> dict[str, str]:
 def _by_subject(
     folder: Path, table: Iterable[str]
 ) -> tuple[dict[str, list[BIDSFile]], dict[str, list[BIDSFile]], list[Finding]]:
-    """T1w files and label maps of each subject, and files that lie in another subject's folder."""
+    """T1w files and label maps of each subject, and files that lie in another's or another session's folder."""
     images: dict[str, list[BIDSFile]] = defaultdict(list)
     maps: dict[str, list[BIDSFile]] = defaultdict(list)
     rejected = []
@@ -229,11 +229,21 @@ def _by_subject(
         if file.get("sub") != owner.removeprefix("sub-"):
             what = f"lies in the folder of {owner}, but is named {file.path.name}: rename one"
             rejected.append(Finding(owner, what))
-        elif file.suffix.lower() == "t1w":
+        elif session := _other_session(folder, file):
+            what = f"lies in the folder of {session}, but is named {file.path.name}: rename one"
+            rejected.append(Finding(owner, what))
+        elif file.suffix.lower() == "t1w" and not file.is_phase:
             images[owner].append(file)
         elif file.suffix.lower() in ("dseg", "seg"):
             maps[owner].append(file)
     return images, maps, rejected
+
+
+def _other_session(folder: Path, file: BIDSFile) -> str:
+    """The session in whose folder a file lies that is named after another one, '' for none."""
+    folders = [p for p in file.path.relative_to(folder).parts[1:-1] if p.startswith("ses-")]
+    own = file.get("ses")
+    return folders[-1] if own and folders and folders[-1] != f"ses-{own}" else ""
 
 
 def _files(folder: Path, table: Iterable[str]) -> Iterator[tuple[str, BIDSFile]]:
