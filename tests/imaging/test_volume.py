@@ -85,6 +85,37 @@ def test_damaged_and_missing_files_are_refused(tmp_path):
         read_volume(tmp_path / "text.nii")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "remedy"),
+    [
+        ("a.nii", "gzip", "it is compressed, so name it a.nii.gz"),
+        ("a.nii.gz", "plain", "it is not compressed, so name it a.nii"),
+        ("a.nii.gz", b"<html>not found</html>", "convert it again from its source"),
+        ("a.nii", b"version https://git-lfs.github.com/spec/v1\n", "only points to its content"),
+        ("a.nii.gz", b"/annex/objects/MD5E-s9--0.nii.gz\n", "only points to its content"),
+    ],
+)
+def test_what_is_no_nifti_as_it_is_named_comes_with_its_own_remedy(tmp_path, name, content, remedy):
+    if isinstance(content, str):
+        made = save(tmp_path / ("b.nii.gz" if content == "gzip" else "b.nii"), RAMP)
+        content = made.read_bytes()
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(VCMError, match=remedy):
+        read_volume(tmp_path / name)
+
+
+def test_a_file_that_may_not_be_read_is_to_be_allowed(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.nii", RAMP)
+
+    def refuse(*args, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("nibabel.load", refuse)
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(VCMError, match=r"Permission denied\): allow it to be read"):
+        read_volume(path)
+
+
 def changed_header(path, **fields):
     """The file again, with these fields of its header."""
     raw = path.read_bytes()

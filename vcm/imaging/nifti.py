@@ -31,6 +31,10 @@ LEAST_ANGLE = 30.0
 _UNITS = {0: "unknown", 1: "metre", 2: "millimetre", 3: "micron"}
 #: Voxel sizes that differ by more than this share in two places of a header are two sizes.
 SAME_SIZE = 0.01
+#: A file of fewer bytes may be a pointer to content that was not fetched.
+_LARGEST_POINTER = 1000
+#: Where a NIfTI-1 header says that it is one.
+_MAGIC = slice(344, 348)
 #: Codes of sform and qform that the standard knows.
 _LARGEST_CODE = 5
 
@@ -151,9 +155,11 @@ def _load(path: Path) -> nib.Nifti1Pair:
             image = nib.load(path)
     # Whatever a parser makes of a file that is not what it seems, the user reads one sentence.
     except Exception as error:
+        remedy = _remedy(path) or (
+            "give a .nii or .nii.gz file, and if it is one, convert it again from its source"
+        )
         raise VCMError(
-            f"{path.name} is not a readable NIfTI file ({_in_one_line(error)}): give a .nii or .nii.gz "
-            "file, and if it is one, convert it again from its source."
+            f"{path.name} is not a readable NIfTI file ({_in_one_line(error)}): {remedy}."
         ) from error
     if not isinstance(image, nib.Nifti1Image | nib.Nifti1Pair):
         raise VCMError(
@@ -161,6 +167,30 @@ def _load(path: Path) -> nib.Nifti1Pair:
             "for instance with mri_convert or nibabel."
         )
     return image
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether a file is only a pointer to content that was not fetched."""
+    if path.stat().st_size >= _LARGEST_POINTER:
+        return False
+    start = path.read_bytes()
+    return b"/annex/objects/" in start or start.startswith(b"version https://git-lfs")
+
+
+def _remedy(path: Path) -> str:
+    """What to do about a file that is no NIfTI as it is named, where its first bytes tell; else ''."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(_MAGIC.stop)
+        if is_pointer(path):
+            return "it only points to its content, so fetch that (datalad get, git annex get or git lfs pull)"
+    except PermissionError:
+        return "allow it to be read"
+    if start.startswith(b"\x1f\x8b") and not path.name.endswith(".gz"):
+        return f"it is compressed, so name it {path.name}.gz"
+    if start[_MAGIC] in (b"n+1\0", b"ni1\0") and path.name.endswith(".gz"):
+        return f"it is not compressed, so name it {path.name.removesuffix('.gz')}"
+    return ""
 
 
 @contextmanager

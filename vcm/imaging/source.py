@@ -16,6 +16,7 @@ from pathlib import Path
 
 from vcm.errors import VCMError, VCMWarning
 from vcm.imaging.bids import ENDINGS, BIDSFile, label_map_of, one_per_scan, parse, scan_name, stem
+from vcm.imaging.nifti import is_pointer
 from vcm.imaging.participants import (
     SPLITS,
     Participant,
@@ -341,10 +342,8 @@ def _missing_content(path: Path) -> str:
     fetch = "fetch it (datalad get, git annex get or git lfs pull)"
     if not path.exists():
         return f"has no content: {path.name} is a link to a file that is not there; {fetch}"
-    if path.stat().st_size < 1000:
-        start = path.read_bytes()
-        if b"/annex/objects/" in start or start.startswith(b"version https://git-lfs"):
-            return f"has no content: {path.name} only points to it; {fetch}"
+    if is_pointer(path):
+        return f"has no content: {path.name} only points to it; {fetch}"
     return ""
 
 
