@@ -101,6 +101,22 @@ def test_the_phase_of_a_scan_is_no_scan(folder):
     assert [scan.subject for scan in source.scans] == ["sub-1_part-mag"] and not source.rejected
 
 
+def test_scans_in_files_that_are_not_read_are_named(folder):
+    here = folder(
+        "sub-1_T1w.hdr", "sub-1_T1w.img", "sub-1_T2w.hdr", "sub-2_T1w.nii", "sub-2_T2w.NII"
+    )
+    assert told(read_source(here)) == {
+        "sub-1": "has sub-1_T1w.hdr, which is not read: make it a file that ends in .nii or .nii.gz"
+    }
+    (here / "ann_T1w.NII.GZ").write_bytes(b"x")
+    (here / "ann_T2w.NII.GZ").write_bytes(b"x")
+    source = read_source(here)
+    assert [s.subject for s in source.scans] == ["sub-2"] and list(told(source)) == [
+        "sub-ann",
+        "sub-1",
+    ]
+
+
 def test_hidden_files_and_other_folders_are_left_out(folder):
     names = ["sub-1_T1w.nii.gz", "._sub-1_T1w.nii.gz", "sub-1_T2w.nii.gz", "sub-1_mask.nii.gz"]
     here = folder(*names)

@@ -35,6 +35,8 @@ _OTHER_IMAGES = {
 _T1W, _ENHANCED = {"t1w", "t1", "t1n"}, {"t1ce", "t1gd", "t1c"}
 #: A name that is none of BIDS, and its ending: X_t1, IXI002-Guys-0828-T1, BraTS-GLI-00000-000-t2f.
 _ENDED = re.compile(r"(?!sub-[^_.-]*$)(.+)[_.-]([a-zA-Z0-9]+)")
+#: Endings of NIfTI in any spelling, of which only ENDINGS are read. The .img of a .hdr is none of its own.
+_IMAGES = (*ENDINGS, ".hdr", ".hdr.gz")
 #: Scans that a warning names one by one.
 MOST_NAMED = 10
 #: Shares of the subjects in a split that is made by seed.
@@ -233,6 +235,10 @@ def _by_subject(
         elif session := _other_session(folder, file):
             what = f"lies in the folder of {session}, but is named {file.path.name}: rename one"
             rejected.append(Finding(owner, what))
+        elif not file.path.name.endswith(ENDINGS):
+            if file.suffix.lower() in ("t1w", "dseg", "seg"):
+                what = f"has {file.path.name}, which is not read: make it a file that ends in .nii or .nii.gz"
+                rejected.append(Finding(owner, what))
         elif file.suffix.lower() == "t1w" and not file.is_phase:
             images[owner].append(file)
         elif file.suffix.lower() in ("dseg", "seg"):
@@ -260,9 +266,9 @@ def _files(folder: Path, table: Iterable[str]) -> Iterator[tuple[str, BIDSFile]]
         if entry.is_dir() and (entry.name.startswith("sub-") or entry.name in names):
             owner = "sub-" + entry.name.removeprefix("sub-")
             for path in files_below(entry):
-                if path.name.endswith(ENDINGS):
+                if path.name.lower().endswith(_IMAGES):
                     yield owner, parse(path) or _plain(path, owner)
-        elif entry.name.endswith(ENDINGS) and not entry.is_dir():
+        elif entry.name.lower().endswith(_IMAGES) and not entry.is_dir():
             file = parse(entry) or _plain(entry)
             yield "sub-" + file.get("sub"), file
 
