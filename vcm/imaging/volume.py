@@ -222,7 +222,8 @@ def _take_place(image: nib.Nifti1Image, volume: Volume, source: Nifti1Header) ->
     if _shape(source) == volume.data.shape and np.allclose(before, volume.affine, atol=1e-5):
         for name in _PLACE:
             image.header[name] = source[name]
-        image.header["pixdim"][0] = handedness(source)  # nibabel writes no 0 beside a qform
+        if sform is None and qform is not None:  # nibabel refuses to write a 0 there
+            image.header["pixdim"][0] = handedness(source)
         return
     steps = np.linalg.inv(before) @ volume.affine  # voxels of `volume` -> voxels of the source
     image.header["qform_code"] = 0
