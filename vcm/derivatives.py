@@ -159,7 +159,8 @@ class People:
             if row is None:
                 raise VCMError(problem)
         assert row is not None
-        return replace(row, age=ages_of_sessions(self.folder, name).get(session, row.age))
+        age, note = ages_of_sessions(self.folder, name).get(session, (row.age, ""))
+        return replace(row, age=age, notes=(*row.notes, note) if note else row.notes)
 
 
 def _with_participants(folder: Path) -> Path:
@@ -198,7 +199,7 @@ def find_files(
         by_scan: dict[frozenset[tuple[str, str]], list[BIDSFile]] = {}
         for path in files_below(subjects[name]):
             file = parse(path) if path.name.endswith(ENDINGS) else None
-            if file is not None and file.suffix == suffix:
+            if file is not None and file.suffix == suffix and not file.is_phase:
                 by_scan.setdefault(file.scan, []).append(file)
         if not by_scan:
             refused[name] = f"has no {suffix} file"

@@ -10,7 +10,7 @@ def files(*names):
 
 
 @pytest.mark.parametrize(
-    "end", [".nii", ".nii.gz", ".hdr", ".img", ".hdr.gz", ".img.gz", ".gz", ""]
+    "end", [".nii", ".nii.gz", ".hdr", ".img", ".hdr.gz", ".img.gz", ".gz", "", ".NII.GZ"]
 )
 def test_the_name_of_a_scan_is_that_without_the_ending_of_its_format(end):
     assert stem(Path(f"x/sub-01_FLAIR{end}")) == "sub-01_FLAIR"

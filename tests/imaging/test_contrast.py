@@ -60,6 +60,12 @@ def test_an_empty_image_separates_nothing():
     [
         ("sub-1_T1w.nii.gz", "T1w"),
         ("sub-1_ce-gd_T1w.nii", "T1w+gd"),
+        ("sub-1_acq-mpragegd_T1w.nii", "T1w+gd"),
+        ("ann_gado_T1w.nii", "T1w+gd"),
+        ("sub-MGD012_ses-gd1_T1w.nii.gz", "T1w"),
+        ("ogden_T1w.nii.gz", "T1w"),
+        ("sub-1_acq-pregd_T1w.nii.gz", "T1w"),
+        ("sub-1_ce-none_T1w.nii.gz", "T1w"),
         ("sub-1_acq-3mm_FLAIR.nii.gz", "FLAIR"),
         ("study1_T2W.nii.gz", "T2w"),
         ("sub-1_inplaneT2.nii.gz", "T2w"),

@@ -147,8 +147,9 @@ def test_ages_are_in_the_unit_that_the_description_gives(tmp_path, unit, age):
     (tmp_path / "sub-1").mkdir()
     (tmp_path / "sub-1" / "sub-1_sessions.json").write_text(json.dumps(described))
     (tmp_path / "sub-1" / "sub-1_sessions.tsv").write_text("session_id\tage\nses-a\t30\n")
-    ages = ages_of_sessions(tmp_path, "sub-1")
-    assert ages == ({} if age is None else {"ses-a": pytest.approx(age)})
+    told, note = ages_of_sessions(tmp_path, "sub-1")["ses-a"]
+    assert told == (pytest.approx(age) if age is not None else None)
+    assert ("'decades', which is not understood" in note) == (age is None)
 
 
 def test_levels_of_sex_may_be_described_by_objects(tmp_path):
@@ -173,7 +174,11 @@ def test_levels_of_sex_may_be_described_by_objects(tmp_path):
         ({"Levels": {"1": "first group", "2": "second group"}}, [None, None, None]),
         ({"Levels": {"1": "male, not female", "2": "is female, not male"}}, ["M", None, None]),
         ({"Description": "Sex (1 = female, 2 = male)"}, ["F", "M", None]),
+        ({"Levels": {"1": "Not female", "2": "non-male"}}, [None, None, None]),
         ({"Description": "female: 1; male: 2"}, ["F", "M", None]),
+        ({"Description": "1 = female"}, ["F", None, None]),
+        ({"Description": "sex: 1=female, 2=male"}, ["F", "M", None]),
+        ({"Description": "2/1 = male/female"}, [None, None, None]),
         ({"Description": "as told by the participant"}, ["M", "F", None]),
     ],
 )

@@ -86,7 +86,8 @@ def test_t1w_scans(name):
      "sub-01_T1w_dseg.nii.gz", "sub-01_T1w_brain_probseg.nii.gz", "sub-01_T1w_brain_mask.nii.gz",
      "sub-01_T1w_brain_desc-uncertainty.nii.gz", "sub-01_desc-upsampledstd_T1w.nii.gz",
      "sub-01_space-T1w_desc-preproc_bold.nii.gz", "sub-01_from-T1w_to-MNI152_xfm.nii.gz",
-     "sub-01_T2w.nii.gz", "sub-01_T1w.json"],
+     "sub-01_T2w.nii.gz", "sub-01_T1w.json", "sub-01_acq-T1wlike_T2w.nii.gz",
+     "sub-01_mod-T1w_defacemask.nii.gz", "sub-01_desc-T1wref_FLAIR.nii.gz", "sub-01_part-phase_T1w.nii.gz"],
 )  # fmt: skip
 def test_maps_of_a_scan_and_files_in_its_space_are_no_t1w_scans(name):
     assert not is_t1w(Path(name))

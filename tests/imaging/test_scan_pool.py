@@ -77,6 +77,19 @@ def test_scans_that_lack_something_are_named(tmp_path: Path) -> None:
         assert load_pool([str(prepared(tmp_path))], "train").names == ["sub-0", "sub-1"]
 
 
+def test_a_map_without_ventricles_does_not_teach_that_there_are_none(tmp_path: Path) -> None:
+    folder = prepared(tmp_path / "set")
+    table = folder / "participants.tsv"
+    table.write_text(
+        table.read_text().replace("\t2.0\t3.0", "\tn/a\t3.0").replace("\t\tF", "\t44\tF")
+    )
+    with pytest.warns(
+        VCMWarning, match=r"1 of 4 scans are left out.*ventricles in the label map.*: sub-1"
+    ):
+        pool = load_pool([str(folder)], "train")
+    assert pool.names == ["sub-0", "sub-4"]
+
+
 def test_a_pack_has_what_the_folder_has_and_no_test_scan(tmp_path: Path) -> None:
     folder, pack = str(prepared(tmp_path / "prepared")), tmp_path / "scans.npz"
     assert 0 < pack_scans([folder], pack) < 100_000

@@ -59,6 +59,21 @@ def test_a_row_per_session_and_the_ages_of_sessions_tsv(folder):
     assert note.subject == "sub-1_ses-2" and "no age in sub-1_sessions.tsv: 39 years" in note.what
 
 
+def test_an_age_of_a_session_that_is_not_understood_is_unknown_not_that_of_the_subject(folder):
+    names = [f"sub-1_ses-{n}_T1w.nii.gz" for n in (1, 2, 3, 4)]
+    here = folder(*names, table=["participant_id\tage", "sub-1\t60"])
+    rows = ["ses-1\t60 y 1 m", "ses-2\t89+", "ses-3\t75", "ses-3\t65", "ses-4\t70", "ses-4\t70"]
+    table = here / "sub-1" / "sub-1_sessions.tsv"
+    table.write_text("session_id\tage\n" + "\n".join(rows) + "\n")
+    source = read_source(here)
+    assert [scan.age for scan in source.scans] == [None, 89, None, 70]
+    assert [(note.subject, note.what) for note in source.notes] == [
+        ("sub-1_ses-1", "age '60 y 1 m' is not understood, so it is unknown"),
+        ("sub-1_ses-2", "age '89+' is taken for 89"),
+        ("sub-1_ses-3", "has the ages 75 and 65 in sub-1_sessions.tsv, so it is unknown: keep one"),
+    ]
+
+
 def test_the_sessions_of_a_subject_are_in_one_split(folder):
     names = [f"sub-{s}_ses-{n}_T1w.nii.gz" for s in (1, 2) for n in (1, 2)]
     table = ["participant_id\tsession_id\tsplit", "sub-1\tses-1\ttrain", "sub-1\tses-2\ttest"]
@@ -69,6 +84,37 @@ def test_the_sessions_of_a_subject_are_in_one_split(folder):
     ]  # fmt: skip
     assert list(told(source)) == ["sub-1_ses-1", "sub-1_ses-2"]
     assert "test and train: keep all in one" in told(source)["sub-1_ses-1"]
+
+
+def test_a_file_in_the_folder_of_another_session_is_named(folder):
+    here = folder("sub-1_ses-1_T1w.nii.gz", "sub-2_ses-1_T1w.nii.gz")
+    (here / "sub-1" / "ses-1").rename(here / "sub-1" / "ses-2")
+    source = read_source(here)
+    assert [scan.subject for scan in source.scans] == ["sub-2_ses-1"]
+    what = "lies in the folder of ses-2, but is named sub-1_ses-1_T1w.nii.gz: rename one"
+    assert told(source) == {"sub-1": what}
+
+
+def test_the_phase_of_a_scan_is_no_scan(folder):
+    names = [f"sub-1_part-{part}_T1w.nii.gz" for part in ("mag", "phase", "imag")]
+    source = read_source(folder(*names))
+    assert [scan.subject for scan in source.scans] == ["sub-1_part-mag"] and not source.rejected
+
+
+def test_scans_in_files_that_are_not_read_are_named(folder):
+    here = folder(
+        "sub-1_T1w.hdr", "sub-1_T1w.img", "sub-1_T2w.hdr", "sub-2_T1w.nii", "sub-2_T2w.NII"
+    )
+    assert told(read_source(here)) == {
+        "sub-1": "has sub-1_T1w.hdr, which is not read: make it a file that ends in .nii or .nii.gz"
+    }
+    (here / "ann_T1w.NII.GZ").write_bytes(b"x")
+    (here / "ann_T2w.NII.GZ").write_bytes(b"x")
+    source = read_source(here)
+    assert [s.subject for s in source.scans] == ["sub-2"] and list(told(source)) == [
+        "sub-ann",
+        "sub-1",
+    ]
 
 
 def test_hidden_files_and_other_folders_are_left_out(folder):
@@ -88,6 +134,26 @@ def test_a_plain_folder_of_files(folder):
         ("sub-ann", None), ("sub-ben", "ben_dseg.nii.gz"), ("sub-cyd", None),
     ]  # fmt: skip
     assert {s.split for s in source.scans} == {"train", "validation", "test"}
+
+
+def test_plain_names_end_in_the_contrast_after_any_sign(folder):
+    brats = [f"BraTS-GLI-00000-000-{kind}.nii.gz" for kind in ("t1n", "t2w", "t2f", "seg")]
+    ixi = [f"IXI002-Guys-0828-{kind}.nii.gz" for kind in ("T1", "T2", "PD", "MRA")]
+    source = read_source(folder(*brats, *ixi, "sub-PD.nii", "a.b-1.nii", plain=True))
+    assert {s.subject: s.labels and s.labels.name for s in source.scans} == {
+        "sub-BraTS-GLI-00000-000": brats[-1], "sub-IXI002-Guys-0828": None, "sub-PD": None,
+        "sub-a.b-1": None,
+    }  # fmt: skip
+
+
+def test_a_scan_with_gadolinium_is_another_one_of_the_same_subject(folder):
+    names = [f"BraTS20_{n}_{kind}.nii.gz" for n in range(9) for kind in ("t1", "t1ce", "t2")]
+    source = read_source(folder(*names, plain=True))
+    assert len(source.scans) == 18 and not source.rejected
+    assert {s.subject.removesuffix("_t1ce") for s in source.scans} == {
+        s.participant for s in source.scans
+    }
+    assert len({(s.participant, s.split) for s in source.scans}) == 9
 
 
 def test_a_table_of_ids_without_prefix_and_folders_of_these_names(tmp_path):

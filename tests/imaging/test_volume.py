@@ -85,6 +85,62 @@ def test_damaged_and_missing_files_are_refused(tmp_path):
         read_volume(tmp_path / "text.nii")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "remedy"),
+    [
+        ("a.nii", "gzip", "it is compressed, so name it a.nii.gz"),
+        ("a.nii.gz", "plain", "it is not compressed, so name it a.nii"),
+        ("a.nii.gz", b"<html>not found</html>", "convert it again from its source"),
+        ("a.nii", b"version https://git-lfs.github.com/spec/v1\n", "only points to its content"),
+        ("a.nii.gz", b"/annex/objects/MD5E-s9--0.nii.gz\n", "only points to its content"),
+    ],
+)
+def test_what_is_no_nifti_as_it_is_named_comes_with_its_own_remedy(tmp_path, name, content, remedy):
+    if isinstance(content, str):
+        made = save(tmp_path / ("b.nii.gz" if content == "gzip" else "b.nii"), RAMP)
+        content = made.read_bytes()
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(VCMError, match=remedy):
+        read_volume(tmp_path / name)
+
+
+def test_a_file_that_may_not_be_read_is_to_be_allowed(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.nii", RAMP)
+
+    def refuse(*args, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("nibabel.load", refuse)
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(VCMError, match=r"Permission denied\): allow it to be read"):
+        read_volume(path)
+
+
+def changed_header(path, **fields):
+    """The file again, with these fields of its header."""
+    raw = path.read_bytes()
+    header = nib.Nifti1Header(raw[:348])
+    for name, value in fields.items():
+        header[name] = value
+    path.write_bytes(header.binaryblock + raw[348:])
+    return path
+
+
+def test_a_header_whose_voxels_begin_inside_it_is_refused(tmp_path):
+    path = changed_header(save(tmp_path / "a.nii", RAMP), vox_offset=0)
+    with pytest.raises(VCMError, match=r"begin at byte 0 \(vox_offset\).* set it to 352"):
+        read_volume(path)
+
+
+def test_a_qform_without_its_sign_is_written_again(tmp_path):
+    path = save(tmp_path / "a.nii", RAMP, np.diag([2.0, 3.0, 4.0, 1.0]))
+    pixdim = [0, 2, 3, 4, 0, 0, 0, 0]
+    given = read_volume(changed_header(path, pixdim=pixdim, sform_code=0, qform_code=1))
+    again = read_volume(write_volume(given, tmp_path / "b.nii"))
+    np.testing.assert_allclose(again.affine, given.affine)
+    assert again.header["qform_code"] == 1 and again.header["sform_code"] == 0
+
+
 def test_probabilities_are_not_labels(tmp_path):
     with pytest.raises(VCMError, match="probabilit"):
         read_label_map(save(tmp_path / "p.nii", RAMP / RAMP.max()))

@@ -17,6 +17,7 @@ DERIVED = ("space", "res", "den", "desc", "label", "hemi", "atlas", "seg")
 #: Values of `space` that mean the scan's own voxels.
 OWN_SPACES = ("", "T1w", "orig", "native", "individual")
 
+_ENDING = re.compile(r"(\.(nii|hdr|img))?(\.gz)?$", re.IGNORECASE)
 _ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9+]+)")
 
 
@@ -31,6 +32,11 @@ class BIDSFile:
     def get(self, entity: str) -> str:
         """Value of an entity, '' where the name has none."""
         return self.entities.get(entity, "")
+
+    @property
+    def is_phase(self) -> bool:
+        """Whether it shows the phase of a scan, or its imaginary part, not how bright it is."""
+        return self.get("part") in ("phase", "imag")
 
     @property
     def scan(self) -> frozenset[tuple[str, str]]:
@@ -52,10 +58,8 @@ def parse(path: Path) -> BIDSFile | None:
 
 
 def stem(path: Path) -> str:
-    """The name without .nii, .hdr or .img, and without .gz after it."""
-    name = path.name.removesuffix(".gz")
-    ending = next((e for e in (".nii", ".hdr", ".img") if name.endswith(e)), "")
-    return name.removesuffix(ending)
+    """The name without .nii, .hdr or .img, and without .gz after it, in small letters or large ones."""
+    return _ENDING.sub("", path.name)
 
 
 def scan_name(file: BIDSFile) -> str:

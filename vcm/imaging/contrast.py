@@ -43,6 +43,10 @@ SUFFIXES = {
     "t2w": "T2w", "t2": "T2w", "inplanet2": "T2w",
     "pdw": "PD", "pd": "PD", "flair": "FLAIR", "t2starw": "T2*", "t2star": "T2*", "swi": "T2*",
 }  # fmt: skip
+#: Parts of names, in small letters, that say that gadolinium was given; the name of a person says nothing.
+_ENHANCED = re.compile(
+    r"(?!(?:sub|ses)-)(ce-(?!no)|.*gadolin|.*postcontrast|\w+-(?!pre).*(gado|gd)|(.*[^a-z])?(gado?|gd)([^a-z]|$))"
+)
 UNKNOWN = "unknown"
 #: What a model of T1w scans reads, if intensities agree.
 T1W = ("T1w", "T1w+gd")
@@ -177,7 +181,7 @@ def contrast_of_name(source: str) -> str | None:
     """Contrast that the name of a file says, None where it says none: sub-1_ce-gd_T1w.nii.gz is T1w+gd."""
     *entities, suffix = stem(Path(source)).lower().split("_")
     found = SUFFIXES.get(suffix)
-    enhanced = any(re.match(r"ce-|.*(gado|gd|postcontrast)", entity) for entity in entities)
+    enhanced = any(_ENHANCED.match(entity) for entity in entities)
     return "T1w+gd" if found == "T1w" and enhanced else found
 
 

@@ -186,7 +186,7 @@ def _deepbet_networks() -> Any:
     if wrong:
         raise VCMError(
             f"{wrong[0].name} of the package deepbet is missing or another file than that of version 1.0.2: "
-            "install it again (pip install --force-reinstall deepbet==1.0.2))."
+            "install it again (pip install --force-reinstall deepbet==1.0.2)."
         )
     return deepbet.BrainExtraction(
         no_gpu=True, model_path=str(paths["model"]), bbox_model_path=str(paths["bbox_model"])

@@ -31,6 +31,10 @@ LEAST_ANGLE = 30.0
 _UNITS = {0: "unknown", 1: "metre", 2: "millimetre", 3: "micron"}
 #: Voxel sizes that differ by more than this share in two places of a header are two sizes.
 SAME_SIZE = 0.01
+#: A file of fewer bytes may be a pointer to content that was not fetched.
+_LARGEST_POINTER = 1000
+#: Where a NIfTI-1 header says that it is one.
+_MAGIC = slice(344, 348)
 #: Codes of sform and qform that the standard knows.
 _LARGEST_CODE = 5
 
@@ -70,9 +74,9 @@ def open_nifti(path: Path) -> NiftiFile:
         voxel, a VCMWarning says that the sform was used.
 
     Raises:
-        VCMError: No such file, not NIfTI, damaged or short, not 3D, fewer than 4 voxels along an axis,
-            values that are not real numbers, an affine that cannot be inverted, and sizes, units or
-            scale factors that are not possible.
+        VCMError: No such file, not NIfTI, damaged or short, voxels inside the header, not 3D, fewer than 4
+            voxels along an axis, values that are not real numbers, an affine that cannot be inverted, and
+            sizes, units or scale factors that are not possible.
     """
     image = _load(path)
     header = _header_on_disk(image, path)
@@ -100,12 +104,17 @@ def transforms(header: Nifti1Header) -> tuple[NDArray[np.float64] | None, NDArra
         sform[:3] = [header["srow_x"], header["srow_y"], header["srow_z"]]
     if header["qform_code"]:
         proper = header.copy()
-        proper["pixdim"][0] = -1 if header["pixdim"][0] < 0 else 1  # 0 is there, and means 1
+        proper["pixdim"][0] = handedness(header)
         try:
             qform = proper.get_qform()
         except (ValueError, nib.spatialimages.HeaderDataError):
             qform = np.full((4, 4), np.nan)
     return sform, qform
+
+
+def handedness(header: Nifti1Header) -> int:
+    """What the first of pixdim says of the qform's third axis, 1 or -1; the 0 that is there at times means 1."""
+    return -1 if header["pixdim"][0] < 0 else 1
 
 
 def farthest_apart(
@@ -146,9 +155,11 @@ def _load(path: Path) -> nib.Nifti1Pair:
             image = nib.load(path)
     # Whatever a parser makes of a file that is not what it seems, the user reads one sentence.
     except Exception as error:
+        remedy = _remedy(path) or (
+            "give a .nii or .nii.gz file, and if it is one, convert it again from its source"
+        )
         raise VCMError(
-            f"{path.name} is not a readable NIfTI file ({_in_one_line(error)}): give a .nii or .nii.gz "
-            "file, and if it is one, convert it again from its source."
+            f"{path.name} is not a readable NIfTI file ({_in_one_line(error)}): {remedy}."
         ) from error
     if not isinstance(image, nib.Nifti1Image | nib.Nifti1Pair):
         raise VCMError(
@@ -156,6 +167,30 @@ def _load(path: Path) -> nib.Nifti1Pair:
             "for instance with mri_convert or nibabel."
         )
     return image
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether a file is only a pointer to content that was not fetched."""
+    if path.stat().st_size >= _LARGEST_POINTER:
+        return False
+    start = path.read_bytes()
+    return b"/annex/objects/" in start or start.startswith(b"version https://git-lfs")
+
+
+def _remedy(path: Path) -> str:
+    """What to do about a file that is no NIfTI as it is named, where its first bytes tell; else ''."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(_MAGIC.stop)
+        if is_pointer(path):
+            return "it only points to its content, so fetch that (datalad get, git annex get or git lfs pull)"
+    except PermissionError:
+        return "allow it to be read"
+    if start.startswith(b"\x1f\x8b") and not path.name.endswith(".gz"):
+        return f"it is compressed, so name it {path.name}.gz"
+    if start[_MAGIC] in (b"n+1\0", b"ni1\0") and path.name.endswith(".gz"):
+        return f"it is not compressed, so name it {path.name.removesuffix('.gz')}"
+    return ""
 
 
 @contextmanager
@@ -239,8 +274,13 @@ def _check_stream(image: nib.Nifti1Pair, header: Nifti1Header, path: Path) -> No
     single = "header" not in image.file_map
     if not np.isfinite(offset) or offset < 0:
         raise damaged(path, f"its voxels begin at byte {offset:g}")
-    begin = max(int(offset), int(header.single_vox_offset)) if single else int(offset)
-    expected, found = begin + voxels * itemsize, 0
+    if single and offset < header.single_vox_offset:
+        raise VCMError(
+            f"{path.name} says that its voxels begin at byte {offset:g} (vox_offset), inside its own header, but in a "
+            f".nii file they follow it: set it to {header.single_vox_offset}, or convert the file again from its "
+            "source."
+        )
+    expected, found = int(offset) + voxels * itemsize, 0
     try:
         with ImageOpener(str(image.file_map["image"].filename), "rb") as stream:
             while block := stream.read(1 << 22):

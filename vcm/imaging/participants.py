@@ -28,6 +28,7 @@ _UNKNOWN = _NEVER_TOLD | {"none", "null", "unknown", "unk", "-", "--", ".", "?"}
 _FEMALE = {"f", "female", "w", "woman", "weiblich", "femme", "femenino", "femminile", "girl"}
 _MALE = {"m", "male", "man", "männlich", "maennlich", "masculin", "masculino", "maschile", "boy"}
 _WORDS = _FEMALE | _MALE
+_NOT = {"not", "non", "no"}
 _YEARS = {"y": 1.0, "m": 1 / 12, "w": 7 / 365.25, "d": 1 / 365.25}
 _UNITS = r"y(?:rs?|o|ears?)?|m(?:o|onths?)?|w(?:eeks?)?|d(?:ays?)?"
 _AGE = re.compile(
@@ -169,21 +170,37 @@ def session_of(row: Mapping[str, str]) -> str:
     return "" if session.lower() in _UNKNOWN else "ses-" + session.removeprefix("ses-")
 
 
-def ages_of_sessions(folder: Path, participant: str) -> dict[str, float]:
-    """Age [years] at each session, by sub-*_sessions.tsv; what is not told is left out."""
+def ages_of_sessions(folder: Path, participant: str) -> dict[str, tuple[float | None, str]]:
+    """Age [years] at each session, by sub-*_sessions.tsv, and a note where it has to be made.
+
+    An age that is told but not understood is None, as are ages of one session that differ. A session whose age
+    is not told is left out.
+    """
     path = folder / participant / f"{participant}_sessions.tsv"
     if not path.is_file():
         return {}
-    rows = [row for row in read_rows(path) if row.get("session_id")]
     for described in (path.with_suffix(".json"), folder / "sessions.json"):
         if described.is_file():
             break
     unit = _unit_of_age(_described(described))
-    ages = {
-        "ses-" + row["session_id"].removeprefix("ses-"): parse_age(row.get("age", ""), unit)[0]
-        for row in rows
-    }
-    return {session: age for session, age in ages.items() if age is not None}
+    told: dict[str, dict[str, tuple[float | None, str]]] = {}
+    for row in read_rows(path):
+        session, cell = session_of(row), row.get("age", "")
+        age, note = parse_age(cell, unit)
+        if session and (age is not None or note):
+            told.setdefault(session, {})[cell] = age, note
+    return {session: _one_age(cells, path) for session, cells in told.items()}
+
+
+def _one_age(cells: Mapping[str, tuple[float | None, str]], path: Path) -> tuple[float | None, str]:
+    """The age of a session by the cells that tell it, and a note."""
+    (age, note), *others = cells.values()
+    if any(other != age for other, _ in others):
+        return (
+            None,
+            f"has the ages {' and '.join(cells)} in {path.name}, so it is unknown: keep one",
+        )
+    return age, note
 
 
 def parse_age(text: str, unit: str = "y") -> tuple[float | None, str]:
@@ -269,7 +286,8 @@ def _levels(described: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         words = re.findall(r"\w+", str(text or "").lower())
         known = [word for word in words if word in _WORDS]
         sexes = {word in _FEMALE for word in known}
-        if known and (words[0] == known[0] or len(sexes) == 1):
+        said = words[: words.index(known[0])] if known else []
+        if known and (not said or len(sexes) == 1) and _NOT.isdisjoint(said):
             found[str(value).lower()] = known[0]
         elif words and str(value).isdigit():
             found[str(value)] = " ".join(words)
@@ -277,10 +295,17 @@ def _levels(described: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _levels_in_text(text: str) -> dict[str, str]:
-    """What numbers mean by a text such as 'sex of the participant (1 = female, 2 = male)'."""
-    pairs = re.findall(r"(\w+)\s*[=:]\s*['\"]?(\w+)", text.lower())
+    """What numbers mean by a text such as 'sex of the participant (1 = female, 2 = male)'.
+
+    Where it tells one sex alone and leaves a number without one, as '0/1 = male/female' does, each means the text.
+    """
+    numbers, words = re.findall(r"\d+", text), re.findall(r"\w+", text.lower())
+    pairs = re.findall(r"(?=\b(\w+)\s*[=:]\s*['\"]?(\w+))", text.lower())
     both = [pair for one, other in pairs for pair in ((one, other), (other, one))]
-    return {code: word for code, word in both if code.isdigit() and word in _WORDS}
+    found = {code: word for code, word in both if code.isdigit() and word in _WORDS}
+    if len({word in _FEMALE for word in found.values()}) == 2 or set(found) == set(numbers):
+        return found
+    return {} if _WORDS.isdisjoint(words) else dict.fromkeys(numbers, text.strip())
 
 
 def one_participant(rows: Sequence[Participant], session: str) -> tuple[Participant | None, str]:

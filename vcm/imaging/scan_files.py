@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vcm.errors import VCMWarning
-from vcm.imaging.bids import ENDINGS, stem
+from vcm.imaging.bids import ENDINGS, parse, stem
 
 #: Last part of the names of maps that are made of a scan.
 MAPS = ("dseg", "probseg", "mask")
@@ -67,5 +67,10 @@ def is_t1w(path: Path) -> bool:
     """Whether the name of a file is that of a T1w scan, not of a map that was made of one or lies in its space."""
     parts = [part for part in stem(path).split("_") if not _SPACE.fullmatch(part)]
     if not path.name.endswith(ENDINGS) or not any("T1w" in part for part in parts):
+        return False
+    named = parse(
+        path
+    )  # in a name of BIDS its end alone says what a file shows: sub-01_mod-T1w_defacemask
+    if named is not None and (named.suffix != "T1w" or named.is_phase):
         return False
     return parts[-1] not in MAPS and not any(_UNCERTAINTY.fullmatch(part) for part in parts)

@@ -209,7 +209,7 @@ class ScanPool:
 
 
 def load_pool(data: Sequence[str], split: str) -> ScanPool:
-    """Scans of one split that have sex, age and a label map.
+    """Scans of one split that have sex, age and a label map with ventricles.
 
     Args:
         data: Folders that vcm prepare wrote, or one pack of them (.npz).
@@ -271,11 +271,14 @@ def pack_scans(data: Sequence[str], out: Path) -> int:
 def _known(data: Sequence[str]) -> list[Subject]:
     """Scans of PACKED with all that a pool needs; a VCMWarning counts the others and names some."""
     everyone = [s for s in load_prepared(*data) if s.split in PACKED]
-    found = [s for s in everyone if s.age is not None and s.sex is not None and s.has_classes]
+    # A map of three tissues has no ventricles, and their volume of 0 mL would be learned, and be nan as a logarithm.
+    found = [
+        s for s in everyone if s.has_classes and None not in (s.age, s.sex, s.ventricular_volume)
+    ]
     left = [s.subject for s in everyone if s not in found]
     if left:
         warnings.warn(
-            f"{len(left)} of {len(everyone)} scans are left out, as they lack age, sex or label map: "
+            f"{len(left)} of {len(everyone)} scans are left out, as they lack age, sex, ventricles in the label map or a label map: "
             f"{first_names(left)}.",
             VCMWarning,
             stacklevel=3,

@@ -7,6 +7,7 @@ stops the others.
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from vcm.errors import VCMError, VCMWarning
 from vcm.imaging.bids import ENDINGS, BIDSFile, label_map_of, one_per_scan, parse, scan_name, stem
+from vcm.imaging.nifti import is_pointer
 from vcm.imaging.participants import (
     SPLITS,
     Participant,
@@ -26,9 +28,15 @@ from vcm.imaging.scan_files import files_below
 
 #: Endings of names that say that a file is no T1w scan.
 _OTHER_IMAGES = {
-    "dseg", "seg", "mask", "probseg", "t2w", "t2", "flair", "pdw", "pd", "t2star", "t1map", "t2map",
-    "swi", "bold", "sbref", "dwi", "asl", "cbf", "epi", "angio", "inplanet1", "inplanet2", "unit1",
+    "dseg", "seg", "mask", "probseg", "t2w", "t2", "t2f", "flair", "pdw", "pd", "t2star", "t1map", "t2map",
+    "swi", "bold", "sbref", "dwi", "asl", "cbf", "epi", "angio", "mra", "inplanet1", "inplanet2", "unit1",
 }  # fmt: skip
+#: ... that it is one, and that it is one with gadolinium, beside which a plain one may lie.
+_T1W, _ENHANCED = {"t1w", "t1", "t1n"}, {"t1ce", "t1gd", "t1c"}
+#: A name that is none of BIDS, and its ending: X_t1, IXI002-Guys-0828-T1, BraTS-GLI-00000-000-t2f.
+_ENDED = re.compile(r"(?!sub-[^_.-]*$)(.+)[_.-]([a-zA-Z0-9]+)")
+#: Endings of NIfTI in any spelling, of which only ENDINGS are read. The .img of a .hdr is none of its own.
+_IMAGES = (*ENDINGS, ".hdr", ".hdr.gz")
 #: Scans that a warning names one by one.
 MOST_NAMED = 10
 #: Shares of the subjects in a split that is made by seed.
@@ -216,7 +224,7 @@ def split_by_seed(participants: Iterable[str], seed: int) -> dict[str, str]:
 def _by_subject(
     folder: Path, table: Iterable[str]
 ) -> tuple[dict[str, list[BIDSFile]], dict[str, list[BIDSFile]], list[Finding]]:
-    """T1w files and label maps of each subject, and files that lie in another subject's folder."""
+    """T1w files and label maps of each subject, and files that lie in another's or another session's folder."""
     images: dict[str, list[BIDSFile]] = defaultdict(list)
     maps: dict[str, list[BIDSFile]] = defaultdict(list)
     rejected = []
@@ -224,11 +232,25 @@ def _by_subject(
         if file.get("sub") != owner.removeprefix("sub-"):
             what = f"lies in the folder of {owner}, but is named {file.path.name}: rename one"
             rejected.append(Finding(owner, what))
-        elif file.suffix.lower() == "t1w":
+        elif session := _other_session(folder, file):
+            what = f"lies in the folder of {session}, but is named {file.path.name}: rename one"
+            rejected.append(Finding(owner, what))
+        elif not file.path.name.endswith(ENDINGS):
+            if file.suffix.lower() in ("t1w", "dseg", "seg"):
+                what = f"has {file.path.name}, which is not read: make it a file that ends in .nii or .nii.gz"
+                rejected.append(Finding(owner, what))
+        elif file.suffix.lower() == "t1w" and not file.is_phase:
             images[owner].append(file)
         elif file.suffix.lower() in ("dseg", "seg"):
             maps[owner].append(file)
     return images, maps, rejected
+
+
+def _other_session(folder: Path, file: BIDSFile) -> str:
+    """The session in whose folder a file lies that is named after another one, '' for none."""
+    folders = [p for p in file.path.relative_to(folder).parts[1:-1] if p.startswith("ses-")]
+    own = file.get("ses")
+    return folders[-1] if own and folders and folders[-1] != f"ses-{own}" else ""
 
 
 def _files(folder: Path, table: Iterable[str]) -> Iterator[tuple[str, BIDSFile]]:
@@ -244,24 +266,28 @@ def _files(folder: Path, table: Iterable[str]) -> Iterator[tuple[str, BIDSFile]]
         if entry.is_dir() and (entry.name.startswith("sub-") or entry.name in names):
             owner = "sub-" + entry.name.removeprefix("sub-")
             for path in files_below(entry):
-                if path.name.endswith(ENDINGS):
+                if path.name.lower().endswith(_IMAGES):
                     yield owner, parse(path) or _plain(path, owner)
-        elif entry.name.endswith(ENDINGS) and not entry.is_dir():
+        elif entry.name.lower().endswith(_IMAGES) and not entry.is_dir():
             file = parse(entry) or _plain(entry)
             yield "sub-" + file.get("sub"), file
 
 
 def _plain(path: Path, owner: str = "") -> BIDSFile:
-    """A file that is not named by BIDS: NAME_T1w, NAME_dseg, or NAME alone, which is a T1w scan."""
-    name, _, suffix = stem(path).rpartition("_")
-    if not name or suffix.lower() not in _OTHER_IMAGES | {"t1w", "t1"}:
-        name, suffix = stem(path), "T1w"
-    suffix = "T1w" if suffix.lower() == "t1" else suffix
-    if not owner:
-        return BIDSFile(path, {"sub": name.removeprefix("sub-")}, suffix)
-    subject = owner.removeprefix("sub-")
-    own = name.removeprefix("sub-") == subject
-    return BIDSFile(path, {"sub": subject} | ({} if own else {"name": name}), suffix)
+    """A file that is not named by BIDS: NAME_T1w, NAME_dseg, or NAME alone, which is a T1w scan.
+
+    NAME_t1ce is a further scan of the subject NAME.
+    """
+    ended = _ENDED.fullmatch(stem(path))
+    name, suffix, further = stem(path), "T1w", ""
+    if ended and ended[2].lower() in _OTHER_IMAGES | _T1W | _ENHANCED:
+        name, suffix = ended.groups()
+        further = suffix if suffix.lower() in _ENHANCED else ""
+        suffix = "T1w" if suffix.lower() in _T1W | _ENHANCED else suffix
+    name = name.removeprefix("sub-")
+    subject = owner.removeprefix("sub-") or name
+    told = "_".join(part for part in (name if name != subject else "", further) if part)
+    return BIDSFile(path, {"sub": subject} | ({"name": told} if told else {}), suffix)
 
 
 def _scans_of(
@@ -298,9 +324,9 @@ def _scans_of(
             rejected.append(Finding(name, problem))
             continue
         path = labels.path if labels else None
-        age = ages.get(session, row.age)
+        age, of_session = ages.get(session, (row.age, ""))
         scans.append(Scan(name, image.path, path, age, row.sex, row.split, owner))
-        notes += [Finding(name, note) for note in row.notes]
+        notes += [Finding(name, note) for note in (*row.notes, of_session) if note]
         if ages and session not in ages and age is not None and not row.session:
             notes.append(
                 Finding(
@@ -322,10 +348,8 @@ def _missing_content(path: Path) -> str:
     fetch = "fetch it (datalad get, git annex get or git lfs pull)"
     if not path.exists():
         return f"has no content: {path.name} is a link to a file that is not there; {fetch}"
-    if path.stat().st_size < 1000:
-        start = path.read_bytes()
-        if b"/annex/objects/" in start or start.startswith(b"version https://git-lfs"):
-            return f"has no content: {path.name} only points to it; {fetch}"
+    if is_pointer(path):
+        return f"has no content: {path.name} only points to it; {fetch}"
     return ""
 
 

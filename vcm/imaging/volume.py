@@ -16,7 +16,14 @@ from numpy.typing import DTypeLike, NDArray
 
 from vcm.errors import VCMError
 from vcm.files import write_whole
-from vcm.imaging.nifti import NiftiFile, damaged, farthest_apart, open_nifti, transforms
+from vcm.imaging.nifti import (
+    NiftiFile,
+    damaged,
+    farthest_apart,
+    handedness,
+    open_nifti,
+    transforms,
+)
 
 #: Cosine between two voxel axes that rounding may cause; the scans at hand stay below 1e-7. A grid with
 #: more is sheared.
@@ -215,6 +222,8 @@ def _take_place(image: nib.Nifti1Image, volume: Volume, source: Nifti1Header) ->
     if _shape(source) == volume.data.shape and np.allclose(before, volume.affine, atol=1e-5):
         for name in _PLACE:
             image.header[name] = source[name]
+        if sform is None and qform is not None:  # nibabel refuses to write a 0 there
+            image.header["pixdim"][0] = handedness(source)
         return
     steps = np.linalg.inv(before) @ volume.affine  # voxels of `volume` -> voxels of the source
     image.header["qform_code"] = 0
