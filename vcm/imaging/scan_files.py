@@ -68,9 +68,8 @@ def is_t1w(path: Path) -> bool:
     parts = [part for part in stem(path).split("_") if not _SPACE.fullmatch(part)]
     if not path.name.endswith(ENDINGS) or not any("T1w" in part for part in parts):
         return False
-    named = parse(
-        path
-    )  # in a name of BIDS its end alone says what a file shows: sub-01_mod-T1w_defacemask
+    # In a name of BIDS its end alone says what a file shows: sub-01_mod-T1w_defacemask.
+    named = parse(path)
     if named is not None and (named.suffix != "T1w" or named.is_phase):
         return False
     return parts[-1] not in MAPS and not any(_UNCERTAINTY.fullmatch(part) for part in parts)

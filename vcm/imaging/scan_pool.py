@@ -278,7 +278,7 @@ def _known(data: Sequence[str]) -> list[Subject]:
     left = [s.subject for s in everyone if s not in found]
     if left:
         warnings.warn(
-            f"{len(left)} of {len(everyone)} scans are left out, as they lack age, sex, ventricles in the label map or a label map: "
+            f"{len(left)} of {len(everyone)} scans are left out, as they lack age, sex or a label map with ventricles: "
             f"{first_names(left)}.",
             VCMWarning,
             stacklevel=3,
