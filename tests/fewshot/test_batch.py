@@ -131,19 +131,26 @@ def test_embeddings_are_not_evaluated(embed, tmp_path):
         evaluate_answers(tmp_path / "answers", str(tmp_path / "cases"))
 
 
-def test_a_case_whose_brain_is_not_found_is_answered_without_looking_and_named(
+def test_cases_whose_brain_is_not_found_are_named_before_any_is_answered(
     lesions, tmp_path, monkeypatch
 ):
+    bad = {"sub-1_T1w.nii.gz"}
+
     def find_brain(image):
-        if image.source == "sub-1_T1w.nii.gz":
+        if image.source in bad:
             raise VCMError("The brain was not found.")
         return Brain(np.ones(image.data.shape, bool), "background", 1.0)
 
     monkeypatch.setattr("vcm.fewshot.cases.brain_masks.find_brain", find_brain)
+    monkeypatch.setattr("vcm.fewshot.cases.brain_masks._masks", {})
     model = FittedModel.load(tmp_path / "model")
     model.record = {"label": "dseg", "mask": "found"}
     model.save(tmp_path / "masked")
-    done = predict_cases(tmp_path / "masked", str(lesions[0]), tmp_path / "other")
-    assert done.fallbacks == {"sub-1": "The brain was not found."}
-    rows = read_table(tmp_path / "other" / "answers.tsv")
-    assert {row["case"]: row["looked"] for row in rows} == {"sub-1": "no", "sub-2": "yes"}
+    words = tmp_path / "masked", str(lesions[0]), tmp_path / "other"
+    with pytest.raises(
+        VCMError, match=r"in 1 of 2 cases of .*, sub-1: .* Of the first: The brain was not"
+    ):
+        predict_cases(*words)
+    assert not (tmp_path / "other").exists()
+    bad.clear()
+    assert not predict_cases(*words).fallbacks

@@ -3,14 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import distance_transform_edt
 from small_pool import small_pool
 
 from vcm.config import load_config
 from vcm.errors import VCMError
 from vcm.fewshot.methods.parents import load_parent
 from vcm.imaging.random_sequences import LABELS, SEQUENCES, draw_sequences
-from vcm.imaging.random_surroundings import draw_surroundings
 from vcm.imaging.random_tumour import CORE, ENHANCING, OEDEMA, draw_tumour
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.training.configuration import SequenceSegmenterTraining
@@ -57,34 +55,18 @@ def test_a_tumour_lies_in_the_brain_and_its_oedema_in_tissue(brain):
 
 def test_sequences_are_read_as_few_shot_scans_are_and_depend_on_the_generator_alone(brain):
     t1w = np.where(brain == WHITE, 0.8, np.where(brain > 0, 0.2, 0)).astype(np.float32)
-    left_out, with_surroundings, parts = 0, 0, set()
+    left_out, parts = 0, set()
     for seed in range(20):
         drawn = draw_sequences(t1w, brain, 2.0, np.random.default_rng(seed))
         assert drawn.images.shape == (len(SEQUENCES), 40, 40, 40) and drawn.labels.dtype == np.uint8
         assert drawn.images.min() == 0 and drawn.images.max() == 1
-        assert not drawn.labels[brain == 0].any()
-        with_surroundings += bool(drawn.images[:, brain == 0].any())
+        assert not drawn.images[:, brain == 0].any() and not drawn.labels[brain == 0].any()
         assert drawn.labels.max() < len(LABELS)
         left_out += int((drawn.images.max((1, 2, 3)) == 0).sum())
         parts |= set(np.unique(drawn.labels[drawn.labels > CSF + 1]))
-    assert 0 < left_out < 20 and 0 < with_surroundings < 20 and parts == {9, 10, 11}
+    assert 0 < left_out < 20 and parts == {9, 10, 11}
     again = draw_sequences(t1w, brain, 2.0, np.random.default_rng(19))
     assert np.array_equal(again.images, drawn.images)
-
-
-def test_around_a_brain_lie_layers_of_a_head_or_what_extraction_left_of_them(brain):
-    inside, reach, smaller = brain > 0, [], 0
-    away = distance_transform_edt(~inside) * 2
-    for seed in range(40):
-        around, kept = draw_surroundings(inside, 2.0, np.random.default_rng(seed))
-        assert not around[inside].any() and not (kept & ~inside).any()
-        smaller += kept.sum() < inside.sum()
-        reach.append(away[around > 0].max() if around.any() else 0)
-    # Nothing, some millimetres, and a whole head.
-    assert {0 < r <= 5 for r in reach} == {True, False} and max(reach) > 5 and 0 in reach
-    assert 0 < smaller < 10
-    none, kept = draw_surroundings(np.zeros((8, 8, 8), bool), 2.0, np.random.default_rng(0))
-    assert not none.any() and not kept.any()
 
 
 def test_a_contrast_agent_shows_what_enhances_where_contrasts_are_real(brain):

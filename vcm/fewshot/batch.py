@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcm.errors import VCMError, VCMWarning, first_names
-from vcm.fewshot.cases.brain_masks import brain_mask
+from vcm.fewshot.cases.brain_masks import kept_brain_mask, refuse_unfound
 from vcm.fewshot.cases.identity import identity
 from vcm.fewshot.cases.label_maps import grouped, warn_of_absent_classes
 from vcm.fewshot.cases.layouts import (
@@ -84,22 +84,18 @@ def predict_cases(model_folder: Path, source: str, out: Path, split: str | None 
             f"{out} holds {first_names(there)} already, which an answer would replace: give another folder."
         )
     _refuse_shots(model, cases)
+    chosen = _sequences_embedded(cases) if model.task.inputs == (("input",),) else {}
+    _refuse_unfound_brains(model, cases, source, chosen)
     check_output(out)
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     fallbacks = {}
-    chosen = _sequences_embedded(cases) if model.task.inputs == (("input",),) else {}
     for case in track(cases, "Answering"):
         paths = _paths(model, case, chosen)
         scans, complaints = read_scans(paths)
         slots, missing = slots_of(model, scans)
         complaints += [f"There is no {name}." for name in missing]
-        mask = None
-        try:
-            mask = _mask(model, case, slots)
-        except VCMError as error:
-            complaints.append(str(error))
-            scans, slots = {}, {}
+        mask = _mask(model, case, paths, slots)
         answer = model.answer(slots, mask) if slots else model.prior()
         if complaints:
             fallbacks[case.name] = complaints[0]
@@ -244,18 +240,39 @@ def _paths(model: FittedModel, case: Case, embedded: Mapping[str, str]) -> dict[
     return {s: case.images[s] for s in wanted if s in case.images}
 
 
-def _mask(model: FittedModel, case: Case, slots: dict[str, Volume]) -> Volume | None:
-    """The brain mask of a case, where the model was fitted with one: its file, or what is found in the scan.
+def _refuse_unfound_brains(
+    model: FittedModel, cases: list[Case], source: str, embedded: Mapping[str, str]
+) -> None:
+    """Find the brain of every case, where the model was fitted with masks, before anything is answered.
 
     Raises:
-        VCMError: there is none, and no brain is found.
+        VCMError: Brains were not found; names the cases.
+    """
+    faults = {}
+    for case in track(cases, "Finding brains") if model.record.get("mask") else ():
+        paths = _paths(model, case, embedded)
+        slots, _ = slots_of(model, read_scans(paths)[0])
+        try:
+            _mask(model, case, paths, slots)
+        except VCMError as error:
+            faults[case.name] = str(error)
+    refuse_unfound(faults, len(cases), source)
+
+
+def _mask(
+    model: FittedModel, case: Case, paths: Mapping[str, Path], slots: Mapping[str, Volume]
+) -> Volume | None:
+    """The brain mask of a case, where the model was fitted with one: its file, or what is found in its scans.
+
+    Raises:
+        VCMError: There is none, and no brain is found.
     """
     token = model.record.get("mask")
     if not token or not slots:
         return None
     if token in case.maps:
         return read_label_map(case.maps[token])
-    return brain_mask(slots)
+    return kept_brain_mask(slots, list(paths.values()))
 
 
 def _row(case: str, answer: Answer, model: FittedModel, prior: bool) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from vcm.imaging.conditions import CSF
 from vcm.imaging.random_contrast import painted, recoloured, with_bias_field
 from vcm.imaging.random_lesions import draw_lesions
 from vcm.imaging.random_scan import WHITE_MATTER, slice_profile
-from vcm.imaging.random_surroundings import BONE, FAT, FLUID, LAYERS, MUSCLE, draw_surroundings
 from vcm.imaging.random_tumour import CORE, ENHANCING, OEDEMA, PARTS, draw_tumour, smooth_noise
 from vcm.imaging.vocabulary import CLASS_NAMES
 
@@ -40,17 +39,6 @@ _PARTS = {
     "t2": {OEDEMA: (0.6, 1.0), CORE: (0.5, 1.1), ENHANCING: (0.4, 0.9)},
     "flair": {OEDEMA: (0.65, 1.1), CORE: (0.15, 0.95), ENHANCING: (0.5, 1.0)},
 }
-#: ... and of what lies around a brain.
-_AROUND = {
-    "t1": {FLUID: (0.1, 0.5), BONE: (0.0, 0.2), FAT: (0.7, 1.6), MUSCLE: (0.2, 0.6)},
-    "t1ce": {FLUID: (0.2, 1.0), BONE: (0.0, 0.3), FAT: (0.7, 1.6), MUSCLE: (0.3, 0.8)},
-    "t2": {FLUID: (0.5, 1.2), BONE: (0.0, 0.25), FAT: (0.3, 1.2), MUSCLE: (0.1, 0.4)},
-    "flair": {FLUID: (0.05, 0.5), BONE: (0.0, 0.25), FAT: (0.3, 1.2), MUSCLE: (0.1, 0.5)},
-}
-#: How much the brightness of what lies around wanders [shares of it].
-_UNEVEN = 0.35
-#: A voxel brighter than this part of the brightest is counted where a head is scaled.
-_SHOWN = 0.08
 #: How much of the tissue each part hides.
 _HIDES = {OEDEMA: (0.35, 0.95), CORE: (0.6, 1.0), ENHANCING: (0.6, 1.0)}
 #: Shares of brains with real contrasts, with a tumour, with lesions of white matter, without the fluid around them;
@@ -85,8 +73,7 @@ def draw_sequences(
     """
     if random.random() < WITHOUT_FLUID:
         classes = np.where(classes == CSF, 0, classes).astype(np.uint8)
-    around, brain = draw_surroundings(classes > 0, spacing, random)
-    white = classes == WHITE_MATTER
+    brain, white = classes > 0, classes == WHITE_MATTER
     none = np.zeros(classes.shape, np.float32)
     lesions = draw_lesions(white, random) if random.random() < LESIONS else none
     tumour = np.zeros_like(classes)
@@ -102,8 +89,7 @@ def draw_sequences(
             _healthy(sequence, t1, classes, grain, random) if real else _any(t1w, classes, random)
         )
         image = _with_parts(image, sequence if real else "", tumour, lesions, grain, random)
-        image = _with_surroundings(image, sequence if real else "", around, grain, random)
-        images.append(_scanned(image, brain | (around > 0), spacing, random))
+        images.append(_scanned(image, brain, spacing, random))
     left_out = random.random(len(SEQUENCES)) < LEFT_OUT
     if not left_out.all():
         images = [np.zeros_like(i) if out else i for i, out in zip(images, left_out, strict=True)]
@@ -161,19 +147,6 @@ def _with_parts(
     return image
 
 
-def _with_surroundings(
-    image: Image, sequence: str, around: NDArray[np.uint8], grain: Image, random: Random
-) -> Image:
-    """The image with the layers of a head where there are any, of random brightness where the sequence is none."""
-    if not around.any():
-        return image
-    within = _AROUND.get(sequence, dict.fromkeys(LAYERS, (0.0, 1.4)))
-    means = np.array([0, *(random.uniform(*within[layer]) for layer in LAYERS)], np.float32)
-    uneven = 1 + np.float32(_UNEVEN) * smooth_noise(around.shape, random.uniform(1.5, 5), random)
-    painted_around = np.maximum(means[around] * uneven + np.float32(0.03) * grain, 0)
-    return np.where(around > 0, painted_around, image).astype(np.float32)
-
-
 def _blended(
     image: Image, where: NDArray[np.bool_], value: float | Image, share: float, random: Random
 ) -> Image:
@@ -182,17 +155,16 @@ def _blended(
     return np.asarray(image * (1 - weight) + weight * value, dtype=np.float32)
 
 
-def _scanned(image: Image, shown: NDArray[np.bool_], spacing: float, random: Random) -> Image:
-    """With a bias field, in half of the draws coarser voxels, and noise; 0..1 between percentiles of what is shown."""
+def _scanned(image: Image, brain: NDArray[np.bool_], spacing: float, random: Random) -> Image:
+    """With a bias field, in half of the draws coarser voxels, and noise; 0..1 between percentiles of the brain."""
     image = with_bias_field(np.maximum(image, 0).astype(np.float32), random)
-    image = np.where(shown, image, 0).astype(np.float32)
+    image = np.where(brain, image, 0).astype(np.float32)
     if random.random() < COARSE:
         image = slice_profile(image, spacing, random)
     level = np.float32(NOISE * random.random() ** 2)
     image = image + level * random.standard_normal(image.shape, dtype=np.float32)
-    counted = shown & (image > _SHOWN * image.max())
-    if not counted.any():
+    if not brain.any():
         return np.zeros_like(image)
-    low, high = np.percentile(image[counted], PERCENTILES)
+    low, high = np.percentile(image[brain], PERCENTILES)
     scaled = np.clip((image - low) / max(high - low, 1e-6), 0, 1)
-    return np.where(shown, scaled, 0).astype(np.float32)
+    return np.where(brain, scaled, 0).astype(np.float32)

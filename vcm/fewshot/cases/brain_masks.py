@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, first_names
 from vcm.files import sha256, write_whole
 from vcm.imaging.extraction import find_brain
 from vcm.imaging.geometry import resample
@@ -58,27 +58,45 @@ def _found_in(other: Volume, grid: Grid) -> NDArray[np.uint8] | None:
 
 
 def kept_brain_mask(
-    scans: Mapping[str, Volume], files: Sequence[Path], cache: Path
+    scans: Mapping[str, Volume], files: Sequence[Path], cache: Path | None = None
 ) -> Volume | None:
     """As `brain_mask`, found once: it takes seconds, and is asked for by every method and draw.
 
     Args:
         scans: Of one case.
         files: Of these scans, in the same order.
-        cache: Folder where masks are kept. One that is not there is not made: what is refused leaves nothing behind.
+        cache: Folder where masks are kept; None: they are kept in memory alone. One that is not there is not made:
+            what is refused leaves nothing behind.
 
     Raises:
         VCMError: As `brain_mask`.
     """
     reference = next(iter(scans.values()))
     key = "-".join([str(_VERSION), *(sha256(file)[:32] for file in files)])
-    file = cache / "brain_masks" / key
+    file = cache / "brain_masks" / key if cache and cache.is_dir() else None
     if key not in _masks:
-        _masks[key] = file.read_bytes() if file.is_file() else _packed(brain_mask(scans))
+        is_kept = file is not None and file.is_file()
+        _masks[key] = file.read_bytes() if file and is_kept else _packed(brain_mask(scans))
     packed = _masks[key]
-    if cache.is_dir() and not file.is_file():
+    if file and not file.is_file():
         write_whole(file, lambda part: part.write_bytes(packed))
     return _unpacked(packed, reference)
+
+
+def refuse_unfound(faults: Mapping[str, str], cases: int, of: str) -> None:
+    """Raise VCMError that names all cases without a brain.
+
+    Args:
+        faults: What was said of each of them.
+        cases: How many were looked at.
+        of: Where they are.
+    """
+    if faults:
+        raise VCMError(
+            f"No brain was found in {len(faults)} of {cases} cases of {of}, {first_names(list(faults))}: give their brain "
+            "masks in files (mask: the last word of their names), or leave the cases out. Of the first: "
+            f"{next(iter(faults.values()))}"
+        )
 
 
 def _packed(mask: Volume | None) -> bytes:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from vcm.errors import VCMError, VCMWarning, first_names
-from vcm.fewshot.cases.brain_masks import kept_brain_mask
+from vcm.fewshot.cases.brain_masks import kept_brain_mask, refuse_unfound
 from vcm.fewshot.cases.identity import identity
 from vcm.fewshot.cases.label_maps import grouped
 from vcm.fewshot.cases.layouts import (
@@ -138,12 +138,7 @@ class Pool:
                 self.scans(place)
             except VCMError as error:
                 faults[self.cases[place].name] = str(error)
-        if faults:
-            raise VCMError(
-                f"No brain was found in {len(faults)} of {len(self.cases)} cases of {self.data or self.task.name}, "
-                f"{first_names(list(faults))}: give their brain masks in files (mask: the last word of their names), "
-                f"or leave the cases out. Of the first: {next(iter(faults.values()))}"
-            )
+        refuse_unfound(faults, len(self.cases), self.data or self.task.name)
 
     def warn_of_skulls(self, methods: Sequence[Method]) -> None:
         """A VCMWarning where label maps of scans with their skull are to begin with a network that knows brains alone.
