@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.imaging.participants import (
     Participant,
     ages_of_sessions,
@@ -217,3 +217,15 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path):
     (tmp_path / "participants.tsv").write_text("participant_id\tage\tAge\nsub-1\t30\t\n")
     with pytest.raises(VCMError, match="has the column age 2 times"):
         read_participants(tmp_path)
+
+
+@pytest.mark.parametrize("column", ["Age (years)", "age_at_scan"])
+def test_a_column_of_ages_with_another_name_is_named(tmp_path, column):
+    table = tmp_path / "participants.tsv"
+    table.write_text(f"participant_id\t{column}\nsub-1\t40\n")
+    with pytest.warns(VCMWarning, match=r"no column age, .* but one called 'age"):
+        (row,) = read_participants(tmp_path)
+    assert row.age is None
+    table.write_text(f"participant_id\tage\t{column}\tagent\nsub-1\t40\t41\tx\n")
+    (row,) = read_participants(tmp_path)
+    assert row.age == 40

@@ -9,13 +9,14 @@ import csv
 import io
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 
 SPLITS = ("train", "validation", "test")
 _SPLIT_WORDS = {
@@ -137,6 +138,7 @@ def read_participants(folder: Path) -> list[Participant]:
             f"{path} has no column participant_id (its columns are {', '.join(rows[0])}): BIDS needs "
             "one row per subject."
         )
+    _warn_of_unread_age(rows, path)
     described = _described(folder / "participants.json")
     levels, unit = _levels(described), _unit_of_age(described)
     sexes = {_sex_cell(row, levels) for row in rows}
@@ -152,6 +154,19 @@ def read_participants(folder: Path) -> list[Participant]:
         split = parse_split(row.get("split", ""))
         found.append(Participant(name, session_of(row), age, sex, split, tuple(notes)))
     return found
+
+
+def _warn_of_unread_age(rows: Sequence[Mapping[str, str]], path: Path) -> None:
+    """Name a column that seems to hold ages and is not read, where there is none called age."""
+    columns = list(rows[0]) if rows else []
+    similar = [name for name in columns if re.match(r"age\b|age_", name)]
+    if "age" not in columns and similar:
+        warnings.warn(
+            f"{path} has no column age, so ages are unknown, but one called '{similar[0]}': call it age if it holds "
+            "years, or tell its unit in participants.json.",
+            VCMWarning,
+            stacklevel=3,
+        )
 
 
 def is_told(cell: str) -> bool:
