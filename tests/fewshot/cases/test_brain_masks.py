@@ -32,6 +32,7 @@ def calls(monkeypatch):
         return Brain(mask, method, 1.0)
 
     monkeypatch.setattr(module, "find_brain", find_brain)
+    monkeypatch.setattr(module, "shows_a_skull", lambda image: image.source == "head")
     monkeypatch.setattr(module, "_masks", {})
     return asked
 
@@ -42,7 +43,12 @@ def test_the_first_scan_tells_the_brain(calls):
 
 
 def test_a_scan_without_a_skull_needs_no_mask(calls):
-    assert brain_mask({"t1": scan("bare")}) is None
+    assert brain_mask({"t1": scan("bare"), "flair": scan("bare too")}) is None
+
+
+def test_a_skull_in_another_scan_is_taken_off_by_the_brain_of_the_first(calls):
+    mask = brain_mask({"t1": scan("bare"), "flair": scan("head")})
+    assert mask.data.sum() == 4 * 4 * 6 and calls == ["bare"]
 
 
 def test_where_the_first_scan_shows_no_brain_the_next_one_does_on_the_voxels_of_the_first(calls):

@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 
 from vcm.errors import VCMError, first_names
 from vcm.files import sha256, write_whole
-from vcm.imaging.extraction import find_brain
+from vcm.imaging.extraction import find_brain, shows_a_skull
 from vcm.imaging.geometry import resample
 from vcm.imaging.volume import Grid, Volume
 
 #: Raised when another brain is found than before, so that no mask of before is read.
 _VERSION = 1
-#: What stands for a scan without its skull.
+#: What stands for a case without its skull.
 _EXTRACTED = b"extracted"
 #: Of the cases that this process has seen, by the checksums of their files.
 _masks: dict[str, bytes] = {}
 
 
 def brain_mask(scans: Mapping[str, Volume]) -> Volume | None:
-    """The brain of a case on the voxels of its first scan; None where that has no skull.
+    """The brain of a case on the voxels of its first scan; None where no scan has its skull.
 
     Args:
         scans: Of one case, by slot, the reference first. They share a world.
@@ -44,7 +44,9 @@ def brain_mask(scans: Mapping[str, Volume]) -> Volume | None:
             if found is not None:
                 return reference.with_data(found)
         raise
-    return brain.as_volume(reference) if brain.is_found_here else None
+    # Of a case with its skull in the other scans alone, the first one tells where the brain is.
+    has_skull = brain.is_found_here or any(map(shows_a_skull, others))
+    return brain.as_volume(reference) if has_skull else None
 
 
 def _found_in(other: Volume, grid: Grid) -> NDArray[np.uint8] | None:
