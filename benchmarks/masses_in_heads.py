@@ -21,6 +21,7 @@ from simulated_masses import Image, contrasts, draw_mass, noise
 
 from vcm.fewshot.cases.layouts import Case, find_cases
 from vcm.files import write_table
+from vcm.imaging.geometry import halved_grid
 from vcm.imaging.vocabulary import read_classes
 from vcm.imaging.volume import Volume, read_volume, write_volume
 
@@ -35,10 +36,8 @@ def upright(volume: Volume) -> Volume:
 
 def halved(volume: Volume, order: int) -> Volume:
     """The same on voxels of half the size, 1 mm for heads of 2 mm, which masses are drawn in."""
-    affine = volume.affine.copy()
-    affine[:3, :3] /= 2
-    affine[:3, 3] -= affine[:3, :3].sum(1) / 2
-    return Volume(zoom(volume.data, 2, order=order, grid_mode=True, mode="nearest"), affine)
+    finer = zoom(volume.data, 2, order=order, grid_mode=True, mode="nearest")
+    return Volume(finer, halved_grid(volume.grid).affine)
 
 
 def slices(volume: Volume, thickness: int, labels: bool = False) -> Volume:

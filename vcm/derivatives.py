@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from vcm.imaging.bids import ENDINGS, BIDSFile, one_per_scan, parse, scan_name
 from vcm.imaging.participants import (
     Participant,
     ages_of_sessions,
+    at_session,
     one_participant,
     read_participants,
 )
@@ -159,8 +160,7 @@ class People:
             if row is None:
                 raise VCMError(problem)
         assert row is not None
-        age, note = ages_of_sessions(self.folder, name).get(session, (row.age, ""))
-        return replace(row, age=age, notes=(*row.notes, note) if note else row.notes)
+        return at_session(row, session, ages_of_sessions(self.folder, name))
 
 
 def _with_participants(folder: Path) -> Path:

@@ -153,6 +153,13 @@ def listed_files(sidecar: Path) -> dict[str, str]:
     return {name: str(checksum) for name, checksum in listed if Path(name).name == name}
 
 
+def earlier_files(sidecar: Path, inputs: Iterable[Path]) -> dict[str, str]:
+    """As `listed_files`, without what is read now: files of an earlier run that `write_set` may remove."""
+    read = {path.resolve() for path in inputs}
+    listed = listed_files(sidecar).items()
+    return {n: c for n, c in listed if sidecar.with_name(n).resolve() not in read}
+
+
 def remove_unchanged(folder: Path, files: Mapping[str, str]) -> None:
     """Remove files of a folder, by their paths in it, where their SHA-256 still is the given one."""
     for name, checksum in files.items():

@@ -14,6 +14,7 @@ from vcm.fewshot.methods.catalogue import METHODS, find_method
 from vcm.fewshot.methods.pool import Pool, refuse_seen
 from vcm.fewshot.study import FewShotStudy, open_tasks, run_study
 from vcm.files import read_table
+from vcm.imaging.extraction import Brain
 from vcm.imaging.volume import read_label_map, write_volume
 
 
@@ -333,3 +334,22 @@ def test_a_study_looks_for_the_brains_of_its_tests_and_of_the_shots_it_draws(con
     expected = [task.train.subset(module.draw_shots(labels, strata, 8, s)) for s in range(3)]
     assert read == {case.name for pool in expected for case in pool.cases}
     assert held_out is task.tests["held out"]
+
+
+def test_a_study_that_goes_on_does_not_look_for_the_same_brains_again(brains, config, monkeypatch):
+    asked = []
+
+    def find_brain(image):
+        asked.append(image.source)
+        return Brain(np.ones(image.data.shape, bool), "deepbet 1.0.2", 1000.0)
+
+    monkeypatch.setattr("vcm.fewshot.cases.brain_masks.find_brain", find_brain)
+    monkeypatch.setattr("vcm.fewshot.cases.brain_masks._masks", {})
+    tests = {"held out": {"data": str(brains), "split": "test", "mask": "found"}}
+    task = {"kind": "segmentation", "label": "dseg", "classes": ["core"], "tests": tests}
+    run_study(config(task=task, methods=["mean"], seeds=1))
+    first = len(asked)
+    assert first == len(set(asked)) > 0
+    monkeypatch.setattr("vcm.fewshot.cases.brain_masks._masks", {})
+    run_study(config(task=task, methods=["mean"], seeds=2))
+    assert len(asked) == first

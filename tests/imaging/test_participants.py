@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -219,11 +220,13 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path):
         read_participants(tmp_path)
 
 
-@pytest.mark.parametrize("column", ["Age (years)", "age_at_scan"])
+@pytest.mark.parametrize("column", ["Age (years)", "age_at_scan", "AgeAtScan", "scan_age"])
 def test_a_column_of_ages_with_another_name_is_named(tmp_path, column):
     table = tmp_path / "participants.tsv"
     table.write_text(f"participant_id\t{column}\nsub-1\t40\n")
-    with pytest.warns(VCMWarning, match=r"no column age, .* but one called 'age"):
+    with pytest.warns(
+        VCMWarning, match=rf"no column age, .* but one called '{re.escape(column.lower())}'"
+    ):
         (row,) = read_participants(tmp_path)
     assert row.age is None
     table.write_text(f"participant_id\tage\t{column}\tagent\nsub-1\t40\t41\tx\n")

@@ -248,11 +248,14 @@ def _refuse_unfound_brains(
     Raises:
         VCMError: Brains were not found; names the cases.
     """
-    faults = {}
-    for case in track(cases, "Finding brains") if model.record.get("mask") else ():
-        paths = _paths(model, case, embedded)
-        slots, _ = slots_of(model, read_scans(paths)[0])
+    faults, token = {}, model.record.get("mask")
+    for case in track(cases, "Finding brains") if token else ():
         try:
+            if token in case.maps:
+                read_label_map(case.maps[token])
+                continue
+            paths = _paths(model, case, embedded)
+            slots, _ = slots_of(model, read_scans(paths)[0])
             _mask(model, case, paths, slots)
         except VCMError as error:
             faults[case.name] = str(error)

@@ -295,6 +295,9 @@ def _claim(out: Path, config: FewShotStudy, tasks: Sequence[TaskOfStudy]) -> Non
     check_output(out)
     out.mkdir(parents=True, exist_ok=True)
     write_json(kept, {"digest": digest, "joined": joined, "study": made})
+    # From here on what is computed of a scan is kept, for the methods and draws to come.
+    for task in tasks:
+        task.train.cache.mkdir(exist_ok=True)
 
 
 def _data_of(task: TaskOfStudy) -> dict[str, str]:

@@ -91,7 +91,7 @@ def find_brain(image: Volume, mask: Volume | None = None) -> Brain:
     if mask is not None:
         refuse_other_voxels(mask, image, "resample the mask to the scan, nearest neighbour")
         return _brain(mask.data > 0.5, f"mask {mask.source}", image.grid)
-    shown = _brain(~find_background(image.data), "background", image.grid)
+    shown = _shown(image)
     on_background = shown.mask.mean() <= MOST_BRAIN and shown.volume <= MOST_EXTRACTED
     if on_background and cut_area(shown.mask, image.grid) <= MOST_CUT:
         return shown
@@ -123,7 +123,7 @@ def find_brain(image: Volume, mask: Volume | None = None) -> Brain:
 
 def shows_a_skull(image: Volume) -> bool:
     """Whether a scan shows more than a brain on a constant background. Cheap: no network is run."""
-    return _brain(~find_background(image.data), "background", image.grid).volume > MOST_EXTRACTED
+    return _shown(image).volume > MOST_EXTRACTED
 
 
 def cut_area(mask: NDArray[np.bool_], grid: Grid) -> float:
@@ -141,6 +141,11 @@ class _NothingFound(Exception):
 
 def _brain(mask: NDArray[np.bool_], method: str, grid: Grid) -> Brain:
     return Brain(mask, method, float(mask.sum()) * grid.voxel_volume)
+
+
+def _shown(image: Volume) -> Brain:
+    """All that a scan shows on its background, taken for its brain."""
+    return _brain(~find_background(image.data), "background", image.grid)
 
 
 def _fault(found: Brain | None, grid: Grid) -> str:

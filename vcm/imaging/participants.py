@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -159,11 +159,11 @@ def read_participants(folder: Path) -> list[Participant]:
 def _warn_of_unread_age(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     """Name a column that seems to hold ages and is not read, where there is none called age."""
     columns = list(rows[0]) if rows else []
-    similar = [name for name in columns if re.match(r"age\b|age_", name)]
+    similar = [name for name in columns if re.search(r"\bage(?!n)|_age\b", name)]
     if "age" not in columns and similar:
         warnings.warn(
-            f"{path} has no column age, so ages are unknown, but one called '{similar[0]}': call it age if it holds "
-            "years, or tell its unit in participants.json.",
+            f"{path} has no column age, so ages are unknown, but one called '{similar[0]}': call it age (in "
+            "years, or with its unit in participants.json).",
             VCMWarning,
             stacklevel=3,
         )
@@ -205,6 +205,22 @@ def ages_of_sessions(folder: Path, participant: str) -> dict[str, tuple[float | 
         if session and (age is not None or note):
             told.setdefault(session, {})[cell] = age, note
     return {session: _one_age(cells, path) for session, cells in told.items()}
+
+
+def at_session(
+    row: Participant, session: str, ages: Mapping[str, tuple[float | None, str]]
+) -> Participant:
+    """The row with the age at a session, and a note where that had to be made or is the one of participants.tsv.
+
+    Args:
+        row: Of the participant.
+        session: Of the scan, '' where its name has none.
+        ages: Of the participant's sessions, see `ages_of_sessions`.
+    """
+    age, note = ages.get(session, (row.age, ""))
+    if ages and session not in ages and age is not None and not row.session:
+        note = f"has no age in {row.name}_sessions.tsv: {age:g} years of participants.tsv are taken"
+    return replace(row, age=age, notes=(*row.notes, note) if note else row.notes)
 
 
 def _one_age(cells: Mapping[str, tuple[float | None, str]], path: Path) -> tuple[float | None, str]:

@@ -21,6 +21,7 @@ from vcm.imaging.participants import (
     SPLITS,
     Participant,
     ages_of_sessions,
+    at_session,
     one_participant,
     read_participants,
 )
@@ -324,16 +325,9 @@ def _scans_of(
             rejected.append(Finding(name, problem))
             continue
         path = labels.path if labels else None
-        age, of_session = ages.get(session, (row.age, ""))
-        scans.append(Scan(name, image.path, path, age, row.sex, row.split, owner))
-        notes += [Finding(name, note) for note in (*row.notes, of_session) if note]
-        if ages and session not in ages and age is not None and not row.session:
-            notes.append(
-                Finding(
-                    name,
-                    f"has no age in {owner}_sessions.tsv: {age:g} years of participants.tsv are taken",
-                )
-            )
+        row = at_session(row, session, ages)
+        scans.append(Scan(name, image.path, path, row.age, row.sex, row.split, owner))
+        notes += [Finding(name, note) for note in row.notes]
     return scans, rejected, notes
 
 

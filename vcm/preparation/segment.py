@@ -17,8 +17,8 @@ from vcm.embedded import FOR_ANY, FOR_T1W
 from vcm.errors import VCMError
 from vcm.files import (
     check_output,
+    earlier_files,
     fingerprint,
-    listed_files,
     refuse_to_replace,
     sha256,
     versions,
@@ -135,8 +135,7 @@ def segment_file(
     if brain.is_found_here:
         marks[mask_file] = (brain.as_volume(image), "brain mask, vcm segment tissues")
     # What was made of another scan goes, such as the mask of one that had its skull on.
-    earlier = listed_files(sidecar).items()
-    stale = {n: c for n, c in earlier if out.with_name(n).resolve() != scan.resolve()}
+    stale = earlier_files(sidecar, [scan])
     write_set(sidecar, record, {path: _writer(*volume) for path, volume in marks.items()}, stale)
     volumes = class_volumes(found.data, found.grid.voxel_volume)
     write_report(out.parent, lambda: _page(read_volume(scan), found, stem(out), volumes, record))

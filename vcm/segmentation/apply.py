@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from vcm.checksums import checksums_of
 from vcm.errors import VCMError, VCMWarning
-from vcm.files import check_output, read_table, sha256, versions, write_set, write_table
+from vcm.files import (
+    check_output,
+    earlier_files,
+    read_table,
+    sha256,
+    versions,
+    write_set,
+    write_table,
+)
 from vcm.imaging.brain import align_brain
 from vcm.imaging.contrast import UNKNOWN, Contrast, warn_of_wrong_name
 from vcm.imaging.extraction import Brain, find_brain
@@ -326,7 +334,8 @@ def _write(found: Segmented, result: ScanResults, segmenter: FewShotSegmenter) -
         "Trust": segmenter.trust,
         "Versions": versions(),
     }
-    write_set(result.sidecar, record, writers, result.earlier())
+    # The brain mask of an earlier run goes, of a scan that had its skull on then.
+    write_set(result.sidecar, record, writers, earlier_files(result.sidecar, [result.scan]))
     page = partial(
         segmentation_page, result.scan, found, result.stem, result.picture, segmenter, record
     )

@@ -55,11 +55,6 @@ class ScanResults:
         """Brain mask, of a scan with its skull."""
         return self.out / f"{self.stem}_desc-brain_mask.nii.gz"
 
-    def earlier(self) -> dict[str, str]:
-        """Files of an earlier run and their SHA-256, such as the brain mask of a scan that had its skull on then."""
-        listed = listed_files(self.sidecar).items()
-        return {n: c for n, c in listed if (self.out / n).resolve() != self.scan.resolve()}
-
     def refuse_to_replace(self, overwrite: bool) -> None:
         """Raise VCMError where one of them would replace the scan or, without `overwrite`, what was made otherwise."""
         written = [*self.volumes, self.mask, self.picture, self.sidecar]

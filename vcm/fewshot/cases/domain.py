@@ -24,7 +24,7 @@ from vcm.imaging.volume import read_label_map, read_volume, refuse_other_voxels
 Scan = tuple[Path, Path | None]
 #: A scan of which this share is exactly its least value was brain-extracted or masked.
 MASKED_SHARE = 0.25
-#: Scans read per set for a comparison.
+#: Scans read per set to tell how they look.
 LOOKED_AT = 10
 
 

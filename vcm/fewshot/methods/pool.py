@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vcm.errors import VCMError, VCMWarning, first_names
 from vcm.fewshot.cases.brain_masks import kept_brain_mask, refuse_unfound
+from vcm.fewshot.cases.domain import LOOKED_AT
 from vcm.fewshot.cases.identity import identity
 from vcm.fewshot.cases.label_maps import grouped
 from vcm.fewshot.cases.layouts import (
@@ -52,8 +53,6 @@ _FEATURES_VERSION = 2
 _VIEWS = "views"
 #: Stands for masks that are found in the scans rather than read.
 FOUND = "found"
-#: Scans of a pool that are looked at for their skull.
-LOOKED_AT = 10
 
 
 @dataclass

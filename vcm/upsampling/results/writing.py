@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vcm.files import listed_files, synthetic_mark, write_set
+from vcm.files import earlier_files, synthetic_mark, write_set
 from vcm.imaging.bids import stem
 from vcm.imaging.contrast import contrast_of_name
 from vcm.imaging.volume import Volume, write_volume
@@ -103,9 +103,7 @@ def write_result(
         )
     writers[out / names["picture"]] = lambda part: _draw(result, part, translated)
     sidecar = out / names["sidecar"]
-    earlier, read = listed_files(sidecar), {path.resolve() for path in inputs}
-    stale = {name: c for name, c in earlier.items() if (out / name).resolve() not in read}
-    write_set(sidecar, dict(record), writers, stale)
+    write_set(sidecar, dict(record), writers, earlier_files(sidecar, inputs))
     return [*writers, sidecar]
 
 
