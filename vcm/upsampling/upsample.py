@@ -153,7 +153,8 @@ def upsample_files(
     detail = None if detail is None else detail.to(device)
     result = upsample(
         images, pipeline, masks=brains, about=about, like=like, guide=guide, detail=detail, on_step=on_step,
-        on_scan=lambda scan: _meet(scan, config, on_note), **settings,
+        on_scan=lambda scan: _meet(scan, config, on_note),
+        **(settings | {"samples": config.samples}),
     )  # fmt: skip
     translated = None if translator is None else translate(result, translator.to(device))
     for other in result.others:
@@ -279,6 +280,7 @@ def upsample(
     """
     refuse_unfit(pipeline)
     images = [scans] if isinstance(scans, Volume) else list(scans)
+    chosen_samples = samples
     samples = how_many_samples(samples, pipeline, consistency)
     thick = _of_each(slice_thickness, len(images))
     for one in thick:
@@ -318,7 +320,9 @@ def upsample(
         head = detail if whole_head and scan.shows_more_than_brain else None
         made = upsample_with_model(scan, others, pipeline, told, projection, drawing, head, on_step)
     else:
-        warnings.warn(in_words(scan, detail is not None, consistency), VCMWarning, stacklevel=2)
+        idle = _chosen_for_model(chosen_samples, steps, seed, about or InputRequest())
+        said = in_words(scan, detail is not None, consistency, idle)
+        warnings.warn(said, VCMWarning, stacklevel=2)
         made = upsample_without_model(scan, others, detail, projection)
     if led_by is not None:
         made = follow(made, led_by, detail, projection)
@@ -336,6 +340,15 @@ def _told_thicknesses(
         if thickness is not None:
             on_note(f"{path.name}: slices of {thickness:g} mm, by the JSON file beside it.")
     return told
+
+
+def _chosen_for_model(samples: int | None, steps: int, seed: int, about: InputRequest) -> list[str]:
+    """What was chosen of the frozen model other than its defaults, as name=value."""
+    usual = Upsampling()
+    chosen = {
+        "samples": samples or usual.samples, "steps": steps, "seed": seed, "age": about.age, "sex": about.sex,
+    }  # fmt: skip
+    return [f"{name}={v}" for name, v in chosen.items() if v != getattr(usual, name)]
 
 
 def _of_each(

@@ -58,8 +58,17 @@ def upsample_without_model(
     )  # fmt: skip
 
 
-def in_words(scan: ThickScan, with_network: bool, consistency: bool = True) -> str:
-    """What is done with a scan that the model does not know, and why; `consistency` is whether it is projected."""
+def in_words(
+    scan: ThickScan, with_network: bool, consistency: bool = True, idle: Sequence[str] = ()
+) -> str:
+    """What is done with a scan that the model does not know, and why.
+
+    Args:
+        scan: That the model does not know.
+        with_network: A network adds detail.
+        consistency: The result is projected onto the slices.
+        idle: What the user chose for the model, such as "age=40", and what has no effect therefore.
+    """
     contrast, source = scan.contrast, scan.volume.source
     if contrast.name in T1W:
         what = f"is named {contrast.name} but does not look T1-weighted"
@@ -73,7 +82,10 @@ def in_words(scan: ThickScan, with_network: bool, consistency: bool = True) -> s
         done = "its detail comes from a network that knows no contrast"
     else:
         done = "the result is interpolated and made consistent with the slices, without detail from the model"
-    return f"{source} {what} ({contrast.evidence}), and the model knows T1w only: {done}."
+    said = f"{source} {what} ({contrast.evidence}), and the model knows T1w only: {done}."
+    if idle:
+        said += f" No effect here has {', '.join(idle)}."
+    return said
 
 
 def refuse_other_contrasts(scans: Sequence[ThickScan]) -> None:
