@@ -4,7 +4,8 @@
 
 The network has 16, 32, 64 and 128 channels, halves its input at once, and begins with random weights: its steps cost
 less than half of those of `scratch`, so give --steps for the budget that is to be the same. A row per draw and
-test case in OUT/results.tsv: mean Dice of the classes; CPU seconds of the fits in OUT/costs.tsv.
+test case in OUT/results.tsv: mean Dice of the classes; CPU seconds of the fits in OUT/costs.tsv. With --lesions it
+learns from lesions of one shot in the brain of another too, as `vcm fewshot` does where the task is of lesions.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=NetworkTraining.steps)
     parser.add_argument("--patch", type=int, default=NetworkTraining.patch)
+    parser.add_argument("--lesions", action="store_true")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     file = read_task(given.task)
@@ -98,7 +100,9 @@ def main() -> None:
         examples, spacing = examples_of(shots)
         set_seed(1000 * seed)
         net = PlainUNet(len(file.task.slots), len(file.task.classes) + 1)
-        train_network(net, examples, training, given.out / f"seed{seed}", 1000 * seed)
+        train_network(
+            net, examples, training, given.out / f"seed{seed}", 1000 * seed, given.lesions
+        )
         shutil.rmtree(given.out / f"seed{seed}")
         costs.append(
             {

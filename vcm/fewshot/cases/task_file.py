@@ -24,9 +24,8 @@ from yaml import YAMLError
 from vcm.config import nearest
 from vcm.errors import VCMError
 from vcm.fewshot.cases.layouts import Source, Target
-from vcm.fewshot.cases.tasks import Task, task_from
+from vcm.fewshot.cases.tasks import TASK_KEYS, Task, task_from
 
-_TASK_KEYS = ("name", "kind", "inputs", "classes", "optional", "spacing")
 _DATA_KEYS = ("label", "groups", "train", "tests", "folds")
 
 
@@ -67,7 +66,7 @@ def read_task(path: str | Path) -> TaskFile:
 def task_file_from(entry: Mapping[str, Any], file: Path) -> TaskFile:
     """A task file from its content; `file` names the task and is where folders are found from."""
     for key in entry:
-        valid = (*_TASK_KEYS, *_DATA_KEYS)
+        valid = (*TASK_KEYS, *_DATA_KEYS)
         if key not in valid:
             raise VCMError(
                 f"'{key}' is not a key of the task in {file.name}: {nearest(key, valid)}"
@@ -77,7 +76,7 @@ def task_file_from(entry: Mapping[str, Any], file: Path) -> TaskFile:
             raise VCMError(f"{file.name} does not say its {key}: add it.")
     if entry.get("tests") and entry.get("folds"):
         raise VCMError(f"{file.name} has tests and folds: keep one of the two.")
-    task = task_from({k: v for k, v in entry.items() if k in _TASK_KEYS}, file.stem)
+    task = task_from({k: v for k, v in entry.items() if k in TASK_KEYS}, file.stem)
     groups = _groups(entry.get("groups"), file)
     if groups and tuple(groups) != task.classes:
         raise VCMError(

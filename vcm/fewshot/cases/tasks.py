@@ -31,6 +31,8 @@ SEQUENCES = tuple(ALIASES)
 _ENHANCED = ("ce", "gd", "gad", "gado", "gadolinium", "postcontrast", "post", "contrast")
 #: Words that say that it was not.
 _PLAIN = ("pre", "no", "non", "without")
+#: Keys of a task in YAML or JSON.
+TASK_KEYS = ("name", "kind", "inputs", "classes", "optional", "spacing", "lesions")
 #: What a list in a task may hold.
 _EXAMPLES = {"inputs": "t1, t2", "classes": "F, M", "optional": "t2", "spacing": "1, 1, 1"}
 _CANONICAL = {alias: name for name, aliases in ALIASES.items() for alias in aliases}
@@ -78,6 +80,7 @@ class Task:
     optional   slots (by their first sequence) that may stay empty
     classes    names of the classes; in a segmentation of labels 1, 2, ... without background
     spacing    [mm] that scans are resampled to; empty: the median of the training scans
+    lesions    whether what is segmented may lie anywhere; None: found in the shots
     """
 
     name: str
@@ -86,6 +89,7 @@ class Task:
     classes: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
     spacing: tuple[float, ...] = field(default=())
+    lesions: bool | None = None
 
     def __post_init__(self) -> None:
         if set(self.name) & set("/\\") or self.name in ("", ".", ".."):
@@ -149,10 +153,9 @@ def task_from(values: Mapping[str, Any], name: str = "task") -> Task:
     Raises:
         VCMError: a key or a value is unknown.
     """
-    known = ("name", "kind", "inputs", "classes", "optional", "spacing")
     for key in values:
-        if key not in known:
-            raise VCMError(f"'{key}' is not a key of a task: valid are {', '.join(known)}.")
+        if key not in TASK_KEYS:
+            raise VCMError(f"'{key}' is not a key of a task: valid are {', '.join(TASK_KEYS)}.")
     for key in ("kind", "inputs"):
         if key not in values:
             raise VCMError(f"The task {values.get('name', name)} does not say its {key}: add it.")
@@ -161,6 +164,11 @@ def task_from(values: Mapping[str, Any], name: str = "task") -> Task:
     sizes = [float(s) for s in spacing if isinstance(s, int | float)]
     if len(spacing) not in (0, 3) or len(sizes) < len(spacing) or not _all_within(sizes):
         raise VCMError(f"spacing is {spacing}: give one or three sizes in mm, for instance 1.0.")
+    lesions = values.get("lesions")
+    if lesions is not None and (not isinstance(lesions, bool) or values["kind"] != "segmentation"):
+        raise VCMError(
+            f"lesions is {lesions} in a {values['kind']}: write true or false, for a segmentation alone."
+        )
     return Task(
         str(values.get("name", name)),
         str(values["kind"]),
@@ -168,6 +176,7 @@ def task_from(values: Mapping[str, Any], name: str = "task") -> Task:
         tuple(str(c) for c in _listed("classes", values.get("classes"))),
         tuple(_sequence(s) for s in _listed("optional", values.get("optional"))),
         tuple(sizes),
+        lesions,
     )
 
 

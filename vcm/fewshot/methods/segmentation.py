@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.fewshot.cases.label_maps import labels_on, warn_of_absent_classes
 from vcm.fewshot.cases.preparation import canonical, prepare
+from vcm.fewshot.cases.tasks import Task
 from vcm.fewshot.configuration import NetworkTraining
+from vcm.fewshot.methods import carving
 from vcm.fewshot.methods.catalogue import Method
 from vcm.fewshot.methods.crops import Motion, crop_grid, nearest
 from vcm.fewshot.methods.model import FittedModel
@@ -91,6 +94,7 @@ def fit_segmentation(
     """
     task = shots.task
     examples, spacing = examples_of(shots)
+    lesions = are_lesions(task, examples)
     arrays: dict[str, Tensor] = {}
     for member in range(training.members):
         draw_seed = seed * 1000 + member
@@ -101,14 +105,14 @@ def fit_segmentation(
         start_at_frequencies(bias, [example.labels for example in examples], classes)
         device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
         channels_last_on_cpu(net, device)
-        train_network(net, examples, training, work / f"member{member}", draw_seed)
+        train_network(net, examples, training, work / f"member{member}", draw_seed, lesions)
         arrays |= {
             f"net{member}.{n}": v.detach().cpu().contiguous() for n, v in net.state_dict().items()
         }
     shutil.rmtree(work, ignore_errors=True)
     settings = {
         "spacing": list(spacing), "members": training.members, "network": net.settings,
-        "mirror": training.mirror, "window": training.patch,
+        "mirror": training.mirror, "window": training.patch, "lesions": lesions,
     }  # fmt: skip
     return FittedModel(method.name, task, "network", arrays, settings=settings)
 
@@ -131,8 +135,32 @@ def examples_of(shots: Pool) -> tuple[list[Example], tuple[float, ...]]:
     return examples, spacing
 
 
+def are_lesions(task: Task, examples: Sequence[Example]) -> bool:
+    """Whether the classes may lie anywhere: as the task says, else where the shots are labelled in other places.
+
+    Warns of what was found.
+    """
+    if task.lesions is not None:
+        return task.lesions
+    alike = carving.agreement([e.image for e in examples], [e.labels for e in examples])
+    if alike < carving.ANATOMY:
+        warnings.warn(
+            f"The shots of {task.name} are labelled in different places and taken for lesions, which are put into each "
+            "other's brains as they are learned from. Write lesions: true into the task, or false where the classes "
+            "have their place.",
+            VCMWarning,
+            stacklevel=2,
+        )
+    return alike < carving.ANATOMY
+
+
 def train_network(
-    net: nn.Module, examples: Sequence[Example], training: NetworkTraining, out: Path, seed: int
+    net: nn.Module,
+    examples: Sequence[Example],
+    training: NetworkTraining,
+    out: Path,
+    seed: int,
+    lesions: bool = False,
 ) -> None:
     """Train any network from images (B, C, X, Y, Z) to logits on patches of the examples.
 
@@ -142,6 +170,7 @@ def train_network(
         training: Budget.
         out: Folder of the training run, which resumes from it.
         seed: Of what is drawn.
+        lesions: The classes may lie anywhere: patches get those of other examples.
     """
     schedule = TrainingSchedule(
         out=str(out), steps=training.steps, seed=seed,
@@ -150,7 +179,7 @@ def train_network(
         mixed_precision=training.mixed_precision, explosion=math.inf, workers=training.workers,
     )  # fmt: skip
     run = TrainingRun(schedule, net, SegmentationObjective(net))
-    run.fit(lambda _: PatchSampler(examples, training).draw)
+    run.fit(lambda _: PatchSampler(examples, training, lesions).draw)
 
 
 def start_network(parent: Parent | None, slots: Sequence[str], outputs: int) -> FewShotUNet:
@@ -187,12 +216,18 @@ def start_network(parent: Parent | None, slots: Sequence[str], outputs: int) -> 
 
 
 class PatchSampler:
-    """Patches of the shots, half of them around a labelled voxel, turned, scaled and recoloured."""
+    """Patches of the shots, half of them around a labelled voxel, turned, scaled and recoloured.
 
-    def __init__(self, examples: Sequence[Example], training: NetworkTraining) -> None:
+    Where the classes are lesions, a share of the patches gets one of another shot.
+    """
+
+    def __init__(
+        self, examples: Sequence[Example], training: NetworkTraining, lesions: bool = False
+    ) -> None:
         self.examples, self.training = examples, training
         largest = np.max([e.image.shape[1:] for e in examples], axis=0)
         self.size = tuple(int(min(training.patch, -(-n // 8) * 8)) for n in largest)
+        self.donors = [n for n, e in enumerate(examples) if len(e.labelled)] if lesions else []
 
     def draw(self, random: np.random.Generator) -> PatchBatch:
         """One batch; a function of the generator alone."""
@@ -200,17 +235,31 @@ class PatchSampler:
         return PatchBatch(torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs]))
 
     def _patch(self, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        example = self.examples[int(random.integers(len(self.examples)))]
+        place = int(random.integers(len(self.examples)))
+        image, labels = self._crop(self.examples[place], random, 0.5)
+        if self.donors and random.random() < carving.SHARE:
+            others = [n for n in self.donors if n != place] or self.donors
+            donor = self.examples[others[int(random.integers(len(others)))]]
+            distance = random.uniform(0, carving.REACH)
+            image, labels = carving.carve_into(
+                image, labels, *self._crop(donor, random, 1.0), distance
+            )
+        return recoloured(image, random), labels
+
+    def _crop(
+        self, example: Example, random: np.random.Generator, labelled: float
+    ) -> tuple[Tensor, Tensor]:
+        """A patch, turned and scaled; with the probability `labelled` around a labelled voxel."""
         size = np.array(example.image.shape[1:])
         edge = np.array(self.size)
         low, high = np.minimum(edge / 2, size / 2), np.maximum(size - edge / 2, size / 2)
         centre = random.uniform(low, high)
-        if len(example.labelled) and random.random() < 0.5:
+        if len(example.labelled) and random.random() < labelled:
             voxel = example.labelled[int(random.integers(len(example.labelled)))]
             centre = np.clip(voxel + random.uniform(-edge / 4, edge / 4), low, high)
         grid = crop_grid(random, self.size, centre, size, MOTION, self.training.mirror)
         image = functional.grid_sample(example.image[None], grid, "bilinear", align_corners=False)
-        return recoloured(image[0], random), nearest(example.labels, grid)
+        return image[0], nearest(example.labels, grid)
 
 
 def recoloured(image: Tensor, random: np.random.Generator) -> Tensor:
