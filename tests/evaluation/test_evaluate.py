@@ -328,6 +328,14 @@ def test_results_of_another_model_are_replaced_only_if_asked(evaluated):
         evaluate_files(other)
 
 
+def test_measures_of_another_segmenter_are_replaced_only_if_asked(evaluated):
+    config, summary, out = evaluated
+    assert len(summary["segmenter_sha256"]) > 0
+    TissueSegmenter((8, 8), groups=4).save_pretrained(out.parent / "another")
+    with pytest.raises(VCMError, match="was not made from the inputs"):
+        evaluate_files(replace(config, segmenter=str(out.parent / "another"), limit=1))
+
+
 def test_a_model_of_other_voxels_is_refused(evaluated, tiny_model):
     with pytest.raises(VCMError, match="was prepared on"):
         evaluate_files(replace(evaluated[0], model=str(tiny_model)))

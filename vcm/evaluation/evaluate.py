@@ -51,7 +51,7 @@ from vcm.report.folder import write_report
 from vcm.report.page import Page
 from vcm.report.picture import mosaic, outlined
 from vcm.weights.load import load_pipeline
-from vcm.weights.segmenter import load_segmenter
+from vcm.weights.segmenter import load_segmenter, segmenter_folder
 
 #: Seeds count up from the configured one: subjects, their second samples, samples at two ages.
 SECOND_SEEDS, AGE_SEEDS = 10_000, 20_000
@@ -136,6 +136,7 @@ def evaluate_files(config: Evaluation) -> Summary:
         check_grid(subject, pipeline.volume_grid, config.model)
     inputs = {
         "model_sha256": fingerprint(model_folder(config.model)),
+        "segmenter_sha256": fingerprint(segmenter_folder(config.segmenter)),
         "conditions_sha256": by_name((s.subject, sha256(s.classes_file)) for s in test),
     }
     _refuse_replacing(out, inputs, config.overwrite)

@@ -83,7 +83,11 @@ def evaluation_page(
         },
         viewer=Viewer(layers, [condition]),
         sections=sections,
-        provenance={k: summary[k] for k in ("configuration", "model_sha256", "conditions_sha256", "versions") if k in summary},
+        provenance={
+            k: summary[k]
+            for k in ("configuration", "model_sha256", "segmenter_sha256", "conditions_sha256", "versions")
+            if k in summary
+        },
     )  # fmt: skip
 
 
