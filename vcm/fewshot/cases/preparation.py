@@ -17,6 +17,7 @@ from scipy.ndimage import gaussian_filter
 
 from vcm.errors import VCMError, VCMWarning
 from vcm.fewshot.cases.displacement import displacement
+from vcm.imaging.background import find_background, on_black
 from vcm.imaging.geometry import resample
 from vcm.imaging.volume import Grid, Volume
 
@@ -49,6 +50,20 @@ def foreground(data: NDArray) -> NDArray[np.bool_]:
         high = float(data.max())
     mask: NDArray[np.bool_] = data > low + FOREGROUND_LEVEL * (high - low)
     return mask
+
+
+def on_zero(volume: Volume, inside: NDArray[np.bool_] | None = None) -> Volume:
+    """A scan as if nothing were 0 and what it shows brighter, as its resampling and masks of brains have it.
+
+    Args:
+        volume: Of any background: -1024, or one among the intensities of the brain, as z-scoring leaves it. It is
+            returned as it is where its least value is 0.
+        inside: (X, Y, Z) where its brain is, if that is known.
+    """
+    if volume.data.min() == 0:
+        return volume
+    nothing = find_background(volume.data)
+    return on_black(volume, ~nothing if inside is None else inside, nothing)[0]
 
 
 def canonical(grid: Grid) -> Grid:
@@ -150,6 +165,8 @@ def prepare(
                 "onto the scan."
             )
         inside = mask.data > 0
+    volumes = {s: on_zero(volumes[s], inside if s == there[0] else None) for s in there}
+    reference = volumes[there[0]]
     _warn_of_scans_apart(reference, [volumes[s] for s in there[1:]])
     grid = frame(reference, spacing, shape, inside)
     channels = [np.zeros(grid.shape, dtype=np.float32) for _ in slots]

@@ -48,7 +48,7 @@ from vcm.imaging.volume import (
 from vcm.progress import track
 
 #: Raised when what `features` returns changes, so that no cache of before is read.
-_FEATURES_VERSION = 2
+_FEATURES_VERSION = 3
 #: Under this name the views of a case are cached.
 _VIEWS = "views"
 #: Stands for masks that are found in the scans rather than read.

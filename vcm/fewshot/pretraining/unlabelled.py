@@ -33,7 +33,7 @@ from vcm.nets.local_brightness import local_brightness
 from vcm.progress import track
 
 #: Raised when `prepare` returns something else, so that no file of before is read.
-_VERSION = 1
+_VERSION = 2
 #: Largest turn [rad], logarithm of the scale and shift [voxel] of a crop, at full strength.
 MOTION = Motion(0.3, 0.15, 2.0)
 
