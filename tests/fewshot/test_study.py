@@ -8,6 +8,7 @@ from few_shot_brains import write_brains
 
 from vcm.errors import VCMError
 from vcm.fewshot import study as module
+from vcm.fewshot.comparison.leaderboard import rank_study
 from vcm.fewshot.comparison.ranks import rank_samples
 from vcm.fewshot.comparison.samples import bias, estimate, groups, read_runs, sample_of
 from vcm.fewshot.methods.catalogue import METHODS, find_method
@@ -90,6 +91,20 @@ def test_what_is_stored_gives_values_intervals_and_ranks(config):
     assert drawn == [r.record["drawn"] for r in methods["mean"]]
     assert len({json.dumps(d) for d in drawn}) > 1
     assert all(len(d[0]) == 8 for d in drawn)
+
+
+def test_an_unfinished_study_is_not_ranked(config):
+    """Without its runs the better method would be the worse one, or not be there at all."""
+    out = run_study(config())
+    with pytest.raises(VCMError, match="repeats is 0: choose 1 or more"):
+        rank_study(out, repeats=0)
+    assert rank_study(out, repeats=20).ranking.methods == ("voxels", "mean")
+    shutil.rmtree(out / "runs" / "age" / "voxels" / "8" / "1")
+    with pytest.raises(VCMError, match="of 8 shots there is no run of age, voxels, draw 1"):
+        rank_study(out, repeats=20)
+    shutil.rmtree(out / "runs" / "age" / "voxels")
+    with pytest.raises(VCMError, match="draw 0, age, voxels, draw 1, age, voxels, draw 2"):
+        rank_study(out, repeats=20)
 
 
 def test_cross_validation_answers_every_case_once(brains, config):
