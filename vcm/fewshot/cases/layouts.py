@@ -45,8 +45,7 @@ class Case:
     @property
     def subject(self) -> str:
         """Whose scans they are: sessions of one subject are cases of their own."""
-        named = _OF_SUBJECT.fullmatch(self.name)
-        return named[1] if named else re.split(r"_ses[-_]", self.name)[0]
+        return subject_of(self.name)
 
     @property
     def split(self) -> str:
@@ -85,6 +84,12 @@ def find_cases(source: str | Path, split: str | None = None) -> list[Case]:
     if path.is_file():
         cases = _from_table(path)
     elif not path.is_dir():
+def subject_of(case: str) -> str:
+    """Whose case it is, by its name."""
+    named = _OF_SUBJECT.fullmatch(case)
+    return named[1] if named else re.split(r"_ses[-_]", case)[0]
+
+
         raise VCMError(f"{path} does not exist: give a folder of cases or a table.")
     elif (path / "participants.tsv").is_file() or any(path.glob("sub-*")):
         cases = _from_bids(path)
