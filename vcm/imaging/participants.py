@@ -194,10 +194,7 @@ def ages_of_sessions(folder: Path, participant: str) -> dict[str, tuple[float | 
     path = folder / participant / f"{participant}_sessions.tsv"
     if not path.is_file():
         return {}
-    for described in (path.with_suffix(".json"), folder / "sessions.json"):
-        if described.is_file():
-            break
-    unit = _unit_of_age(_described(described))
+    unit = age_unit(path.with_suffix(".json"), folder / "sessions.json")
     told: dict[str, dict[str, tuple[float | None, str]]] = {}
     for row in read_rows(path):
         session, cell = session_of(row), row.get("age", "")
@@ -205,6 +202,12 @@ def ages_of_sessions(folder: Path, participant: str) -> dict[str, tuple[float | 
         if session and (age is not None or note):
             told.setdefault(session, {})[cell] = age, note
     return {session: _one_age(cells, path) for session, cells in told.items()}
+
+
+def age_unit(*descriptions: Path) -> str:
+    """Unit of the ages of a table, by the first of its descriptions that is there: y, m, w or d, else as it stands; y for none."""
+    found = next((path for path in descriptions if path.is_file()), None)
+    return _unit_of_age(_described(found)) if found else "y"
 
 
 def at_session(

@@ -18,7 +18,15 @@ from pathlib import Path
 from vcm.errors import VCMError, VCMWarning, first_names
 from vcm.fewshot.cases.tasks import Task, sequence_name, sequence_of_file, words_of
 from vcm.imaging.bids import ENDINGS
-from vcm.imaging.participants import is_told, parse_split, read_rows, session_of
+from vcm.imaging.participants import (
+    OLDEST,
+    age_unit,
+    is_told,
+    parse_age,
+    parse_split,
+    read_rows,
+    session_of,
+)
 from vcm.imaging.scan_files import files_below
 
 #: Last token of a file that holds labels or a mask, not a scan.
@@ -121,7 +129,7 @@ def label_text(case: Case, target: Target) -> str | None:
 
 
 def label_number(case: Case, target: Target) -> float | None:
-    """The label of a regression; None where unknown. Raises VCMError where it is no number."""
+    """The label of a regression; None where unknown. Raises VCMError where it is no number, or no age of anybody."""
     text = label_text(case, target)
     if text is None:
         return None
@@ -138,6 +146,11 @@ def label_number(case: Case, target: Target) -> float | None:
 
 
 def label_class(case: Case, target: Target, task: Task) -> int | None:
+    if target.label.lower() == "age" and not 0 <= value <= OLDEST:
+        raise VCMError(
+            f"The age of {case.name} is {text}, but ages are 0 to {OLDEST:g} years: write n/a where it is unknown, and "
+            "their unit into participants.json where they are not in years."
+        )
     """The class of a case, 0, 1, ...; None where unknown. Raises VCMError for an unknown class."""
     text = label_text(case, target)
     if text is None:
@@ -258,7 +271,7 @@ def _rows_by_subject(table: Path) -> dict[str, list[dict[str, str]]]:
     for row in rows:
         if row["participant_id"]:
             name = "sub-" + row["participant_id"].removeprefix("sub-")
-            found.setdefault(name, []).append(_with_split(row))
+            found.setdefault(name, []).append(_in_years(_with_split(row), unit))
     return found
 
 
@@ -271,7 +284,8 @@ def _rows_by_session(subject: Path) -> dict[str, dict[str, str]]:
     table = subject / f"{subject.name}_sessions.tsv"
     found: dict[str, dict[str, str]] = {}
     for row in read_rows(table) if table.is_file() else []:
-        told = {k: v if is_told(v) else "" for k, v in _with_split(row).items() if k}
+        understood = _in_years(_with_split(row), unit)
+        told = {k: v if is_told(v) else "" for k, v in understood.items() if k}
         session = session_of(row)
         if session and found.setdefault(session, told) != told:
             raise VCMError(f"{session} has rows in {table} that differ: keep one.")
@@ -287,6 +301,7 @@ def _row_of(
     subject: str, session: str, rows: Sequence[dict[str, str]], table: Path
 ) -> dict[str, str]:
     """What the table says of one session: its own row, or the one without a session; {} where it has none.
+    unit = age_unit(table.with_suffix(".json"))
 
     Raises:
         VCMError: Several rows differ, so nobody can tell which is meant.
@@ -308,6 +323,7 @@ def _row_of(
 def _nifti(files: Iterable[Path]) -> list[Path]:
     """NIfTI files but hidden ones, such as the ._ files that macOS leaves."""
     return sorted(p for p in files if p.name.endswith(ENDINGS) and not p.name.startswith("."))
+    unit = age_unit(table.with_suffix(".json"), subject.parent / "sessions.json")
 
 
 def _from_fomo(folder: Path) -> list[Case]:
@@ -321,6 +337,12 @@ def _from_fomo(folder: Path) -> list[Case]:
             below = session.relative_to(root)
             name = "_".join(below.parts)
             images, maps = _sorted_by_kind(name, _nifti(session.iterdir()))
+def _in_years(row: dict[str, str], unit: str) -> dict[str, str]:
+    """The row with its age in years, where the description of the table has it in months, weeks or days."""
+    age, _ = parse_age(row.get("age", ""), unit) if unit in ("m", "w", "d") else (None, "")
+    return row if age is None else {**row, "age": f"{age:.6g}"}
+
+
             values = dict(columns)
             for at in (labels / below, labels / subject.name):
                 used.add(at)
