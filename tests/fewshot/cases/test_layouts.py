@@ -273,3 +273,16 @@ def test_ages_are_in_years_whatever_the_unit_of_their_table(tmp_path, write):
     with pytest.warns(VCMWarning, match="sub-3 has no row"):
         cases = find_cases(tmp_path)
     assert [label_number(c, Target("age")) for c in cases] == [12.5, None, 1]
+
+
+def test_images_that_are_not_read_are_named(tmp_path, write):
+    for n, ending in enumerate((".nii.gz", ".NII.GZ", ".hdr", ".mgz"), start=1):
+        write(tmp_path / f"sub-{n}" / "anat" / f"sub-{n}_T1w.nii.gz")
+        (tmp_path / f"sub-{n}" / "anat" / f"sub-{n}_T1w.nii.gz").rename(
+            tmp_path / f"sub-{n}" / "anat" / f"sub-{n}_T1w{ending}"
+        )
+    with pytest.warns(VCMWarning) as warned:
+        assert [case.name for case in find_cases(tmp_path)] == ["sub-1"]
+    files, subjects = (str(warning.message) for warning in warned)
+    assert "2 images" in files and "sub-2_T1w.NII.GZ, sub-3_T1w.hdr" in files
+    assert "3 folders of subjects" in subjects and "left out: sub-2, sub-3, sub-4." in subjects

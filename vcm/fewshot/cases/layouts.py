@@ -33,6 +33,8 @@ from vcm.imaging.scan_files import files_below
 _MAP_TOKENS = ("dseg", "seg", "mask", "label", "labels", "segmentation", "segm")
 #: Last token of a file that is neither.
 _NEITHER = ("roi", "probseg")
+#: Endings of images in any spelling, of which only ENDINGS are read.
+_IMAGES = (*ENDINGS, ".hdr", ".hdr.gz")
 #: Names of cases that end in the number of a scan of one subject: BraTS-GLI-00001-000, UPENN-GBM-00001_11.
 _OF_SUBJECT = re.compile(r"(BraTS-[A-Za-z]+-\d+|UPENN-GBM-\d+)[-_]\d+")
 
@@ -82,6 +84,12 @@ class Target:
     groups: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
+def subject_of(case: str) -> str:
+    """Whose case it is, by its name."""
+    named = _OF_SUBJECT.fullmatch(case)
+    return named[1] if named else re.split(r"_ses[-_]", case)[0]
+
+
 def find_cases(source: str | Path, split: str | None = None) -> list[Case]:
     """Cases of a folder or table, by name, of one split or all.
 
@@ -89,20 +97,16 @@ def find_cases(source: str | Path, split: str | None = None) -> list[Case]:
         VCMError: there are none, two scans of one case have one name, or a label has no case.
     """
     path = Path(source)
+    left = _LeftOut()
     if path.is_file():
         cases = _from_table(path)
     elif not path.is_dir():
-def subject_of(case: str) -> str:
-    """Whose case it is, by its name."""
-    named = _OF_SUBJECT.fullmatch(case)
-    return named[1] if named else re.split(r"_ses[-_]", case)[0]
-
-
         raise VCMError(f"{path} does not exist: give a folder of cases or a table.")
     elif (path / "participants.tsv").is_file() or any(path.glob("sub-*")):
-        cases = _from_bids(path)
+        cases = _from_bids(path, left)
     else:
-        cases = _from_fomo(path) or _from_named_folders(path)
+        cases = _from_fomo(path, left) or _from_named_folders(path, left)
+    left.warn(path)
     if not cases:
         raise VCMError(
             f"No case was found in {path}: give a BIDS folder (sub-*/anat/*_T1w.nii.gz), one of the FOMO "
@@ -142,15 +146,15 @@ def label_number(case: Case, target: Target) -> float | None:
             f"{target.label} of {case.name} is '{text}', but a regression needs a number: correct it, or "
             "set kind to classification."
         )
-    return value
-
-
-def label_class(case: Case, target: Target, task: Task) -> int | None:
     if target.label.lower() == "age" and not 0 <= value <= OLDEST:
         raise VCMError(
             f"The age of {case.name} is {text}, but ages are 0 to {OLDEST:g} years: write n/a where it is unknown, and "
             "their unit into participants.json where they are not in years."
         )
+    return value
+
+
+def label_class(case: Case, target: Target, task: Task) -> int | None:
     """The class of a case, 0, 1, ...; None where unknown. Raises VCMError for an unknown class."""
     text = label_text(case, target)
     if text is None:
@@ -196,7 +200,39 @@ def with_labels(cases: Iterable[Case], target: Target, task: Task) -> list[Case]
     return kept
 
 
-def _from_bids(folder: Path) -> list[Case]:
+@dataclass
+class _LeftOut:
+    """What of a folder is not read: images in other formats or spellings, subjects without a scan that is."""
+
+    files: list[Path] = field(default_factory=list)
+    subjects: list[str] = field(default_factory=list)
+
+    def nifti(self, files: Iterable[Path]) -> list[Path]:
+        """NIfTI files but hidden ones, such as the ._ files that macOS leaves."""
+        shown = sorted(p for p in files if not p.name.startswith("."))
+        read = [p for p in shown if p.name.endswith(ENDINGS)]
+        self.files += [p for p in shown if p.name.lower().endswith(_IMAGES) and p not in read]
+        return read
+
+    def warn(self, folder: Path) -> None:
+        """A VCMWarning names them."""
+        if self.files:
+            warnings.warn(
+                f"{len(self.files)} images in {folder} are not read, {first_names([p.name for p in self.files])}: convert "
+                "them to NIfTI, with names that end in .nii.gz or .nii.",
+                VCMWarning,
+                stacklevel=3,
+            )
+        if self.subjects:
+            warnings.warn(
+                f"{len(self.subjects)} folders of subjects in {folder} have no scan that is read and are left out: "
+                f"{first_names(self.subjects)}. A name tells the sequence by a word of its own, as in sub-X_T1w.nii.gz.",
+                VCMWarning,
+                stacklevel=3,
+            )
+
+
+def _from_bids(folder: Path, left: _LeftOut) -> list[Case]:
     table = folder / "participants.tsv"
     rows: dict[str, list[dict[str, str]]] = {}
     if table.is_file():
@@ -214,7 +250,7 @@ def _from_bids(folder: Path) -> list[Case]:
         sessions = sorted(p for p in subject.glob("ses-*") if p.is_dir()) or [subject]
         for session in sessions:
             name = "_".join((subject.name, *((session.name,) if session != subject else ())))
-            images, maps = _sorted_by_kind(name, _nifti(files_below(session)))
+            images, maps = _sorted_by_kind(name, left.nifti(files_below(session)))
             if images:
                 row = _row_of(subject.name, session.name, rows.get(subject.name, []), table)
                 own = told[subject].get(session.name, {})
@@ -222,6 +258,8 @@ def _from_bids(folder: Path) -> list[Case]:
                 cases.append(Case(name, images, values, maps))
                 for column in (k for k, v in own.items() if not v and is_told(row.get(k, ""))):
                     inherited.setdefault(column, []).append(name)
+            else:
+                left.subjects.append(name)
     _warn_of_inherited(inherited)
     if any("split" in row for of in rows.values() for row in of):
         _refuse_unmatched([c.subject for c in cases], rows, table)
@@ -262,6 +300,7 @@ def _refuse_unmatched(subjects: Iterable[str], rows: Collection[str], table: Pat
 def _rows_by_subject(table: Path) -> dict[str, list[dict[str, str]]]:
     """Rows of each participant, with its prefix; splits in one spelling."""
     rows = read_rows(table)
+    unit = age_unit(table.with_suffix(".json"))
     if rows and "participant_id" not in rows[0]:
         raise VCMError(
             f"{table} has no column participant_id (its columns are {', '.join(rows[0])}): BIDS needs one "
@@ -283,6 +322,7 @@ def _rows_by_session(subject: Path) -> dict[str, dict[str, str]]:
     """
     table = subject / f"{subject.name}_sessions.tsv"
     found: dict[str, dict[str, str]] = {}
+    unit = age_unit(table.with_suffix(".json"), subject.parent / "sessions.json")
     for row in read_rows(table) if table.is_file() else []:
         understood = _in_years(_with_split(row), unit)
         told = {k: v if is_told(v) else "" for k, v in understood.items() if k}
@@ -297,11 +337,16 @@ def _with_split(row: dict[str, str]) -> dict[str, str]:
     return {**row, "split": parse_split(row["split"])} if "split" in row else row
 
 
+def _in_years(row: dict[str, str], unit: str) -> dict[str, str]:
+    """The row with its age in years, where the description of the table has it in months, weeks or days."""
+    age, _ = parse_age(row.get("age", ""), unit) if unit in ("m", "w", "d") else (None, "")
+    return row if age is None else {**row, "age": f"{age:.6g}"}
+
+
 def _row_of(
     subject: str, session: str, rows: Sequence[dict[str, str]], table: Path
 ) -> dict[str, str]:
     """What the table says of one session: its own row, or the one without a session; {} where it has none.
-    unit = age_unit(table.with_suffix(".json"))
 
     Raises:
         VCMError: Several rows differ, so nobody can tell which is meant.
@@ -320,13 +365,7 @@ def _row_of(
     return {k: v for k, v in chosen[0].items() if k} if chosen else {}
 
 
-def _nifti(files: Iterable[Path]) -> list[Path]:
-    """NIfTI files but hidden ones, such as the ._ files that macOS leaves."""
-    return sorted(p for p in files if p.name.endswith(ENDINGS) and not p.name.startswith("."))
-    unit = age_unit(table.with_suffix(".json"), subject.parent / "sessions.json")
-
-
-def _from_fomo(folder: Path) -> list[Case]:
+def _from_fomo(folder: Path, left: _LeftOut) -> list[Case]:
     root = folder / "preprocessed" if (folder / "preprocessed").is_dir() else folder
     labels = folder / "labels"
     columns = {"label": ""} if any(labels.rglob("label.txt")) else {}
@@ -336,13 +375,7 @@ def _from_fomo(folder: Path) -> list[Case]:
         for session in sessions:
             below = session.relative_to(root)
             name = "_".join(below.parts)
-            images, maps = _sorted_by_kind(name, _nifti(session.iterdir()))
-def _in_years(row: dict[str, str], unit: str) -> dict[str, str]:
-    """The row with its age in years, where the description of the table has it in months, weeks or days."""
-    age, _ = parse_age(row.get("age", ""), unit) if unit in ("m", "w", "d") else (None, "")
-    return row if age is None else {**row, "age": f"{age:.6g}"}
-
-
+            images, maps = _sorted_by_kind(name, left.nifti(session.iterdir()))
             values = dict(columns)
             for at in (labels / below, labels / subject.name):
                 used.add(at)
@@ -353,6 +386,8 @@ def _in_years(row: dict[str, str], unit: str) -> dict[str, str]:
                         maps.setdefault("seg", seg)
             if images:
                 cases.append(Case(name, images, values, maps))
+            else:
+                left.subjects.append(name)
     for found in sorted([*labels.rglob("label.txt"), *labels.rglob("seg.nii*")]):
         if found.parent not in used:
             raise VCMError(
@@ -362,11 +397,11 @@ def _in_years(row: dict[str, str], unit: str) -> dict[str, str]:
     return cases
 
 
-def _from_named_folders(folder: Path) -> list[Case]:
+def _from_named_folders(folder: Path, left: _LeftOut) -> list[Case]:
     """A case per folder, of the files in it that begin with its name."""
     cases = []
     for home in sorted(p for p in folder.iterdir() if p.is_dir()):
-        files = [p for p in _nifti(home.iterdir()) if p.name.startswith(home.name)]
+        files = left.nifti(p for p in home.iterdir() if p.name.startswith(home.name))
         images, maps = _sorted_by_kind(home.name, files)
         if images:
             cases.append(Case(home.name, images, {}, maps))
