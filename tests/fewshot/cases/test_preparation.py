@@ -165,3 +165,12 @@ def test_the_value_of_the_background_changes_nothing(masked):
         found = prepare({"t1": scan}, ["t1"], (2.0,) * 3, (24, 24, 24), mask)
         np.testing.assert_allclose(found.grid.affine, expected.grid.affine, atol=1e-3)
         assert np.abs(found.image - expected.image).mean() < 0.01
+
+
+def test_a_mask_of_slightly_larger_voxels_lies_beside_its_scan():
+    """Half a percent of the voxel size is half a voxel at the far end of a hundred."""
+    scan = volume((100, 30, 20), (1.0, 1.5, 2.0))
+    mask = scan.with_data((scan.data > 0).astype(np.uint8))
+    stretched = replace(mask, affine=scan.affine @ np.diag([1.005, 1, 1, 1]), source="mask.nii.gz")
+    with pytest.raises(VCMError, match=r"mask\.nii\.gz does not lie on the voxels of blob"):
+        prepare({"t1": scan}, ("t1",), (2.0,) * 3, None, stretched)

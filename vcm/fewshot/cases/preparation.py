@@ -19,7 +19,8 @@ from vcm.errors import VCMError, VCMWarning
 from vcm.fewshot.cases.displacement import displacement
 from vcm.imaging.background import find_background, on_black
 from vcm.imaging.geometry import resample
-from vcm.imaging.volume import Grid, Volume
+from vcm.imaging.nifti import farthest_apart
+from vcm.imaging.volume import BESIDE, Grid, Volume
 
 #: Percentiles inside the foreground that become 0 and 1.
 PERCENTILES = (0.5, 99.5)
@@ -157,8 +158,9 @@ def prepare(
     reference = volumes[there[0]]
     inside = None
     if mask is not None:
-        if mask.data.shape != reference.data.shape or not np.allclose(
-            mask.affine, reference.affine, atol=1e-2
+        shape, affine = reference.grid.shape, reference.affine
+        if mask.data.shape != shape or farthest_apart(shape, mask.affine, affine) > BESIDE * min(
+            reference.grid.spacing
         ):
             raise VCMError(
                 f"{mask.source} does not lie on the voxels of {reference.source}: resample the mask "
