@@ -31,6 +31,7 @@ from vcm.fewshot.cases.layouts import (
     label_number,
     with_labels,
 )
+from vcm.fewshot.cases.optional_sequences import warn_of_unlearned
 from vcm.fewshot.cases.tasks import SEQUENCES, task_from
 from vcm.fewshot.comparison.metrics import (
     WORST_CORRELATION,
@@ -86,6 +87,8 @@ def predict_cases(model_folder: Path, source: str, out: Path, split: str | None 
     _refuse_shots(model, cases)
     chosen = _sequences_embedded(cases) if model.task.inputs == (("input",),) else {}
     _refuse_unfound_brains(model, cases, source, chosen)
+    learned, shots = model.record.get("optional", {}), model.record.get("shots", ())
+    warn_of_unlearned(model.task, cases, learned, len(shots), source)
     check_output(out)
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []

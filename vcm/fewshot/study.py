@@ -23,6 +23,7 @@ from vcm import __version__
 from vcm.cost import peak_memory, reset_peak
 from vcm.errors import VCMError
 from vcm.fewshot.cases.label_maps import warn_of_absent_classes
+from vcm.fewshot.cases.optional_sequences import cases_with, warn_of_unlearned
 from vcm.fewshot.cases.shots import draw_shots, folds_of, strata_of
 from vcm.fewshot.cases.task_file import TaskFile, read_task
 from vcm.fewshot.cases.tasks import Task
@@ -88,6 +89,10 @@ def run_study(config: FewShotStudy) -> Path:
         pool.refuse_unusable_maps()
     for task in tasks:
         task.train.warn_of_labels_without_a_class()
+        learned = cases_with(task.task, task.train.cases)
+        for name, test in task.tests.items():
+            whose = f"the test '{name}' of {task.name}"
+            warn_of_unlearned(task.task, test.cases, learned, len(task.train.cases), whose)
         task.train.warn_of_skulls(methods_of(config, task.task))
         for pool in _cases_read(task, config):
             pool.refuse_unfound_brains()
