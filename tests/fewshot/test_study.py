@@ -13,6 +13,7 @@ from vcm.fewshot.comparison.ranks import rank_samples
 from vcm.fewshot.comparison.samples import bias, estimate, groups, read_runs, sample_of
 from vcm.fewshot.methods.catalogue import METHODS, find_method
 from vcm.fewshot.methods.pool import Pool, refuse_seen
+from vcm.fewshot.preflight import check_study
 from vcm.fewshot.study import FewShotStudy, open_tasks, run_study
 from vcm.files import read_table
 from vcm.imaging.extraction import Brain
@@ -368,3 +369,18 @@ def test_a_study_that_goes_on_does_not_look_for_the_same_brains_again(brains, co
     monkeypatch.setattr("vcm.fewshot.cases.brain_masks._masks", {})
     run_study(config(task=task, methods=["mean"], seeds=2))
     assert len(asked) == first
+
+
+def test_a_class_of_one_side_is_not_taught_on_mirror_images(config):
+    task = {"label": "dseg", "kind": "segmentation", "classes": ["Left-Hippocampus"]}
+    made = config(task=task, methods=["mean", "scratch"], shots=[3], seeds=1)
+    with pytest.raises(VCMError, match="'Left-Hippocampus' of age belongs to one side") as refused:
+        check_study(made)
+    assert refused.value.argument == "mirror"
+    assert check_study(replace(made, mirror=False))
+    assert check_study(replace(made, methods=["mean"], reference="mean"))
+    sides = {"label": "sex", "kind": "classification", "classes": ["F", "M"]}
+    assert check_study(config(task=sides, methods=["mean", "scratch"]))
+    sides["classes"] = ["left sided", "right sided"]
+    with pytest.raises(VCMError, match="'left sided' of age belongs to one side"):
+        check_study(config(task=sides, methods=["mean", "scratch"]))
