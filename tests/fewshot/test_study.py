@@ -2,6 +2,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
 from few_shot_brains import write_brains
@@ -12,6 +13,8 @@ from vcm.fewshot.comparison.leaderboard import rank_study
 from vcm.fewshot.comparison.ranks import rank_samples
 from vcm.fewshot.comparison.samples import bias, estimate, groups, read_runs, sample_of
 from vcm.fewshot.methods.catalogue import METHODS, find_method
+from vcm.fewshot.methods.closed_form import fit_line
+from vcm.fewshot.methods.model import Answer
 from vcm.fewshot.methods.pool import Pool, refuse_seen
 from vcm.fewshot.preflight import check_study
 from vcm.fewshot.study import FewShotStudy, open_tasks, run_study
@@ -384,3 +387,40 @@ def test_a_class_of_one_side_is_not_taught_on_mirror_images(config):
     sides["classes"] = ["left sided", "right sided"]
     with pytest.raises(VCMError, match="'left sided' of age belongs to one side"):
         check_study(config(task=sides, methods=["mean", "scratch"]))
+
+
+def test_probabilities_near_one_are_told_apart(brains, config):
+    """Scans of another study lie far from the line that was fitted: 1 - 1e-12 is not 1 - 1e-10."""
+    task = {"label": "sex", "kind": "classification", "classes": ["F", "M"]}
+    task |= {"train": str(brains), "tests": None, "folds": 4}
+    (opened,) = open_tasks(config(task=task, methods=["mean"]))
+    pool = opened.train
+    model = fit_line("voxels", pool.task, "voxels", np.eye(4), np.array([0.0, 1, 0, 1]))
+    probabilities = [1 - 10.0**-n for n in (9, 10, 11, 12)]
+    model.answer_features = lambda x: Answer(probabilities=np.array([1 - x, x]))
+    cases = replace(pool, cases=pool.cases[:4], _labels=np.array([0.0, 0, 1, 1]))
+    object.__setattr__(cases, "features", lambda name: probabilities)
+    answers = [float(row["answer"]) for row in module.answer_cases(model, cases)]
+    assert answers == probabilities
+
+
+def test_shots_that_a_later_draw_has_no_cases_for_are_refused_before_the_first(tmp_path, config):
+    """Subjects of 1, 2, 3 and 4 sessions: which share a fold, and so how many are left, depends on the draw."""
+    random = np.random.default_rng(0)
+    for subject in range(1, 5):
+        for session in range(subject):
+            name = f"sub-{subject}_ses-{session}"
+            anat = tmp_path / "cases" / f"sub-{subject}" / f"ses-{session}" / "anat"
+            anat.mkdir(parents=True)
+            data = random.random((8, 8, 8), dtype=np.float32)
+            nib.save(nib.Nifti1Image(data, np.eye(4)), anat / f"{name}_T1w.nii.gz")
+    rows = [f"sub-{subject}\t{30 + subject}" for subject in range(1, 5)]
+    text = "\n".join(["participant_id\tage", *rows])
+    (tmp_path / "cases" / "participants.tsv").write_text(text, encoding="utf-8")
+    task = {"train": str(tmp_path / "cases"), "tests": None, "folds": 2}
+    (opened,) = open_tasks(config(task=task, shots=[1]))
+    left = [min(len(pool.cases) for pool, _ in opened.rounds(seed)) for seed in range(20)]
+    later = next(seed for seed in range(20) if left[seed] < left[0])
+    open_tasks(config(task=task, shots=[left[0]], seeds=later))
+    with pytest.raises(VCMError, match=f"has {left[later]} labelled cases to draw from"):
+        open_tasks(config(task=task, shots=[left[0]], seeds=later + 1))

@@ -287,7 +287,7 @@ def _row(case: str, answer: Answer, model: FittedModel, prior: bool) -> dict[str
         row["answer"] = f"{answer.value:.6f}"
     if answer.probabilities is not None:
         row |= {
-            f"p {name}": f"{p:.9f}"
+            f"p {name}": f"{p:.17g}"
             for name, p in zip(model.task.classes, answer.probabilities, strict=True)
         }
     return row

@@ -122,7 +122,8 @@ def open_tasks(config: FewShotStudy) -> list[TaskOfStudy]:
     for file in files:
         found.append(_open_task(file, Path(config.out) / "features", parents))
         largest = max(config.shots)
-        available = min(len(pool.cases) for pool, _ in found[-1].rounds(0))
+        rounds = (found[-1].rounds(seed) for seed in range(config.seeds))
+        available = min(len(pool.cases) for each in rounds for pool, _ in each)
         if largest > available:
             raise VCMError(
                 f"The task {file.task.name} has {available} labelled cases to draw from, fewer than "
@@ -203,7 +204,7 @@ def answer_cases(model: FittedModel, cases: Pool) -> list[dict[str, Any]]:
             row["answer"] = f"{answer.value:.6f}"
         else:
             assert answer.probabilities is not None
-            row["answer"] = f"{answer.probabilities[1]:.9f}"
+            row["answer"] = f"{answer.probabilities[1]:.17g}"
         rows.append(row)
     return rows
 
