@@ -1,5 +1,6 @@
 """Answers of a folder of cases, and what they are measured by."""
 
+import json
 import re
 import warnings
 
@@ -178,3 +179,18 @@ def test_a_sequence_that_all_shots_had_or_none_is_named_where_cases_differ(tmp_p
         predict_cases(tmp_path / "model", str(tmp_path / "cases"), tmp_path / "answers")
     told = [str(w.message) for w in warned if "shots" in str(w.message)]
     assert len(told) == bool(said) and re.search(said, "".join(told))
+
+
+def test_a_label_of_the_truth_that_no_group_names_is_told(lesions):
+    cases, answers = lesions
+    card = json.loads((answers / "answers.json").read_text(encoding="utf-8"))
+    card["record"]["groups"] = {"lesion": [1, 4]}
+    (answers / "answers.json").write_text(json.dumps(card), encoding="utf-8")
+    truth = cases / "sub-1" / "anat" / "sub-1_dseg.nii.gz"
+    labels = np.zeros((8, 8, 8), np.uint8)
+    labels[1:3, 1:3], labels[5, 5] = 1, 3
+    nib.save(nib.Nifti1Image(labels, PLACE), truth)
+    with pytest.warns(
+        VCMWarning, match=r"maps of .*cases hold 3, which no group of the task names"
+    ):
+        evaluate_answers(answers, str(cases))

@@ -1,13 +1,14 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 from few_shot_brains import write_brains
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.fewshot import study as module
 from vcm.fewshot.comparison.leaderboard import rank_study
 from vcm.fewshot.comparison.ranks import rank_samples
@@ -424,3 +425,26 @@ def test_shots_that_a_later_draw_has_no_cases_for_are_refused_before_the_first(t
     open_tasks(config(task=task, shots=[left[0]], seeds=later))
     with pytest.raises(VCMError, match=f"has {left[later]} labelled cases to draw from"):
         open_tasks(config(task=task, shots=[left[0]], seeds=later + 1))
+
+
+def test_label_maps_of_all_cases_are_read_before_the_first_run(brains, tmp_path, config):
+    """A wrong map of a later draw would end the study after hours; a label that the test alone has is no class."""
+    copied = tmp_path / "copied"
+    shutil.copytree(brains, copied)
+    for name, value in (("sub-00", 3), ("sub-01", -1)):
+        (file,) = copied.glob(f"{name}/anat/*_dseg.nii.gz")
+        image = nib.load(file)
+        labels = np.asarray(image.dataobj).astype(np.int16) * value
+        nib.save(nib.Nifti1Image(labels, image.affine), file)
+    task = {"kind": "segmentation", "label": "dseg", "classes": ["core"], "groups": {"core": [1]}}
+    task |= {"train": {"data": str(copied), "split": "train"}}
+    task |= {"tests": {"there": {"data": str(copied), "split": "test"}}}
+    made = config(task=task, methods=["mean"], shots=[11], seeds=1)
+    with pytest.raises(VCMError, match=r"sub-01_dseg\.nii\.gz holds the negative label -1"):
+        run_study(made)
+    assert not Path(made.out).exists()
+    shutil.rmtree(copied / "sub-01")
+    table = copied / "participants.tsv"
+    table.write_text(table.read_text().replace("sub-01\t24\tM\ttrain\n", ""))
+    with pytest.warns(VCMWarning, match="the test 'there' of age hold 3, which no group"):
+        run_study(made)

@@ -22,7 +22,11 @@ from numpy.typing import NDArray
 from vcm.errors import VCMError, VCMWarning, first_names
 from vcm.fewshot.cases.brain_masks import kept_brain_mask, refuse_unfound
 from vcm.fewshot.cases.identity import identity
-from vcm.fewshot.cases.label_maps import grouped, warn_of_absent_classes
+from vcm.fewshot.cases.label_maps import (
+    grouped,
+    warn_of_absent_classes,
+    warn_of_unnamed_labels,
+)
 from vcm.fewshot.cases.layouts import (
     Case,
     Target,
@@ -46,7 +50,7 @@ from vcm.fewshot.comparison.resampling import Interval, Sample, over_cases
 from vcm.fewshot.container.predict import read_scans, slots_of, write_answer
 from vcm.fewshot.methods.model import Answer, FittedModel
 from vcm.files import check_output, read_table, write_json, write_table
-from vcm.imaging.volume import Volume, read_label_map, refuse_other_voxels
+from vcm.imaging.volume import Volume, distinct, read_label_map, refuse_other_voxels
 from vcm.progress import track
 
 SUFFIX = {
@@ -151,7 +155,9 @@ def evaluate_answers(
     missing = sum(c.name not in rows for c in cases)
     if task.kind == "segmentation":
         held: list[NDArray[np.uint8]] = []
-        measured = [_segmented(answers, c, target, len(task.classes), held) for c in cases]
+        labels: set[int] = set()
+        measured = [_segmented(answers, c, target, len(task.classes), held, labels) for c in cases]
+        warn_of_unnamed_labels(labels, target.groups, source)
         warn_of_absent_classes(task, held, "of the cases")
         write_table(answers / "cases.tsv", measured, ["case", "dice", "nsd"])
         found = {m: np.array([float(r[m]) for r in measured]) for m in ("dice", "nsd")}
@@ -195,9 +201,12 @@ def _classified(
 
 
 def _segmented(
-    answers: Path, case: Case, target: Target, classes: int, held: list[NDArray[np.uint8]]
-) -> dict[str, Any]:
-    """Dice and NSD of one case; 0 where there is no answer. The labels it truly has are added to `held`.
+    answers: Path, case: Case, target: Target, classes: int, held: list[NDArray[np.uint8]],
+    labels: set[int],
+) -> dict[str, Any]:  # fmt: skip
+    """Dice and NSD of one case; 0 where there is no answer.
+
+    The classes it truly has are added to `held`, and the labels of its file to `labels`.
 
     Raises:
         VCMError: The truth cannot be read, or does not lie on the voxels of the answer.
@@ -205,6 +214,7 @@ def _segmented(
     truth = read_label_map(case.maps[target.label], empty=True)
     mapped = grouped(truth, target.groups, classes)
     held.append(np.unique(mapped))
+    labels.update(map(int, distinct(truth.data)))
     file = answers / f"{case.name}.nii.gz"
     if not file.is_file():
         return {"case": case.name, "dice": 0.0, "nsd": 0.0}
@@ -213,8 +223,8 @@ def _segmented(
     # An answer lies on the voxels of its scan, and may be empty.
     remedy = f"resample it onto the scan of {case.name} that was answered"
     refuse_other_voxels(truth, Volume(found, image.affine), remedy)
-    labels = range(1, classes + 1)
-    return {"case": case.name, **segmentation_scores(found, mapped, truth.grid.spacing, labels)}
+    scored = range(1, classes + 1)
+    return {"case": case.name, **segmentation_scores(found, mapped, truth.grid.spacing, scored)}
 
 
 def _sequences_embedded(cases: Sequence[Case]) -> dict[str, str]:

@@ -84,13 +84,14 @@ def run_study(config: FewShotStudy) -> Path:
     """
     out = Path(config.out)
     tasks = open_tasks(config)
-    # Before a network is trained whose answers could not be measured.
-    for pool in (p for task in tasks for p in (task.tests.values() or [task.train])):
+    # Before a network is trained whose answers could not be measured, or that could not be in a later draw.
+    for pool in (p for task in tasks for p in _cases_read(task, config)):
         pool.refuse_unusable_maps()
     for task in tasks:
         task.train.warn_of_labels_without_a_class()
         learned = cases_with(task.task, task.train.cases)
         for name, test in task.tests.items():
+            test.warn_of_labels_without_a_class(name)
             whose = f"the test '{name}' of {task.name}"
             warn_of_unlearned(task.task, test.cases, learned, len(task.train.cases), whose)
         task.train.warn_of_skulls(methods_of(config, task.task))
