@@ -68,3 +68,20 @@ def test_tests_of_similar_names_have_pictures_of_their_own(tmp_path):
     pictures = re.findall(r"!\[.*]\((.*)\)", text)
     assert len(set(pictures)) == 6 == len(list(tmp_path.glob("*.png")))
     assert all(re.fullmatch(r"[\w.-]+", name) for name in pictures)
+
+
+def test_differences_to_an_earlier_reference_do_not_stay(tmp_path):
+    for method in ("mean", "voxels"):
+        folder = tmp_path / "runs" / "age" / method / "5" / "0"
+        folder.mkdir(parents=True)
+        rows = [
+            {"test": "t", "case": str(n), "truth": str(n), "answer": str(n % 3)} for n in range(6)
+        ]
+        write_table(folder / "answers.tsv", rows, list(rows[0]))
+        record = {"task": "age", "kind": "regression", "method": method, "parents": "none"}
+        write_json(folder / "run.json", {**record, "shots": 5, "seed": 0})
+    for reference in ("mean", "segmenter"):
+        study = {"tasks": [], "out": str(tmp_path), "reference": reference}
+        (tmp_path / "study.json").write_text(json.dumps({"study": study}), encoding="utf-8")
+        write_page(tmp_path)
+        assert (tmp_path / "comparisons.tsv").is_file() == (reference == "mean")

@@ -79,6 +79,8 @@ def write_page(out: Path) -> Path:
     ]
     if plain:
         write_table(out / "comparisons.tsv", plain, list(plain[0]))
+    else:  # those of an earlier reference say nothing of this one
+        (out / "comparisons.tsv").unlink(missing_ok=True)
     # A method may look through another network in another task.
     parents = dict.fromkeys(
         (m, r[0].record["parents"]) for methods in found.values() for m, r in methods.items()
