@@ -301,7 +301,8 @@ def _claim(out: Path, config: FewShotStudy, tasks: Sequence[TaskOfStudy]) -> Non
         joined = old | joined
     check_output(out)
     out.mkdir(parents=True, exist_ok=True)
-    write_json(kept, {"digest": digest, "joined": joined, "study": made})
+    methods = {task.name: [m.name for m in methods_of(config, task.task)] for task in tasks}
+    write_json(kept, {"digest": digest, "joined": joined, "methods": methods, "study": made})
     # From here on what is computed of a scan is kept, for the methods and draws to come.
     for task in tasks:
         task.train.cache.mkdir(exist_ok=True)

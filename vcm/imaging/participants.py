@@ -38,6 +38,8 @@ _AGE = re.compile(
     re.IGNORECASE,
 )
 _UNIT = re.compile(rf"(?:in )?\W?(?P<unit>{_UNITS}|a|wk)\W?")
+#: Names of cases that end in the number of a scan of one subject: BraTS-GLI-00001-000, UPENN-GBM-00001_11.
+_OF_SUBJECT = re.compile(r"(BraTS-[A-Za-z]+-\d+|UPENN-GBM-\d+)[-_]\d+")
 #: Ages beyond this [years] are codes for unknown, or typing errors.
 OLDEST = 120.0
 
@@ -202,6 +204,12 @@ def ages_of_sessions(folder: Path, participant: str) -> dict[str, tuple[float | 
         if session and (age is not None or note):
             told.setdefault(session, {})[cell] = age, note
     return {session: _one_age(cells, path) for session, cells in told.items()}
+
+
+def subject_of(case: str) -> str:
+    """Whose case it is, by its name: sessions of one subject are cases of their own."""
+    named = _OF_SUBJECT.fullmatch(case)
+    return named[1] if named else re.split(r"_ses[-_]", case)[0]
 
 
 def age_unit(*descriptions: Path) -> str:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from vcm.errors import VCMError, VCMWarning
-from vcm.fewshot.cases.layouts import Case, subject_of
+from vcm.fewshot.cases.layouts import Case
 from vcm.fewshot.comparison.probe_files import probe_folder
+from vcm.imaging.participants import subject_of
 
 
 @pytest.fixture

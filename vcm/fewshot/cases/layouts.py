@@ -26,6 +26,7 @@ from vcm.imaging.participants import (
     parse_split,
     read_rows,
     session_of,
+    subject_of,
 )
 from vcm.imaging.scan_files import files_below
 
@@ -35,8 +36,6 @@ _MAP_TOKENS = ("dseg", "seg", "mask", "label", "labels", "segmentation", "segm")
 _NEITHER = ("roi", "probseg")
 #: Endings of images in any spelling, of which only ENDINGS are read.
 _IMAGES = (*ENDINGS, ".hdr", ".hdr.gz")
-#: Names of cases that end in the number of a scan of one subject: BraTS-GLI-00001-000, UPENN-GBM-00001_11.
-_OF_SUBJECT = re.compile(r"(BraTS-[A-Za-z]+-\d+|UPENN-GBM-\d+)[-_]\d+")
 
 
 @dataclass(frozen=True)
@@ -82,12 +81,6 @@ class Target:
 
     label: str
     groups: Mapping[str, Sequence[int]] = field(default_factory=dict)
-
-
-def subject_of(case: str) -> str:
-    """Whose case it is, by its name."""
-    named = _OF_SUBJECT.fullmatch(case)
-    return named[1] if named else re.split(r"_ses[-_]", case)[0]
 
 
 def find_cases(source: str | Path, split: str | None = None) -> list[Case]:

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcm.errors import VCMError, VCMWarning, first_names
-from vcm.fewshot.cases.layouts import subject_of
 from vcm.fewshot.comparison.probe import Probed, probe, split_cases
-from vcm.imaging.participants import is_told, read_rows
+from vcm.imaging.participants import is_told, read_rows, subject_of
 
 
 def probe_folder(

@@ -16,7 +16,6 @@ import numpy as np
 from vcm.errors import VCMError, first_names
 from vcm.fewshot.comparison.metrics import METRICS_OF, WORST_MAE
 from vcm.fewshot.comparison.resampling import Interval, Sample, over_both, over_cases, over_draws
-from vcm.fewshot.methods.catalogue import known_method
 from vcm.files import read_table
 
 
@@ -67,21 +66,15 @@ def refuse_unfinished(out: Path, runs: Sequence[Run], shots: int) -> None:
 
     A method without them would be ranked as one that cannot do the task, and a task without any not at all.
     """
-    study = json.loads((out / "study.json").read_text(encoding="utf-8"))["study"]
-    kinds = {run.record["task"]: run.record["kind"] for run in runs}
-    if len(kinds) < len(study["tasks"]):
-        raise VCMError(
-            f"The study in {out} is unfinished: {len(study['tasks']) - len(kinds)} of its {len(study['tasks'])} tasks "
-            "have no run. Run the same command again."
-        )
+    record = json.loads((out / "study.json").read_text(encoding="utf-8"))
+    study = record["study"]
     made = {tuple(run.record[k] for k in ("task", "method", "shots", "seed")) for run in runs}
-    methods = {name: known_method(name) for name in study["methods"]}
     missing = [
-        f"{task}, {name}, draw {seed}"
-        for task, kind in kinds.items()
-        for name, method in methods.items()
+        f"{task}, {method}, draw {seed}"
+        for task, methods in record.get("methods", {}).items()
+        for method in methods
         for seed in range(study["seeds"] if shots in study["shots"] else 0)
-        if method and kind in method.kinds and (task, name, shots, seed) not in made
+        if (task, method, shots, seed) not in made
     ]
     if missing:
         raise VCMError(
