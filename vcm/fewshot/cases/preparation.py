@@ -53,6 +53,15 @@ def foreground(data: NDArray) -> NDArray[np.bool_]:
     return mask
 
 
+def lies_on(mask: Volume, scan: Volume) -> bool:
+    """Whether a mask lies on the voxels of a scan, within a tenth of their size."""
+    grid = scan.grid
+    apart = BESIDE * min(grid.spacing)
+    return mask.grid.shape == grid.shape and (
+        farthest_apart(grid.shape, mask.affine, grid.affine) <= apart
+    )
+
+
 def on_zero(volume: Volume, inside: NDArray[np.bool_] | None = None) -> Volume:
     """A scan as if nothing were 0 and what it shows brighter, as its resampling and masks of brains have it.
 
@@ -158,10 +167,7 @@ def prepare(
     reference = volumes[there[0]]
     inside = None
     if mask is not None:
-        shape, affine = reference.grid.shape, reference.affine
-        if mask.data.shape != shape or farthest_apart(shape, mask.affine, affine) > BESIDE * min(
-            reference.grid.spacing
-        ):
+        if not lies_on(mask, reference):
             raise VCMError(
                 f"{mask.source} does not lie on the voxels of {reference.source}: resample the mask "
                 "onto the scan."
