@@ -73,6 +73,8 @@ def on_zero(volume: Volume, inside: NDArray[np.bool_] | None = None) -> Volume:
     if volume.data.min() == 0:
         return volume
     nothing = find_background(volume.data)
+    if nothing.all():  # two values, of which one may well be shown
+        return volume
     return on_black(volume, ~nothing if inside is None else inside, nothing)[0]
 
 
