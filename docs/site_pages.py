@@ -29,6 +29,7 @@ REFERENCE = {
     ],
     "imaging": [
         "vcm.imaging.volume", "vcm.imaging.geometry", "vcm.imaging.placing", "vcm.imaging.brain",
+        "vcm.imaging.background",
         "vcm.imaging.vocabulary", "vcm.imaging.conditions", "vcm.imaging.acquisition",
         "vcm.imaging.degradation", "vcm.imaging.participants", "vcm.imaging.bids", "vcm.metrics",
     ],

@@ -1,5 +1,7 @@
 """Answers of a folder of cases, and what they are measured by."""
 
+import json
+import re
 import warnings
 
 import nibabel as nib
@@ -154,3 +156,41 @@ def test_cases_whose_brain_is_not_found_are_named_before_any_is_answered(
     assert not (tmp_path / "other").exists()
     bad.clear()
     assert not predict_cases(*words).fallbacks
+
+
+@pytest.mark.parametrize(
+    ("learned", "said"),
+    [
+        (0, "1 of 2 .* have t2, sub-2, and none of the 3"),
+        (3, "1 of 2 .* lack t2, sub-1, and all of the 3"),
+        (2, ""),
+    ],
+)
+def test_a_sequence_that_all_shots_had_or_none_is_named_where_cases_differ(tmp_path, learned, said):
+    for name in ("sub-1", "sub-2"):
+        scan(tmp_path / "cases" / name / "anat" / f"{name}_T1w.nii.gz")
+    scan(tmp_path / "cases" / "sub-2" / "anat" / "sub-2_T2w.nii.gz")
+    task = task_from({"kind": "regression", "inputs": ["t1", "t2"], "optional": ["t2"]})
+    model = fit_constant(task, np.array([30.0]))
+    model.record = {"optional": {"t2": learned}, "shots": ["a", "b", "c"]}
+    model.save(tmp_path / "model")
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        predict_cases(tmp_path / "model", str(tmp_path / "cases"), tmp_path / "answers")
+    told = [str(w.message) for w in warned if "shots" in str(w.message)]
+    assert len(told) == bool(said) and re.search(said, "".join(told))
+
+
+def test_a_label_of_the_truth_that_no_group_names_is_told(lesions):
+    cases, answers = lesions
+    card = json.loads((answers / "answers.json").read_text(encoding="utf-8"))
+    card["record"]["groups"] = {"lesion": [1, 4]}
+    (answers / "answers.json").write_text(json.dumps(card), encoding="utf-8")
+    truth = cases / "sub-1" / "anat" / "sub-1_dseg.nii.gz"
+    labels = np.zeros((8, 8, 8), np.uint8)
+    labels[1:3, 1:3], labels[5, 5] = 1, 3
+    nib.save(nib.Nifti1Image(labels, PLACE), truth)
+    with pytest.warns(
+        VCMWarning, match=r"maps of .*cases hold 3, which no group of the task names"
+    ):
+        evaluate_answers(answers, str(cases))

@@ -1,17 +1,23 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from few_shot_brains import write_brains
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.fewshot import study as module
+from vcm.fewshot.comparison.leaderboard import rank_study
 from vcm.fewshot.comparison.ranks import rank_samples
 from vcm.fewshot.comparison.samples import bias, estimate, groups, read_runs, sample_of
 from vcm.fewshot.methods.catalogue import METHODS, find_method
+from vcm.fewshot.methods.closed_form import fit_line
+from vcm.fewshot.methods.model import Answer
 from vcm.fewshot.methods.pool import Pool, refuse_seen
+from vcm.fewshot.preflight import check_study
 from vcm.fewshot.study import FewShotStudy, open_tasks, run_study
 from vcm.files import read_table
 from vcm.imaging.extraction import Brain
@@ -90,6 +96,20 @@ def test_what_is_stored_gives_values_intervals_and_ranks(config):
     assert drawn == [r.record["drawn"] for r in methods["mean"]]
     assert len({json.dumps(d) for d in drawn}) > 1
     assert all(len(d[0]) == 8 for d in drawn)
+
+
+def test_an_unfinished_study_is_not_ranked(config):
+    """Without its runs the better method would be the worse one, or not be there at all."""
+    out = run_study(config())
+    with pytest.raises(VCMError, match="repeats is 0: choose 1 or more"):
+        rank_study(out, repeats=0)
+    assert rank_study(out, repeats=20).ranking.methods == ("voxels", "mean")
+    shutil.rmtree(out / "runs" / "age" / "voxels" / "8" / "1")
+    with pytest.raises(VCMError, match="of 8 shots there is no run of age, voxels, draw 1"):
+        rank_study(out, repeats=20)
+    shutil.rmtree(out / "runs" / "age" / "voxels")
+    with pytest.raises(VCMError, match="draw 0, age, voxels, draw 1, age, voxels, draw 2"):
+        rank_study(out, repeats=20)
 
 
 def test_cross_validation_answers_every_case_once(brains, config):
@@ -353,3 +373,78 @@ def test_a_study_that_goes_on_does_not_look_for_the_same_brains_again(brains, co
     monkeypatch.setattr("vcm.fewshot.cases.brain_masks._masks", {})
     run_study(config(task=task, methods=["mean"], seeds=2))
     assert len(asked) == first
+
+
+def test_a_class_of_one_side_is_not_taught_on_mirror_images(config):
+    task = {"label": "dseg", "kind": "segmentation", "classes": ["Left-Hippocampus"]}
+    made = config(task=task, methods=["mean", "scratch"], shots=[3], seeds=1)
+    with pytest.raises(VCMError, match="'Left-Hippocampus' of age belongs to one side") as refused:
+        check_study(made)
+    assert refused.value.argument == "mirror"
+    assert check_study(replace(made, mirror=False))
+    assert check_study(replace(made, methods=["mean"], reference="mean"))
+    sides = {"label": "sex", "kind": "classification", "classes": ["F", "M"]}
+    assert check_study(config(task=sides, methods=["mean", "scratch"]))
+    sides["classes"] = ["left sided", "right sided"]
+    with pytest.raises(VCMError, match="'left sided' of age belongs to one side"):
+        check_study(config(task=sides, methods=["mean", "scratch"]))
+
+
+def test_probabilities_near_one_are_told_apart(brains, config):
+    """Scans of another study lie far from the line that was fitted: 1 - 1e-12 is not 1 - 1e-10."""
+    task = {"label": "sex", "kind": "classification", "classes": ["F", "M"]}
+    task |= {"train": str(brains), "tests": None, "folds": 4}
+    (opened,) = open_tasks(config(task=task, methods=["mean"]))
+    pool = opened.train
+    model = fit_line("voxels", pool.task, "voxels", np.eye(4), np.array([0.0, 1, 0, 1]))
+    probabilities = [1 - 10.0**-n for n in (9, 10, 11, 12)]
+    model.answer_features = lambda x: Answer(probabilities=np.array([1 - x, x]))
+    cases = replace(pool, cases=pool.cases[:4], _labels=np.array([0.0, 0, 1, 1]))
+    object.__setattr__(cases, "features", lambda name: probabilities)
+    answers = [float(row["answer"]) for row in module.answer_cases(model, cases)]
+    assert answers == probabilities
+
+
+def test_shots_that_a_later_draw_has_no_cases_for_are_refused_before_the_first(tmp_path, config):
+    """Subjects of 1, 2, 3 and 4 sessions: which share a fold, and so how many are left, depends on the draw."""
+    random = np.random.default_rng(0)
+    for subject in range(1, 5):
+        for session in range(subject):
+            name = f"sub-{subject}_ses-{session}"
+            anat = tmp_path / "cases" / f"sub-{subject}" / f"ses-{session}" / "anat"
+            anat.mkdir(parents=True)
+            data = random.random((8, 8, 8), dtype=np.float32)
+            nib.save(nib.Nifti1Image(data, np.eye(4)), anat / f"{name}_T1w.nii.gz")
+    rows = [f"sub-{subject}\t{30 + subject}" for subject in range(1, 5)]
+    text = "\n".join(["participant_id\tage", *rows])
+    (tmp_path / "cases" / "participants.tsv").write_text(text, encoding="utf-8")
+    task = {"train": str(tmp_path / "cases"), "tests": None, "folds": 2}
+    (opened,) = open_tasks(config(task=task, shots=[1]))
+    left = [min(len(pool.cases) for pool, _ in opened.rounds(seed)) for seed in range(20)]
+    later = next(seed for seed in range(20) if left[seed] < left[0])
+    open_tasks(config(task=task, shots=[left[0]], seeds=later))
+    with pytest.raises(VCMError, match=f"has {left[later]} labelled cases to draw from"):
+        open_tasks(config(task=task, shots=[left[0]], seeds=later + 1))
+
+
+def test_label_maps_of_all_cases_are_read_before_the_first_run(brains, tmp_path, config):
+    """A wrong map of a later draw would end the study after hours; a label that the test alone has is no class."""
+    copied = tmp_path / "copied"
+    shutil.copytree(brains, copied)
+    for name, value in (("sub-00", 3), ("sub-01", -1)):
+        (file,) = copied.glob(f"{name}/anat/*_dseg.nii.gz")
+        image = nib.load(file)
+        labels = np.asarray(image.dataobj).astype(np.int16) * value
+        nib.save(nib.Nifti1Image(labels, image.affine), file)
+    task = {"kind": "segmentation", "label": "dseg", "classes": ["core"], "groups": {"core": [1]}}
+    task |= {"train": {"data": str(copied), "split": "train"}}
+    task |= {"tests": {"there": {"data": str(copied), "split": "test"}}}
+    made = config(task=task, methods=["mean"], shots=[11], seeds=1)
+    with pytest.raises(VCMError, match=r"sub-01_dseg\.nii\.gz holds the negative label -1"):
+        run_study(made)
+    assert not Path(made.out).exists()
+    shutil.rmtree(copied / "sub-01")
+    table = copied / "participants.tsv"
+    table.write_text(table.read_text().replace("sub-01\t24\tM\ttrain\n", ""))
+    with pytest.warns(VCMWarning, match="the test 'there' of age hold 3, which no group"):
+        run_study(made)

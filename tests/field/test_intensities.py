@@ -5,7 +5,8 @@ import pytest
 
 from vcm.errors import VCMError, VCMWarning, noted
 from vcm.imaging import brain
-from vcm.imaging.brain import align_brain, find_background, is_label_map, on_black
+from vcm.imaging.background import find_background, on_black
+from vcm.imaging.brain import align_brain, is_label_map
 from vcm.imaging.extraction import find_brain
 from vcm.imaging.geometry import model_grid
 from vcm.imaging.registration import common_template

@@ -7,7 +7,7 @@ import pytest
 from command_line import vcm
 
 from vcm.errors import VCMError
-from vcm.imaging.brain import find_background
+from vcm.imaging.background import find_background
 from vcm.imaging.volume import Volume, read_volume, write_volume
 from vcm.upsampling.simulate import simulate_slices
 

@@ -22,7 +22,11 @@ from numpy.typing import NDArray
 from vcm.errors import VCMError, VCMWarning, first_names
 from vcm.fewshot.cases.brain_masks import kept_brain_mask, refuse_unfound
 from vcm.fewshot.cases.identity import identity
-from vcm.fewshot.cases.label_maps import grouped, warn_of_absent_classes
+from vcm.fewshot.cases.label_maps import (
+    grouped,
+    warn_of_absent_classes,
+    warn_of_unnamed_labels,
+)
 from vcm.fewshot.cases.layouts import (
     Case,
     Target,
@@ -31,6 +35,7 @@ from vcm.fewshot.cases.layouts import (
     label_number,
     with_labels,
 )
+from vcm.fewshot.cases.optional_sequences import warn_of_unlearned
 from vcm.fewshot.cases.tasks import SEQUENCES, task_from
 from vcm.fewshot.comparison.metrics import (
     WORST_CORRELATION,
@@ -45,7 +50,7 @@ from vcm.fewshot.comparison.resampling import Interval, Sample, over_cases
 from vcm.fewshot.container.predict import read_scans, slots_of, write_answer
 from vcm.fewshot.methods.model import Answer, FittedModel
 from vcm.files import check_output, read_table, write_json, write_table
-from vcm.imaging.volume import Volume, read_label_map, refuse_other_voxels
+from vcm.imaging.volume import Volume, distinct, read_label_map, refuse_other_voxels
 from vcm.progress import track
 
 SUFFIX = {
@@ -86,6 +91,8 @@ def predict_cases(model_folder: Path, source: str, out: Path, split: str | None 
     _refuse_shots(model, cases)
     chosen = _sequences_embedded(cases) if model.task.inputs == (("input",),) else {}
     _refuse_unfound_brains(model, cases, source, chosen)
+    learned, shots = model.record.get("optional", {}), model.record.get("shots", ())
+    warn_of_unlearned(model.task, cases, learned, len(shots), source)
     check_output(out)
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
@@ -148,7 +155,9 @@ def evaluate_answers(
     missing = sum(c.name not in rows for c in cases)
     if task.kind == "segmentation":
         held: list[NDArray[np.uint8]] = []
-        measured = [_segmented(answers, c, target, len(task.classes), held) for c in cases]
+        labels: set[int] = set()
+        measured = [_segmented(answers, c, target, len(task.classes), held, labels) for c in cases]
+        warn_of_unnamed_labels(labels, target.groups, source)
         warn_of_absent_classes(task, held, "of the cases")
         write_table(answers / "cases.tsv", measured, ["case", "dice", "nsd"])
         found = {m: np.array([float(r[m]) for r in measured]) for m in ("dice", "nsd")}
@@ -192,9 +201,12 @@ def _classified(
 
 
 def _segmented(
-    answers: Path, case: Case, target: Target, classes: int, held: list[NDArray[np.uint8]]
-) -> dict[str, Any]:
-    """Dice and NSD of one case; 0 where there is no answer. The labels it truly has are added to `held`.
+    answers: Path, case: Case, target: Target, classes: int, held: list[NDArray[np.uint8]],
+    labels: set[int],
+) -> dict[str, Any]:  # fmt: skip
+    """Dice and NSD of one case; 0 where there is no answer.
+
+    The classes it truly has are added to `held`, and the labels of its file to `labels`.
 
     Raises:
         VCMError: The truth cannot be read, or does not lie on the voxels of the answer.
@@ -202,6 +214,7 @@ def _segmented(
     truth = read_label_map(case.maps[target.label], empty=True)
     mapped = grouped(truth, target.groups, classes)
     held.append(np.unique(mapped))
+    labels.update(map(int, distinct(truth.data)))
     file = answers / f"{case.name}.nii.gz"
     if not file.is_file():
         return {"case": case.name, "dice": 0.0, "nsd": 0.0}
@@ -210,8 +223,8 @@ def _segmented(
     # An answer lies on the voxels of its scan, and may be empty.
     remedy = f"resample it onto the scan of {case.name} that was answered"
     refuse_other_voxels(truth, Volume(found, image.affine), remedy)
-    labels = range(1, classes + 1)
-    return {"case": case.name, **segmentation_scores(found, mapped, truth.grid.spacing, labels)}
+    scored = range(1, classes + 1)
+    return {"case": case.name, **segmentation_scores(found, mapped, truth.grid.spacing, scored)}
 
 
 def _sequences_embedded(cases: Sequence[Case]) -> dict[str, str]:
@@ -284,7 +297,7 @@ def _row(case: str, answer: Answer, model: FittedModel, prior: bool) -> dict[str
         row["answer"] = f"{answer.value:.6f}"
     if answer.probabilities is not None:
         row |= {
-            f"p {name}": f"{p:.9f}"
+            f"p {name}": f"{p:.17g}"
             for name, p in zip(model.task.classes, answer.probabilities, strict=True)
         }
     return row

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vcm import __version__
 from vcm.errors import VCMError
 from vcm.fewshot.cases.layouts import Case, Source, Target, find_cases
+from vcm.fewshot.cases.optional_sequences import cases_with
 from vcm.fewshot.cases.shots import draw_shots, strata_of
 from vcm.fewshot.cases.synthetic import LABELS, Recipe, write_synthetic
 from vcm.fewshot.cases.tasks import Task
@@ -225,6 +226,7 @@ def record_of(shots: Pool, parents: str, seed: int) -> dict[str, Any]:
         "shots": [c.name for c in shots.cases],
         "checksums": list(shots.checksums()),
         "parents": parents,
+        "optional": cases_with(shots.task, shots.cases),
         "mask": shots.mask,
         "label": shots.target.label,
         "groups": {k: list(v) for k, v in shots.target.groups.items()},

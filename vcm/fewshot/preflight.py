@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from vcm.errors import VCMError
@@ -14,6 +16,8 @@ from vcm.files import check_output
 
 #: Edge of a patch of a label map's network [voxel].
 LEAST_PATCH = 8
+#: A word of a class that belongs to one side of the body.
+_SIDE = re.compile(r"(?<![a-z])(left|right|lh|rh)(?![a-z])", re.IGNORECASE)
 #: What the example asks.
 EXAMPLE_TASK = task_from({"kind": "regression", "inputs": ["t1"]})
 
@@ -36,6 +40,27 @@ def check_training(training: NetworkTraining) -> None:
             )
 
 
+def refuse_mirrored_sides(task: Task, methods: Iterable[Method], training: NetworkTraining) -> None:
+    """Raise VCMError where a network would be taught on mirror images what lies on one side of the body.
+
+    Half of the patches would show the left structure on the right under its old name, so that the network learned to
+    guess, and the mean over mirror images could not tell them apart.
+    """
+    sided = [name for name in task.classes if _SIDE.search(name)]
+    trained = any(
+        m.start
+        and not m.synthetic
+        and (task.kind == "segmentation" or m.start == "random" or training.tune == "all")
+        for m in methods
+    )
+    if sided and trained and training.mirror:
+        raise VCMError(
+            f"The class '{sided[0]}' of {task.name} belongs to one side of the body, but left and right are exchanged in "
+            "training: add mirror=false.",
+            argument="mirror",
+        )
+
+
 def refuse_fitted(out: Path) -> None:
     """Raise VCMError where a folder holds a fitted model already."""
     if (out / "model").exists():
@@ -54,7 +79,9 @@ def check_finetuning(config: FineTuning) -> tuple[TaskFile, Method]:
         raise VCMError("No task is given: give the YAML file of a task (see docs/fewshot.md).")
     check_output(Path(config.out))
     given = read_task(config.task)
-    return given, for_task(find_method(config.method, given.task.kind), given.task)
+    method = for_task(find_method(config.method, given.task.kind), given.task)
+    refuse_mirrored_sides(given.task, [method], config)
+    return given, method
 
 
 def check_study(config: FewShotStudy) -> list[TaskFile]:
@@ -78,7 +105,7 @@ def check_study(config: FewShotStudy) -> list[TaskFile]:
     if len(set(names)) < len(names):
         raise VCMError(f"Two tasks have one name ({', '.join(names)}): give each another name.")
     for task in [file.task for file in files] or [EXAMPLE_TASK]:
-        methods_of(config, task)
+        refuse_mirrored_sides(task, methods_of(config, task), config)
     return files
 
 

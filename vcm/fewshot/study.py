@@ -23,6 +23,7 @@ from vcm import __version__
 from vcm.cost import peak_memory, reset_peak
 from vcm.errors import VCMError
 from vcm.fewshot.cases.label_maps import warn_of_absent_classes
+from vcm.fewshot.cases.optional_sequences import cases_with, warn_of_unlearned
 from vcm.fewshot.cases.shots import draw_shots, folds_of, strata_of
 from vcm.fewshot.cases.task_file import TaskFile, read_task
 from vcm.fewshot.cases.tasks import Task
@@ -83,11 +84,16 @@ def run_study(config: FewShotStudy) -> Path:
     """
     out = Path(config.out)
     tasks = open_tasks(config)
-    # Before a network is trained whose answers could not be measured.
-    for pool in (p for task in tasks for p in (task.tests.values() or [task.train])):
+    # Before a network is trained whose answers could not be measured, or that could not be in a later draw.
+    for pool in (p for task in tasks for p in _cases_read(task, config)):
         pool.refuse_unusable_maps()
     for task in tasks:
         task.train.warn_of_labels_without_a_class()
+        learned = cases_with(task.task, task.train.cases)
+        for name, test in task.tests.items():
+            test.warn_of_labels_without_a_class(name)
+            whose = f"the test '{name}' of {task.name}"
+            warn_of_unlearned(task.task, test.cases, learned, len(task.train.cases), whose)
         task.train.warn_of_skulls(methods_of(config, task.task))
         for pool in _cases_read(task, config):
             pool.refuse_unfound_brains()
@@ -117,7 +123,8 @@ def open_tasks(config: FewShotStudy) -> list[TaskOfStudy]:
     for file in files:
         found.append(_open_task(file, Path(config.out) / "features", parents))
         largest = max(config.shots)
-        available = min(len(pool.cases) for pool, _ in found[-1].rounds(0))
+        rounds = (found[-1].rounds(seed) for seed in range(config.seeds))
+        available = min(len(pool.cases) for each in rounds for pool, _ in each)
         if largest > available:
             raise VCMError(
                 f"The task {file.task.name} has {available} labelled cases to draw from, fewer than "
@@ -198,7 +205,7 @@ def answer_cases(model: FittedModel, cases: Pool) -> list[dict[str, Any]]:
             row["answer"] = f"{answer.value:.6f}"
         else:
             assert answer.probabilities is not None
-            row["answer"] = f"{answer.probabilities[1]:.9f}"
+            row["answer"] = f"{answer.probabilities[1]:.17g}"
         rows.append(row)
     return rows
 
@@ -294,7 +301,8 @@ def _claim(out: Path, config: FewShotStudy, tasks: Sequence[TaskOfStudy]) -> Non
         joined = old | joined
     check_output(out)
     out.mkdir(parents=True, exist_ok=True)
-    write_json(kept, {"digest": digest, "joined": joined, "study": made})
+    methods = {task.name: [m.name for m in methods_of(config, task.task)] for task in tasks}
+    write_json(kept, {"digest": digest, "joined": joined, "methods": methods, "study": made})
     # From here on what is computed of a scan is kept, for the methods and draws to come.
     for task in tasks:
         task.train.cache.mkdir(exist_ok=True)

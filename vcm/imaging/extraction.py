@@ -25,7 +25,7 @@ from scipy import ndimage
 
 from vcm.errors import VCMError, VCMWarning
 from vcm.files import sha256
-from vcm.imaging.brain import find_background
+from vcm.imaging.background import find_background
 from vcm.imaging.volume import Grid, Volume, refuse_other_voxels
 
 #: A scan that shows at most this much [mL] on a constant background has no skull. Of 226 scans of six

@@ -38,6 +38,8 @@ _AGE = re.compile(
     re.IGNORECASE,
 )
 _UNIT = re.compile(rf"(?:in )?\W?(?P<unit>{_UNITS}|a|wk)\W?")
+#: Names of cases that end in the number of a scan of one subject: BraTS-GLI-00001-000, UPENN-GBM-00001_11.
+_OF_SUBJECT = re.compile(r"(BraTS-[A-Za-z]+-\d+|UPENN-GBM-\d+)[-_]\d+")
 #: Ages beyond this [years] are codes for unknown, or typing errors.
 OLDEST = 120.0
 
@@ -194,10 +196,7 @@ def ages_of_sessions(folder: Path, participant: str) -> dict[str, tuple[float | 
     path = folder / participant / f"{participant}_sessions.tsv"
     if not path.is_file():
         return {}
-    for described in (path.with_suffix(".json"), folder / "sessions.json"):
-        if described.is_file():
-            break
-    unit = _unit_of_age(_described(described))
+    unit = age_unit(path.with_suffix(".json"), folder / "sessions.json")
     told: dict[str, dict[str, tuple[float | None, str]]] = {}
     for row in read_rows(path):
         session, cell = session_of(row), row.get("age", "")
@@ -205,6 +204,18 @@ def ages_of_sessions(folder: Path, participant: str) -> dict[str, tuple[float | 
         if session and (age is not None or note):
             told.setdefault(session, {})[cell] = age, note
     return {session: _one_age(cells, path) for session, cells in told.items()}
+
+
+def subject_of(case: str) -> str:
+    """Whose case it is, by its name: sessions of one subject are cases of their own."""
+    named = _OF_SUBJECT.fullmatch(case)
+    return named[1] if named else re.split(r"_ses[-_]", case)[0]
+
+
+def age_unit(*descriptions: Path) -> str:
+    """Unit of the ages of a table, by the first of its descriptions that is there: y, m, w or d, else as it stands; y for none."""
+    found = next((path for path in descriptions if path.is_file()), None)
+    return _unit_of_age(_described(found)) if found else "y"
 
 
 def at_session(

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from vcm.errors import VCMError
 from vcm.imaging import conditions
 from vcm.imaging.acquisition import isotropic_about
-from vcm.imaging.brain import on_black, refuse_scrambled, to_unit_range
+from vcm.imaging.background import on_black
+from vcm.imaging.brain import refuse_scrambled, to_unit_range
 from vcm.imaging.conditions import IMAGE_CONDITIONS
 from vcm.imaging.extraction import Brain, find_brain
 from vcm.imaging.geometry import (

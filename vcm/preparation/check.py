@@ -9,7 +9,8 @@ from pathlib import Path
 
 from vcm.errors import VCMError, noted
 from vcm.files import sha256
-from vcm.imaging.brain import find_background, refuse_unfit
+from vcm.imaging.background import find_background
+from vcm.imaging.brain import refuse_unfit
 from vcm.imaging.conditions import class_volumes
 from vcm.imaging.content_checksum import content_checksum
 from vcm.imaging.source import Finding, Scan, read_source

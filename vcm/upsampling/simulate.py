@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from vcm.errors import VCMError
 from vcm.files import check_output, refuse_to_replace, sha256, versions, write_set
 from vcm.imaging.acquisition import Acquisition, ProfileKind
+from vcm.imaging.background import ROUNDING, find_background
 from vcm.imaging.bids import ENDINGS, stem
-from vcm.imaging.brain import ROUNDING, find_background, refuse_unfit
+from vcm.imaging.brain import refuse_unfit
 from vcm.imaging.degradation import simulate_thick
 from vcm.imaging.volume import Volume, read_volume, write_volume
 from vcm.upsampling.configuration import Simulation

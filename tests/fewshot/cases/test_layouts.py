@@ -253,3 +253,36 @@ def test_cases_without_a_row_or_a_label_are_left_out_as_others_without_one(tmp_p
     for folder, column in (("bids", "age"), ("fomo", "label")):
         with pytest.warns(VCMWarning, match=f"1 of 2 cases have no {column} and are left out"):
             with_labels(find_cases(tmp_path / folder), Target(column), AGE)
+
+
+@pytest.mark.parametrize("value", ["999", "-1", "121"])
+def test_a_code_for_an_unknown_age_is_no_age(tmp_path, write, value):
+    bids(tmp_path, write, (f"sub-1\t{value}\tF\ttrain",))
+    (case,) = find_cases(tmp_path)
+    with pytest.raises(VCMError, match=f"The age of sub-1 is {value}, but ages are 0 to 120 years"):
+        label_number(case, Target("Age"))
+
+
+def test_ages_are_in_years_whatever_the_unit_of_their_table(tmp_path, write):
+    bids(tmp_path, write, ("sub-1\t150\tF\ttrain", "sub-2\tn/a\tM\ttest"))
+    (tmp_path / "participants.json").write_text('{"age": {"Units": "months"}}', encoding="utf-8")
+    write(tmp_path / "sub-3" / "ses-1" / "anat" / "sub-3_ses-1_T1w.nii.gz")
+    told = tmp_path / "sub-3" / "sub-3_sessions.tsv"
+    told.write_text("session_id\tage\nses-1\t365.25\n", encoding="utf-8")
+    told.with_suffix(".json").write_text('{"age": {"Units": "days"}}', encoding="utf-8")
+    with pytest.warns(VCMWarning, match="sub-3 has no row"):
+        cases = find_cases(tmp_path)
+    assert [label_number(c, Target("age")) for c in cases] == [12.5, None, 1]
+
+
+def test_images_that_are_not_read_are_named(tmp_path, write):
+    for n, ending in enumerate((".nii.gz", ".NII.GZ", ".hdr", ".mgz"), start=1):
+        write(tmp_path / f"sub-{n}" / "anat" / f"sub-{n}_T1w.nii.gz")
+        (tmp_path / f"sub-{n}" / "anat" / f"sub-{n}_T1w.nii.gz").rename(
+            tmp_path / f"sub-{n}" / "anat" / f"sub-{n}_T1w{ending}"
+        )
+    with pytest.warns(VCMWarning) as warned:
+        assert [case.name for case in find_cases(tmp_path)] == ["sub-1"]
+    files, subjects = (str(warning.message) for warning in warned)
+    assert "2 images" in files and "sub-2_T1w.NII.GZ, sub-3_T1w.hdr" in files
+    assert "3 folders of subjects" in subjects and "left out: sub-2, sub-3, sub-4." in subjects

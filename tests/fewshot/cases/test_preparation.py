@@ -146,3 +146,31 @@ def test_scans_of_a_case_that_lie_together_are_not(moved, recwarn):
     t1, flair = head_and(moved, noise=30)
     prepare({"t1": t1, "flair": flair}, ("t1", "flair"))
     assert not [w for w in recwarn if issubclass(w.category, VCMWarning)]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_value_of_the_background_changes_nothing(masked):
+    """As z-scoring and CT leave it; a brain far from the middle of its volume is centred where it lies."""
+    brain = volume(axes="RAS", oblique=0.0)
+    data = np.zeros((60, 60, 60), np.float32)
+    darkest = brain.data[brain.data > 0].min() - 1  # as fluid is
+    data[4:28, 6:36, 5:25] = np.maximum(brain.data - darkest, 0)
+    plain = brain.__class__(data, brain.affine, None, "plain")
+    inside = data > 0
+    mask = plain.with_data(inside.astype(np.uint8)) if masked else None
+    shifted = (data - data[inside].mean()) / data[inside].std()
+    expected = prepare({"t1": plain}, ["t1"], (2.0,) * 3, (24, 24, 24), mask)
+    for made in (np.where(inside, shifted, 0), np.where(inside, data, -1024), data + 500):
+        scan = plain.with_data(made.astype(np.float32))
+        found = prepare({"t1": scan}, ["t1"], (2.0,) * 3, (24, 24, 24), mask)
+        np.testing.assert_allclose(found.grid.affine, expected.grid.affine, atol=1e-3)
+        assert np.abs(found.image - expected.image).mean() < 0.01
+
+
+def test_a_mask_of_slightly_larger_voxels_lies_beside_its_scan():
+    """Half a percent of the voxel size is half a voxel at the far end of a hundred."""
+    scan = volume((100, 30, 20), (1.0, 1.5, 2.0))
+    mask = scan.with_data((scan.data > 0).astype(np.uint8))
+    stretched = replace(mask, affine=scan.affine @ np.diag([1.005, 1, 1, 1]), source="mask.nii.gz")
+    with pytest.raises(VCMError, match=r"mask\.nii\.gz does not lie on the voxels of blob"):
+        prepare({"t1": scan}, ("t1",), (2.0,) * 3, None, stretched)

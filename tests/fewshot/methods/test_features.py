@@ -3,6 +3,7 @@ import pytest
 import torch
 from few_shot_brains import write_brains
 
+from vcm.errors import VCMError
 from vcm.fewshot import fitting
 from vcm.fewshot.cases.layouts import Target, find_cases
 from vcm.fewshot.cases.tasks import task_from
@@ -13,6 +14,7 @@ from vcm.fewshot.methods.features import VIEWS
 from vcm.fewshot.methods.parents import parent_name
 from vcm.fewshot.methods.pool import Pool
 from vcm.fewshot.study import answer_cases
+from vcm.imaging.volume import Volume
 
 AGE = task_from({"kind": "regression", "inputs": ["t1"]})
 
@@ -84,3 +86,20 @@ def test_a_channel_of_lesions_is_no_tissue():
 
     fractions = features._volumes(torch.zeros(1, 1, 40, 40, 40), Segmenter())
     assert fractions[0] == 1 and len(fractions) == 8
+
+
+def test_a_mask_of_the_first_scan_serves_scans_of_other_voxels():
+    """As the brain that is found in the first one does for a task of several sequences."""
+    random = np.random.default_rng(0)
+    fine = Volume(random.random((40, 44, 40)).astype(np.float32) + 0.5, np.diag([4.0, 4, 4, 1]))
+    coarse = Volume(fine.data[::2, ::2, ::2].copy(), np.diag([8.0, 8, 8, 1]))
+    inside = np.zeros(fine.data.shape, np.uint8)
+    inside[8:32, 8:36, 8:32] = 1
+    mask = fine.with_data(inside)
+    found = features.features("coarse", {"t1": fine, "t2": coarse}, ("t1", "t2"), mask)
+    own = coarse.with_data(inside[::2, ::2, ::2].copy())
+    expected = features.features("coarse", {"t2": coarse}, ("t2",), own)
+    assert np.abs(found[len(expected) :] - expected).mean() < 0.02 < expected.mean()
+    elsewhere = Volume(own.data, np.diag([9.0, 8, 8, 1]))
+    with pytest.raises(VCMError, match="does not lie on the voxels"):
+        features.features("coarse", {"t1": fine, "t2": coarse}, ("t1", "t2"), elsewhere)

@@ -1,4 +1,5 @@
 import json
+import shutil
 import warnings
 from pathlib import Path
 
@@ -287,6 +288,19 @@ def test_views_are_made_on_the_device_of_the_scans_as_on_a_processor(tmp_path, m
         assert all(part.device == device for part in there)
         assert torch.allclose(there.targets.cpu(), here.targets, atol=1e-5)
         assert torch.equal(there.hidden.cpu(), here.hidden)
+
+
+def test_a_scan_in_two_folders_counts_once_and_is_not_tested_on(brains, config, tmp_path, cache):
+    """A copy without participants.tsv, as a set of scans for pretraining is: all of it counts as train."""
+    copied = tmp_path / "copied"
+    for path in brains.glob("sub-0[04]/anat/*_T1w.nii.gz"):
+        (copied / path.relative_to(brains)).parent.mkdir(parents=True)
+        shutil.copyfile(path, copied / path.relative_to(brains))
+    with pytest.raises(VCMError, match=r"sub-00 in .*brains\d* is of the split test, but sub-00"):
+        pretrain_encoder(config(steps=1, data=[str(brains), str(copied)]))
+    scans, complaints = find_scans([str(brains), str(brains)], "train", "", cache)
+    assert len(scans) == 12 == len(complaints)
+    assert "sub-01 t1 in" in complaints[0] and complaints[0].endswith("and counts once.")
 
 
 def test_a_scan_of_one_value_is_left_out_with_a_sentence(brains, tmp_path):

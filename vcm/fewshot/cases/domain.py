@@ -16,13 +16,13 @@ import numpy as np
 
 from vcm.errors import VCMError
 from vcm.fewshot.cases.layouts import Case
-from vcm.fewshot.cases.preparation import canonical, foreground
+from vcm.fewshot.cases.preparation import canonical, foreground, on_zero
 from vcm.files import write_table
 from vcm.imaging.volume import read_label_map, read_volume, refuse_other_voxels
 
 #: A scan and its brain mask, if it has one.
 Scan = tuple[Path, Path | None]
-#: A scan of which this share is exactly its least value was brain-extracted or masked.
+#: A scan of which this share is background was brain-extracted or masked.
 MASKED_SHARE = 0.25
 #: Scans read per set to tell how they look.
 LOOKED_AT = 10
@@ -50,9 +50,12 @@ class Appearance:
 def appearance(path: Path, mask: Path | None = None) -> Appearance:
     """Look at one scan, outside of its mask set to 0 if it has one. Raises VCMError if unreadable."""
     volume = read_volume(path)
-    if mask is not None:
+    if mask is None:
+        volume = on_zero(volume)
+    else:
         keep = read_label_map(mask)
         refuse_other_voxels(keep, volume, "resample the mask onto the scan")
+        volume = on_zero(volume, keep.data > 0)
         volume = volume.with_data(np.where(keep.data > 0, volume.data, 0))
     inside = foreground(volume.data)
     values = volume.data[inside]
@@ -60,7 +63,7 @@ def appearance(path: Path, mask: Path | None = None) -> Appearance:
     return Appearance(
         canonical(volume.grid).spacing,
         volume.grid.orientation,
-        bool((volume.data == volume.data.min()).mean() > MASKED_SHARE),
+        bool((volume.data <= 0).mean() > MASKED_SHARE),
         float(inside.sum()) * volume.grid.voxel_volume,
         float((np.median(values) - low) / max(high - low, 1e-6)),
     )

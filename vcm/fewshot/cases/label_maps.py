@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vcm.errors import VCMError, VCMWarning
+from vcm.errors import VCMError, VCMWarning, first_names
 from vcm.fewshot.cases.tasks import Task
 from vcm.imaging.geometry import resample
 from vcm.imaging.volume import Grid, Volume
@@ -69,4 +69,24 @@ def warn_of_absent_classes(task: Task, held: Iterable[ArrayLike], where: str) ->
             "there, and a map without it counts as right (Dice 1): check classes and groups of the task.",
             VCMWarning,
             stacklevel=2,
+        )
+
+
+def warn_of_unnamed_labels(
+    held: Iterable[int], groups: Mapping[str, Sequence[int]], of: str
+) -> None:
+    """A VCMWarning names the labels that the groups of a task leave to background; without groups there are none.
+
+    Args:
+        held: Labels of the files of all maps.
+        groups: Class -> labels that make it up.
+        of: Whose maps they are, for the sentence.
+    """
+    left = sorted(set(held) - {0}.union(*groups.values())) if groups else []
+    if left:
+        warnings.warn(
+            f"The label maps of {of} hold {first_names([str(label) for label in left])}, which no group of the task "
+            "names: their voxels count as background.",
+            VCMWarning,
+            stacklevel=3,
         )

@@ -18,15 +18,24 @@ from pathlib import Path
 from vcm.errors import VCMError, VCMWarning, first_names
 from vcm.fewshot.cases.tasks import Task, sequence_name, sequence_of_file, words_of
 from vcm.imaging.bids import ENDINGS
-from vcm.imaging.participants import is_told, parse_split, read_rows, session_of
+from vcm.imaging.participants import (
+    OLDEST,
+    age_unit,
+    is_told,
+    parse_age,
+    parse_split,
+    read_rows,
+    session_of,
+    subject_of,
+)
 from vcm.imaging.scan_files import files_below
 
 #: Last token of a file that holds labels or a mask, not a scan.
 _MAP_TOKENS = ("dseg", "seg", "mask", "label", "labels", "segmentation", "segm")
 #: Last token of a file that is neither.
 _NEITHER = ("roi", "probseg")
-#: Names of cases that end in the number of a scan of one subject: BraTS-GLI-00001-000, UPENN-GBM-00001_11.
-_OF_SUBJECT = re.compile(r"(BraTS-[A-Za-z]+-\d+|UPENN-GBM-\d+)[-_]\d+")
+#: Endings of images in any spelling, of which only ENDINGS are read.
+_IMAGES = (*ENDINGS, ".hdr", ".hdr.gz")
 
 
 @dataclass(frozen=True)
@@ -45,8 +54,7 @@ class Case:
     @property
     def subject(self) -> str:
         """Whose scans they are: sessions of one subject are cases of their own."""
-        named = _OF_SUBJECT.fullmatch(self.name)
-        return named[1] if named else re.split(r"_ses[-_]", self.name)[0]
+        return subject_of(self.name)
 
     @property
     def split(self) -> str:
@@ -82,14 +90,16 @@ def find_cases(source: str | Path, split: str | None = None) -> list[Case]:
         VCMError: there are none, two scans of one case have one name, or a label has no case.
     """
     path = Path(source)
+    left = _LeftOut()
     if path.is_file():
         cases = _from_table(path)
     elif not path.is_dir():
         raise VCMError(f"{path} does not exist: give a folder of cases or a table.")
     elif (path / "participants.tsv").is_file() or any(path.glob("sub-*")):
-        cases = _from_bids(path)
+        cases = _from_bids(path, left)
     else:
-        cases = _from_fomo(path) or _from_named_folders(path)
+        cases = _from_fomo(path, left) or _from_named_folders(path, left)
+    left.warn(path)
     if not cases:
         raise VCMError(
             f"No case was found in {path}: give a BIDS folder (sub-*/anat/*_T1w.nii.gz), one of the FOMO "
@@ -116,7 +126,7 @@ def label_text(case: Case, target: Target) -> str | None:
 
 
 def label_number(case: Case, target: Target) -> float | None:
-    """The label of a regression; None where unknown. Raises VCMError where it is no number."""
+    """The label of a regression; None where unknown. Raises VCMError where it is no number, or no age of anybody."""
     text = label_text(case, target)
     if text is None:
         return None
@@ -128,6 +138,11 @@ def label_number(case: Case, target: Target) -> float | None:
         raise VCMError(
             f"{target.label} of {case.name} is '{text}', but a regression needs a number: correct it, or "
             "set kind to classification."
+        )
+    if target.label.lower() == "age" and not 0 <= value <= OLDEST:
+        raise VCMError(
+            f"The age of {case.name} is {text}, but ages are 0 to {OLDEST:g} years: write n/a where it is unknown, and "
+            "their unit into participants.json where they are not in years."
         )
     return value
 
@@ -178,7 +193,39 @@ def with_labels(cases: Iterable[Case], target: Target, task: Task) -> list[Case]
     return kept
 
 
-def _from_bids(folder: Path) -> list[Case]:
+@dataclass
+class _LeftOut:
+    """What of a folder is not read: images in other formats or spellings, subjects without a scan that is."""
+
+    files: list[Path] = field(default_factory=list)
+    subjects: list[str] = field(default_factory=list)
+
+    def nifti(self, files: Iterable[Path]) -> list[Path]:
+        """NIfTI files but hidden ones, such as the ._ files that macOS leaves."""
+        shown = sorted(p for p in files if not p.name.startswith("."))
+        read = [p for p in shown if p.name.endswith(ENDINGS)]
+        self.files += [p for p in shown if p.name.lower().endswith(_IMAGES) and p not in read]
+        return read
+
+    def warn(self, folder: Path) -> None:
+        """A VCMWarning names them."""
+        if self.files:
+            warnings.warn(
+                f"{len(self.files)} images in {folder} are not read, {first_names([p.name for p in self.files])}: convert "
+                "them to NIfTI, with names that end in .nii.gz or .nii.",
+                VCMWarning,
+                stacklevel=3,
+            )
+        if self.subjects:
+            warnings.warn(
+                f"{len(self.subjects)} folders of subjects in {folder} have no scan that is read and are left out: "
+                f"{first_names(self.subjects)}. A name tells the sequence by a word of its own, as in sub-X_T1w.nii.gz.",
+                VCMWarning,
+                stacklevel=3,
+            )
+
+
+def _from_bids(folder: Path, left: _LeftOut) -> list[Case]:
     table = folder / "participants.tsv"
     rows: dict[str, list[dict[str, str]]] = {}
     if table.is_file():
@@ -196,7 +243,7 @@ def _from_bids(folder: Path) -> list[Case]:
         sessions = sorted(p for p in subject.glob("ses-*") if p.is_dir()) or [subject]
         for session in sessions:
             name = "_".join((subject.name, *((session.name,) if session != subject else ())))
-            images, maps = _sorted_by_kind(name, _nifti(files_below(session)))
+            images, maps = _sorted_by_kind(name, left.nifti(files_below(session)))
             if images:
                 row = _row_of(subject.name, session.name, rows.get(subject.name, []), table)
                 own = told[subject].get(session.name, {})
@@ -204,6 +251,8 @@ def _from_bids(folder: Path) -> list[Case]:
                 cases.append(Case(name, images, values, maps))
                 for column in (k for k, v in own.items() if not v and is_told(row.get(k, ""))):
                     inherited.setdefault(column, []).append(name)
+            else:
+                left.subjects.append(name)
     _warn_of_inherited(inherited)
     if any("split" in row for of in rows.values() for row in of):
         _refuse_unmatched([c.subject for c in cases], rows, table)
@@ -244,6 +293,7 @@ def _refuse_unmatched(subjects: Iterable[str], rows: Collection[str], table: Pat
 def _rows_by_subject(table: Path) -> dict[str, list[dict[str, str]]]:
     """Rows of each participant, with its prefix; splits in one spelling."""
     rows = read_rows(table)
+    unit = age_unit(table.with_suffix(".json"))
     if rows and "participant_id" not in rows[0]:
         raise VCMError(
             f"{table} has no column participant_id (its columns are {', '.join(rows[0])}): BIDS needs one "
@@ -253,7 +303,7 @@ def _rows_by_subject(table: Path) -> dict[str, list[dict[str, str]]]:
     for row in rows:
         if row["participant_id"]:
             name = "sub-" + row["participant_id"].removeprefix("sub-")
-            found.setdefault(name, []).append(_with_split(row))
+            found.setdefault(name, []).append(_in_years(_with_split(row), unit))
     return found
 
 
@@ -265,8 +315,10 @@ def _rows_by_session(subject: Path) -> dict[str, dict[str, str]]:
     """
     table = subject / f"{subject.name}_sessions.tsv"
     found: dict[str, dict[str, str]] = {}
+    unit = age_unit(table.with_suffix(".json"), subject.parent / "sessions.json")
     for row in read_rows(table) if table.is_file() else []:
-        told = {k: v if is_told(v) else "" for k, v in _with_split(row).items() if k}
+        understood = _in_years(_with_split(row), unit)
+        told = {k: v if is_told(v) else "" for k, v in understood.items() if k}
         session = session_of(row)
         if session and found.setdefault(session, told) != told:
             raise VCMError(f"{session} has rows in {table} that differ: keep one.")
@@ -276,6 +328,12 @@ def _rows_by_session(subject: Path) -> dict[str, dict[str, str]]:
 def _with_split(row: dict[str, str]) -> dict[str, str]:
     """The row with its split in one spelling."""
     return {**row, "split": parse_split(row["split"])} if "split" in row else row
+
+
+def _in_years(row: dict[str, str], unit: str) -> dict[str, str]:
+    """The row with its age in years, where the description of the table has it in months, weeks or days."""
+    age, _ = parse_age(row.get("age", ""), unit) if unit in ("m", "w", "d") else (None, "")
+    return row if age is None else {**row, "age": f"{age:.6g}"}
 
 
 def _row_of(
@@ -300,12 +358,7 @@ def _row_of(
     return {k: v for k, v in chosen[0].items() if k} if chosen else {}
 
 
-def _nifti(files: Iterable[Path]) -> list[Path]:
-    """NIfTI files but hidden ones, such as the ._ files that macOS leaves."""
-    return sorted(p for p in files if p.name.endswith(ENDINGS) and not p.name.startswith("."))
-
-
-def _from_fomo(folder: Path) -> list[Case]:
+def _from_fomo(folder: Path, left: _LeftOut) -> list[Case]:
     root = folder / "preprocessed" if (folder / "preprocessed").is_dir() else folder
     labels = folder / "labels"
     columns = {"label": ""} if any(labels.rglob("label.txt")) else {}
@@ -315,7 +368,7 @@ def _from_fomo(folder: Path) -> list[Case]:
         for session in sessions:
             below = session.relative_to(root)
             name = "_".join(below.parts)
-            images, maps = _sorted_by_kind(name, _nifti(session.iterdir()))
+            images, maps = _sorted_by_kind(name, left.nifti(session.iterdir()))
             values = dict(columns)
             for at in (labels / below, labels / subject.name):
                 used.add(at)
@@ -326,6 +379,8 @@ def _from_fomo(folder: Path) -> list[Case]:
                         maps.setdefault("seg", seg)
             if images:
                 cases.append(Case(name, images, values, maps))
+            else:
+                left.subjects.append(name)
     for found in sorted([*labels.rglob("label.txt"), *labels.rglob("seg.nii*")]):
         if found.parent not in used:
             raise VCMError(
@@ -335,11 +390,11 @@ def _from_fomo(folder: Path) -> list[Case]:
     return cases
 
 
-def _from_named_folders(folder: Path) -> list[Case]:
+def _from_named_folders(folder: Path, left: _LeftOut) -> list[Case]:
     """A case per folder, of the files in it that begin with its name."""
     cases = []
     for home in sorted(p for p in folder.iterdir() if p.is_dir()):
-        files = [p for p in _nifti(home.iterdir()) if p.name.startswith(home.name)]
+        files = left.nifti(p for p in home.iterdir() if p.name.startswith(home.name))
         images, maps = _sorted_by_kind(home.name, files)
         if images:
             cases.append(Case(home.name, images, {}, maps))

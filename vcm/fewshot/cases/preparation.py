@@ -17,8 +17,10 @@ from scipy.ndimage import gaussian_filter
 
 from vcm.errors import VCMError, VCMWarning
 from vcm.fewshot.cases.displacement import displacement
+from vcm.imaging.background import find_background, on_black
 from vcm.imaging.geometry import resample
-from vcm.imaging.volume import Grid, Volume
+from vcm.imaging.nifti import farthest_apart
+from vcm.imaging.volume import BESIDE, Grid, Volume
 
 #: Percentiles inside the foreground that become 0 and 1.
 PERCENTILES = (0.5, 99.5)
@@ -49,6 +51,31 @@ def foreground(data: NDArray) -> NDArray[np.bool_]:
         high = float(data.max())
     mask: NDArray[np.bool_] = data > low + FOREGROUND_LEVEL * (high - low)
     return mask
+
+
+def lies_on(mask: Volume, scan: Volume) -> bool:
+    """Whether a mask lies on the voxels of a scan, within a tenth of their size."""
+    grid = scan.grid
+    apart = BESIDE * min(grid.spacing)
+    return mask.grid.shape == grid.shape and (
+        farthest_apart(grid.shape, mask.affine, grid.affine) <= apart
+    )
+
+
+def on_zero(volume: Volume, inside: NDArray[np.bool_] | None = None) -> Volume:
+    """A scan as if nothing were 0 and what it shows brighter, as its resampling and masks of brains have it.
+
+    Args:
+        volume: Of any background: -1024, or one among the intensities of the brain, as z-scoring leaves it. It is
+            returned as it is where its least value is 0.
+        inside: (X, Y, Z) where its brain is, if that is known.
+    """
+    if volume.data.min() == 0:
+        return volume
+    nothing = find_background(volume.data)
+    if nothing.all():  # two values, of which one may well be shown
+        return volume
+    return on_black(volume, ~nothing if inside is None else inside, nothing)[0]
 
 
 def canonical(grid: Grid) -> Grid:
@@ -142,14 +169,14 @@ def prepare(
     reference = volumes[there[0]]
     inside = None
     if mask is not None:
-        if mask.data.shape != reference.data.shape or not np.allclose(
-            mask.affine, reference.affine, atol=1e-2
-        ):
+        if not lies_on(mask, reference):
             raise VCMError(
                 f"{mask.source} does not lie on the voxels of {reference.source}: resample the mask "
                 "onto the scan."
             )
         inside = mask.data > 0
+    volumes = {s: on_zero(volumes[s], inside if s == there[0] else None) for s in there}
+    reference = volumes[there[0]]
     _warn_of_scans_apart(reference, [volumes[s] for s in there[1:]])
     grid = frame(reference, spacing, shape, inside)
     channels = [np.zeros(grid.shape, dtype=np.float32) for _ in slots]

@@ -20,7 +20,7 @@ from vcm.fewshot.comparison.ranks import (
     tiers,
 )  # fmt: skip
 from vcm.fewshot.comparison.resampling import Sample
-from vcm.fewshot.comparison.samples import groups, read_runs, sample_of
+from vcm.fewshot.comparison.samples import groups, read_runs, refuse_unfinished, sample_of
 
 WEIGHTS: Mapping[str, Mapping[str, float] | None] = {"equal": None, "fomo26": FOMO26_WEIGHTS}
 
@@ -47,11 +47,14 @@ def rank_study(
         repeats: bootstraps and permutations.
 
     Raises:
-        VCMError: the study has no such number of shots, or the weights are unknown.
+        VCMError: the study has no such number of shots, or lacks runs with it, or the weights are unknown.
     """
     if weights not in WEIGHTS:
         raise VCMError(f"The weights '{weights}' are unknown: choose one of {', '.join(WEIGHTS)}.")
-    found = groups(read_runs(out))
+    if repeats < 1:
+        raise VCMError(f"repeats is {repeats}: choose 1 or more, such as 10000.")
+    runs = read_runs(out)
+    found = groups(runs)
     numbers = sorted({n for _, _, n in found})
     chosen = numbers[-1] if shots is None else shots
     if chosen not in numbers:
@@ -59,6 +62,7 @@ def rank_study(
             f"The study in {out} has no runs with {chosen} shots: it has "
             f"{', '.join(map(str, numbers))}."
         )
+    refuse_unfinished(out, runs, chosen)
     samples: dict[str, dict[str, dict[str, Sample]]] = {}
     for (task, test, n), methods in found.items():
         if n == chosen:

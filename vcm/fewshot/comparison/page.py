@@ -6,6 +6,7 @@ Knows the stored runs; computes nothing that is not in samples.py or ranks.py.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def write_page(out: Path) -> Path:
     config = json.loads((out / "study.json").read_text(encoding="utf-8"))["study"]
     found = groups(read_runs(out))
     rows: list[dict[str, Any]] = []
+    pictures: list[str] = []
     blocks = [
         "# Few-shot study",
         *([_SYNTHETIC] if _is_synthetic(config["tasks"], Path(config["out"])) else []),
@@ -66,8 +68,8 @@ def write_page(out: Path) -> Path:
                     f"No differences: the reference `{config['reference']}` has no runs of this task."
                 )
             rows += [{"task": task, "test": test, "metric": metric, **r} for r in new]
-            picture = f"{task}_{test}_{metric}.png".replace(" ", "-")
-            picture = picture.replace(",", "")
+            picture = _new_name(f"{task}_{test}_{metric}", pictures)
+            pictures.append(picture)
             _curves(tables, test, metric, out / picture)
             blocks.append(f"![{metric} by number of shots]({picture})")
     plain = [
@@ -77,6 +79,8 @@ def write_page(out: Path) -> Path:
     ]
     if plain:
         write_table(out / "comparisons.tsv", plain, list(plain[0]))
+    else:  # those of an earlier reference say nothing of this one
+        (out / "comparisons.tsv").unlink(missing_ok=True)
     # A method may look through another network in another task.
     parents = dict.fromkeys(
         (m, r[0].record["parents"]) for methods in found.values() for m, r in methods.items()
@@ -181,6 +185,13 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
+def _new_name(words: str, taken: Sequence[str]) -> str:
+    """Name of a picture that a link can hold, and no other picture of the page has."""
+    stem = re.sub(r"[^\w.+-]+", "-", words)
+    names = (f"{stem}{f'-{n}' if n else ''}.png" for n in range(len(taken) + 1))
+    return next(name for name in names if name not in taken)
+
+
 def _curves(
     tables: dict[int, dict[str, list[Run]]], test: str, metric: str, path: Path
 ) -> None:  # fmt: skip
@@ -203,7 +214,8 @@ def _curves(
             )
     if len(tables) > 1:
         axes.set_xscale("log")
-    axes.set(xlabel="shots", ylabel=metric, title=test)
+    axes.set(xlabel="shots", ylabel=metric)
+    axes.set_title(test, parse_math=False)
     axes.set_xticks(sorted(tables), [str(n) for n in sorted(tables)], minor=False)
     axes.minorticks_off()
     axes.legend(fontsize=8)

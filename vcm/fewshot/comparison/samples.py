@@ -6,13 +6,14 @@ Knows the files of a study; nothing of how the answers were made.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, first_names
 from vcm.fewshot.comparison.metrics import METRICS_OF, WORST_MAE
 from vcm.fewshot.comparison.resampling import Interval, Sample, over_both, over_cases, over_draws
 from vcm.files import read_table
@@ -58,6 +59,28 @@ def read_runs(out: Path) -> list[Run]:
             rows.sort(key=lambda row: row["case"])
         runs.append(Run(json.loads(file.read_text(encoding="utf-8")), answers))
     return sorted(runs, key=lambda r: (r.record["task"], r.record["shots"], r.record["seed"]))
+
+
+def refuse_unfinished(out: Path, runs: Sequence[Run], shots: int) -> None:
+    """Raise VCMError where runs with that number of shots are missing, which a study that was stopped has not made.
+
+    A method without them would be ranked as one that cannot do the task, and a task without any not at all.
+    """
+    record = json.loads((out / "study.json").read_text(encoding="utf-8"))
+    study = record["study"]
+    made = {tuple(run.record[k] for k in ("task", "method", "shots", "seed")) for run in runs}
+    missing = [
+        f"{task}, {method}, draw {seed}"
+        for task, methods in record.get("methods", {}).items()
+        for method in methods
+        for seed in range(study["seeds"] if shots in study["shots"] else 0)
+        if (task, method, shots, seed) not in made
+    ]
+    if missing:
+        raise VCMError(
+            f"The study in {out} is unfinished: of {shots} shots there is no run of {first_names(missing)}. Run the "
+            "same command again, or rank another number of shots."
+        )
 
 
 def sample_of(runs: list[Run], test: str, metric: str) -> Sample:

@@ -106,8 +106,8 @@ def write_answer(
         assert value is not None
         low, high = contract.get("low"), contract.get("high")
         value = min(max(value, -np.inf if low is None else low), np.inf if high is None else high)
-        # As many as answers.tsv has: AUROC tells small probabilities apart.
-        digits = 6 if answer.probabilities is None else 9
+        # All that there are: AUROC tells apart what is nearly 0 or 1.
+        digits = 6 if answer.probabilities is None else 17
         text = f"{value:.{digits}f}\n"
         _in_one_move(path, lambda part: part.write_text(text, encoding="utf-8"))
     elif contract["suffix"] == ".npy":

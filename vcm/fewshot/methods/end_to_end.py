@@ -32,7 +32,7 @@ from vcm.fewshot.configuration import NetworkTraining
 from vcm.fewshot.methods.catalogue import Method
 from vcm.fewshot.methods.closed_form import fit_line
 from vcm.fewshot.methods.crops import Motion, crop_grid
-from vcm.fewshot.methods.features import SEGMENTER_SHAPE, SEGMENTER_SPACING
+from vcm.fewshot.methods.features import SEGMENTER_SHAPE, SEGMENTER_SPACING, mask_of
 from vcm.fewshot.methods.model import FittedModel
 from vcm.fewshot.methods.network import ENCODER, FewShotUNet
 from vcm.fewshot.methods.pool import Pool
@@ -191,7 +191,8 @@ def read_shots(shots: Pool) -> Shots:
         for number, slot in enumerate(shots.task.slots):
             if slot in scans:
                 one = {slot: scans[slot]}
-                made = prepare(one, (slot,), SEGMENTER_SPACING, SEGMENTER_SHAPE, mask)
+                inside = mask_of(scans, slot, mask)
+                made = prepare(one, (slot,), SEGMENTER_SPACING, SEGMENTER_SHAPE, inside)
                 images[place, number] = torch.from_numpy(made.image[0])
                 present[place, number] = 1
     return Shots(images, present, shots.labels)

@@ -17,10 +17,11 @@ from torch import Tensor
 from torch.nn.functional import avg_pool3d
 
 from vcm.errors import VCMError
-from vcm.fewshot.cases.preparation import prepare
+from vcm.fewshot.cases.preparation import lies_on, prepare
 from vcm.fewshot.methods.feature_names import FEATURES, VOLUMES
 from vcm.fewshot.methods.views import seen_otherwise
 from vcm.imaging.brightness import local_brightness
+from vcm.imaging.geometry import resample
 from vcm.imaging.volume import Volume
 
 #: voxels: 4 mm, smoothed by a Gaussian of one voxel, within a box of 192 x 224 x 192 mm.
@@ -122,8 +123,20 @@ def _single(scans: Scans, slot: str, mask: Volume | None) -> Tensor:
     """One scan as a pretrained network reads it, (1, 1, X, Y, Z)."""
     if slot not in scans:
         raise VCMError(f"The features read {slot}, which this case lacks: choose other features.")
-    made = prepare({slot: scans[slot]}, (slot,), SEGMENTER_SPACING, SEGMENTER_SHAPE, mask)
+    inside = mask_of(scans, slot, mask)
+    made = prepare({slot: scans[slot]}, (slot,), SEGMENTER_SPACING, SEGMENTER_SHAPE, inside)
     return torch.from_numpy(made.image)[None]
+
+
+def mask_of(scans: Scans, slot: str, mask: Volume | None) -> Volume | None:
+    """The brain mask of a case, which lies on the voxels of its first scan, on those of the scan of a slot."""
+    first = next(iter(scans.values()))
+    if mask is None or scans[slot] is first or not lies_on(mask, first):
+        return mask
+    if lies_on(mask, scans[slot]):
+        return mask
+    share = resample(mask.with_data((mask.data > 0).astype(np.float32)), scans[slot].grid, order=1)
+    return scans[slot].with_data((share > 0.5).astype(np.uint8))
 
 
 @torch.inference_mode()

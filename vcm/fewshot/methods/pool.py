@@ -20,7 +20,7 @@ from vcm.errors import VCMError, VCMWarning, first_names
 from vcm.fewshot.cases.brain_masks import kept_brain_mask, refuse_unfound
 from vcm.fewshot.cases.domain import LOOKED_AT
 from vcm.fewshot.cases.identity import identity
-from vcm.fewshot.cases.label_maps import grouped
+from vcm.fewshot.cases.label_maps import grouped, warn_of_unnamed_labels
 from vcm.fewshot.cases.layouts import (
     Case,
     Source,
@@ -48,7 +48,7 @@ from vcm.imaging.volume import (
 from vcm.progress import track
 
 #: Raised when what `features` returns changes, so that no cache of before is read.
-_FEATURES_VERSION = 2
+_FEATURES_VERSION = 3
 #: Under this name the views of a case are cached.
 _VIEWS = "views"
 #: Stands for masks that are found in the scans rather than read.
@@ -190,25 +190,21 @@ class Pool:
             for place in range(len(self.cases)):
                 self.true_labels(place)
 
-    def warn_of_labels_without_a_class(self) -> None:
+    def warn_of_labels_without_a_class(self, test: str = "") -> None:
         """A VCMWarning names the labels of the maps that the groups of the task leave to background.
+
+        Args:
+            test: Name of the test, where the cases are of one.
 
         Raises:
             VCMError: What `label_map` refuses.
         """
         if self.task.kind != "segmentation" or not self.target.groups:
             return
-        named = {0}.union(*self.target.groups.values())
         maps = (self.label_map(place) for place in range(len(self.cases)))
         held = {int(label) for labels in maps for label in distinct(labels.data)}
-        if held - named:
-            left = [str(label) for label in sorted(held - named)]
-            warnings.warn(
-                f"The label maps of {self.task.name} hold {first_names(left)}, which no group of the task names: "
-                "their voxels count as background.",
-                VCMWarning,
-                stacklevel=2,
-            )
+        whose = f"the test '{test}' of {self.task.name}" if test else self.task.name
+        warn_of_unnamed_labels(held, self.target.groups, whose)
 
     def references(self) -> list[Path]:
         """The scan of each case that stands for its place: that of the first slot."""

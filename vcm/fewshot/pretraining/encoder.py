@@ -14,6 +14,7 @@ import csv
 import math
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -106,6 +107,8 @@ def pretrain_encoder(config: EncoderTraining) -> dict[str, float]:
     before = go_on_from(config.start, net) if config.start else ()
     cache = Path(config.cache or f"{config.out}/scans")
     scans, complaints = find_scans(config.data, "train", config.mask, cache)
+    tests = _test_scans(config, cache)
+    refuse_tested(scans, tests)
     # The layout in which convolutions are fastest, on CPUs and GPUs.
     net.unet.to(memory_format=torch.channels_last_3d)
     weight = config.contrast_weight if hybrid else 0.0
@@ -126,7 +129,7 @@ def pretrain_encoder(config: EncoderTraining) -> dict[str, float]:
     net.save_pretrained(folder)
     record_seen(scans, folder, before)
     record_checksums(folder)
-    measures = write_measures(_measure(net, config, cache), run.folder / "test.tsv")
+    measures = write_measures([_measured(net, config, s) for s in tests], run.folder / "test.tsv")
     write_training_report(run.folder, "Training of an encoder of scans", measures)
     return measures
 
@@ -209,17 +212,30 @@ def record_seen(scans: list[UnlabelledScan], folder: Path, before: Iterable[Seen
     write_table(folder / SEEN, rows, list(rows[0]))
 
 
-def _measure(net: ScanEncoder, config: EncoderTraining, cache: Path) -> list[ScanMeasures]:
-    """Error of the hidden and of all voxels of test scans, from plain scans with fixed blocks."""
-    try:
-        scans, _ = find_scans(config.data, "test", config.mask, cache)
-    except VCMError:
-        return []
-    return [_measured(net, config, scan) for scan in scans]
+def refuse_tested(scans: Iterable[UnlabelledScan], tests: Iterable[UnlabelledScan]) -> None:
+    """Raise VCMError where a scan to be trained on is one of the split test, as in another folder."""
+    trained = {scan.known.content: scan for scan in scans}
+    for test in tests:
+        same = trained.get(test.known.content)
+        if same is not None:
+            raise VCMError(
+                f"{test.case} in {test.folder} is of the split test, but {same.case} in {same.folder} holds the same scan "
+                "and would be trained on: take one of them out, or give both one split."
+            )
+
+
+def _test_scans(config: EncoderTraining, cache: Path) -> list[UnlabelledScan]:
+    """Scans of the split test; none where no folder has such a split."""
+    found = []
+    for folder in config.data:
+        with suppress(VCMError):
+            found += find_scans([folder], "test", config.mask, cache)[0]
+    return found
 
 
 @torch.inference_mode()
 def _measured(net: ScanEncoder, config: EncoderTraining, scan: UnlabelledScan) -> ScanMeasures:
+    """Error of the hidden and of all voxels of a scan as it is, with fixed blocks."""
     sampler = ViewSampler(
         [scan], 1, 1, 0, config.hidden, config.block, 0.0, config.local_brightness
     )

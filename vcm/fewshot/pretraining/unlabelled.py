@@ -33,7 +33,7 @@ from vcm.nets.local_brightness import local_brightness
 from vcm.progress import track
 
 #: Raised when `prepare` returns something else, so that no file of before is read.
-_VERSION = 1
+_VERSION = 2
 #: Largest turn [rad], logarithm of the scale and shift [voxel] of a crop, at full strength.
 MOTION = Motion(0.3, 0.15, 2.0)
 
@@ -91,7 +91,7 @@ class Views(NamedTuple):
 def find_scans(
     folders: Sequence[str], split: str, mask: str, cache: Path
 ) -> tuple[list[UnlabelledScan], list[str]]:
-    """Find and prepare every scan, of any sequence, of a split.
+    """Find and prepare every scan, of any sequence, of a split; one that is there twice counts once.
 
     Args:
         folders: BIDS or FOMO folders, or tables, as few-shot tasks have them.
@@ -106,7 +106,8 @@ def find_scans(
     Raises:
         VCMError: There is no scan that can be used.
     """
-    found, complaints = [], []
+    found: dict[str, UnlabelledScan] = {}
+    complaints = []
     cases = [(folder, case) for folder in folders for case in find_cases(folder, split)]
     for folder, case in track(cases, "Preparing"):
         outside = case.maps.get(mask) if mask else None
@@ -120,13 +121,18 @@ def find_scans(
             except VCMError as error:
                 complaints.append(str(error))
             else:
-                found.append(UnlabelledScan(case.name, sequence, known, file, folder))
+                scan = UnlabelledScan(case.name, sequence, known, file, folder)
+                first = found.setdefault(known.content, scan)
+                if first is not scan:
+                    complaints.append(
+                        f"{case.name} {sequence} in {folder} is the scan of {first.case} in {first.folder}, and counts once."
+                    )
     if not found:
         raise VCMError(
             f"None of the scans in {', '.join(folders)} can be used, the first because: "
             f"{complaints[0] if complaints else 'there are none'}"
         )
-    return found, complaints
+    return list(found.values()), complaints
 
 
 def report_complaints(complaints: Sequence[str]) -> None:

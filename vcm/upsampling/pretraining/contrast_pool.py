@@ -17,7 +17,8 @@ from scipy.ndimage import binary_dilation
 
 from vcm.errors import VCMError
 from vcm.imaging.acquisition import ProfileKind, find_acquisition, isotropic_about
-from vcm.imaging.brain import PERCENTILES, on_black
+from vcm.imaging.background import on_black
+from vcm.imaging.brain import PERCENTILES
 from vcm.imaging.degradation import Degradation, simulate_thick
 from vcm.imaging.draws import draw_gains
 from vcm.imaging.extraction import find_brain

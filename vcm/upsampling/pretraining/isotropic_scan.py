@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcm.imaging.acquisition import isotropic_about
-from vcm.imaging.brain import align_brain, on_black
+from vcm.imaging.background import on_black
+from vcm.imaging.brain import align_brain
 from vcm.imaging.contrast import Contrast
 from vcm.imaging.degradation import Degradation
 from vcm.imaging.draws import draw_thick

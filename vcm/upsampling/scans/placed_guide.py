@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcm.errors import VCMError
-from vcm.imaging.brain import on_black, range_in_brain, refuse_unfit
+from vcm.imaging.background import on_black
+from vcm.imaging.brain import range_in_brain, refuse_unfit
 from vcm.imaging.extraction import find_brain
 from vcm.imaging.geometry import resample
 from vcm.imaging.registration import align_to

@@ -24,7 +24,8 @@ from vcm.imaging.acquisition import (
     in_plane_grid,
     isotropic_grid,
 )
-from vcm.imaging.brain import align_brain, find_background, on_black, refuse_label_map
+from vcm.imaging.background import find_background, on_black
+from vcm.imaging.brain import align_brain, refuse_label_map
 from vcm.imaging.contrast import Contrast
 from vcm.imaging.degradation import Degradation
 from vcm.imaging.extraction import Brain, find_brain
