@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from vcm.errors import VCMError
 from vcm.imaging.conditions import CONDITION_CHANNELS, check_conditions
 from vcm.imaging.outline import end_with_maps
-from vcm.imaging.prepared_set import Subject, check_grid
+from vcm.imaging.prepared_set import Subject, check_grid, one_per_folder
 from vcm.imaging.scan_checksums import scan_checksums
 from vcm.learning.batches import Draw, moved
 from vcm.learning.origin import Origin
@@ -177,7 +177,8 @@ def subjects_for(config: ModuleTraining, pipeline: VCMPipeline) -> dict[str, lis
     held_out = config.validation_subjects if config.validate_every else 0
     needs = pipeline.input_rule.needs
     subjects = choose_subjects(config.data, needs, config.max_samples, config.subset_seed, held_out)
-    check_grid(subjects["train"][0], pipeline.volume_grid, config.model)
+    for subject in one_per_folder([scan for split in subjects.values() for scan in split]):
+        check_grid(subject, pipeline.volume_grid, config.model)
     return subjects
 
 

@@ -25,7 +25,7 @@ from torch.nn import functional
 from vcm.errors import VCMError
 from vcm.imaging.conditions import CLASS_NAMES, NUMBER_OF_CLASSES
 from vcm.imaging.deformation import DeformationSizes
-from vcm.imaging.prepared_set import Subject, load_prepared, with_classes
+from vcm.imaging.prepared_set import Subject, check_one_grid, load_prepared, with_classes
 from vcm.imaging.random_scan import draw_scans
 from vcm.imaging.scan_checksums import check_apart, scan_checksums
 from vcm.imaging.scan_pool import ScanPool, load_pool
@@ -140,6 +140,7 @@ def pretrain_segmenter(config: SegmenterTraining) -> dict[str, float]:
     held_out = test_subjects(config.data)
     held_out = with_classes(held_out) if held_out else []
     check_apart(subjects, held_out)
+    check_one_grid([*subjects, *held_out])
     grid = read_volume(subjects[0].image_file).grid
     check_patch(config, grid.shape)
     set_seed(config.seed)
