@@ -1,7 +1,11 @@
 """What `vcm segment fit` writes beside a segmenter."""
 
 import json
+from pathlib import Path
 
+import pytest
+
+from vcm.errors import VCMError
 from vcm.files import sha256
 from vcm.segmentation import fit
 from vcm.segmentation.labelled import LabelledBrain
@@ -27,3 +31,24 @@ def test_scans_of_one_name_are_each_in_the_record(tmp_path, tiny_denoiser, phant
     record = json.loads((tmp_path / "model" / fit.RECORD).read_text())
     for key, paths in (("Scans", scans), ("Labels", labels)):
         assert record[key] == [{"name": path.name, "sha256": sha256(path)} for path in paths]
+
+
+@pytest.mark.parametrize(
+    ("scan", "labels", "sentence"),
+    [
+        ("sub-2_T1w.nii.gz", "sub-10_dseg.nii.gz", "tell sub-10 and sub-2"),
+        ("sub-2_ses-1_T1w.nii.gz", "sub-2_ses-02_dseg.nii.gz", "tell ses-02 and ses-1"),
+    ],
+)
+def test_a_label_map_of_another_subject_is_refused(tmp_path, scan, labels, sentence):
+    """Where all scans lie on one grid, as in a common space, it would be learned from."""
+    given = [Path("sub-1_T1w.nii.gz"), Path(scan)], [Path("sub-1_dseg.nii.gz"), Path(labels)]
+    with pytest.raises(VCMError, match=f"{labels} is given as the .* {sentence}") as refused:
+        fit.fit_segmenter(*given, tmp_path / "model", tmp_path)
+    assert refused.value.argument == "labels" and not list(tmp_path.iterdir())
+
+
+def test_a_label_map_that_tells_less_of_its_subject_is_taken():
+    scans = [Path("sub-01_ses-1_T1w.nii.gz"), Path("sub-02_T1w.nii.gz"), Path("brain.nii.gz")]
+    labels = [Path("sub-01_desc-manual_dseg.nii.gz"), Path("labels.nii.gz"), Path("sub-3_dseg.nii")]
+    fit.refuse_other_subjects(scans, labels)

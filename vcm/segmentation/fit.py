@@ -11,6 +11,7 @@ import torch
 
 from vcm.errors import VCMError
 from vcm.files import check_output, sha256, versions, write_json, write_whole
+from vcm.imaging.bids import parse
 from vcm.imaging.geometry import model_grid
 from vcm.segmentation.classifier_fit import FitSettings
 from vcm.segmentation.features import DiffusionFeatures, load_denoisers
@@ -81,6 +82,7 @@ def fit_segmenter(
             f"{len(scans)} scans and {len(labels)} label maps are given: give one label map for each scan, "
             "in the same order (--labels A --labels B)."
         )
+    refuse_other_subjects(scans, labels)
     if out.exists():
         raise VCMError(f"{out} exists already: choose another folder for the segmenter.")
     check_output(out.parent)
@@ -137,3 +139,27 @@ def fit_segmenter(
 
     write_whole(out, write)
     return segmenter
+
+
+def refuse_other_subjects(scans: Sequence[Path], labels: Sequence[Path]) -> None:
+    """Refuse a label map that its name says is of another subject or session: on equal voxels nothing else tells.
+
+    Args:
+        scans: NIfTI files.
+        labels: The label map of each.
+
+    Raises:
+        VCMError: The names of a scan and its label map contradict each other.
+    """
+    for scan, own in zip(scans, labels, strict=True):
+        one, other = parse(scan), parse(own)
+        for entity in ("sub", "ses") if one and other else ():
+            assert one is not None
+            assert other is not None
+            if one.get(entity) and other.get(entity) and one.get(entity) != other.get(entity):
+                raise VCMError(
+                    f"{own.name} is given as the label map of {scan.name}, but their names tell {entity}-"
+                    f"{other.get(entity)} and {entity}-{one.get(entity)}: give the label maps in the order of the scans, "
+                    "or rename a file whose name is wrong.",
+                    argument="labels",
+                )
