@@ -8,6 +8,7 @@ import pytest
 from vcm.errors import VCMError
 from vcm.files import sha256
 from vcm.segmentation import fit
+from vcm.segmentation.classifier_fit import FitSettings
 from vcm.segmentation.labelled import LabelledBrain
 from vcm.segmentation.segmenter import FewShotSegmenter
 
@@ -52,3 +53,22 @@ def test_a_label_map_that_tells_less_of_its_subject_is_taken():
     scans = [Path("sub-01_ses-1_T1w.nii.gz"), Path("sub-02_T1w.nii.gz"), Path("brain.nii.gz")]
     labels = [Path("sub-01_desc-manual_dseg.nii.gz"), Path("labels.nii.gz"), Path("sub-3_dseg.nii")]
     fit.refuse_other_subjects(scans, labels)
+
+
+@pytest.mark.parametrize(
+    ("settings", "numbers", "sentence"),
+    [
+        ({"steps": 0}, (12, 1000, 2), "steps is 0: choose a whole number from 1"),
+        ({"members": 0}, (12, 1000, 2), "members is 0"),
+        ({"seed": -1}, (12, 1000, 2), "seed is -1"),
+        ({"patience": 0.0}, (12, 1000, 2), "patience is 0"),
+        ({}, (-1, 1000, 2), "copies is -1"),
+        ({}, (12, 0, 2), "voxels is 0"),
+        ({}, (12, 1000, -2), "judged is -2"),
+    ],
+)
+def test_numbers_that_nothing_is_learned_with_are_refused(settings, numbers, sentence):
+    """Without a step the perceptrons would be written as they began."""
+    with pytest.raises(VCMError, match=sentence):
+        fit.check_numbers(FitSettings(**settings), *numbers)
+    fit.check_numbers(FitSettings(steps=1, members=1), 0, 1, 0)

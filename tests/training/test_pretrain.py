@@ -202,6 +202,23 @@ def test_crops_lie_in_the_scan_whatever_the_margin(crop, margin):
     assert found.min() == 1 + least and found.max() == 32 - least
 
 
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [("drop=30", "drop is 30, a share"), ("drop=-0.1", "drop is -0.1"), ("penalty=-1", "penalty")],
+)
+def test_a_share_in_percent_and_a_weight_below_0_are_refused(small_prepared, given, sentence):
+    overrides = [f"data=[{small_prepared}]", "model=x", given]
+    with pytest.raises(VCMError, match=sentence):
+        train(load_config(ModuleTraining, None, overrides))
+
+
+@pytest.mark.parametrize("given", ["masses=30", "deform=-1"])
+def test_a_segmenter_learns_from_no_such_draws(small_prepared, tmp_path, given):
+    overrides = [f"data=[{small_prepared}]", f"out={tmp_path / 'run'}", given, "contrasts=any"]
+    with pytest.raises(VCMError, match=given.partition("=")[0]):
+        pretrain_segmenter(load_config(SegmenterTraining, None, overrides))
+
+
 def test_an_unknown_condition_is_refused(small_prepared, tmp_path):
     config = load_config(
         ModuleTraining, None, ["conditions=[skull]", f"data=[{small_prepared}]", "model=x"]

@@ -89,6 +89,8 @@ def fit_segmenter(
     # Settings are checked before anything slow.
     heard = check_voices(VOICES if voices is None else voices, unlabelled is None)
     check_slab(slab)
+    settings = settings or FitSettings()
+    check_numbers(settings, copies, voxels, judged)
     if start != AUTO and "unet" not in heard:
         raise VCMError(
             f"start is {start}, but voices is {list(heard)}, and the U-Net alone begins with something: add unet, or "
@@ -114,7 +116,6 @@ def fit_segmenter(
             "every voxel has a label.",
             argument="unlabelled",
         )
-    settings = settings or FitSettings()
     segmenter = FewShotSegmenter(features, titles, indices)
     segmenter.slab = slab
     segmenter.fit(brains, heard, settings, copies, voxels, judged, report, mirror, begun.net)
@@ -139,6 +140,23 @@ def fit_segmenter(
 
     write_whole(out, write)
     return segmenter
+
+
+def check_numbers(settings: FitSettings, copies: int, voxels: int, judged: int) -> None:
+    """Refuse with VCMError numbers that nothing is learned with. Arguments as `fit_segmenter` has them."""
+    given = {
+        "copies": copies, "voxels": voxels, "judged": judged, "members": settings.members, "steps": settings.steps,
+        "seed": settings.seed,
+    }  # fmt: skip
+    for name, value in given.items():
+        least = 1 if name in ("voxels", "members", "steps") else 0
+        if value < least:
+            raise VCMError(f"{name} is {value}: choose a whole number from {least}.", argument=name)
+    if not settings.patience > 0:
+        raise VCMError(
+            f"patience is {settings.patience:g}, a share of the steps: choose a number above 0.",
+            argument="patience",
+        )
 
 
 def refuse_other_subjects(scans: Sequence[Path], labels: Sequence[Path]) -> None:

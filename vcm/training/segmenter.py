@@ -40,7 +40,7 @@ from vcm.nets.more_inputs import for_inputs
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.progress import track
 from vcm.report.training import write_training_report
-from vcm.training.configuration import SegmenterTraining
+from vcm.training.configuration import SegmenterTraining, check_share
 from vcm.training.subjects import test_subjects
 from vcm.weights.segmenter import load_segmenter, record_training, segmenter_folder
 
@@ -133,6 +133,9 @@ def pretrain_segmenter(config: SegmenterTraining) -> dict[str, float]:
         raise VCMError("No data is given: add data=[FOLDER] with a folder written by vcm prepare.")
     if config.contrasts not in CONTRASTS:
         raise VCMError(f"contrasts is {config.contrasts}: choose {' or '.join(CONTRASTS)}.")
+    check_share("masses", config.masses)
+    if not config.deform >= 0:
+        raise VCMError(f"deform is {config.deform:g}, a factor: choose 0 or more.")
     if config.start:
         segmenter_folder(config.start, "start")
     any_contrast = config.contrasts == "any"
