@@ -1,13 +1,14 @@
 """What `vcm segment apply` reads, keeps, makes anew and refuses; voxels are named at once by a stand-in."""
 
 import json
+import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from vcm.errors import VCMError
+from vcm.errors import VCMError, VCMWarning
 from vcm.files import read_table
 from vcm.imaging.extraction import Brain
 from vcm.imaging.volume import Volume, write_volume
@@ -111,6 +112,26 @@ def test_a_segmenter_that_asks_otherwise_with_the_same_weights_is_another(
     assert before != segmentation_derivation(model, segmenter).settings
     with pytest.raises(VCMError, match="was not made from the inputs given now"):
         segment_files(scans[:1], model, segmenter, out)
+
+
+def test_volumes_that_were_found_otherwise_are_named_in_one_table(
+    scans, model, segmenter, segmented, tmp_path
+):
+    out = tmp_path / "out"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        segment_files(scans[:1], model, segmenter, out)
+        segment_files(scans[1:2], model, segmenter, out)
+    (model / "atlas.safetensors").write_text("other weights")
+    with pytest.warns(
+        VCMWarning, match=r"another segmenter.*sub-0_T1w\.nii\.gz, sub-1_T1w\.nii\.gz"
+    ):
+        segment_files(scans[2:], model, segmenter, out)
+    with pytest.warns(VCMWarning, match=r"say \(sub-1_T1w\.nii\.gz\)"):
+        segment_files([scans[0], scans[2]], model, segmenter, out, overwrite=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        segment_files(scans[1:2], model, segmenter, out, overwrite=True)
 
 
 def test_a_dataset_is_done_anew_with_other_voices(model, segmenter):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from vcm.errors import VCMError, VCMWarning
+from vcm.imaging.geometry import halved_grid
 from vcm.imaging.registration import common_template
 from vcm.imaging.volume import Volume, write_volume
 from vcm.segmentation import labelled
@@ -85,6 +86,26 @@ def test_labels_drawn_in_a_few_slices_are_a_label_map(scan, axis):
     drawn[tuple(slices)] = tissue[tuple(slices)]
     _, brain = read(scan, drawn, unlabelled=255)
     assert set(np.unique(brain.labels)) == {labelled.UNKNOWN, 0, 1, 2}
+
+
+@pytest.mark.parametrize("first", [40, 41])
+def test_no_slice_of_a_scan_of_1_mm_is_lost_at_2_mm(scan, first):
+    """Whichever of two slices lies nearer to a voxel of the grid, or neither."""
+    grid = halved_grid(TEMPLATE.grid)
+    fine = np.kron(TEMPLATE.data, np.ones((2, 2, 2)))
+    path = scan.with_name("sub-2_T1w.nii.gz")
+    write_volume(Volume(np.where(fine > 0.2, np.rint(900 * fine), 0), grid.affine), path)
+    tissue = np.select([fine > 0.75, fine > 0.2], [2, 1], 0).astype(np.uint8)
+    drawn = np.full_like(tissue, 255)
+    places = (first, first + 30, first + 60)
+    for place in places:
+        drawn[place] = tissue[place]
+    map_ = write_volume(Volume(drawn, grid.affine), scan.with_name("sub-2_dseg.nii.gz"))
+    labels = read_labelled(path, map_, TEMPLATE.grid, [0, 1, 2], 255).labels
+    planes = {place // 2 for place in places}
+    assert {int(n) for n in np.flatnonzero((labels != UNKNOWN).any((1, 2)))} == planes
+    for place in planes:
+        np.testing.assert_array_equal(labels[place], tissue[2 * place, ::2, ::2])
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import torch
 from command_line import vcm
+from small_brains import brainldm_like, write_prepared
 from torch.utils.data import DataLoader
 
 from vcm.config import load_config
+from vcm.errors import VCMError
+from vcm.imaging.prepared_set import load_prepared
 from vcm.learning.run import TrainingRun
 from vcm.learning.schedule import TrainingSchedule
 from vcm.training.batches import ModuleBatch
@@ -142,6 +145,19 @@ def test_what_suits_another_module_is_not_recommended(given, small_model, tmp_pa
     assert (made.recommended_steps, made.recommended_scale) == (7, 1.0)
     own = steered.recommended_temperature(False)
     assert [made.recommended_temperature(acts) for acts in (True, False)] == [0.8, own]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_scan_without_a_map_is_named_before_training_begins(tmp_path, split):
+    """Not when all is trained, where it is to be measured on: such a model is told no volumes, so none is left out."""
+    prepared = write_prepared(tmp_path / "prepared")
+    scan = load_prepared(prepared, split=split)[-1]
+    scan.classes_file.unlink()
+    brainldm_like().save_pretrained(tmp_path / "frozen")
+    given = [f"data=[{prepared}]", f"model={tmp_path / 'frozen'}", f"out={tmp_path / 'run'}"]
+    with pytest.raises(VCMError, match=f"{scan.subject} has no label map"):
+        train(load_config(ModuleTraining, None, [*given, *SMALL]))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_dry_run_tells_the_plan_and_writes_nothing(given, tmp_path):

@@ -6,17 +6,27 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_brains import write_prepared
 
 from vcm.config import load_config
 from vcm.errors import VCMError
 from vcm.imaging.conditions import as_condition
 from vcm.imaging.prepared_set import load_prepared
+from vcm.imaging.volume import Volume, read_volume, write_volume
 from vcm.learning.run import TrainingRun
-from vcm.training.autoencoder import pretrain_autoencoder
-from vcm.training.configuration import AutoencoderTraining, DiffusionTraining, ModuleTraining
+from vcm.segmentation.configuration import SliceTraining
+from vcm.segmentation.pretrain import pretrain_slices
+from vcm.training.autoencoder import draw_crops, pretrain_autoencoder
+from vcm.training.configuration import (
+    AutoencoderTraining,
+    DiffusionTraining,
+    ModuleTraining,
+    SegmenterTraining,
+)
 from vcm.training.diffusion import pretrain_diffusion
 from vcm.training.latents import draw_keep
 from vcm.training.module import train
+from vcm.training.segmenter import pretrain_segmenter
 from vcm.weights.load import load_pipeline
 
 # In float32: in bfloat16 convolutions of a few channels are not always the same, nor finite, in oneDNN.
@@ -120,6 +130,93 @@ def test_latent_drop_never_drops_everything_and_keeps_its_rate():
     assert keep.any(1).all()
     # both kept 1/4, one of two 3/4: each is kept with 1/4 + 3/8
     assert keep.float().mean(0).tolist() == pytest.approx([0.625, 0.625], abs=0.03)
+
+
+@pytest.fixture
+def moved_prepared(small_prepared, tmp_path):
+    """The same brains under other names, 10 mm beside their place, on as many voxels."""
+    folder = write_prepared(tmp_path / "moved")
+    table = (folder / "participants.tsv").read_text().replace("sub-", "sub-moved")
+    (folder / "participants.tsv").write_text(table)
+    beside = np.eye(4)
+    beside[0, 3] = 10.0
+    for path in sorted(folder.glob("sub-*/*.nii.gz")):
+        scan = read_volume(path)
+        name = path.name.replace("sub-", "sub-moved")
+        data = np.roll(scan.data, 1, 0)
+        write_volume(Volume(data, beside @ scan.affine), folder / name.partition("_")[0] / name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("train_on", "kind"),
+    [
+        (pretrain_autoencoder, AutoencoderTraining),
+        (pretrain_segmenter, SegmenterTraining),
+        (pretrain_slices, SliceTraining),
+    ],
+)
+def test_folders_whose_brains_lie_elsewhere_are_not_learned_from_together(
+    small_prepared, moved_prepared, tmp_path, train_on, kind
+):
+    """Where the shapes are the same, nothing else tells."""
+    given = [f"data=[{small_prepared},{moved_prepared}]", f"out={tmp_path / 'run'}", *BRIEF]
+    with pytest.raises(VCMError, match=r"lie on voxels .* and those of .*moved on"):
+        train_on(load_config(kind, None, given))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_module_learns_from_no_folder_of_another_grid(
+    small_prepared, moved_prepared, small_model, tmp_path
+):
+    given = [f"data=[{small_prepared},{moved_prepared}]", f"model={small_model}"]
+    config = load_config(ModuleTraining, None, [*given, f"out={tmp_path / 'run'}", *MODULE])
+    with pytest.raises(VCMError, match=r"sub-moved0_T1w\.nii\.gz was prepared on"):
+        train(config)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["crop=20"], "a multiple of 8 up to 32"),
+        (["crop=40"], "a multiple of 8 up to 32"),
+        (["patch=16", "crop=0"], "do not fill them"),
+        (["patch=0"], "patch is 0"),
+        (["margin=-1"], "margin is -1"),
+    ],
+)
+def test_crops_that_latents_do_not_fill_are_refused(small_prepared, tmp_path, given, sentence):
+    overrides = [f"data=[{small_prepared}]", f"out={tmp_path / 'run'}", *AUTOENCODER, *given]
+    with pytest.raises(VCMError, match=sentence):
+        pretrain_autoencoder(load_config(AutoencoderTraining, None, overrides))
+
+
+@pytest.mark.parametrize(("crop", "margin"), [(32, 6), (24, 6), (16, 6), (40, 100)])
+def test_crops_lie_in_the_scan_whatever_the_margin(crop, margin):
+    images = torch.arange(32.0).reshape(1, 1, 32, 1, 1).expand(1, 1, 32, 48, 40) + 1
+    crop = min(crop, 32)
+    first = [draw_crops(images, 8, crop, margin, np.random.default_rng(n)) for n in range(8)]
+    found = torch.cat(first)
+    assert found.shape == (64, 1, crop, crop, crop)
+    least = min(margin, (32 - crop) // 2)
+    assert found.min() == 1 + least and found.max() == 32 - least
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [("drop=30", "drop is 30, a share"), ("drop=-0.1", "drop is -0.1"), ("penalty=-1", "penalty")],
+)
+def test_a_share_in_percent_and_a_weight_below_0_are_refused(small_prepared, given, sentence):
+    overrides = [f"data=[{small_prepared}]", "model=x", given]
+    with pytest.raises(VCMError, match=sentence):
+        train(load_config(ModuleTraining, None, overrides))
+
+
+@pytest.mark.parametrize("given", ["masses=30", "deform=-1"])
+def test_a_segmenter_learns_from_no_such_draws(small_prepared, tmp_path, given):
+    overrides = [f"data=[{small_prepared}]", f"out={tmp_path / 'run'}", given, "contrasts=any"]
+    with pytest.raises(VCMError, match=given.partition("=")[0]):
+        pretrain_segmenter(load_config(SegmenterTraining, None, overrides))
 
 
 def test_an_unknown_condition_is_refused(small_prepared, tmp_path):

@@ -42,7 +42,13 @@ from vcm.files import (
     write_table,
 )
 from vcm.imaging.draws import draw_condition
-from vcm.imaging.prepared_set import Subject, check_grid, load_prepared, with_classes
+from vcm.imaging.prepared_set import (
+    Subject,
+    check_grid,
+    load_prepared,
+    one_per_folder,
+    with_classes,
+)
 from vcm.imaging.scan_checksums import by_name, check_apart
 from vcm.imaging.volume import Grid
 from vcm.nets.segmenter import TissueSegmenter
@@ -132,7 +138,7 @@ def evaluate_files(config: Evaluation) -> Summary:
     known = as_trained(everyone, pipeline.input_rule)
     test = known[: config.limit]
     check_apart(train, test)
-    for subject in (*test, *_one_per_folder(train)):
+    for subject in (*test, *one_per_folder(train)):
         check_grid(subject, pipeline.volume_grid, config.model)
     inputs = {
         "model_sha256": fingerprint(model_folder(config.model)),
@@ -251,14 +257,6 @@ def _refuse_train(split: str) -> None:
         raise VCMError(
             "split is train, but realism and privacy are measured against the training scans: choose validation or test."
         )
-
-
-def _one_per_folder(subjects: Sequence[Subject]) -> list[Subject]:
-    """The first of each prepared folder, whose scans all lie on one grid."""
-    found: dict[Path, Subject] = {}
-    for subject in subjects:
-        found.setdefault(subject.folder.parent, subject)
-    return [*found.values()]
 
 
 def _room_for_samples(

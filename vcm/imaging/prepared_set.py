@@ -195,6 +195,30 @@ def with_classes(subjects: list[Subject]) -> list[Subject]:
     return mapped
 
 
+def one_per_folder(subjects: Sequence[Subject]) -> list[Subject]:
+    """The first of each prepared folder, whose scans all lie on one grid."""
+    found: dict[Path, Subject] = {}
+    for subject in subjects:
+        found.setdefault(subject.folder.parent, subject)
+    return [*found.values()]
+
+
+def check_one_grid(subjects: Sequence[Subject]) -> None:
+    """Raise VCMError where the scans of two prepared folders lie on other voxels, or the same ones in another place."""
+    first, *others = one_per_folder(subjects)
+    grid = read_volume(first.image_file).grid
+    for other in others:
+        own = read_volume(other.image_file).grid
+        if own.shape != grid.shape or not np.allclose(own.affine, grid.affine, atol=1e-3):
+            one, two = (
+                f"{g.shape} from {np.round(g.affine[:3, 3], 1).tolist()} mm" for g in (grid, own)
+            )
+            raise VCMError(
+                f"Scans of {first.folder.parent} lie on voxels {one} and those of {other.folder.parent} on {two}, so "
+                "they do not fit each other: prepare all for one model, with the same --spacing or --model."
+            )
+
+
 def check_grid(subject: Subject, grid: Grid, model: str) -> None:
     """Raise VCMError where a prepared scan does not lie on the voxels of the model."""
     own = read_volume(subject.image_file).grid

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vcm.checksums import checksums_of
-from vcm.errors import VCMError, VCMWarning
+from vcm.errors import VCMError, VCMWarning, first_names
 from vcm.files import (
     check_output,
     earlier_files,
+    read_json,
     read_table,
     sha256,
     versions,
@@ -252,7 +253,9 @@ def segment_files(
         rows.append(row)
         report(result.scan.name)
     columns = ["scan", "status", *segmenter.names[1:]]
-    write_table(table, [*_other_rows(table, columns, rows), *rows], columns)
+    earlier = _other_rows(table, columns, rows)
+    write_table(table, [*earlier, *rows], columns)
+    _warn_of_other_settings(table, [row["scan"] for row in earlier], settings)
     if len(rows) > 1:
         named = [row | {"scan": name_of(p)} for p, row in zip(scans, rows, strict=True)]
         write_index(out, "Segmented scans", named, {"Segmenter": settings["Segmenter"]})
@@ -311,6 +314,25 @@ def _other_rows(
             "choose another folder for the results."
         )
     return [row for row in earlier if row["scan"] not in again]
+
+
+def _warn_of_other_settings(
+    table: Path, scans: Sequence[str], settings: Mapping[str, object]
+) -> None:
+    """Name the scans in a table whose volumes another segmenter found, or the same one with other settings."""
+    others = []
+    for scan in scans:
+        said = read_json(table.with_name(f"{name_of(Path(scan))}_dseg.json"))
+        if "Segmenter" in said and any(said.get(key) != settings[key] for key in settings):
+            others.append(scan)
+    if others:
+        warnings.warn(
+            f"{table} holds volumes of scans beside those of this run that were found by another segmenter, other voices "
+            f"or another match, as their sidecars say ({first_names(others)}): do not compare them, or segment "
+            "these scans again with --overwrite.",
+            VCMWarning,
+            stacklevel=3,
+        )
 
 
 def _write(found: Segmented, result: ScanResults, segmenter: FewShotSegmenter) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from vcm.errors import VCMError
 from vcm.files import check_output, sha256, versions, write_json, write_whole
+from vcm.imaging.bids import parse
 from vcm.imaging.geometry import model_grid
 from vcm.segmentation.classifier_fit import FitSettings
 from vcm.segmentation.features import DiffusionFeatures, load_denoisers
@@ -81,12 +82,15 @@ def fit_segmenter(
             f"{len(scans)} scans and {len(labels)} label maps are given: give one label map for each scan, "
             "in the same order (--labels A --labels B)."
         )
+    refuse_other_subjects(scans, labels)
     if out.exists():
         raise VCMError(f"{out} exists already: choose another folder for the segmenter.")
     check_output(out.parent)
     # Settings are checked before anything slow.
     heard = check_voices(VOICES if voices is None else voices, unlabelled is None)
     check_slab(slab)
+    settings = settings or FitSettings()
+    check_numbers(settings, copies, voxels, judged)
     if start != AUTO and "unet" not in heard:
         raise VCMError(
             f"start is {start}, but voices is {list(heard)}, and the U-Net alone begins with something: add unet, or "
@@ -112,7 +116,6 @@ def fit_segmenter(
             "every voxel has a label.",
             argument="unlabelled",
         )
-    settings = settings or FitSettings()
     segmenter = FewShotSegmenter(features, titles, indices)
     segmenter.slab = slab
     segmenter.fit(brains, heard, settings, copies, voxels, judged, report, mirror, begun.net)
@@ -137,3 +140,44 @@ def fit_segmenter(
 
     write_whole(out, write)
     return segmenter
+
+
+def check_numbers(settings: FitSettings, copies: int, voxels: int, judged: int) -> None:
+    """Refuse with VCMError numbers that nothing is learned with. Arguments as `fit_segmenter` has them."""
+    given = {
+        "copies": copies, "voxels": voxels, "judged": judged, "members": settings.members, "steps": settings.steps,
+        "seed": settings.seed,
+    }  # fmt: skip
+    for name, value in given.items():
+        least = 1 if name in ("voxels", "members", "steps") else 0
+        if value < least:
+            raise VCMError(f"{name} is {value}: choose a whole number from {least}.", argument=name)
+    if not settings.patience > 0:
+        raise VCMError(
+            f"patience is {settings.patience:g}, a share of the steps: choose a number above 0.",
+            argument="patience",
+        )
+
+
+def refuse_other_subjects(scans: Sequence[Path], labels: Sequence[Path]) -> None:
+    """Refuse a label map that its name says is of another subject or session: on equal voxels nothing else tells.
+
+    Args:
+        scans: NIfTI files.
+        labels: The label map of each.
+
+    Raises:
+        VCMError: The names of a scan and its label map contradict each other.
+    """
+    for scan, own in zip(scans, labels, strict=True):
+        one, other = parse(scan), parse(own)
+        for entity in ("sub", "ses") if one and other else ():
+            assert one is not None
+            assert other is not None
+            if one.get(entity) and other.get(entity) and one.get(entity) != other.get(entity):
+                raise VCMError(
+                    f"{own.name} is given as the label map of {scan.name}, but their names tell {entity}-"
+                    f"{other.get(entity)} and {entity}-{one.get(entity)}: give the label maps in the order of the scans, "
+                    "or rename a file whose name is wrong.",
+                    argument="labels",
+                )

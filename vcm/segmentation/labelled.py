@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from vcm.errors import VCMError, VCMWarning
 from vcm.imaging.brain import align_brain
@@ -21,7 +22,14 @@ from vcm.imaging.contrast import warn_of_wrong_name
 from vcm.imaging.extraction import find_brain
 from vcm.imaging.geometry import to_model_grid
 from vcm.imaging.participants import read_rows
-from vcm.imaging.volume import Grid, distinct, read_label_map, read_volume, refuse_other_voxels
+from vcm.imaging.volume import (
+    Grid,
+    Volume,
+    distinct,
+    read_label_map,
+    read_volume,
+    refuse_other_voxels,
+)
 from vcm.segmentation.map_checks import refuse_scan, refuse_slices
 from vcm.weights.contrast import find_contrast
 
@@ -92,9 +100,42 @@ def read_labelled(
     brain = align_brain(image, mask, grid)
     # Moved up, so that what lies outside the scan, which becomes 0, is background.
     moved = to_model_grid(numbered, grid, brain.to_common, order=0)
+    if unlabelled is not None:
+        moved = with_thin_slices(moved, numbered, grid, brain.to_common)
     contrast = find_contrast(brain.image, grid, image.source)
     warn_of_wrong_name(contrast, image.source)
     return LabelledBrain(brain.image, moved.astype(np.int16), scan.name, contrast.name)
+
+
+def with_thin_slices(
+    moved: NDArray, labels: Volume, grid: Grid, to_common: NDArray[np.float64]
+) -> NDArray:
+    """Labels on the model's grid, with those of slices that are thinner than its voxels and lie between their centres.
+
+    The nearest voxel alone would lose every other slice of a scan of 1 mm on a grid of 2 mm.
+
+    Args:
+        moved: (X, Y, Z) nearest labels on the grid, UNKNOWN where there are none.
+        labels: On the voxels of the scan, UNKNOWN where not labelled.
+        grid: The model's.
+        to_common: World of the scan -> common space.
+
+    Returns:
+        (X, Y, Z): a voxel that was UNKNOWN has the label of the nearest labelled one whose centre lies in it.
+    """
+    known = np.argwhere(labels.data != UNKNOWN)
+    unknown = np.argwhere(moved == UNKNOWN)
+    # In these units a voxel of the grid, and any coarser one of the scan, reaches from -1 to 1.
+    units = 2 * np.asarray(labels.grid.spacing) / np.maximum(labels.grid.spacing, max(grid.spacing))
+    to_scan = np.linalg.inv(to_common @ labels.affine) @ grid.affine
+    places = (unknown @ to_scan[:3, :3].T + to_scan[:3, 3]) * units
+    # The corner of a voxel is that far from its centre, and what is not found lies beyond the last one.
+    near, found = cKDTree(known * units).query(places, distance_upper_bound=np.sqrt(3))
+    found, places, unknown = (x[np.isfinite(near)] for x in (found, places, unknown))
+    within = np.abs(known[found] * units - places).max(1, initial=0) <= 1
+    full = moved.copy()
+    full[tuple(unknown[within].T)] = labels.data[tuple(known[found[within]].T)]
+    return full
 
 
 def label_table(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vcm.errors import VCMError
-from vcm.imaging.prepared_set import Subject, load_prepared
+from vcm.imaging.prepared_set import Subject, check_one_grid, load_prepared
 from vcm.imaging.scan_checksums import check_apart, scan_checksums
 from vcm.imaging.views import VIEWS, places, slices
 from vcm.learning.batches import moved
@@ -164,6 +164,7 @@ def pretrain_slices(config: SliceTraining) -> dict[str, float]:
     with suppress(VCMError):
         held_out = load_prepared(*config.data, split="test")
     check_apart(train, held_out)
+    check_one_grid([*train, *held_out])
     spacing = check_crop(train[0], config.crop, len(config.channels))
     set_seed(config.seed)
     net = SliceDenoiser(

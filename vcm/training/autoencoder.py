@@ -14,7 +14,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from vcm.errors import VCMError
-from vcm.imaging.prepared_set import Subject, load_prepared
+from vcm.imaging.prepared_set import Subject, check_one_grid, load_prepared
 from vcm.imaging.scan_checksums import check_apart, scan_checksums
 from vcm.learning.batches import Draw
 from vcm.learning.measures import ScanMeasures, write_measures
@@ -79,8 +79,9 @@ def pretrain_autoencoder(config: AutoencoderTraining) -> dict[str, float]:
         check_network(config.start, "autoencoder", "vcm pretrain autoencoder")
     subjects, held_out = load_prepared(*config.data, split="train"), test_subjects(config.data)
     check_apart(subjects, held_out)
+    check_one_grid([*subjects, *held_out])
     images = stack_images(subjects)
-    factor = config.patch * 2 ** (len(config.channels) - 1)
+    factor = check_crops(config, images.shape[-3:])
     x, y, z = (n // factor for n in images.shape[-3:])
     set_seed(config.seed)
     net = LatentAutoencoder(
@@ -112,6 +113,33 @@ def pretrain_autoencoder(config: AutoencoderTraining) -> dict[str, float]:
     measures = write_measures(measure_autoencoder(net, held_out), run.folder / "test.tsv")
     write_training_report(run.folder, "Training of an autoencoder", measures)
     return measures
+
+
+def check_crops(config: AutoencoderTraining, shape: Sequence[int]) -> int:
+    """Voxels per position of the latent along each axis, which fill the crops and the scans.
+
+    Args:
+        config: Of the run.
+        shape: Of the scans [voxel].
+
+    Raises:
+        VCMError: They do not, or a size makes no sense.
+    """
+    for name, least in {"patch": 1, "margin": 0}.items():
+        if getattr(config, name) < least:
+            raise VCMError(f"{name} is {getattr(config, name)}: it must be {least} or more.")
+    crop, factor, least = config.crop, config.patch * 2 ** (len(config.channels) - 1), min(shape)
+    if crop and (crop % factor or not factor <= crop <= least):
+        raise VCMError(
+            f"crop is {crop}, for scans of {tuple(shape)} voxels and latents that cover {factor} along each axis: choose "
+            f"a multiple of {factor} up to {least // factor * factor}, or 0 for whole volumes."
+        )
+    if any(n % factor for n in shape):
+        raise VCMError(
+            f"The scans have {tuple(shape)} voxels, and a latent covers {factor} along each axis, which do not fill "
+            "them: choose fewer channels or a smaller patch."
+        )
+    return factor
 
 
 @torch.inference_mode()
@@ -153,7 +181,7 @@ def draw_crops(
         images: Scans (N, 1, X, Y, Z).
         count: B.
         crop: Edge [voxel]; 0: whole volumes.
-        margin: Voxels that a crop keeps from the border.
+        margin: Voxels that a crop keeps from the border, where there is room.
         random: Of this batch.
 
     Returns:
@@ -163,8 +191,9 @@ def draw_crops(
     for _ in range(count):
         image = images[random.integers(len(images))]
         if crop:
-            last = [n - crop - margin for n in image.shape[1:]]
-            corner = [int(random.integers(min(margin, n), max(n, 0) + 1)) for n in last]
+            room = [n - crop for n in image.shape[1:]]
+            least = [min(margin, n // 2) for n in room]
+            corner = [int(random.integers(a, n - a + 1)) for a, n in zip(least, room, strict=True)]
             x, y, z = (slice(c, c + crop) for c in corner)
             image = image[:, x, y, z]
         crops.append(image.flip(1) if random.random() < 0.5 else image)

@@ -132,6 +132,16 @@ def check_samples(config: ModuleTraining | DiffusionTraining) -> None:
     for name, value in least.items():
         if getattr(config, name) < value:
             raise VCMError(f"{name} is {getattr(config, name)}: it must be {value} or more.")
+    if isinstance(config, ModuleTraining):
+        check_share("drop", config.drop)
+        if not config.penalty >= 0:
+            raise VCMError(f"penalty is {config.penalty:g}, a weight: it must be 0 or more.")
+
+
+def check_share(name: str, value: float) -> None:
+    """Refuse with VCMError what is no share, such as one in percent."""
+    if not 0 <= value <= 1:
+        raise VCMError(f"{name} is {value:g}, a share: choose 0 to 1.")
 
 
 @dataclass

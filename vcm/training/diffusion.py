@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from vcm.diffusion.sampling import make_scheduler, sample
 from vcm.errors import VCMError
 from vcm.imaging.covariates import COVARIATES, describe_population, trained_ranges
-from vcm.imaging.prepared_set import Subject, load_prepared
+from vcm.imaging.prepared_set import Subject, check_one_grid, load_prepared
 from vcm.imaging.scan_checksums import check_apart, scan_checksums
 from vcm.imaging.volume import Grid, read_volume
 from vcm.inputs import InputRule
@@ -78,6 +78,7 @@ def pretrain_diffusion(config: DiffusionTraining) -> dict[str, float]:
     rule = InputRule(COVARIATES, ranges, population)
     held_out = test_subjects(config.data, COVARIATES)
     check_apart(subjects, held_out)
+    check_one_grid([*subjects, *held_out])
     grid = read_volume(subjects[0].image_file).grid
     _check_grid(grid, autoencoder)
     set_seed(config.seed)

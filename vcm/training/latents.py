@@ -262,11 +262,7 @@ class LatentFiles:
     @torch.inference_mode()
     def _made(self, subject: Subject, kind: str) -> dict[str, Tensor]:
         if kind == "classes":
-            if not subject.has_classes:
-                raise VCMError(
-                    f"{subject.subject} has no label map (*_dseg.nii.gz), and a condition is made of "
-                    "it: prepare the scans with label maps, or with a segmenter."
-                )
+            refuse_without_map(subject)
             classes = torch.from_numpy(subject.classes())[None]
             return {kind: torch.stack([x[0] for x in self._moved(subject, classes, "nearest")])}
         image = torch.from_numpy(subject.image())[None]
@@ -302,6 +298,15 @@ class LatentFiles:
             made_of.append(file_checksum(subject.classes_file))
         key = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:20]
         return self.folder / f"{subject.subject}_{kind}_{key}.safetensors"
+
+
+def refuse_without_map(subject: Subject) -> None:
+    """Raise VCMError for a scan without the label map that a condition is made of."""
+    if not subject.has_classes:
+        raise VCMError(
+            f"{subject.subject} has no label map (*_dseg.nii.gz), and a condition is made of "
+            "it: prepare the scans with label maps, or with a segmenter."
+        )
 
 
 def checksum_of(net: FrozenAutoencoder) -> str:

@@ -21,9 +21,9 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from vcm.errors import VCMError
-from vcm.imaging.conditions import CONDITION_CHANNELS, check_conditions
+from vcm.imaging.conditions import CONDITION_CHANNELS, IMAGE_CONDITIONS, check_conditions
 from vcm.imaging.outline import end_with_maps
-from vcm.imaging.prepared_set import Subject, check_grid
+from vcm.imaging.prepared_set import Subject, check_grid, one_per_folder
 from vcm.imaging.scan_checksums import scan_checksums
 from vcm.learning.batches import Draw, moved
 from vcm.learning.origin import Origin
@@ -36,7 +36,7 @@ from vcm.report.training import write_training_report
 from vcm.training.batches import ModuleBatch
 from vcm.training.configuration import ModuleTraining, check_samples
 from vcm.training.controls import make_control
-from vcm.training.latents import LatentFiles, LatentSet
+from vcm.training.latents import LatentFiles, LatentSet, refuse_without_map
 from vcm.training.linear_start import start_linear
 from vcm.training.subjects import choose_subjects
 from vcm.training.validation import Validation
@@ -177,7 +177,12 @@ def subjects_for(config: ModuleTraining, pipeline: VCMPipeline) -> dict[str, lis
     held_out = config.validation_subjects if config.validate_every else 0
     needs = pipeline.input_rule.needs
     subjects = choose_subjects(config.data, needs, config.max_samples, config.subset_seed, held_out)
-    check_grid(subjects["train"][0], pipeline.volume_grid, config.model)
+    everyone = [scan for split in subjects.values() for scan in split]
+    for subject in one_per_folder(everyone):
+        check_grid(subject, pipeline.volume_grid, config.model)
+    if not {*config.conditions} <= {*IMAGE_CONDITIONS}:
+        for subject in everyone:
+            refuse_without_map(subject)
     return subjects
 
 

@@ -25,7 +25,7 @@ from torch.nn import functional
 from vcm.errors import VCMError
 from vcm.imaging.conditions import CLASS_NAMES, NUMBER_OF_CLASSES
 from vcm.imaging.deformation import DeformationSizes
-from vcm.imaging.prepared_set import Subject, load_prepared, with_classes
+from vcm.imaging.prepared_set import Subject, check_one_grid, load_prepared, with_classes
 from vcm.imaging.random_scan import draw_scans
 from vcm.imaging.scan_checksums import check_apart, scan_checksums
 from vcm.imaging.scan_pool import ScanPool, load_pool
@@ -40,7 +40,7 @@ from vcm.nets.more_inputs import for_inputs
 from vcm.nets.segmenter import TissueSegmenter
 from vcm.progress import track
 from vcm.report.training import write_training_report
-from vcm.training.configuration import SegmenterTraining
+from vcm.training.configuration import SegmenterTraining, check_share
 from vcm.training.subjects import test_subjects
 from vcm.weights.segmenter import load_segmenter, record_training, segmenter_folder
 
@@ -133,6 +133,9 @@ def pretrain_segmenter(config: SegmenterTraining) -> dict[str, float]:
         raise VCMError("No data is given: add data=[FOLDER] with a folder written by vcm prepare.")
     if config.contrasts not in CONTRASTS:
         raise VCMError(f"contrasts is {config.contrasts}: choose {' or '.join(CONTRASTS)}.")
+    check_share("masses", config.masses)
+    if not config.deform >= 0:
+        raise VCMError(f"deform is {config.deform:g}, a factor: choose 0 or more.")
     if config.start:
         segmenter_folder(config.start, "start")
     any_contrast = config.contrasts == "any"
@@ -140,6 +143,7 @@ def pretrain_segmenter(config: SegmenterTraining) -> dict[str, float]:
     held_out = test_subjects(config.data)
     held_out = with_classes(held_out) if held_out else []
     check_apart(subjects, held_out)
+    check_one_grid([*subjects, *held_out])
     grid = read_volume(subjects[0].image_file).grid
     check_patch(config, grid.shape)
     set_seed(config.seed)
