@@ -8,13 +8,14 @@ import torch
 from safetensors.torch import load_file
 from small_brains import write_prepared
 
+from vcm.cli.segmentation import suggest
 from vcm.config import load_config
 from vcm.errors import VCMError
 from vcm.imaging.conditions import as_condition
 from vcm.imaging.prepared_set import load_prepared
 from vcm.imaging.volume import Volume, read_volume, write_volume
 from vcm.learning.run import TrainingRun
-from vcm.segmentation.configuration import SliceTraining
+from vcm.segmentation.configuration import SliceTraining, Suggesting
 from vcm.segmentation.pretrain import pretrain_slices
 from vcm.training.autoencoder import draw_crops, pretrain_autoencoder
 from vcm.training.configuration import (
@@ -164,6 +165,11 @@ def test_folders_whose_brains_lie_elsewhere_are_not_learned_from_together(
     with pytest.raises(VCMError, match=r"lie on voxels .* and those of .*moved on"):
         train_on(load_config(kind, None, given))
     assert not (tmp_path / "run").exists()
+
+
+def test_candidates_are_not_ranked_across_folders_of_another_grid(small_prepared, moved_prepared):
+    with pytest.raises(VCMError, match=r"lie on voxels .* and those of .*moved on"):
+        suggest(Suggesting(data=[str(small_prepared), str(moved_prepared)]))
 
 
 def test_a_module_learns_from_no_folder_of_another_grid(

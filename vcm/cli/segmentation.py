@@ -102,7 +102,7 @@ def apply(
 
 def suggest(config: Suggesting) -> None:
     """Rank prepared scans by how well each would stand for the others if it were labelled."""
-    from vcm.imaging.prepared_set import load_prepared
+    from vcm.imaging.prepared_set import check_one_grid, load_prepared
     from vcm.segmentation.suggest import rank_candidates
 
     if not config.data:
@@ -110,6 +110,7 @@ def suggest(config: Suggesting) -> None:
     if config.show < 1:
         raise VCMError(f"show is {config.show}: choose 1 or more.")
     subjects = load_prepared(*config.data, split=config.split)
+    check_one_grid(subjects)
     done = count(1)
     with progress("Comparing") as tell:
         found = rank_candidates(

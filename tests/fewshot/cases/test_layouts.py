@@ -177,6 +177,17 @@ def test_two_scans_of_one_name_are_refused(tmp_path, write):
         find_cases(tmp_path)
 
 
+def test_a_label_file_may_begin_with_a_byte_order_mark_and_has_to_be_utf8(tmp_path, write):
+    write(tmp_path / "sub_1" / "ses_1" / "t1.nii.gz")
+    label = tmp_path / "labels" / "sub_1" / "label.txt"
+    label.parent.mkdir(parents=True)
+    label.write_text("1\n", encoding="utf-8-sig")
+    assert find_cases(tmp_path)[0].values == {"label": "1"}
+    label.write_text("oui, guéri", encoding="latin-1")
+    with pytest.raises(VCMError, match="no text in UTF-8"):
+        find_cases(tmp_path)
+
+
 def test_a_label_without_a_case_is_refused(tmp_path, write):
     write(tmp_path / "sub_1" / "ses_1" / "t1.nii.gz")
     (tmp_path / "labels" / "sub_9").mkdir(parents=True)

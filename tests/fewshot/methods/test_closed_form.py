@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -60,6 +62,8 @@ def test_a_class_with_one_shot_is_fitted_and_one_class_is_refused():
         fit_line("m", SEX, "volumes", x, np.zeros(6))
     with pytest.raises(VCMError, match="have the label 30"):
         fit_line("m", AGE, "volumes", x, np.full(6, 30.0))
+    with pytest.raises(VCMError, match="have the label 30"):
+        fit_line("m", replace(AGE, classes=("a",)), "volumes", x, np.full(6, 30.0))
 
 
 def test_a_class_that_no_shot_shows_is_all_but_impossible():

@@ -373,7 +373,7 @@ def _from_fomo(folder: Path, left: _LeftOut) -> list[Case]:
             for at in (labels / below, labels / subject.name):
                 used.add(at)
                 if (at / "label.txt").is_file() and not values["label"]:
-                    values["label"] = (at / "label.txt").read_text(encoding="utf-8").strip()
+                    values["label"] = _text_of(at / "label.txt")
                 for seg in (at / "seg.nii.gz", at / "seg.nii"):
                     if seg.is_file():
                         maps.setdefault("seg", seg)
@@ -388,6 +388,14 @@ def _from_fomo(folder: Path, left: _LeftOut) -> list[Case]:
                 f"{found.parent.relative_to(labels)}."
             )
     return cases
+
+
+def _text_of(file: Path) -> str:
+    """What a file of one label says. Raises VCMError where it is no UTF-8, which may begin with a byte-order mark."""
+    try:
+        return file.read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise VCMError(f"{file} is no text in UTF-8 ({error}): save it as such.") from error
 
 
 def _from_named_folders(folder: Path, left: _LeftOut) -> list[Case]:

@@ -87,7 +87,7 @@ def refuse_one_label(task: Task, labels: NDArray[np.float64]) -> None:
         return
     values = np.unique(labels)
     if len(values) < 2:
-        shown = task.classes[int(values[0])] if task.classes else f"{values[0]:g}"
+        shown = task.classes[int(values[0])] if task.kind == "classification" else f"{values[0]:g}"
         raise VCMError(
             f"All {len(labels)} shots of {task.name} have the label {shown}: nothing can be learned from "
             "one, so draw more shots or another seed."
