@@ -66,9 +66,10 @@ def test_lesions_are_told_from_structures_by_their_places(centres, lesions):
                 are_lesions(task, examples)
         else:
             assert not are_lesions(task, examples)
+        assert not are_lesions(task, examples, pretrained=False)
         for said in (True, False):
             told = {"kind": "segmentation", "inputs": ["t1"], "classes": ["a"], "lesions": said}
-            assert are_lesions(task_from(told), examples) is said
+            assert are_lesions(task_from(told), examples, pretrained=False) is said
 
 
 def test_one_shot_agrees_with_itself_and_lends_to_itself():
