@@ -116,6 +116,30 @@ def test_embeddings_of_several_sequences_are_told(embed):
     assert read == {"sub-1": ["T1w"], "sub-2": ["T1w"], "sub-3": ["FLAIR"]}
 
 
+def test_a_case_that_cannot_be_answered_is_named_and_the_others_are_answered(
+    lesions, tmp_path, monkeypatch
+):
+    cases, _ = lesions
+    given = (tmp_path / "model", str(cases), tmp_path / "more")
+    answer, refused = FittedModel.answer, ["sub-2"]
+
+    def some(self, scans, mask=None):
+        name = next(iter(scans.values())).source[:5]
+        if name in refused:
+            raise VCMError(f"{name} shows no brain.")
+        return answer(self, scans, mask)
+
+    monkeypatch.setattr(FittedModel, "answer", some)
+    with pytest.raises(VCMError, match=r"^1 of 2 cases have no answer in .*sub-2 shows no brain"):
+        predict_cases(*given)
+    assert [row["case"] for row in read_table(tmp_path / "more" / "answers.tsv")] == ["sub-1"]
+    assert not (tmp_path / "more" / "sub-2.nii.gz").exists()
+    refused.append("sub-1")
+    with pytest.raises(VCMError, match=r"No case of .* can be answered: sub-1"):
+        predict_cases(*given[:2], tmp_path / "none")
+    assert not [*(tmp_path / "none").iterdir()]
+
+
 def test_no_file_of_the_user_is_replaced_by_an_answer(lesions, tmp_path):
     cases, _ = lesions
     mine = tmp_path / "labelsTs" / "sub-2.nii.gz"

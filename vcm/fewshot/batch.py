@@ -76,7 +76,8 @@ def predict_cases(model_folder: Path, source: str, out: Path, split: str | None 
     VCMWarning says where they have none in common.
 
     Raises:
-        VCMError: there are no cases, one is a shot of the model, or a file is there that an answer would replace.
+        VCMError: there are no cases, one is a shot of the model, or a file is there that an answer would replace. Or
+            a case cannot be answered: the others are then.
     """
     if (out / "answers.tsv").exists():
         raise VCMError(f"{out} holds answers already: give another folder.")
@@ -96,23 +97,34 @@ def predict_cases(model_folder: Path, source: str, out: Path, split: str | None 
     check_output(out)
     out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    fallbacks = {}
+    fallbacks, refused = {}, {}
     for case in track(cases, "Answering"):
         paths = _paths(model, case, chosen)
         scans, complaints = read_scans(paths)
         slots, missing = slots_of(model, scans)
         complaints += [f"There is no {name}." for name in missing]
-        mask = _mask(model, case, paths, slots)
-        answer = model.answer(slots, mask) if slots else model.prior()
+        try:
+            mask = _mask(model, case, paths, slots)
+            answer = model.answer(slots, mask) if slots else model.prior()
+        except VCMError as error:
+            refused[case.name] = str(error)
+            continue
         if complaints:
             fallbacks[case.name] = complaints[0]
         rows.append(_row(case.name, answer, model, bool(not slots)))
         if model.task.kind == "classification" and len(model.task.classes) != 2:
             continue
         write_answer(answer, out / f"{case.name}{suffix}", {"suffix": suffix}, scans, paths)
+    why = "; ".join(f"{name}: {reason}" for name, reason in list(refused.items())[:3])
+    if not rows:
+        raise VCMError(f"No case of {source} can be answered: {why}")
     write_table(out / "answers.tsv", rows, list(dict.fromkeys(k for r in rows for k in r)))
     card = {"task": model.task.as_dict(), "method": model.method, "record": model.record}
     write_json(out / "answers.json", card)
+    if refused:
+        raise VCMError(
+            f"{len(refused)} of {len(cases)} cases have no answer in {out}, where the others are: {why}"
+        )
     return Answered(len(cases), fallbacks)
 
 
