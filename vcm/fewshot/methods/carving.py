@@ -21,7 +21,7 @@ SHARE = 0.5
 #: Largest distance from the lesion that is carved out with it [voxel].
 REACH = 3.0
 #: Structures of a brain agree in place between shots more than this, lesions less; see `agreement`.
-ANATOMY = 0.3
+ANATOMY = 0.4
 #: Edge of the grid that label maps are compared on.
 _EDGE = 32
 
