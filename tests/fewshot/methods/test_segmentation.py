@@ -1,13 +1,17 @@
 """The fit of a label map's network, and how it reads a scan afterwards."""
 
+import warnings
+
 import numpy as np
+import pytest
 import torch
 
 from vcm.fewshot.cases.tasks import task_from
 from vcm.fewshot.configuration import NetworkTraining
 from vcm.fewshot.methods.model import FittedModel
 from vcm.fewshot.methods.network import FewShotUNet
-from vcm.fewshot.methods.segmentation import Example, train_network
+from vcm.fewshot.methods.parents import Parent, load_parent
+from vcm.fewshot.methods.segmentation import Example, train_network, warn_of_other_voxels
 from vcm.imaging.volume import Volume
 
 
@@ -42,3 +46,29 @@ def test_a_fitted_network_reads_windows_of_the_size_of_its_patches(monkeypatch):
         model = FittedModel("scratch", task, "network", arrays, settings=settings | window)
         labels = model.answer({"t1": Volume(data, np.eye(4))}).labels
         assert labels.shape == data.shape and set(map(tuple, sizes)) == expected
+
+
+@pytest.mark.parametrize(
+    ("spacing", "told", "sequences", "warned"),
+    [
+        ((1.0, 1.0, 6.0), [], ("t1", "flair"), True),
+        ((1.0, 1.0, 6.0), [1, 1, 6], ("t1", "flair"), False),
+        ((1.0, 1.0, 6.0), [], (), False),
+        ((1.9, 2.0, 2.2), [], ("t1", "flair"), False),
+    ],
+)
+def test_voxels_that_a_pretrained_network_does_not_know_are_told(spacing, told, sequences, warned):
+    task = {"kind": "segmentation", "inputs": ["t1", "flair"], "classes": ["a"], "spacing": told}
+    parent = Parent(None, "", sequences=sequences, spacing=2.0)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        warn_of_other_voxels(task_from(task), parent, spacing)
+    assert bool(found) is warned
+    if warned:
+        said = str(found[0].message)
+        assert "voxels of 1 x 1 x 6 mm" in said and "spacing: [2, 2, 2]" in said
+
+
+def test_the_network_of_several_sequences_says_its_voxels():
+    parent = load_parent("sequences2mm")
+    assert parent.spacing == 2 and parent.sequences

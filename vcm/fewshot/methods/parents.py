@@ -81,6 +81,7 @@ class Parent:
         seen: Scans that it was trained on, where it says so.
         labelled: Whether it is a segmenter, which learned from label maps.
         sequences: That it reads side by side; none: it reads one scan of whichever sequence.
+        spacing: Voxel size of the scans that it was trained on [mm]; 0 where it does not say.
     """
 
     network: Any
@@ -88,6 +89,7 @@ class Parent:
     seen: tuple[SeenScan, ...] = ()
     labelled: bool = False
     sequences: tuple[str, ...] = ()
+    spacing: float = 0.0
 
     def known(self) -> dict[str, str]:
         """SHA-256 of the file and of the content of each scan that it was trained on -> case."""
@@ -179,7 +181,8 @@ def load_parent(name: str) -> Parent:
         )
     labelled = card["_class_name"] == "TissueSegmenter"
     checksum = _checksum(sha256(folder / _WEIGHTS), local)
-    return Parent(network.eval(), checksum, seen, labelled, sequences)
+    spacing = float(card.get("_spacing", 0))
+    return Parent(network.eval(), checksum, seen, labelled, sequences, spacing)
 
 
 def untrained_encoder(like: FewShotUNet | None = None) -> Parent:
