@@ -24,12 +24,8 @@ from vcm.fewshot.cases.tasks import SEQUENCES
 from vcm.fewshot.configuration import NetworkTraining
 from vcm.fewshot.methods.network import FewShotUNet
 from vcm.fewshot.methods.parents import untrained_encoder
-from vcm.fewshot.methods.segmentation import (
-    Example,
-    PatchSampler,
-    SegmentationObjective,
-    start_network,
-)
+from vcm.fewshot.methods.segmentation import SegmentationObjective, start_network
+from vcm.fewshot.methods.shot_patches import Example, PatchSampler
 from vcm.nets.memory_format import channels_last
 
 SHAPE = (144, 176, 144)

@@ -10,7 +10,8 @@ from vcm.errors import VCMError, VCMWarning
 from vcm.fewshot.cases.tasks import task_from
 from vcm.fewshot.configuration import NetworkTraining
 from vcm.fewshot.methods.carving import agreement, carve_into
-from vcm.fewshot.methods.segmentation import Example, PatchSampler, are_lesions
+from vcm.fewshot.methods.segmentation import are_lesions
+from vcm.fewshot.methods.shot_patches import Example, PatchSampler
 
 SIZE = (24, 24, 24)
 

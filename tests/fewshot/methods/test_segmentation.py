@@ -11,7 +11,8 @@ from vcm.fewshot.configuration import NetworkTraining
 from vcm.fewshot.methods.model import FittedModel
 from vcm.fewshot.methods.network import FewShotUNet
 from vcm.fewshot.methods.parents import Parent, load_parent
-from vcm.fewshot.methods.segmentation import Example, train_network, warn_of_other_voxels
+from vcm.fewshot.methods.segmentation import train_network, warn_of_other_voxels
+from vcm.fewshot.methods.shot_patches import Example
 from vcm.imaging.volume import Volume
 
 
