@@ -146,9 +146,9 @@ def are_lesions(task: Task, examples: Sequence[Example], pretrained: bool = True
     found = pretrained and alike < carving.ANATOMY
     if found:
         warnings.warn(
-            f"The shots of {task.name} are labelled in different places and taken for lesions, which are put into each "
-            "other's brains as they are learned from. Write lesions: true into the task, or false where the classes "
-            "have their place.",
+            f"The shots of {task.name} are labelled in different places, so they are taken for lesions, and those of one "
+            "shot are put into the brains of others. Write lesions: true into the task, or false where the classes have "
+            "their place.",
             VCMWarning,
             stacklevel=2,
         )
