@@ -103,11 +103,13 @@ def test_two_contrasts_of_one_head_share_no_file(upsample, tmp_path):
 
 def test_what_was_chosen_of_the_model_and_changes_nothing_is_named(upsample, tmp_path):
     given = {"samples": 3, "age": 40.0, "sex": "F", "steps": 10}
-    with pytest.warns(VCMWarning, match=r"No effect here has samples=3, age=40\.0, sex=F\.$"):
+    with pytest.warns(
+        VCMWarning, match=r"So this has no effect here: samples=3, age=40\.0, sex=F\.$"
+    ):
         upsample("FLAIR", tmp_path / "one", **given)
     with pytest.warns(VCMWarning, match="the model knows T1w only") as told:
         upsample("FLAIR", tmp_path / "two", steps=10)
-    assert not any("No effect" in str(warning.message) for warning in told)
+    assert not any("no effect" in str(warning.message) for warning in told)
 
 
 def test_a_result_that_was_drawn_on_is_not_replaced_in_silence(upsample, tmp_path):

@@ -84,7 +84,7 @@ def in_words(
         done = "the result is interpolated and made consistent with the slices, without detail from the model"
     said = f"{source} {what} ({contrast.evidence}), and the model knows T1w only: {done}."
     if idle:
-        said += f" No effect here has {', '.join(idle)}."
+        said += f" So this has no effect here: {', '.join(idle)}."
     return said
 
 
